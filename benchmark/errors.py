@@ -1,0 +1,85 @@
+"""What a user can fix, as one family of exceptions.
+
+The command line turns every :class:`CorobenchError` into one message without a traceback and
+the exit code of its class. Anything else that escapes is a defect of corobench itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class CorobenchError(Exception):
+    """Base class: says what was expected, what was found and what to do.
+
+    Args:
+        message: one or more lines for the user, naming the file and key at fault.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class SubmissionError(CorobenchError):
+    """A submission breaks rules; carries every fault found, not only the first.
+
+    Args:
+        path: the submission folder or file the faults belong to.
+        faults: one line per fault.
+    """
+
+    def __init__(self, path: object, faults: Sequence[str]) -> None:
+        self.path = str(path)
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  - {fault}" for fault in self.faults)
+        noun = "fault" if len(self.faults) == 1 else "faults"
+        super().__init__(f"{self.path}: {len(self.faults)} {noun}\n{lines}")
+
+
+class ContractError(SubmissionError):
+    """A loaded model breaks a clause of the model contract (RULES.md)."""
+
+
+class DatasetError(CorobenchError):
+    """A dataset is missing, incomplete or not what its name says."""
+
+
+class ConfigError(CorobenchError):
+    """A recipe or an option has an unknown key or a value outside its range."""
+
+
+class ResultError(CorobenchError):
+    """A result file or outcome table cannot be read, or contradicts itself."""
+
+
+class OutputError(CorobenchError):
+    """An output folder or file cannot be written."""
+
+
+class DependencyError(CorobenchError):
+    """A package that this command needs is missing or does not work here."""
+
+
+class ContradictionError(CorobenchError):
+    """An image was certified and attacked at the same epsilon: the result is frozen."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint naming the closest known word, or all of them when nothing is close.
+
+    >>> nearest("titel", ["title", "id"])
+    "did you mean 'title'?"
+    >>> nearest("zzz", ["title", "id"])
+    "expected one of 'id', 'title'"
+    """
+    candidates = sorted(known)
+    close = difflib.get_close_matches(word, candidates, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "expected one of " + ", ".join(repr(name) for name in candidates)

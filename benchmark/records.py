@@ -1,0 +1,320 @@
+"""Every record that is written to disk. Read this file first.
+
+``submission.toml`` -> :class:`Manifest`; one row per image and epsilon -> the outcome table
+(:data:`OUTCOME_COLUMNS`); the table and a :class:`Run` -> :class:`Result`, the result file.
+Documented key by key in docs/file-formats.md. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+SCHEMA = 1
+
+
+class Outcome(StrEnum):
+    """What is known of one image at one epsilon; exactly one holds.
+
+    ``timeout`` and ``error`` are never counted as robust, and ``undecided`` is not "not robust".
+    """
+
+    MISCLASSIFIED = "misclassified"
+    ATTACKED = "attacked"
+    CERTIFIED = "certified"
+    UNDECIDED = "undecided"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+#: Certifiers that have a column of their own in the outcome table, cheapest first.
+CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN")
+
+#: The outcome table: column -> (pandas dtype, meaning). One row per image and epsilon.
+OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
+    "image": ("int32", "index of the image in its test set"),
+    "position": ("int32", "rank of the image in the published order, from 0"),
+    "label": ("int16", "true class"),
+    "predicted": ("int16", "class predicted without an attack"),
+    "epsilon": ("string", 'radius as exact text, e.g. "8/255"'),
+    "outcome": ("string", "one of the six outcomes"),
+    "decided_by": ("string", "attack or certifier that decided, or empty"),
+    "carried_from": ("string", "epsilon whose decision was carried here, or empty"),
+    "margin": ("Float32", "best certified lower bound of the smallest logit margin, or missing"),
+    "ibp": ("boolean", "proven right by IBP; missing where it was not asked"),
+    "crown_ibp": ("boolean", "proven right by CROWN-IBP; missing where it was not asked"),
+    "crown": ("boolean", "proven right by CROWN; missing where it was not asked"),
+    "pgd50": ("boolean", "still right after PGD-50; missing where it was not run"),
+    "autoattack": ("boolean", "still right after AutoAttack; missing where it was not run"),
+    "adversarial": ("int32", "row in the adversarial file, or -1"),
+    "seconds": ("float32", "seconds spent on this image at this epsilon"),
+}
+
+#: Column of the outcome table that holds a certifier's answers.
+CERTIFIER_COLUMNS = {name: name.lower().replace("-", "_") for name in CERTIFIERS}
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LongText = Annotated[str, StringConstraints(max_length=4000)]
+Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of all records that users write: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredRecord(BaseModel):
+    """Base of all records that corobench writes: frozen; later versions may add keys."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# ---------------------------------------------------------------- the submission manifest
+
+
+class Model(Record):
+    """Table ``[model]``: how the weights become a network.
+
+    Attributes:
+        architecture: a name from ``corobench architectures``.
+        weights: file beside the manifest, in safetensors format.
+        num_classes: logits the network returns; must equal the track's.
+        arguments: keyword arguments of the architecture, e.g. ``width = 0.5``.
+    """
+
+    architecture: ShortText
+    weights: FileName = "model.safetensors"
+    num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
+    arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+
+
+class Method(Record):
+    """Table ``[method]``: where the entry stands in the taxonomy of pruning for robustness.
+
+    Attributes:
+        name: what the board shows, e.g. "LWM 10x".
+        pipeline: when weights were removed relative to training; "none" for a dense model.
+        pretrain_objective: training objective before pruning, e.g. "pgd-at", "ibp".
+        finetune_objective: training objective after pruning; empty for a dense model.
+        schedule: whether weights were removed at once or in rounds.
+        structure: whether single weights or whole channels were removed.
+        scope: whether the share removed is the same per layer or set globally.
+        criterion: what decided, e.g. "least-weight-magnitude", "random", "gradient".
+    """
+
+    name: ShortText
+    pipeline: Literal["before", "during", "after", "none"]
+    pretrain_objective: ShortText
+    finetune_objective: Annotated[str, StringConstraints(max_length=200)] = ""
+    schedule: Literal["one-shot", "iterative", "none"] = "none"
+    structure: Literal["unstructured", "structured", "none"] = "none"
+    scope: Literal["layer-wise", "global", "none"] = "none"
+    criterion: ShortText = "none"
+
+
+class Training(Record):
+    """Table ``[training]``: the data regime, stated beside every number.
+
+    Attributes:
+        data: what the model was trained on.
+        extra_data: whether anything beyond the track's own training set was used.
+        extra_data_source: what, if so.
+        seed: of the training, if there was one.
+    """
+
+    data: ShortText
+    extra_data: bool = False
+    extra_data_source: LongText = ""
+    seed: int | None = None
+
+
+class Manifest(Record):
+    """``submission.toml``: what an entry says of itself. Claims are checked, not believed.
+
+    Attributes:
+        schema_version: key ``schema``; 1.
+        id: name of the entry, equal to its folder's.
+        sparsity: declared share of zeros in all convolution and linear weights, in [0, 1];
+            measured, and refused when it is off by more than 0.005.
+        parent: id of the dense entry that this one was compressed from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    id: Identifier
+    title: ShortText
+    authors: Annotated[tuple[ShortText, ...], Field(min_length=1)]
+    links: tuple[Link, ...] = ()
+    description: LongText = ""
+    licence: ShortText
+    track: ShortText
+    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    parent: Identifier | None = None
+    model: Model
+    method: Method
+    training: Training
+
+
+# ------------------------------------------------------------------------ the result file
+
+
+class DataInfo(StoredRecord):
+    """Which images were used.
+
+    Attributes:
+        kind: "canonical", or "mirror" for bytes that differ from the published ones.
+        fingerprint: sha256 of the decoded test images and labels.
+        source: where they were found, for people.
+    """
+
+    kind: Literal["canonical", "mirror"]
+    fingerprint: str
+    source: str = ""
+
+
+class Layer(StoredRecord):
+    """One row of the per-layer table.
+
+    Attributes:
+        name: of the module in the network.
+        kind: "conv" or "linear".
+        num_weights: weights without the bias.
+        num_nonzero: weights that are not zero.
+        macs_dense: multiply-adds per image, all weights.
+        macs_nonzero: multiply-adds per image, non-zero weights only.
+    """
+
+    name: str
+    kind: Literal["conv", "linear"]
+    num_weights: Count
+    num_nonzero: Count
+    macs_dense: Count
+    macs_nonzero: Count
+
+
+class Compactness(StoredRecord):
+    """What the evaluated weights really weigh; measured, never declared.
+
+    Attributes:
+        num_parameters: values the network needs to compute: weights, biases, batch-norm
+            affine values and statistics.
+        num_nonzero: those that are not zero.
+        macs_dense: multiply-adds per image of all convolution and linear layers.
+        macs_nonzero: the same, counting non-zero weights only.
+        bytes_dense: all values stored densely.
+        bytes_packed: per tensor the smaller of dense and bitmask plus non-zero values.
+        sparsity: share of zeros in convolution and linear weights, in [0, 1].
+        layers: the per-layer table.
+    """
+
+    num_parameters: Count
+    num_nonzero: Count
+    macs_dense: Count
+    macs_nonzero: Count
+    bytes_dense: Count
+    bytes_packed: Count
+    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    layers: tuple[Layer, ...] = ()
+
+
+class EpsilonScore(StoredRecord):
+    """Counts out of n at one epsilon.
+
+    Attributes:
+        counts: images per outcome; they add up to n.
+        pgd50: still right after PGD-50 (a certified image is right by proof).
+        autoattack: still right after the full AutoAttack suite.
+        certified_by: proven right per certifier and by the cascade (any of them); null where
+            the certifier was not asked.
+        flags: named health flags raised at this epsilon (docs/health.md).
+        decided_by: images per attack or certifier that decided them.
+    """
+
+    counts: dict[Outcome, Count]
+    pgd50: Count
+    autoattack: Count
+    certified_by: dict[str, Count | None]
+    flags: tuple[str, ...] = ()
+    decided_by: dict[str, Count] = Field(default_factory=dict)
+
+
+class Seconds(StoredRecord):
+    """Wall-clock seconds of one evaluation, by kind of work."""
+
+    clean: float = 0.0
+    attack: float = 0.0
+    certify: float = 0.0
+
+
+class Run(StoredRecord):
+    """What identifies a result, and everything of it that is not an outcome.
+
+    Attributes:
+        protocol: version of the protocol.
+        entry: id of the submission.
+        track: name of the track.
+        n: images evaluated: the first n of the published order.
+        quick: true where n or the epsilons are not a ranked setting; never ranked.
+        epsilons: exact radii as text, ascending.
+        data: which images.
+        weights_sha256: hash of the effective weights.
+        seed: of the run.
+        device: "cpu", or the accelerator's name.
+        versions: of torch, the attack library, the certifier and corobench.
+        settings: resolved settings of every stage.
+        submission: the manifest as written.
+        compactness: measured.
+        not_asked: certifier -> why it was not asked.
+        flags: epsilon -> named health flags.
+        seconds: wall-clock.
+    """
+
+    protocol: str
+    entry: Identifier
+    track: str
+    n: Annotated[int, Field(ge=1)]
+    quick: bool
+    epsilons: tuple[str, ...]
+    data: DataInfo
+    weights_sha256: str
+    seed: int
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, object]
+    submission: Manifest
+    compactness: Compactness
+    not_asked: dict[str, str] = Field(default_factory=dict)
+    flags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    seconds: Seconds = Seconds()
+
+
+class Result(StoredRecord):
+    """The result file: the scorecard of one entry. Accuracies are integers out of ``n``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    protocol: str
+    entry: Identifier
+    track: str
+    n: Annotated[int, Field(ge=1)]
+    quick: bool
+    data: DataInfo
+    weights_sha256: str
+    seed: int
+    device: str
+    versions: dict[str, str]
+    clean: Count
+    epsilons: dict[str, EpsilonScore]
+    compactness: Compactness
+    seconds: Seconds
+    settings: dict[str, object] = Field(default_factory=dict)
+    submission: Manifest
+    not_asked: dict[str, str] = Field(default_factory=dict)

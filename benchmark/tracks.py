@@ -1,0 +1,215 @@
+"""The tracks and the protocol, as frozen literals.
+
+A track fixes the data, its published image order, the exact epsilons and the subsets. The
+protocol fixes the settings of every stage. Whatever is written here is part of a result's
+identity: change a value and it is another protocol version (RULES.md, "Protocol").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+from benchmark.errors import ConfigError, nearest
+
+PROTOCOL = "1.0"
+
+
+@dataclass(frozen=True)
+class Track:
+    """One board: a dataset, an l-infinity threat and the subsets it is scored on.
+
+    Attributes:
+        name: key of the track and of its dataset.
+        title: for people.
+        shape: channels, height, width of one image.
+        epsilons: exact l-infinity radii as text, ascending, for images in [0, 1].
+        subsets: sizes of the nested subsets; the first one is the quick subset.
+        num_test: images in the canonical test set.
+        classes: class names in label order.
+        fingerprint: of the canonical decoded test set, or "" where only the published checksums
+            of its files are known (`benchmark.data`).
+    """
+
+    name: str
+    title: str
+    shape: tuple[int, int, int]
+    epsilons: tuple[str, ...]
+    subsets: tuple[int, ...]
+    num_test: int
+    classes: tuple[str, ...]
+    fingerprint: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def quick_subset(self) -> int:
+        """The smallest subset: for CI, never for the public rank."""
+        return self.subsets[0]
+
+    def is_ranked(self, n: int) -> bool:
+        """Whether a result on the first `n` images may enter the public rank."""
+        return n in self.subsets[1:]
+
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+
+TRACKS: dict[str, Track] = {
+    track.name: track
+    for track in (
+        Track(
+            name="digits",
+            title="scikit-learn digits",
+            shape=(1, 8, 8),
+            epsilons=("1/16", "2/16"),
+            subsets=(100, 500),
+            num_test=500,
+            classes=_DIGITS,
+        ),
+        Track(
+            name="fashion-mnist",
+            title="Fashion-MNIST",
+            shape=(1, 28, 28),
+            epsilons=("1/20", "1/10"),
+            subsets=(100, 1000, 10000),
+            num_test=10000,
+            classes=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
+        ),
+        Track(
+            name="cifar10",
+            title="CIFAR-10",
+            shape=(3, 32, 32),
+            epsilons=("2/255", "8/255"),
+            subsets=(100, 1000, 10000),
+            num_test=10000,
+            classes=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+        ),
+        Track(
+            name="svhn",
+            title="SVHN (cropped)",
+            shape=(3, 32, 32),
+            epsilons=("2/255", "8/255"),
+            subsets=(100, 1000, 26032),
+            num_test=26032,
+            classes=_DIGITS,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of every stage, the same for every entry.
+
+    Attributes:
+        version: results are comparable within one version only.
+        chunk_size: images per chunk; a chunk is the unit of seeds and of resuming.
+        pgd_steps: gradient steps of the paper's empirical robust accuracy (PGD-50).
+        pgd_restarts: random restarts of PGD; an image counts as broken if any breaks it.
+        pgd_step_rate: step size as a share of epsilon.
+        autoattack_version: the suite's name in the attack library.
+        square_queries: queries of the black-box attack within the suite.
+        certifiers: asked in this order, cheapest first.
+        crown_max_hidden_units: CROWN is asked of networks up to this many ReLU inputs; above,
+            its count is null ("not asked"), never 0.
+    """
+
+    version: str = PROTOCOL
+    chunk_size: int = 100
+    pgd_steps: int = 50
+    pgd_restarts: int = 5
+    pgd_step_rate: float = 0.1
+    autoattack_version: str = "standard"
+    square_queries: int = 5000
+    certifiers: tuple[str, ...] = ("IBP", "CROWN-IBP", "CROWN")
+    crown_max_hidden_units: int = 20000
+
+    def as_settings(self) -> dict[str, object]:
+        """The settings as JSON-able literals, for the identity of a result."""
+        settings = asdict(self)
+        settings["certifiers"] = list(self.certifiers)
+        return settings
+
+
+def get_track(name: str) -> Track:
+    """The track called `name`.
+
+    Raises:
+        ConfigError: no such track; names the nearest known one.
+    """
+    if name not in TRACKS:
+        raise ConfigError(f"unknown track {name!r}: {nearest(name, TRACKS)}")
+    return TRACKS[name]
+
+
+def parse_epsilon(text: str) -> Fraction:
+    """An exact radius from text such as "8/255".
+
+    Raises:
+        ConfigError: not a fraction in (0, 1], or a decimal ("0.031 is not 8/255").
+
+    >>> parse_epsilon("2/16")
+    Fraction(1, 8)
+    """
+    parts = text.strip().split("/")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(
+            f"epsilon {text!r}: expected an exact fraction such as 8/255 (0.031 is not 8/255)"
+        )
+    if int(parts[1]) == 0 or not 0 < Fraction(text.strip()) <= 1:
+        raise ConfigError(f"epsilon {text!r}: expected a fraction above 0 and at most 1")
+    return Fraction(text.strip())
+
+
+def published_order(name: str, num_images: int) -> list[int]:
+    """The published order of a track's test images; a subset is its first k.
+
+    Indices are sorted by the sha256 of "<track>:<index>", so the order depends on no library's
+    random numbers. A source with fewer images keeps the order of those it has.
+
+    >>> published_order("svhn", 6)
+    [4, 1, 2, 3, 5, 0]
+    """
+    keyed = [
+        (hashlib.sha256(f"{name}:{index}".encode()).hexdigest(), index)
+        for index in range(num_images)
+    ]
+    return [index for _, index in sorted(keyed)]
+
+
+def derive_seed(seed: int, track: str, purpose: str, chunk: int = 0) -> int:
+    """A 31-bit seed from (seed, track, purpose, chunk), the same on every machine.
+
+    Args:
+        seed: the run's seed.
+        track: name of the track.
+        purpose: what the numbers are for, e.g. "autoattack:8/255".
+        chunk: index of the chunk.
+    """
+    text = f"{seed}|{track}|{purpose}|{chunk}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
