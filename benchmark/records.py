@@ -274,6 +274,7 @@ class Run(StoredRecord):
         not_asked: certifier -> why it was not asked.
         flags: epsilon -> named health flags.
         seconds: wall-clock.
+        identity: sha256 over all of the above that identifies the result.
     """
 
     protocol: str
@@ -293,6 +294,7 @@ class Run(StoredRecord):
     not_asked: dict[str, str] = Field(default_factory=dict)
     flags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seconds: Seconds = Seconds()
+    identity: str = ""
 
 
 class Result(StoredRecord):
@@ -318,3 +320,4 @@ class Result(StoredRecord):
     settings: dict[str, object] = Field(default_factory=dict)
     submission: Manifest
     not_asked: dict[str, str] = Field(default_factory=dict)
+    identity: str = ""

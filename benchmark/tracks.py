@@ -28,6 +28,8 @@ class Track:
         subsets: sizes of the nested subsets; the first one is the quick subset.
         num_test: images in the canonical test set.
         classes: class names in label order.
+        chunk_size: images per chunk, which is the unit of seeds, of attack batches and of
+            resuming; sized so that the networks of the track fill a processor and not its memory.
         fingerprint: of the canonical decoded test set, or "" where only the published checksums
             of its files are known (`benchmark.data`).
     """
@@ -39,6 +41,7 @@ class Track:
     subsets: tuple[int, ...]
     num_test: int
     classes: tuple[str, ...]
+    chunk_size: int
     fingerprint: str = ""
 
     @property
@@ -64,15 +67,18 @@ TRACKS: dict[str, Track] = {
             name="digits",
             title="scikit-learn digits",
             shape=(1, 8, 8),
+            chunk_size=500,
             epsilons=("1/16", "2/16"),
             subsets=(100, 500),
             num_test=500,
             classes=_DIGITS,
+            fingerprint="2859c6218aa8c6de01eaf56acb676c8d47ed10a7f6331f44695dbeb570304b93",
         ),
         Track(
             name="fashion-mnist",
             title="Fashion-MNIST",
             shape=(1, 28, 28),
+            chunk_size=250,
             epsilons=("1/20", "1/10"),
             subsets=(100, 1000, 10000),
             num_test=10000,
@@ -88,11 +94,13 @@ TRACKS: dict[str, Track] = {
                 "Bag",
                 "Ankle boot",
             ),
+            fingerprint="eb62b81c56823ecc3bd377cd89477dc85d76a5bf175637f970740a57fda0004a",
         ),
         Track(
             name="cifar10",
             title="CIFAR-10",
             shape=(3, 32, 32),
+            chunk_size=100,
             epsilons=("2/255", "8/255"),
             subsets=(100, 1000, 10000),
             num_test=10000,
@@ -113,6 +121,7 @@ TRACKS: dict[str, Track] = {
             name="svhn",
             title="SVHN (cropped)",
             shape=(3, 32, 32),
+            chunk_size=100,
             epsilons=("2/255", "8/255"),
             subsets=(100, 1000, 26032),
             num_test=26032,
@@ -128,7 +137,6 @@ class Protocol:
 
     Attributes:
         version: results are comparable within one version only.
-        chunk_size: images per chunk; a chunk is the unit of seeds and of resuming.
         pgd_steps: gradient steps of the paper's empirical robust accuracy (PGD-50).
         pgd_restarts: random restarts of PGD; an image counts as broken if any breaks it.
         pgd_step_rate: step size as a share of epsilon.
@@ -140,7 +148,6 @@ class Protocol:
     """
 
     version: str = PROTOCOL
-    chunk_size: int = 100
     pgd_steps: int = 50
     pgd_restarts: int = 5
     pgd_step_rate: float = 0.1

@@ -1,0 +1,83 @@
+"""The command ``corobench train``: parses and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Root of the submission folders; checkpoints go to OUT/.train.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="COROBENCH_DATA",
+    help="Folder of the dataset; otherwise system copies and downloads are tried.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Instead of the recipe's; the entry is then called <id>-s<seed>.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Pause before this has passed, with everything saved. Exit code 0 either way: the entry "
+    "is finished when OUT/<id>/model.safetensors is there.",
+)
+def train(
+    recipes: tuple[str, ...],
+    out: Path,
+    data_root: Path | None,
+    device: str,
+    seed: int | None,
+    max_minutes: float | None,
+) -> None:
+    """Train reference entries from recipes: pre-train, prune, fine-tune.
+
+    RECIPE is a TOML file, or the name of a packaged one such as digits/adv-lwm-10x. A parent
+    that a recipe starts from is trained first where it is not yet in OUT. OUT/<id>/ is then a
+    submission like any other. A stopped or killed run goes on where it was, to the same
+    weights, when the same command is given again.
+
+    \b
+    Examples:
+      corobench train digits/adv-lwm-10x --out runs
+      corobench train digits/ibp-dense digits/ibp-lwm-10x --out runs --seed 1
+      corobench train my-recipe.toml --out runs --device cuda --max-minutes 9
+      corobench evaluate runs/digits-adv-lwm-10x
+    """
+    import time
+
+    from baselines import procedure
+    from baselines.display import Display
+    from baselines.recipe_file import load_recipe
+
+    loaded = [load_recipe(recipe) for recipe in recipes]
+    started_s = time.monotonic()
+    with Display() as display:
+        for recipe in loaded:
+            left = max_minutes
+            if left is not None:
+                left = max(left - (time.monotonic() - started_s) / 60.0, 0.0)
+            trained = procedure.run(
+                recipe,
+                out,
+                data_root=data_root,
+                device=device,
+                seed=seed,
+                max_minutes=left,
+                progress=display,
+            )
+            display.finish(trained)
+            if not trained.is_finished:
+                break

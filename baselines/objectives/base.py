@@ -1,0 +1,85 @@
+"""The protocol of a training objective: one method from a batch to a scalar loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from baselines.settings import Settings
+
+Metric = Literal["clean", "robust", "bound"]
+LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in its stage a training step stands.
+
+    Attributes:
+        epsilon: l-infinity radius of this step, after the ramp.
+        progress: share of the ramp that is done, in [0, 1].
+        generator: the only source of random numbers, on the device of the images.
+        lower_margins: ``(x_L, x_U, labels, method)`` -> lower bounds of the margins of the label
+            over each class, (B, num_classes), 0 at the label itself, differentiable in the
+            model's weights (:class:`benchmark.certify.TrainingBounds`).
+    """
+
+    epsilon: float
+    progress: float
+    generator: torch.Generator
+    lower_margins: LowerMargins
+
+
+class Objective(Settings):
+    """A training objective; its fields are what a recipe may set.
+
+    Attributes:
+        name: key in recipes and manifests.
+        metric: the held-out measure that selects the epoch of a stage with this objective.
+        needs_bounds: whether a model that cannot be bounded cannot be trained with it.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[Metric]
+    needs_bounds: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            model: in training mode; images in [0, 1] to logits.
+            x_BCHW: float32 images in [0, 1].
+            labels_B: int64 classes.
+            moment: radius and progress of this step.
+
+        Returns:
+            Scalar, differentiable in the model's weights.
+        """
+
+
+def worst_case_cross_entropy(margins_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Cross-entropy at the worst logits a box allows, from lower bounds of the margins.
+
+    With z_y - z_j >= m_j the loss is at most log(1 + sum_j exp(-m_j)); the last layer is elided
+    into the margins (Gowal et al. 2018, section 3.2).
+
+    Args:
+        margins_BC: lower bounds of the label's margin over each class, 0 at the label itself.
+        labels_B: int64 classes.
+
+    >>> round(worst_case_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item(), 4)
+    0.6931
+    """
+    return F.cross_entropy(-margins_BC, labels_B)
+
+
+def box(x_BCHW: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Corners of the ball around each image within [0, 1]; training only, not outward rounded."""
+    return (x_BCHW - epsilon).clamp(min=0.0), (x_BCHW + epsilon).clamp(max=1.0)

@@ -1,0 +1,39 @@
+"""CROWN-IBP training (Zhang et al., ICLR 2020, arXiv 1906.06316)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from baselines.objectives.base import Moment, box
+from baselines.objectives.ibp import Ibp, Share
+from baselines.schedules import between
+
+
+class CrownIbp(Ibp):
+    """IBP's mixture on margins beta * CROWN-IBP + (1 - beta) * IBP (their equation 10).
+
+    The tighter linear bound guides the ramp, where plain intervals are unstable; beta then
+    falls, and with it the cost. Both parts are lower bounds, so their mixture is one too.
+
+    Attributes:
+        beta_start: weight of the CROWN-IBP margins before the ramp.
+        beta_end: and after it; 0 skips the backward pass altogether.
+    """
+
+    name: ClassVar[str] = "crown-ibp"
+
+    beta_start: Share = 1.0
+    beta_end: Share = 0.0
+
+    def margins(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mixed lower bounds of the margins, (B, num_classes)."""
+        beta = between(self.beta_start, self.beta_end, moment.progress)
+        corners = box(x_BCHW, moment.epsilon)
+        if beta == 0.0:
+            return moment.lower_margins(*corners, labels_B, "IBP")
+        crown_BC = moment.lower_margins(*corners, labels_B, "CROWN-IBP")
+        if beta == 1.0:
+            return crown_BC
+        return beta * crown_BC + (1.0 - beta) * moment.lower_margins(*corners, labels_B, "IBP")

@@ -1,0 +1,48 @@
+"""Interval bound propagation training (Gowal et al. 2018, arXiv 1810.12715)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor, nn
+
+from baselines.objectives.base import Metric, Moment, Objective, box, worst_case_cross_entropy
+from baselines.schedules import between
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Ibp(Objective):
+    """kappa * CE(clean) + (1 - kappa) * CE(worst interval logits) (their equation 12).
+
+    kappa and epsilon move together over the ramp: from the clean loss to the mixture.
+
+    Attributes:
+        kappa_start: weight of the clean loss before the ramp.
+        kappa_end: and after it.
+    """
+
+    name: ClassVar[str] = "ibp"
+    metric: ClassVar[Metric] = "bound"
+    needs_bounds: ClassVar[bool] = True
+
+    kappa_start: Share = 1.0
+    kappa_end: Share = 0.5
+
+    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean mixture; before the ramp begins it is the clean loss and costs no bound."""
+        kappa = between(self.kappa_start, self.kappa_end, moment.progress)
+        if moment.epsilon == 0.0 or kappa == 1.0:
+            return F.cross_entropy(model(x_BCHW), labels_B)
+        margins_BC = self.margins(x_BCHW, labels_B, moment)
+        verified = worst_case_cross_entropy(margins_BC, labels_B)
+        if kappa == 0.0:
+            return verified
+        clean = F.cross_entropy(model(x_BCHW), labels_B)
+        return kappa * clean + (1.0 - kappa) * verified
+
+    def margins(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Lower bounds of the margins over the box, (B, num_classes)."""
+        return moment.lower_margins(*box(x_BCHW, moment.epsilon), labels_B, "IBP")

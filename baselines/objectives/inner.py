@@ -1,0 +1,63 @@
+"""The inner maximisation of adversarial training: projected gradient ascent in the ball."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from baselines.objectives.base import box
+
+
+@contextmanager
+def fixed_statistics(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block: an attack must not move batch-norm statistics."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def random_start(x_BCHW: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """Images drawn uniformly from the ball around `x_BCHW`, within [0, 1]."""
+    noise = torch.rand(x_BCHW.shape, generator=generator, device=x_BCHW.device)
+    return (x_BCHW + epsilon * (2.0 * noise - 1.0)).clamp(0.0, 1.0)
+
+
+def ascend(
+    model: nn.Module,
+    x_BCHW: Tensor,
+    start_BCHW: Tensor,
+    loss_of_logits: Callable[[Tensor], Tensor],
+    epsilon: float,
+    num_steps: int,
+    step_size: float,
+) -> Tensor:
+    """Signed gradient ascent that stays in the ball (Madry et al. 2018, equation 2.1).
+
+    Args:
+        model: images to logits; its weights get no gradient.
+        x_BCHW: centres of the balls, in [0, 1].
+        start_BCHW: first iterate, in the ball.
+        loss_of_logits: what to maximise, summed over the batch so that images stay independent.
+        epsilon: l-infinity radius.
+        num_steps: gradient steps.
+        step_size: absolute.
+
+    Returns:
+        float32 (B, C, H, W), the last iterate, detached.
+    """
+    lower_BCHW, upper_BCHW = box(x_BCHW, epsilon)
+    adversarial_BCHW = start_BCHW.detach()
+    with fixed_statistics(model), torch.enable_grad():
+        for _ in range(num_steps):
+            adversarial_BCHW.requires_grad_(True)
+            loss = loss_of_logits(model(adversarial_BCHW))
+            (gradient_BCHW,) = torch.autograd.grad(loss, adversarial_BCHW)
+            stepped = adversarial_BCHW.detach() + step_size * gradient_BCHW.sign()
+            adversarial_BCHW = torch.minimum(torch.maximum(stepped, lower_BCHW), upper_BCHW)
+    return adversarial_BCHW.detach()

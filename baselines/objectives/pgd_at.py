@@ -1,0 +1,46 @@
+"""Adversarial training with projected gradient descent (Madry et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor, nn
+
+from baselines.objectives.base import Metric, Moment, Objective
+from baselines.objectives.inner import ascend, random_start
+
+
+class PgdAt(Objective):
+    """min over weights of the loss at the worst image PGD finds (their equation 2.1).
+
+    Attributes:
+        num_steps: ascent steps per batch.
+        step_rate: step size as a share of epsilon.
+        clean_rate: weight of the clean loss beside the adversarial one, in [0, 1); Madry's is 0.
+    """
+
+    name: ClassVar[str] = "pgd-at"
+    metric: ClassVar[Metric] = "robust"
+
+    num_steps: Annotated[int, Field(ge=1)] = 7
+    step_rate: Annotated[float, Field(gt=0.0)] = 0.25
+    clean_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean cross-entropy at the adversarial images."""
+        adversarial_BCHW = ascend(
+            model,
+            x_BCHW,
+            random_start(x_BCHW, moment.epsilon, moment.generator),
+            lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
+            moment.epsilon,
+            self.num_steps,
+            self.step_rate * moment.epsilon,
+        )
+        loss = F.cross_entropy(model(adversarial_BCHW), labels_B)
+        if self.clean_rate > 0.0:
+            clean = F.cross_entropy(model(x_BCHW), labels_B)
+            loss = self.clean_rate * clean + (1.0 - self.clean_rate) * loss
+        return loss

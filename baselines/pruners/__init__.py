@@ -1,0 +1,26 @@
+"""Pruners, one file each. Adding one is its file, its import and one line here."""
+
+from __future__ import annotations
+
+from baselines.pruners.base import PruneContext, Pruner, ScorePruner
+from baselines.pruners.filter_l1 import FilterL1
+from baselines.pruners.hydra import Hydra
+from baselines.pruners.lwm import Lwm
+from baselines.pruners.lwm_global import LwmGlobal
+from baselines.pruners.random import Random
+from baselines.pruners.snip import Snip
+
+__all__ = ["PRUNERS", "PruneContext", "Pruner", "ScorePruner"]
+
+#: Name in a recipe -> pruner.
+PRUNERS: dict[str, type[Pruner]] = {
+    cls.name: cls
+    for cls in (
+        FilterL1,
+        Hydra,
+        Lwm,
+        LwmGlobal,
+        Random,
+        Snip,
+    )
+}

@@ -1,0 +1,32 @@
+"""Least weight magnitude with one threshold for all layers (boosting-ticket/ticket_robust)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from baselines.masks import prunable_weights
+from baselines.pruners.base import PruneContext, Scope, ScorePruner
+
+
+class LwmGlobal(ScorePruner):
+    """Score |w| over the layer's mean |w|: without the division whole layers would vanish.
+
+    In a later round the mean is that of the weights still there.
+    """
+
+    name: ClassVar[str] = "lwm-global"
+    criterion: ClassVar[str] = "least-weight-magnitude"
+    scope: ClassVar[Scope] = "global"
+
+    def scores(self, model: nn.Module, context: PruneContext) -> Mapping[str, Tensor]:
+        """Magnitude relative to the layer's mean magnitude."""
+        scores = {}
+        for name, weight in prunable_weights(model).items():
+            magnitude = weight.detach().abs()
+            kept = context.previous.get(name)
+            alive = magnitude if kept is None else magnitude[kept.to(magnitude.device)]
+            scores[name] = magnitude / alive.mean().clamp(min=1e-12)
+        return scores

@@ -1,0 +1,42 @@
+"""SNIP: connection sensitivity on a few batches (Lee et al., ICLR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from baselines.masks import prunable_weights
+from baselines.pruners.base import PruneContext, Scope, ScorePruner
+
+
+class Snip(ScorePruner):
+    """Score |w * dL/dw|, one threshold for all layers (their equation 6).
+
+    In a recipe without ``[pretrain]`` it prunes before training, as in the paper.
+
+    Attributes:
+        num_batches: over which the gradient is averaged.
+    """
+
+    name: ClassVar[str] = "snip"
+    criterion: ClassVar[str] = "gradient"
+    scope: ClassVar[Scope] = "global"
+
+    num_batches: Annotated[int, Field(ge=1)] = 8
+
+    def scores(self, model: nn.Module, context: PruneContext) -> Mapping[str, Tensor]:
+        """Sensitivity of the loss to each connection."""
+        weights = prunable_weights(model)
+        sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        for x_BCHW, labels_B in islice(context.batches(), self.num_batches):
+            loss = context.loss(x_BCHW, labels_B)
+            for name, gradient in zip(
+                weights, torch.autograd.grad(loss, list(weights.values())), strict=True
+            ):
+                sums[name] += gradient
+        return {name: (sums[name] * weight.detach()).abs() for name, weight in weights.items()}

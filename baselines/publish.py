@@ -1,0 +1,88 @@
+"""From trained weights to a submission folder like anybody's: manifest and safetensors."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from baselines.masks import sparsity
+from baselines.recipe import Recipe
+from baselines.workspace import Workspace
+from benchmark.records import Manifest, Method, Model, Training
+from benchmark.store import write_atomic
+from benchmark.submission.manifest import MANIFEST, format_manifest
+from benchmark.submission.weights import write_weights
+from benchmark.tracks import get_track
+
+PAPER = "https://arxiv.org/abs/1906.06110"
+WEIGHTS = "model.safetensors"
+
+
+def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Manifest:
+    """What an entry says of itself, taken from its recipe; the sparsity is measured.
+
+    Args:
+        recipe: of the entry.
+        measured_sparsity: share of zeros in convolution and linear weights, in [0, 1].
+        data_kind: "canonical" or "mirror".
+    """
+    track = get_track(recipe.track)
+    mirror = "" if data_kind == "canonical" else " (mirror: bytes differ from the published ones)"
+    return Manifest(
+        schema=1,
+        id=recipe.id,
+        title=recipe.title,
+        authors=("the corobench team",),
+        links=(PAPER,),
+        description=recipe.description,
+        licence="MIT",
+        track=recipe.track,
+        sparsity=round(measured_sparsity, 6),
+        parent=recipe.parent.id if recipe.parent else None,
+        model=Model(
+            architecture=recipe.model.architecture,
+            weights=WEIGHTS,
+            num_classes=track.num_classes,
+            arguments=recipe.model.arguments,
+        ),
+        method=method_of(recipe),
+        training=Training(
+            data=f"{track.title} training set without the held-out {recipe.validation_rate:g}"
+            + mirror,
+            seed=recipe.seed,
+        ),
+    )
+
+
+def method_of(recipe: Recipe) -> Method:
+    """Where the entry stands in the taxonomy of pruning for robustness."""
+    pretrain = recipe.parent.pretrain if recipe.parent else recipe.pretrain
+    if recipe.prune is None or recipe.finetune is None:
+        assert pretrain is not None
+        return Method(
+            name=recipe.method, pipeline="none", pretrain_objective=pretrain.objective.name
+        )
+    pruner = recipe.prune.pruner
+    return Method(
+        name=recipe.method,
+        pipeline="after" if pretrain is not None else "before",
+        pretrain_objective=pretrain.objective.name if pretrain is not None else "none",
+        finetune_objective=recipe.finetune.objective.name,
+        schedule=recipe.prune.schedule,
+        structure=pruner.structure,
+        scope=pruner.scope,
+        criterion=pruner.criterion,
+    )
+
+
+def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: str) -> Manifest:
+    """Write ``submission.toml`` and ``model.safetensors``; equal weights give equal bytes.
+
+    Removed weights are zeros in the file; there are no masks in it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    manifest = manifest_of(recipe, sparsity(model), data_kind)
+    write_weights(workspace.submission / WEIGHTS, model.state_dict())
+    write_atomic(workspace.submission / MANIFEST, format_manifest(manifest))
+    return manifest

@@ -1,0 +1,252 @@
+"""What a recipe may say. One TOML file per reference entry; every key is here.
+
+A recipe reads like the paper's procedure: ``[pretrain]`` -> ``[prune]`` -> ``[finetune]``, each
+with its own objective. A dense entry has ``[pretrain]`` alone; pruning before training has no
+``[pretrain]``. A recipe with a ``parent`` starts from that recipe's pre-trained weights and
+takes track, epsilon, network and data split from it, so that arms differ in nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny, model_validator
+
+from baselines.objectives import Objective
+from baselines.pruners import Pruner
+from baselines.schedules import Cumulative, LrName, keep_ratios
+from baselines.settings import Settings
+from benchmark.records import Identifier, LongText, ShortText
+from benchmark.tracks import get_track, parse_epsilon
+
+
+def _exact(text: str) -> str:
+    try:
+        parse_epsilon(text)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _known_track(name: str) -> str:
+    try:
+        get_track(name)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+Epsilon = Annotated[str, AfterValidator(_exact)]
+TrackName = Annotated[str, AfterValidator(_known_track)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Optimiser(Settings):
+    """Table ``[<stage>.optimiser]``.
+
+    Attributes:
+        lr: learning rate at the start of the schedule.
+        momentum: of SGD.
+        nesterov: of SGD.
+        weight_decay: L2, on all parameters.
+    """
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class LrSchedule(Settings):
+    """Table ``[<stage>.lr_schedule]``.
+
+    Attributes:
+        milestones: of "steps", as shares of the stage.
+        factor: of one milestone.
+    """
+
+    name: LrName = "cosine"
+    milestones: tuple[Share, ...] = (0.5, 0.75)
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+
+
+class Ramp(Settings):
+    """Table ``[<stage>.ramp]``: how epsilon grows.
+
+    Attributes:
+        warmup_epochs: at radius 0.
+        epochs: from 0 up to the stage's epsilon, linearly; 0 is at once.
+    """
+
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    epochs: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class TrainStage(Settings):
+    """Tables ``[pretrain]`` and ``[finetune]``.
+
+    Attributes:
+        objective: table with a name from the registry and its own settings.
+        epochs: passes over the training images.
+        epsilon: training radius as an exact fraction; default is the recipe's.
+        batch_size: images per step; a smaller last batch is dropped, others each epoch.
+        clip_norm: largest gradient norm; absent is no clipping.
+        augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
+        precision: "bf16" autocasts on a GPU; bounds and CPU runs are float32 always.
+    """
+
+    objective: SerializeAsAny[InstanceOf[Objective]]
+    epochs: Positive
+    epsilon: Epsilon | None = None
+    batch_size: Positive = 128
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    precision: Literal["float32", "bf16"] = "float32"
+    optimiser: Optimiser = Optimiser()
+    lr_schedule: LrSchedule = LrSchedule()
+    ramp: Ramp = Ramp()
+
+    @model_validator(mode="after")
+    def _ramp_ends(self) -> Self:
+        if self.ramp.warmup_epochs + self.ramp.epochs >= self.epochs:
+            raise ValueError(
+                f"the ramp must end before the stage does: warm-up {self.ramp.warmup_epochs:g} "
+                f"and ramp {self.ramp.epochs:g} of {self.epochs} epochs leave none to select from"
+            )
+        return self
+
+
+class PruneStage(Settings):
+    """Table ``[prune]``.
+
+    Attributes:
+        pruner: table with a name from the registry and its own settings.
+        keep_ratio: kept share of all convolution and linear weights; 0.1 is "10x".
+        schedule: at once, or in rounds with training between them.
+        num_steps: rounds of an iterative schedule.
+        cumulative: how the removed share grows over the rounds.
+        epochs_between: of the fine-tuning objective after each round but the last.
+        rewind: "init" puts the kept weights back to their first values after each round
+            (lottery ticket, Frankle and Carbin, ICLR 2019).
+    """
+
+    pruner: SerializeAsAny[InstanceOf[Pruner]]
+    keep_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
+    schedule: Literal["one-shot", "iterative"] = "one-shot"
+    num_steps: Positive = 1
+    cumulative: Cumulative = "geometric"
+    epochs_between: Positive = 1
+    rewind: Literal["none", "init"] = "none"
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        if (self.schedule == "one-shot") != (self.num_steps == 1):
+            raise ValueError(
+                f"schedule {self.schedule!r} does not go with num_steps = {self.num_steps}: "
+                "one-shot is 1 step, iterative is 2 or more"
+            )
+        return self
+
+    def keep_ratios(self) -> tuple[float, ...]:
+        """Kept share after each round."""
+        return keep_ratios(self.keep_ratio, self.num_steps, self.cumulative)
+
+
+class Network(Settings):
+    """Table ``[model]``.
+
+    Attributes:
+        architecture: a name from ``corobench architectures``.
+        arguments: of the architecture, e.g. ``width = 2.0``.
+    """
+
+    architecture: ShortText
+    arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+
+
+class Recipe(Settings):
+    """One reference entry, from the data to the weights.
+
+    Attributes:
+        id: of the entry, and of its folder.
+        title: for people.
+        method: short name that the board shows, e.g. "LWM 10x".
+        description: for the manifest.
+        parent: the recipe whose pre-trained weights this one starts from.
+        track: where the entry competes, and whose training images it uses.
+        epsilon: radius of training and of the quick held-out measures, as an exact fraction.
+        seed: of everything random.
+        validation_rate: share of the *training* images held out to select the epoch.
+        validation_images: at most this many of them are measured after each epoch.
+    """
+
+    id: Identifier
+    title: ShortText
+    method: ShortText
+    description: LongText = ""
+    parent: InstanceOf[Recipe] | None = None
+    track: TrackName
+    epsilon: Epsilon
+    seed: int = 0
+    validation_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    validation_images: Positive = 1000
+    model: Network
+    pretrain: TrainStage | None = None
+    prune: PruneStage | None = None
+    finetune: TrainStage | None = None
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        if (self.prune is None) != (self.finetune is None):
+            raise ValueError("[prune] and [finetune] go together; a dense recipe has neither")
+        if self.pretrain is None and self.prune is None:
+            raise ValueError("nothing to train: add [pretrain], or [prune] and [finetune]")
+        if self.parent is not None and self.prune is None:
+            raise ValueError("a recipe with a parent prunes it: add [prune] and [finetune]")
+        if self.parent is not None and self.parent.prune is not None:
+            raise ValueError(f"parent {self.parent.id!r} is pruned itself; name a dense recipe")
+        return self
+
+    def with_seed(self, seed: int | None) -> Recipe:
+        """This recipe and its parent under another seed, with ids ``<id>-s<seed>``."""
+        if seed is None or seed == self.seed:
+            return self
+        parent = self.parent.with_seed(seed) if self.parent else None
+        return self.model_copy(update={"seed": seed, "id": f"{self.id}-s{seed}", "parent": parent})
+
+
+#: What a recipe with a parent must not say, because its parent does.
+INHERITED = ("track", "epsilon", "seed", "validation_rate", "validation_images", "model", "pretrain")
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def find_by_id(folder: Path, entry: str) -> Path | None:
+    """The recipe of an id within a folder: ``<id>.toml``, or without the folder's name in front.
+
+    ``digits-adv-dense`` is ``digits/adv-dense.toml``.
+    """
+    for stem in (entry, entry.removeprefix(f"{folder.name}-")):
+        path = folder / f"{stem}.toml"
+        if path.is_file():
+            return path
+    return None
+
+
+def packaged(name: str) -> Path | None:
+    """The recipe of this package called ``<track>/<file>`` or by its id, or None."""
+    direct = RECIPES / f"{name}.toml"
+    if name.count("/") == 1 and direct.is_file():
+        return direct
+    found = [find_by_id(folder, name) for folder in sorted(RECIPES.iterdir()) if folder.is_dir()]
+    return next((path for path in found if path is not None), None)
+
+
+def packaged_names(track: str | None = None) -> tuple[str, ...]:
+    """``<track>/<file>`` of the recipes that come with this package, of one track or of all."""
+    paths = sorted(RECIPES.glob(f"{track or '*'}/*.toml"))
+    return tuple(f"{path.parent.name}/{path.stem}" for path in paths)

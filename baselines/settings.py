@@ -1,0 +1,82 @@
+"""The base of everything that a recipe may say: typed, frozen, and unknown keys are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.errors import nearest
+
+
+class Settings(BaseModel):
+    """A frozen table of a recipe; a key it does not know is a fault, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def construct(
+    registry: Mapping[str, type[S]], kind: str, table: object, where: str
+) -> tuple[S | None, list[str]]:
+    """Build the registered settings that ``table["name"]`` asks for.
+
+    Args:
+        registry: name -> class; what "adding one" adds a line to.
+        kind: what is being named, e.g. "objective", for the message.
+        table: the parsed TOML table.
+        where: name of that table in the file, e.g. "pretrain.objective".
+
+    Returns:
+        The settings, or None and one line per fault.
+    """
+    if not isinstance(table, dict):
+        return None, [f"[{where}]: expected a table with a key 'name', found {table!r}"]
+    name = table.get("name")
+    if not isinstance(name, str):
+        return None, [f"[{where}]: key 'name' is missing; expected one of {_listing(registry)}"]
+    if name not in registry:
+        return None, [f"[{where}] name: unknown {kind} {name!r}: {nearest(name, registry)}"]
+    cls = registry[name]
+    try:
+        return cls.model_validate({key: table[key] for key in table if key != "name"}), []
+    except ValidationError as error:
+        return None, list(faults_of(error, cls, where))
+
+
+def faults_of(error: ValidationError, cls: type[BaseModel], where: str = "") -> Iterator[str]:
+    """One line per fault of a pydantic error, naming table, key and what was expected."""
+    for item in error.errors():
+        *tables, key = item["loc"] or ("",)
+        table = ".".join(part for part in (where, *map(str, tables)) if part)
+        place = f"[{table}] " if table else ""
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(cls, tables)
+            yield f"{place}unknown key {key!r}: {nearest(str(key), known)}"
+        elif item["type"] == "missing":
+            yield f"{place}key {key!r} is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{place}{key}: {message}" + _found(item)
+
+
+def _found(item: Any) -> str:
+    value = item.get("input")
+    return f" (found {value!r})" if isinstance(value, (str, int, float, bool, list)) else ""
+
+
+def _fields_at(cls: type[BaseModel], tables: list[int | str]) -> list[str]:
+    """Known keys of the table that `tables` leads to, following nested settings."""
+    current: Any = cls
+    for table in tables:
+        annotation = current.model_fields[str(table)].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        current = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(current.model_fields)
+
+
+def _listing(names: Mapping[str, object]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

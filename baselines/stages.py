@@ -1,0 +1,132 @@
+"""The paper's three steps as stages: pre-train -> prune -> fine-tune.
+
+:func:`plan` turns a recipe into its stages, in order. Each stage takes weights and masks, gives
+weights and masks, and has a checkpoint of its own. An iterative schedule repeats
+"prune, recover" before the last "prune, fine-tune"; nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from baselines.masks import Masks
+from baselines.measures import LazyBounds
+from baselines.objectives import Moment
+from baselines.pruners import PruneContext
+from baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
+from baselines.training_data import TrainingData, batches_of
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train under the masks so far.
+
+    Attributes:
+        name: of the stage, of its files and of its random numbers.
+        settings: its objective and how long.
+    """
+
+    name: str
+    settings: TrainStage
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Remove weights down to a kept share.
+
+    Attributes:
+        name: of the stage and of its files.
+        settings: the pruner and whether weights rewind.
+        keep_ratio: kept share after this round.
+        loss_settings: the stage whose loss a data-driven pruner is given.
+    """
+
+    name: str
+    settings: PruneStage
+    keep_ratio: float
+    loss_settings: TrainStage
+
+
+def plan(recipe: Recipe) -> list[Train | Prune]:
+    """The stages of a recipe; those of its parent are the parent's own.
+
+    The objective appears in training stages only: a pruner never learns which one it was.
+    """
+    stages: list[Train | Prune] = []
+    if recipe.pretrain is not None:
+        stages.append(Train("pretrain", recipe.pretrain))
+    if recipe.prune is None or recipe.finetune is None:
+        return stages
+    keep_ratios = recipe.prune.keep_ratios()
+    for step, keep_ratio in enumerate(keep_ratios, start=1):
+        is_last = step == len(keep_ratios)
+        suffix = "" if len(keep_ratios) == 1 else f"-{step}"
+        stages.append(Prune(f"prune{suffix}", recipe.prune, keep_ratio, recipe.finetune))
+        if is_last:
+            stages.append(Train("finetune", recipe.finetune))
+        else:
+            stages.append(Train(f"recover{suffix}", recovery(recipe.finetune, recipe.prune)))
+    return stages
+
+
+def recovery(finetune: TrainStage, prune: PruneStage) -> TrainStage:
+    """Fine-tuning between two rounds: short, at a constant rate and the full radius."""
+    return finetune.model_copy(
+        update={
+            "epochs": prune.epochs_between,
+            "lr_schedule": LrSchedule(name="constant"),
+            "ramp": Ramp(),
+        }
+    )
+
+
+def prune(
+    stage: Prune,
+    model: nn.Module,
+    masks: Masks,
+    data: TrainingData,
+    epsilon: Fraction,
+    seed_of: Callable[[str, int], int],
+    bounds: LazyBounds,
+    initial: dict[str, Tensor],
+) -> Masks:
+    """Prune a model in place and return the masks that hold from now on.
+
+    Args:
+        masks: of earlier rounds.
+        epsilon: radius of the loss, unless its stage has its own.
+        seed_of: (purpose, index) -> seed.
+        initial: the weights before any training, to rewind to.
+    """
+    settings = stage.loss_settings
+    generator = torch.Generator(data.device).manual_seed(seed_of(f"prune-loss:{stage.name}", 0))
+    moment = Moment(
+        epsilon=float(Fraction(settings.epsilon or epsilon)),
+        progress=1.0,
+        generator=generator,
+        lower_margins=bounds.lower_margins,
+    )
+    passes = iter(range(1_000_000))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        seed = seed_of(f"prune-data:{stage.name}", next(passes))
+        for batch in batches_of(len(data.labels_N), settings.batch_size, seed):
+            index = batch.to(data.device)
+            yield data.x_NCHW[index], data.labels_N[index]
+
+    context = PruneContext(
+        previous=masks,
+        generator=torch.Generator().manual_seed(seed_of(f"prune:{stage.name}", 0)),
+        loss=lambda x, labels: settings.objective.loss(model, x, labels, moment),
+        batches=batches,
+    )
+    found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
+    if stage.settings.rewind == "init":
+        model.load_state_dict(initial)
+    found.apply(model)
+    return found

@@ -1,0 +1,262 @@
+"""One training stage: epochs of an objective under masks, resumable after ``kill -9``.
+
+Everything random in an epoch comes from a seed derived from (seed, track, stage, epoch), and
+every schedule is a function of the step. A resumed stage therefore takes the very steps that it
+would have taken, and ends at the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines import checkpoint, schedules
+from baselines.masks import Masks
+from baselines.measures import LazyBounds, Measures, measure
+from baselines.objectives import Moment
+from baselines.recipe import TrainStage
+from baselines.training_data import TrainingData, augment, batches_of
+from benchmark.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One row of a stage's log.
+
+    Attributes:
+        epoch: from 1.
+        lr: learning rate at the epoch's last step.
+        epsilon: radius at the epoch's last step.
+        loss: mean over the epoch.
+        clean, robust, bound: held-out shares in [0, 1], at the recipe's epsilon.
+        is_best: whether this epoch is the selected one so far.
+        seconds: of the epoch with its measures.
+    """
+
+    epoch: int
+    lr: float
+    epsilon: float
+    loss: float
+    clean: float
+    robust: float
+    bound: float | None
+    is_best: bool
+    seconds: float
+
+
+class Paused(Exception):  # noqa: N818
+    """The time given has run out; the stage is saved and goes on when it is run again."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When to stop, and how often to save.
+
+    Attributes:
+        deadline_s: on the monotonic clock; infinity for none.
+        checkpoint_every_s: least seconds between two saves within a stage.
+    """
+
+    deadline_s: float = math.inf
+    checkpoint_every_s: float = 15.0
+
+    def has_time_for(self, seconds: float) -> bool:
+        return time.monotonic() + seconds <= self.deadline_s
+
+
+class StageTrainer:
+    """Trains a model in place.
+
+    Args:
+        stage: name, which also separates the stage's random numbers from others'.
+        settings: the recipe's table.
+        model: on the data's device; removed weights are zero.
+        masks: of removed weights.
+        data: fitted and held-out images.
+        epsilon: of the held-out measures, and of training unless the stage has its own.
+        seed_of: (purpose, index) -> seed.
+        bounds: over `model`.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: TrainStage,
+        model: nn.Module,
+        masks: Masks,
+        data: TrainingData,
+        epsilon: Fraction,
+        seed_of: Callable[[str, int], int],
+        bounds: LazyBounds,
+    ) -> None:
+        self.stage, self.settings, self.model, self.data = stage, settings, model, data
+        self.seed_of, self.epsilon, self.bounds = seed_of, float(epsilon), bounds
+        self.train_epsilon = float(Fraction(settings.epsilon or epsilon))
+        self._masks = masks.bind(model)
+        self._parameters = list(model.parameters())
+        self._optimiser = optimiser(settings, self._parameters)
+        self._generator = torch.Generator(data.device)
+        if settings.objective.needs_bounds:
+            bounds.build()
+        self._measured_bounds = bounds if bounds.is_available() else None
+        self.history: list[EpochRow] = []
+        self._best: dict[str, Any] = {"value": -math.inf, "weights": None}
+
+    def run(
+        self,
+        path: Path,
+        identity: checkpoint.Identity,
+        clock: Clock,
+        report: Callable[[EpochRow], None],
+    ) -> None:
+        """Train to the end and leave the selected weights in the model.
+
+        Args:
+            path: of the stage's checkpoint; found there, training goes on from it.
+            identity: what must be the same for that.
+            clock: when to pause and save.
+            report: called after each epoch.
+
+        Raises:
+            Paused: out of time; saved.
+            ConfigError: the loss is no longer finite, or the checkpoint is another recipe's.
+        """
+        state = checkpoint.load(path, identity, self.data.device)
+        if state is not None:
+            self._restore(state)
+        saved_s = time.monotonic()
+        for epoch in range(len(self.history), self.settings.epochs):
+            row = self._epoch(epoch)
+            self.history.append(row)
+            is_last = epoch + 1 == self.settings.epochs
+            out_of_time = not is_last and not clock.has_time_for(row.seconds)
+            if is_last or out_of_time or time.monotonic() - saved_s >= clock.checkpoint_every_s:
+                checkpoint.save(path, identity, self._state())
+                saved_s = time.monotonic()
+            report(row)
+            if out_of_time:
+                raise Paused
+        self.model.load_state_dict(self._best["weights"])
+
+    def _epoch(self, epoch: int) -> EpochRow:
+        started_s = time.monotonic()
+        seed = self.seed_of(f"train:{self.stage}", epoch)
+        self._generator.manual_seed(seed)
+        self.model.train()
+        total = torch.zeros((), device=self.data.device)
+        batches = batches_of(len(self.data.labels_N), self.settings.batch_size, seed)
+        for index, batch in enumerate(batches):
+            position = epoch + index / len(batches)
+            total += self._step(batch.to(self.data.device), position)
+        loss = float(total) / len(batches)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"{self.stage}: the loss became {loss} in epoch {epoch + 1}; lower "
+                f"[{self.stage}.optimiser] lr, set clip_norm, or lengthen the ramp"
+            )
+        data = self.data
+        found = measure(
+            self.model, data.held_x_NCHW, data.held_labels_N, self.epsilon, self._measured_bounds
+        )
+        last = epoch + 1 - 1 / len(batches)
+        return EpochRow(
+            epoch=epoch + 1,
+            lr=self._lr(last),
+            epsilon=self.train_epsilon * self._progress(last),
+            loss=loss,
+            clean=found.clean,
+            robust=found.robust,
+            bound=found.bound,
+            is_best=self._select(epoch, found),
+            seconds=time.monotonic() - started_s,
+        )
+
+    def _step(self, batch: Tensor, position: float) -> Tensor:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._lr(position)
+        progress = self._progress(position)
+        moment = Moment(
+            epsilon=self.train_epsilon * progress,
+            progress=progress,
+            generator=self._generator,
+            lower_margins=self.bounds.lower_margins,
+        )
+        x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
+        with self._precision():
+            loss = self.settings.objective.loss(
+                self.model, x_BCHW, self.data.labels_N[batch], moment
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._masks.zero_gradients()
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
+        self._optimiser.step()
+        self._masks.zero_weights()
+        return loss.detach()
+
+    def _select(self, epoch: int, found: Measures) -> bool:
+        """Keep the best epoch at full radius, by the objective's own measure; ties go late."""
+        if self._progress(epoch + 1) < 1.0:
+            return False
+        value = getattr(found, self.settings.objective.metric)
+        if value < self._best["value"]:
+            return False
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self._best = {"value": value, "weights": weights}
+        return True
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if (
+            self.settings.precision == "bf16"
+            and self.data.device.type == "cuda"
+            and not self.settings.objective.needs_bounds
+        ):
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _progress(self, position: float) -> float:
+        return schedules.ramp(position, self.settings.ramp.warmup_epochs, self.settings.ramp.epochs)
+
+    def _lr(self, position: float) -> float:
+        table = self.settings.lr_schedule
+        return self.settings.optimiser.lr * schedules.lr_factor(
+            table.name, position / self.settings.epochs, table.milestones, table.factor
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "weights": self.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "best": self._best,
+            "history": [asdict(row) for row in self.history],
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["weights"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._best = state["best"]
+        self.history = [EpochRow(**row) for row in state["history"]]
+
+
+def optimiser(settings: TrainStage, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser that a stage asks for."""
+    table = settings.optimiser
+    if table.name == "adam":
+        return torch.optim.Adam(parameters, lr=table.lr, weight_decay=table.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=table.lr,
+        momentum=table.momentum,
+        nesterov=table.nesterov,
+        weight_decay=table.weight_decay,
+    )

@@ -1,0 +1,107 @@
+"""The few calls that are made into the bound library, behind names and types of our own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.certify import lirpa_compat
+from benchmark.certify.refusals import NotCertifiable
+
+Intermediate = dict[str, tuple[Tensor, Tensor]]
+"""Name of a graph node -> lower and upper bounds of its output."""
+
+
+def converted(model: nn.Module, x_BCHW: Tensor, options: dict[str, Any]) -> Any:
+    """The library's graph of a model, its image marked as perturbed.
+
+    Args:
+        model: the model, in eval mode; its parameters are shared with the graph.
+        x_BCHW: example images, at least 2.
+        options: bound options of the library.
+
+    Raises:
+        NotCertifiable: "unsupported-operator" where the model cannot be converted.
+    """
+    package = lirpa_compat.load().package
+    needs_gradient = [parameter.requires_grad for parameter in model.parameters()]
+    try:
+        with torch.no_grad(), lirpa_compat.converting():
+            module = package.BoundedModule(model, x_BCHW, bound_opts=options, device=x_BCHW.device)
+            module.eval()
+            module(_box(x_BCHW, x_BCHW))
+    except Exception as error:  # the library raises anything, asserts included
+        raise NotCertifiable(
+            "unsupported-operator", f"the model cannot be converted ({first_line(error)})"
+        ) from error
+    finally:
+        for parameter, flag in zip(model.parameters(), needs_gradient, strict=True):
+            parameter.requires_grad_(flag)
+    return module
+
+
+def bound(
+    module: Any, method: str, low: Tensor, high: Tensor, spec: Tensor, upper: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Bounds of `spec @ logits` over boxes, by IBP, CROWN-IBP or CROWN.
+
+    Args:
+        module: graph from `converted`.
+        method: "IBP", "CROWN-IBP" or "CROWN".
+        low: float tensor (B, C, H, W), lower corners.
+        high: float tensor (B, C, H, W), upper corners.
+        spec: float tensor (B, S, num_classes).
+        upper: whether the upper bounds are wanted.
+
+    Returns:
+        lower and upper bounds (B, S).
+    """
+    with lirpa_compat.computing():
+        lower, above = module.compute_bounds(
+            x=(_box(low, high),), C=spec, method=method, bound_upper=upper
+        )
+    return lower, above if upper else None
+
+
+def intermediate_bounds(module: Any) -> Intermediate:
+    """The bounds before each nonlinear operator that the last call on a graph left there."""
+    found: Intermediate = {}
+    for node in module._modules.values():
+        for index in getattr(node, "requires_input_bounds", ()):
+            source = node.inputs[index]
+            if node.perturbed and getattr(source, "lower", None) is not None:
+                found[source.name] = (source.lower.detach(), source.upper.detach())
+    return found
+
+
+def optimised(module: Any, low: Tensor, high: Tensor, spec: Tensor, fixed: Intermediate) -> Tensor:
+    """alpha-CROWN: lower bounds with the slopes of unstable ReLUs optimised by gradient.
+
+    The bounds of the inner layers stay as given, so that only slopes that belong to the output are
+    optimised. The graph must be a fresh one, and is spoilt for other certifiers.
+
+    Returns:
+        float tensor (B, S), never below CROWN's with the same inner bounds.
+    """
+    keyword = lirpa_compat.load().bounds_keyword
+    box = (_box(low, high),)
+    with torch.enable_grad(), lirpa_compat.computing():
+        start = getattr(module, "init_slope", None) or module.init_alpha
+        start(box, c=spec, bound_upper=False, **{keyword: fixed})
+        lower, _ = module.compute_bounds(
+            x=box, C=spec, method="CROWN-Optimized", bound_upper=False, **{keyword: fixed}
+        )
+    return lower.detach()
+
+
+def _box(low: Tensor, high: Tensor) -> Any:
+    """The centre of a box, carrying its corners."""
+    package = lirpa_compat.load().package
+    return package.BoundedTensor((low + high) / 2, package.PerturbationLpNorm(x_L=low, x_U=high))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

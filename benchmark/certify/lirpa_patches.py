@@ -1,0 +1,103 @@
+"""What stays patched in auto_LiRPA's own classes; nothing here touches torch or the process."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def patch_module_class(cls: type[nn.Module]) -> None:
+    """Two methods of `BoundedModule` that today's torch calls, or that call what torch dropped."""
+    if "remove_duplicate" not in inspect.signature(cls._named_members).parameters:
+        cls._named_members = _named_members  # type: ignore[method-assign, assignment]
+    names = cls.register_parameter.__code__.co_names
+    if "_six" in names and not hasattr(torch, "_six"):
+        cls.register_parameter = nn.Module.register_parameter  # type: ignore[method-assign]
+
+
+def _named_members(
+    self: Any,
+    get_members_fn: Callable[[nn.Module], Any],
+    prefix: str = "",
+    recurse: bool = True,
+    remove_duplicate: bool = True,
+) -> Iterator[tuple[str, Any]]:
+    """torch's own walk, with the names of graph nodes translated to those of the model."""
+    walk = nn.Module._named_members(self, get_members_fn, prefix, recurse, remove_duplicate)
+    for name, member in walk:
+        yield self.node_name_map.get(name, name), member
+
+
+def _clamp_blocks_gradient() -> bool:
+    """Whether this torch gives `clamp` a zero gradient exactly at its bounds."""
+    with torch.inference_mode(False), torch.enable_grad():
+        at_bounds = torch.tensor([0.0, 1.0], requires_grad=True)
+        at_bounds.clamp(0.0, 1.0).sum().backward()
+    return at_bounds.grad is not None and 0.0 in at_bounds.grad.tolist()
+
+
+def patch_relaxation(relu: Any) -> None:
+    """Two faults in the optimisation of ReLU slopes.
+
+    Slopes start exactly at 0 or 1. Where `clamp` passes no gradient there, they would never move,
+    and alpha-CROWN would silently return plain CROWN: so the gradient of the clamp on the closed
+    interval is added to its value. And where over 90 % of a layer is unstable, the full slopes are
+    stored but their sparse index is kept, which ends in a shape mismatch: the index is dropped.
+    """
+    if _clamp_blocks_gradient():
+        mask_slopes = relu._relu_mask_alpha
+
+        @functools.wraps(mask_slopes)
+        def masked(
+            lower: Tensor, upper: Tensor, low: Tensor | None, high: Tensor | None, floor: float = 0
+        ) -> Any:
+            extra = () if floor == 0 else (floor,)
+            plain = [None if slope is None else slope.detach() for slope in (low, high)]
+            new_low, new_high, *rest = mask_slopes(lower, upper, *plain, *extra)
+            unstable = (lower < 0) & (upper > 0)
+            new_low = _with_gradient(new_low, low, unstable, floor)
+            new_high = _with_gradient(new_high, high, unstable, floor)
+            return (new_low, new_high, *rest)
+
+        relu._relu_mask_alpha = staticmethod(masked)
+
+    create_slopes = relu.init_opt_parameters
+
+    @functools.wraps(create_slopes)
+    def create(self: Any, start_nodes: Any) -> None:
+        create_slopes(self, start_nodes)
+        full = all(slope.shape[3:] == torch.Size(self.shape) for slope in self.alpha.values())
+        if self.alpha_indices is not None and self.alpha and full:
+            self.alpha_indices = None
+
+    relu.init_opt_parameters = create
+
+
+def _with_gradient(
+    value: Tensor | None, slope: Tensor | None, unstable: Tensor, floor: float
+) -> Tensor | None:
+    """`value` unchanged, with the gradient of clamping `slope` to the closed [floor, 1]."""
+    if value is None or slope is None:
+        return value
+    passes = unstable & (slope.detach() >= floor) & (slope.detach() <= 1.0)
+    return value + (slope - slope.detach()) * passes.to(value.dtype)
+
+
+def silence(package: types.ModuleType) -> None:
+    """Keep the library's own modules from printing, logging and drawing progress bars."""
+    for name, module in list(sys.modules.items()):
+        if name == package.__name__ or name.startswith(f"{package.__name__}."):
+            module.__dict__["print"] = lambda *args, **kwargs: None
+            if "tqdm" in module.__dict__:
+                module.__dict__["tqdm"] = lambda iterable, *args, **kwargs: iterable
+    logger = logging.getLogger(package.__name__)
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False

@@ -1,0 +1,354 @@
+"""The command line ``corobench``: parses, calls, and turns errors into messages and exit codes.
+
+The commands of the other two packages are mounted here and imported only when called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import benchmark
+from benchmark.errors import CorobenchError, OutputError
+from benchmark.tracks import PROTOCOL, TRACKS
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  a defect of corobench, please report it
+  2  something you can mend: bad input, missing data, missing package
+  3  a contradiction: an image was certified and attacked
+"""
+
+#: Commands that live in another package: name -> "module:attribute".
+MOUNTED = {"train": "baselines.cli:train", "render": "leaderboard.cli:render"}
+
+
+class FrontDoor(click.Group):
+    """A group that imports mounted commands only when they are called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *MOUNTED])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in MOUNTED:
+            module, attribute = MOUNTED[name].split(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(context, name)
+
+
+@click.group(
+    cls=FrontDoor,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(benchmark.__version__, prog_name="corobench")
+def cli() -> None:
+    """Score image classifiers that must be compact and robust at once.
+
+    \b
+    Examples:
+      corobench quickstart
+      corobench validate submissions/my-model
+      corobench evaluate submissions/my-model --subset 100
+      corobench render results --out build/site
+    """
+
+
+_paths = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=False)
+)
+_data_root = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="COROBENCH_DATA",
+    help="Folder of the dataset; otherwise system copies and downloads are tried.",
+)
+_device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+
+
+@cli.command()
+@_paths
+@click.option("--track", help="Track, if it differs from the manifest's.")
+@click.option(
+    "--subset",
+    type=click.IntRange(min=1),
+    help="First N images of the published order; the smallest subset is quick and never ranked.",
+)
+@click.option(
+    "--epsilons",
+    help='Exact radii such as "1/255,2/255" instead of the track\'s; never ranked.',
+)
+@_device
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of result files.",
+)
+@_data_root
+@click.option("--force", is_flag=True, help="Replace another result of the same name.")
+def evaluate(
+    paths: tuple[Path, ...],
+    track: str | None,
+    subset: int | None,
+    epsilons: str | None,
+    device: str,
+    seed: int,
+    out: Path,
+    data_root: Path | None,
+    force: bool,
+) -> None:
+    """Evaluate submission folders: clean, certified, attacked, measured.
+
+    Stopped runs go on where they were when the same command is given again.
+
+    \b
+    Examples:
+      corobench evaluate submissions/my-model
+      corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
+      corobench evaluate submissions/* --device cuda
+    """
+    from benchmark import evaluate as evaluation
+    from benchmark.terminal import scorecard
+
+    settings = evaluation.Settings(
+        track=track,
+        n=subset,
+        epsilons=tuple(epsilons.split(",")) if epsilons else None,
+        device=device,
+        seed=seed,
+        data_root=data_root,
+        out=out,
+        force=force,
+    )
+    console = Console()
+    for path in paths:
+        done = evaluation.evaluate(path, settings)
+        console.print(scorecard(done.result))
+        note = " (was there already: same weights, settings and versions)" if done.reused else ""
+        console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
+
+
+@cli.command()
+@_paths
+def validate(paths: tuple[Path, ...]) -> None:
+    """List every fault of submission folders at once; no dataset is needed.
+
+    \b
+    Examples:
+      corobench validate submissions/my-model
+      corobench validate submissions/*
+    """
+    from benchmark.submission import validate as find_faults
+
+    console = Console()
+    num_bad = 0
+    for path, faults in find_faults(paths):
+        num_bad += bool(faults)
+        verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "valid"
+        console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
+        for fault in faults:
+            console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
+    if num_bad:
+        raise click.exceptions.Exit(2)
+
+
+@cli.command(name="import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--architecture", required=True, help="See `corobench architectures`.")
+@click.option("--track", required=True, help="See `corobench tracks`.")
+@click.option("--title", help="What the board shows; the folder's name by default.")
+@click.option("--author", "authors", multiple=True, help="May be given more than once.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
+def import_(
+    checkpoint: Path,
+    out: Path,
+    architecture: str,
+    track: str,
+    title: str | None,
+    authors: tuple[str, ...],
+    licence: str,
+    width: float,
+) -> None:
+    """Turn a PyTorch checkpoint into a submission folder and check it against its source.
+
+    Pickled code is never run: the file is read with weights_only.
+
+    \b
+    Examples:
+      corobench import model.pt --architecture resnet18 --track cifar10 --out submissions/my-model
+    """
+    from benchmark.submission import import_checkpoint
+
+    report = import_checkpoint(
+        checkpoint,
+        out,
+        architecture=architecture,
+        track=track,
+        arguments={} if width == 1.0 else {"width": width},
+        title=title,
+        authors=authors,
+        licence=licence,
+    )
+    Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
+
+
+@cli.command()
+@click.argument("outcomes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--write", is_flag=True, help="Write the result file beside each outcome table, too.")
+def score(outcomes: tuple[Path, ...], write: bool) -> None:
+    """Recompute scorecards from outcome tables; needs no model, no data and no torch.
+
+    \b
+    Examples:
+      corobench score results/1.0/digits/my-model.outcomes.parquet
+      corobench score results/1.0/digits/*.outcomes.parquet --write
+    """
+    from benchmark import scoring, store
+    from benchmark.terminal import scorecard
+
+    for path in outcomes:
+        table, run = store.read_outcomes(path)
+        result = scoring.score(table, run)
+        Console().print(scorecard(result))
+        target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
+        if write:
+            store.write_atomic(target, store.encode_result(result))
+            click.echo(str(target))
+        elif target.exists() and target.read_bytes() != store.encode_result(result):
+            raise OutputError(
+                f"{target}: differs from the scorecard of its outcome table; "
+                "use --write to replace it"
+            )
+
+
+@cli.command()
+def tracks() -> None:
+    """List the tracks: data, shapes, epsilons and subsets.
+
+    \b
+    Example:
+      corobench tracks
+    """
+    table = Table(title=f"Tracks of protocol {PROTOCOL}", title_justify="left")
+    for column in ("track", "data", "shape", "classes", "epsilons (l-inf)", "subsets"):
+        table.add_column(column)
+    for track in TRACKS.values():
+        quick, *ranked = (f"{size:,}" for size in track.subsets)
+        table.add_row(
+            track.name,
+            track.title,
+            "x".join(map(str, track.shape)),
+            str(track.num_classes),
+            ", ".join(track.epsilons),
+            f"{quick} (quick), {', '.join(ranked)}",
+        )
+    Console().print(table)
+
+
+@cli.command()
+def architectures() -> None:
+    """List the architectures a submission may name.
+
+    \b
+    Example:
+      corobench architectures
+    """
+    from benchmark.submission.architectures import ARCHITECTURES
+
+    table = Table(title="Architectures", title_justify="left")
+    table.add_column("name")
+    table.add_column("what it is")
+    for name, info in sorted(ARCHITECTURES.items()):
+        table.add_row(name, info.summary)
+    Console().print(table)
+
+
+@cli.command()
+@_data_root
+def doctor(data_root: Path | None) -> None:
+    """Report what works here, and the command that mends what does not.
+
+    Computes one bound and one attack of a model whose answers are known.
+
+    \b
+    Example:
+      corobench doctor
+    """
+    from benchmark.doctor import examine
+
+    table = Table(show_header=False)
+    findings = examine(data_root)
+    for finding in findings:
+        mark = "ok" if finding.ok else ("MISSING" if finding.needed else "not found")
+        mend = f"\n-> {finding.mend}" if finding.mend and not finding.ok else ""
+        table.add_row(finding.what, mark, finding.detail + mend)
+    Console().print(table)
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise click.exceptions.Exit(2)
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
+    help="Gets entries/, results/ and site/.",
+)
+@click.option("--subset", type=click.IntRange(min=1), help="Images per entry; 500 by default.")
+@click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
+    """Train, prune, attack, verify and render eight entries on real data, in minutes.
+
+    Trains a dense parent on scikit-learn's digits once for empirical and once for certified
+    robustness, prunes each 10x in three ways, evaluates all and writes a page.
+
+    \b
+    Examples:
+      corobench quickstart
+      corobench quickstart --out /tmp/first --subset 100
+    """
+    from benchmark.quickstart import run
+
+    run(out, subset=subset, workers=workers, seed=seed)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command line within this process; returns the exit code.
+
+    Args:
+        arguments: as after ``corobench``.
+    """
+    try:
+        code = cli.main(args=list(arguments), prog_name="corobench", standalone_mode=False)
+    except CorobenchError as error:
+        Console(stderr=True).print(
+            f"error: {error.message}", style="red", markup=False, soft_wrap=True, highlight=False
+        )
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of ``corobench``."""
+    sys.exit(invoke(sys.argv[1:]))

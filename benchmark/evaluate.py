@@ -1,0 +1,301 @@
+"""One submission in, one result out: loading, identity, evaluation and the files written."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+import benchmark
+from benchmark import compactness, store
+from benchmark.data import Dataset, load_test, subset
+from benchmark.errors import ConfigError, OutputError, ResultError
+from benchmark.outcomes import outcome_table
+from benchmark.pipeline import Evaluation, Facts
+from benchmark.progress import Reporter
+from benchmark.records import Result, Run, Seconds
+from benchmark.scoring import score
+from benchmark.submission import Submission, check_contract, load_submission
+from benchmark.tracks import Protocol, Track, parse_epsilon
+
+if TYPE_CHECKING:
+    from benchmark.certify import BoundedModel
+
+CONTRACT_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose of an evaluation.
+
+    Attributes:
+        track: name of a track, or None for the manifest's.
+        n: images, or None for the track's standard subset.
+        epsilons: exact radii as text, or None for the track's; other ones are never ranked.
+        device: for example "cpu" or "cuda".
+        seed: of the run.
+        data_root: folder of the dataset, or None for the search order of `benchmark.data`.
+        out: folder of result files.
+        force: replace another result of the same name.
+    """
+
+    track: str | None = None
+    n: int | None = None
+    epsilons: tuple[str, ...] | None = None
+    device: str = "cpu"
+    seed: int = 0
+    data_root: Path | None = None
+    out: Path = Path("results")
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation.
+
+    Attributes:
+        result: the scorecard.
+        path: its result file; outcome table and adversarial images lie beside it.
+        reused: whether the very same result was there already.
+    """
+
+    result: Result
+    path: Path
+    reused: bool
+
+
+def standard_subset(track: Track) -> int:
+    """The subset that a result file without a number in its name holds."""
+    return track.subsets[min(1, len(track.subsets) - 1)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything whose change makes another result."""
+    from benchmark.certify import lirpa_version
+
+    return {
+        "corobench": benchmark.__version__,
+        "torch": torch.__version__,
+        "pyautoattack": importlib.metadata.version("pyautoattack"),
+        "auto_LiRPA": lirpa_version().removeprefix("auto_LiRPA").strip(),
+    }
+
+
+def settings_of(protocol: Protocol, track: Track) -> dict[str, object]:
+    """The resolved settings of every stage, as they enter the identity of a result."""
+    return {**protocol.as_settings(), "chunk_size": track.chunk_size}
+
+
+def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -> Evaluated:
+    """Evaluate a submission folder and write its result.
+
+    Args:
+        folder: with ``submission.toml`` and its weights.
+        settings: what the user chose.
+        report: progress; standard error by default.
+
+    Raises:
+        CorobenchError: anything a user can fix; see its subclasses.
+    """
+    submission = load_submission(folder, settings.track)
+    track, protocol = submission.track, Protocol()
+    epsilons = _epsilons(settings, track)
+    n = settings.n or standard_subset(track)
+    device = resolve_device(settings.device)
+    dataset = load_test(track.name, settings.data_root)
+    images, labels, indices = subset(dataset, n)
+    model = submission.model.to(device).eval()
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes)
+
+    run = _identify(submission, dataset, n, epsilons, settings, protocol, device)
+    path = result_path(settings.out, run, track)
+    existing = _existing(path, run, settings.force)
+    if existing is not None:
+        return Evaluated(existing, path, reused=True)
+    prepare_folder(path.parent)
+
+    chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
+    with report or Reporter(run.entry) as progress:
+        if chunks.folder.is_dir():
+            progress.say("resuming from finished chunks")
+        bounded, not_asked = prepare_certifiers(model, track, protocol, device)
+        evaluation = Evaluation(
+            model,
+            x,
+            y,
+            track=track,
+            epsilons=epsilons,
+            protocol=protocol,
+            seed=settings.seed,
+            chunks=chunks,
+            report=progress,
+        )
+        facts = evaluation.run(bounded, not_asked)
+    result = _write(path, run, facts, indices, labels)
+    chunks.discard()
+    return Evaluated(result, path, reused=False)
+
+
+def resolve_device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        ConfigError: unknown to torch, or not present.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+        # Rounding to 10 bits would make an image's logits depend on its batch.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--device {name}: not usable here ({reason}); expected cpu, or cuda with a GPU"
+        ) from error
+    return device
+
+
+def prepare_certifiers(
+    model: nn.Module, track: Track, protocol: Protocol, device: torch.device
+) -> tuple[BoundedModel | None, dict[str, str]]:
+    """The model prepared for bounding, and why certifiers are not asked.
+
+    A graph that the installed auto_LiRPA bounds wrongly or not at all is named here and its
+    certifiers count as not asked, never as 0.
+    """
+    from benchmark.certify import BoundedModel, NotCertifiable, num_hidden_units
+
+    try:
+        bounded = BoundedModel(model, track.shape, track.num_classes, device=str(device))
+    except NotCertifiable as error:
+        return None, dict.fromkeys(protocol.certifiers, f"{error.rule}: {error}")
+    not_asked = {
+        certifier: f"{refusal.rule}: {refusal}"
+        for certifier, refusal in bounded.refusals.items()
+        if certifier in protocol.certifiers
+    }
+    units = num_hidden_units(model, track.shape)
+    if units > protocol.crown_max_hidden_units:
+        not_asked.setdefault(
+            "CROWN",
+            f"too-large: {units} hidden units, and protocol {protocol.version} asks CROWN up to "
+            f"{protocol.crown_max_hidden_units}",
+        )
+    return bounded, not_asked
+
+
+def result_path(out: Path, run: Run, track: Track) -> Path:
+    """Where the result of a run lies below `out`."""
+    stem = store.result_stem(run.entry, run.n, standard_subset(track))
+    return out / run.protocol / run.track / f"{stem}.json"
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make sure before hours of work that the result can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    probe = folder / ".writable"
+    store.write_atomic(probe, b"")
+    probe.unlink()
+
+
+def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
+    if settings.epsilons is None:
+        return track.epsilons
+    texts = tuple(dict.fromkeys(text.strip() for text in settings.epsilons))
+    return tuple(sorted(texts, key=parse_epsilon))
+
+
+def _identify(
+    submission: Submission,
+    dataset: Dataset,
+    n: int,
+    epsilons: tuple[str, ...],
+    settings: Settings,
+    protocol: Protocol,
+    device: torch.device,
+) -> Run:
+    track, manifest = submission.track, submission.manifest
+    name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    identity = {
+        "protocol": protocol.version,
+        "track": track.name,
+        "n": n,
+        "epsilons": list(epsilons),
+        "data": dataset.info.fingerprint,
+        "architecture": [manifest.model.architecture, manifest.model.arguments],
+        "weights_sha256": submission.weights_sha256,
+        "settings": settings_of(protocol, track),
+        "seed": settings.seed,
+        "versions": versions(),
+        "device": name,
+    }
+    return Run(
+        protocol=protocol.version,
+        entry=manifest.id,
+        track=track.name,
+        n=n,
+        quick=not track.is_ranked(n) or epsilons != track.epsilons,
+        epsilons=epsilons,
+        data=dataset.info,
+        weights_sha256=submission.weights_sha256,
+        seed=settings.seed,
+        device=name,
+        versions=versions(),
+        settings=settings_of(protocol, track),
+        submission=manifest,
+        compactness=compactness.measure(submission.model, track.shape),
+        identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
+    )
+
+
+def _existing(path: Path, run: Run, force: bool) -> Result | None:
+    """The very same result, if it is there; another one is never overwritten unasked."""
+    if force or not path.exists():
+        return None
+    try:
+        result = store.read_result(path)
+    except ResultError as error:
+        raise OutputError(f"{error}\nUse --force to replace it.") from error
+    if result.identity == run.identity:
+        return result
+    raise OutputError(
+        f"{path}: holds another result of {run.entry!r} (weights, settings, seed, versions or "
+        "device differ); use --force to replace it, or another --out"
+    )
+
+
+def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.ndarray) -> Result:
+    """Adversarial images, outcome table, then the result file, which makes them count."""
+    table = outcome_table(facts, indices, labels)
+    run = run.model_copy(
+        update={
+            "not_asked": facts.not_asked,
+            "flags": {
+                epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
+            },
+            "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
+        }
+    )
+    result = score(table, run)
+    buffer = io.BytesIO()
+    images = np.array(facts.adversarial, dtype=np.float32)
+    np.savez_compressed(buffer, images=images)
+    store.write_atomic(path.with_name(f"{path.stem}.adversarial.npz"), buffer.getvalue())
+    store.write_atomic(
+        path.with_name(f"{path.stem}.outcomes.parquet"), store.encode_outcomes(table, run)
+    )
+    store.write_atomic(path, store.encode_result(result))
+    return result

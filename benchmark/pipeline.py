@@ -1,0 +1,373 @@
+"""Order, chunks, resume, seeds and timing of one evaluation; no mathematics.
+
+Verify first: every certifier is asked about every correct image, then PGD-50 and AutoAttack run
+on what no certifier proved. Monotone facts are carried: certified at a larger epsilon holds at
+every smaller one, broken at a smaller epsilon holds at every larger one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from benchmark.progress import Reporter
+from benchmark.stages.autoattack import AutoAttackStandard
+from benchmark.stages.base import Attack, is_wrong, predict_one_by_one
+from benchmark.stages.certify import certify_chunk
+from benchmark.stages.pgd import PGD
+from benchmark.store import ChunkStore
+from benchmark.tracks import Protocol, Track, derive_seed
+
+if TYPE_CHECKING:
+    from benchmark.certify import BoundedModel
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass
+class EpsilonFacts:
+    """All that is known of n images at one epsilon; arrays of length n.
+
+    Attributes:
+        certified: certifier -> proven right (only for those asked).
+        margin: best certified lower bound, NaN where unknown.
+        proven_by: cheapest certifier that proved the image, or empty.
+        proven_from: larger epsilon that the proof was carried from, or empty.
+        broken: attack -> broken at this epsilon or a smaller one.
+        broken_by: part of the attack that broke the image, or empty.
+        broken_from: smaller epsilon that the attack was carried from, or empty.
+        failed: why an attack ended without an answer, or empty.
+        adversarial: row in `Facts.adversarial`, or -1.
+        seconds: spent on the image.
+        flags: named health flags.
+    """
+
+    certified: dict[str, BoolArray]
+    margin: NDArray[np.float32]
+    proven_by: NDArray[np.object_]
+    proven_from: NDArray[np.object_]
+    broken: dict[str, BoolArray]
+    broken_by: NDArray[np.object_]
+    broken_from: NDArray[np.object_]
+    failed: NDArray[np.object_]
+    adversarial: NDArray[np.int32]
+    seconds: NDArray[np.float32]
+    flags: set[str]
+
+    @classmethod
+    def empty(cls, n: int) -> EpsilonFacts:
+        """Nothing is known yet."""
+
+        def text() -> NDArray[np.object_]:
+            return np.full(n, "", dtype=object)
+
+        return cls(
+            certified={},
+            margin=np.full(n, np.nan, dtype=np.float32),
+            proven_by=text(),
+            proven_from=text(),
+            broken={},
+            broken_by=text(),
+            broken_from=text(),
+            failed=text(),
+            adversarial=np.full(n, -1, dtype=np.int32),
+            seconds=np.zeros(n, dtype=np.float32),
+            flags=set(),
+        )
+
+    @property
+    def proven(self) -> BoolArray:
+        """Proven right by any certifier."""
+        return np.asarray(self.proven_by != "", dtype=bool)
+
+
+@dataclass
+class Facts:
+    """All that an evaluation found out; the outcome table is made of it (`benchmark.outcomes`).
+
+    Attributes:
+        predicted: int64 (n,), class predicted without an attack, at batch size 1.
+        correct: bool (n,).
+        epsilons: facts per epsilon, ascending.
+        not_asked: certifier -> why.
+        adversarial: float32 images, each broken by re-measurement.
+        seconds: wall-clock by kind of work.
+    """
+
+    predicted: NDArray[np.int64]
+    correct: BoolArray
+    epsilons: dict[str, EpsilonFacts]
+    not_asked: dict[str, str] = field(default_factory=dict)
+    adversarial: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
+    )
+
+
+class Evaluation:
+    """One model on the first n images of a track.
+
+    Args:
+        model: follows the contract; in eval mode, on the device of `x`.
+        x: float32 (n, C, H, W) in [0, 1], in published order.
+        y: int64 (n,).
+        track: whose seeds and epsilons are used.
+        epsilons: exact radii as text, ascending.
+        protocol: settings of every stage.
+        seed: of the run.
+        chunks: finished chunks are read from here and new ones written to it.
+        report: progress.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        track: Track,
+        epsilons: tuple[str, ...],
+        protocol: Protocol,
+        seed: int,
+        chunks: ChunkStore,
+        report: Reporter,
+    ) -> None:
+        self.model, self.x, self.y = model, x, y
+        self.track, self.protocol, self.seed = track, protocol, seed
+        self.chunks, self.report = chunks, report
+        self.epsilons = epsilons
+        n = len(x)
+        self.facts = Facts(
+            predicted=np.zeros(n, dtype=np.int64),
+            correct=np.zeros(n, dtype=bool),
+            epsilons={epsilon: EpsilonFacts.empty(n) for epsilon in epsilons},
+        )
+        self._logits = x.new_zeros((n, track.num_classes))
+
+    def run(self, bounded: BoundedModel | None, not_asked: dict[str, str]) -> Facts:
+        """Clean, certify, attack.
+
+        Args:
+            bounded: the model prepared for bounding, or None if it cannot be bounded.
+            not_asked: certifier -> why it is not asked.
+        """
+        self.facts.not_asked = dict(not_asked)
+        # Weight gradients are never needed; without them a backward pass costs half as much.
+        self.model.requires_grad_(False)
+        self.clean()
+        for certifier in self.protocol.certifiers:
+            if bounded is not None and certifier not in not_asked:
+                self.certify(bounded, certifier)
+        self.attack(self.pgd())
+        self.attack(self.autoattack())
+        return self.facts
+
+    def pgd(self) -> PGD:
+        """PGD-50 with the protocol's settings."""
+        protocol = self.protocol
+        return PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
+
+    def autoattack(self) -> AutoAttackStandard:
+        """The AutoAttack suite with the protocol's settings."""
+        return AutoAttackStandard(
+            self.track.num_classes,
+            batch_size=self.track.chunk_size,
+            square_queries=self.protocol.square_queries,
+        )
+
+    # ------------------------------------------------------------------------------ stages
+
+    def clean(self) -> None:
+        """Predictions without an attack, one image at a time."""
+        n = len(self.x)
+        self.report.stage("clean", n)
+        for number, rows in self._chunked(np.arange(n)):
+            chunk = self._chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
+            self._logits[rows] = torch.from_numpy(chunk["logits"]).to(self.x.device)
+            self.facts.seconds["clean"] += float(chunk["seconds"])
+            self.report.advance(len(rows))
+        wrong = is_wrong(self._logits, self.y)
+        others = self._logits.scatter(1, self.y[:, None], float("-inf")).argmax(dim=1)
+        self.facts.predicted = torch.where(wrong, others, self.y).cpu().numpy()
+        self.facts.correct = (~wrong).cpu().numpy()
+        self.report.finish(f"{int(self.facts.correct.sum())} of {n} right")
+
+    def certify(self, bounded: BoundedModel, certifier: str) -> None:
+        """Ask one certifier about every correct image, largest epsilon first.
+
+        A certifier that fails a check of its own on any image counts as not asked, and what it
+        proved before is dropped: bounds that were wrong once prove nothing.
+        """
+        from benchmark.certify import NotCertifiable
+
+        proven = {epsilon: np.zeros(len(self.x), dtype=bool) for epsilon in self.epsilons}
+        margin = {
+            epsilon: np.full(len(self.x), np.nan, dtype=np.float32) for epsilon in self.epsilons
+        }
+        carried = np.zeros(len(self.x), dtype=bool)
+        try:
+            for epsilon in reversed(self.epsilons):
+                proven[epsilon] |= carried
+                self._certify_epsilon(bounded, certifier, epsilon, proven[epsilon], margin[epsilon])
+                carried = proven[epsilon]
+        except NotCertifiable as refusal:
+            self.facts.not_asked[certifier] = f"{refusal.rule}: {refusal}"
+            self.report.finish(f"not certifiable ({refusal.rule})")
+            return
+        carried_from = np.full(len(self.x), "", dtype=object)
+        for epsilon in reversed(self.epsilons):
+            facts = self.facts.epsilons[epsilon]
+            facts.certified[certifier] = proven[epsilon]
+            facts.margin = np.fmax(facts.margin, margin[epsilon])
+            new = proven[epsilon] & ~facts.proven
+            facts.proven_by[new] = certifier
+            facts.proven_from[new] = carried_from[new]
+            carried_from[proven[epsilon] & (carried_from == "")] = epsilon
+
+    def _certify_epsilon(
+        self,
+        bounded: BoundedModel,
+        certifier: str,
+        epsilon: str,
+        proven: BoolArray,
+        margin: NDArray[np.float32],
+    ) -> None:
+        """Fill `proven` and `margin` for the correct images that are not proven yet."""
+        todo = np.flatnonzero(self.facts.correct & ~proven)
+        self.report.stage(f"{certifier} {epsilon}", len(todo))
+        for number, rows in self._chunked(todo):
+            chunk = self._chunk(
+                f"certify-{certifier}-{_file_part(epsilon)}-{number:04d}",
+                partial(self._certify_chunk, bounded, certifier, rows, epsilon),
+            )
+            proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
+            self._spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
+            self.report.advance(len(rows), f"{int(proven.sum())} proven")
+        self.report.finish(f"{int(proven.sum())} of {len(self.x)} proven")
+
+    def attack(self, attack: Attack) -> None:
+        """Attack every correct image that no certifier proved, smallest epsilon first."""
+        broken = np.zeros(len(self.x), dtype=bool)
+        broken_from = np.full(len(self.x), "", dtype=object)
+        source = np.full(len(self.x), -1, dtype=np.int32)
+        broken_by = np.full(len(self.x), "", dtype=object)
+        for epsilon in self.epsilons:
+            facts = self.facts.epsilons[epsilon]
+            self._record_broken(facts, broken, broken_by, broken_from, source)
+            todo = np.flatnonzero(self.facts.correct & ~facts.proven & ~broken)
+            self.report.stage(f"{attack.name} {epsilon}", len(todo))
+            for number, rows in self._chunked(todo):
+                chunk = self._chunk(
+                    f"attack-{attack.name}-{_file_part(epsilon)}-{number:04d}",
+                    partial(self._attack_chunk, attack, rows, epsilon, number),
+                )
+                self._spend("attack", facts, rows, float(chunk["seconds"]))
+                facts.flags.update(str(flag) for flag in chunk["flags"])
+                if str(chunk["failed"]):
+                    facts.failed[rows] = str(chunk["failed"])
+                hits = rows[chunk["broken"]]
+                broken[hits] = True
+                broken_by[hits] = chunk["names"][chunk["broken"]].astype(object)
+                broken_from[hits] = epsilon
+                source[hits] = len(self.facts.adversarial) + np.arange(len(hits))
+                self.facts.adversarial.extend(chunk["adversarial"])
+                still = int((self.facts.correct & ~broken).sum())
+                self.report.advance(len(rows), f"{still} still right")
+            self._record_broken(facts, broken, broken_by, broken_from, source)
+            facts.broken[attack.name] = broken.copy()
+            facts.broken_from[facts.broken_from == epsilon] = ""
+            still = int((self.facts.correct & ~broken).sum())
+            self.report.finish(f"{still} of {len(self.x)} still right")
+
+    # ----------------------------------------------------------------------------- details
+
+    def _record_broken(
+        self,
+        facts: EpsilonFacts,
+        broken: BoolArray,
+        broken_by: NDArray[np.object_],
+        broken_from: NDArray[np.object_],
+        source: NDArray[np.int32],
+    ) -> None:
+        new = broken & (facts.broken_by == "")
+        facts.broken_by[new] = broken_by[new]
+        facts.broken_from[new] = broken_from[new]
+        facts.adversarial[new] = source[new]
+
+    def _clean_chunk(self, rows: NDArray[np.int64]) -> dict[str, object]:
+        start = time.perf_counter()
+        logits = predict_one_by_one(self.model, self.x[rows])
+        return {"logits": logits.cpu().numpy(), "seconds": time.perf_counter() - start}
+
+    def _certify_chunk(
+        self, bounded: BoundedModel, certifier: str, rows: NDArray[np.int64], epsilon: str
+    ) -> dict[str, object]:
+        result = certify_chunk(
+            bounded, certifier, self.x[rows], self.y[rows], self._logits[rows], Fraction(epsilon)
+        )
+        return {
+            "certified": result.certified_B.cpu().numpy(),
+            "margin": result.margin_B.cpu().numpy(),
+            "seconds": result.seconds,
+        }
+
+    def _attack_chunk(
+        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int
+    ) -> dict[str, object]:
+        seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
+        shape = (0, *self.x.shape[1:])
+        start = time.perf_counter()
+        try:
+            result = attack.run(self.model, self.x[rows], self.y[rows], Fraction(epsilon), seed)
+        except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
+            # An attack without an answer is an outcome of these images, not of the run.
+            return {
+                "broken": np.zeros(len(rows), dtype=bool),
+                "names": np.full(len(rows), "", dtype=str),
+                "adversarial": np.zeros(shape, dtype=np.float32),
+                "flags": np.array(["attack-error"]),
+                "failed": f"{attack.name}: {type(error).__name__}: {error}"[:300],
+                "seconds": time.perf_counter() - start,
+            }
+        broken = result.broken_B.cpu().numpy()
+        return {
+            "broken": broken,
+            "names": np.array(result.attack_names, dtype=str),
+            "adversarial": result.adversarial_BCHW.cpu().numpy()[broken],
+            "flags": np.array(sorted(result.flags), dtype=str),
+            "failed": "",
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _chunked(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Consecutive groups of the protocol's size; they depend on no worker and no restart."""
+        size = self.track.chunk_size
+        for number, start in enumerate(range(0, len(rows), size)):
+            yield number, rows[start : start + size]
+
+    def _chunk(self, name: str, compute: Callable[[], dict[str, object]]) -> dict[str, np.ndarray]:
+        stored = self.chunks.load(name)
+        if stored is not None:
+            return stored
+        arrays = {key: np.asarray(value) for key, value in compute().items()}
+        self.chunks.save(name, arrays)
+        return arrays
+
+    def _spend(
+        self, kind: str, facts: EpsilonFacts, rows: NDArray[np.int64], seconds: float
+    ) -> None:
+        self.facts.seconds[kind] += seconds
+        facts.seconds[rows] += seconds / max(len(rows), 1)
+
+
+def _file_part(epsilon: str) -> str:
+    return epsilon.replace("/", "_")

@@ -1,0 +1,106 @@
+"""The main job in one command: the commands a user would type, one after another.
+
+The entries are spread over worker processes; every step is an ordinary command of
+``corobench`` and is shown as it is run, so that a newcomer can repeat it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmark.errors import CorobenchError
+
+FAMILIES = ("adv", "ibp")
+#: Pruned arms of each family; all start from the family's dense parent.
+ARMS = ("lwm-10x", "mismatch-10x", "random-10x")
+
+Command = tuple[str, ...]
+
+
+def train_command(entry: str, out: Path, seed: int) -> Command:
+    """The command that trains one entry."""
+    recipe = entry.replace("digits-", "digits/", 1)
+    return ("train", recipe, "--out", str(out / "entries"), "--seed", str(seed))
+
+
+def evaluate_command(entry: str, out: Path, subset: int | None, seed: int) -> Command:
+    """The command that evaluates one entry."""
+    size = () if subset is None else ("--subset", str(subset))
+    folder, results = str(out / "entries" / entry), str(out / "results")
+    return ("evaluate", folder, "--out", results, "--force", *size, "--seed", str(seed))
+
+
+def plan(out: Path, subset: int | None, seed: int) -> list[list[list[Command]]]:
+    """Rounds of jobs; the jobs of a round are independent, each is a list of commands.
+
+    First the dense parents are trained, then everything that starts from them.
+    """
+    dense = [f"digits-{family}-dense" for family in FAMILIES]
+    pruned = [f"digits-{family}-{arm}" for family in FAMILIES for arm in ARMS]
+    first = [[train_command(entry, out, seed)] for entry in dense]
+    second = [[evaluate_command(entry, out, subset, seed)] for entry in dense]
+    second += [
+        [train_command(entry, out, seed), evaluate_command(entry, out, subset, seed)]
+        for entry in pruned
+    ]
+    return [first, second]
+
+
+def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0) -> Path:
+    """Train and evaluate all entries, then render the page.
+
+    Args:
+        out: gets ``entries/``, ``results/`` and ``site/``.
+        subset: images per entry; the track's standard subset by default.
+        workers: processes.
+        seed: of training and evaluation.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        CorobenchError: a step failed; its message was shown by the step.
+    """
+    from benchmark.cli import invoke
+
+    start = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        "Training, pruning, attacking and verifying eight entries on scikit-learn's digits.\n"
+        "This takes a few minutes on two cores; each line is a step you can repeat yourself."
+    )
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for jobs in plan(out, subset, seed):
+            if any(pool.map(run_commands, jobs)):
+                raise CorobenchError("a step of the quickstart failed; its message is above")
+    site = out / "site"
+    if invoke(["render", str(out / "results"), "--out", str(site)]):
+        raise CorobenchError("the page could not be rendered; the message is above")
+    page = site / "index.html"
+    console.print(f"Done in {time.monotonic() - start:.0f} s. Open {page}", soft_wrap=True)
+    return page
+
+
+def run_commands(commands: list[Command]) -> int:
+    """Run commands in this process until one fails; returns its exit code.
+
+    The process keeps to one thread: the networks are so small that a second one only waits.
+    """
+    import torch
+
+    from benchmark.cli import invoke
+
+    torch.set_num_threads(1)
+    console = Console(stderr=True, highlight=False)
+    for command in commands:
+        console.print(f"$ corobench {' '.join(command)}", style="bold", soft_wrap=True)
+        code = invoke(command)
+        if code:
+            return code
+    return 0

@@ -1,0 +1,121 @@
+"""Outcome table -> scorecard. A pure function of stored outcomes; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmark.errors import ResultError
+from benchmark.records import CERTIFIER_COLUMNS, EpsilonScore, Outcome, Result, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Bracket(NamedTuple):
+    """Bounds on the true robust accuracy, as counts out of n: ``low <= true <= high``."""
+
+    low: int
+    high: int
+
+
+def bracket(score: EpsilonScore) -> Bracket:
+    """The bracket of one epsilon: proven right, and not known to be wrong.
+
+    ``timeout`` and ``error`` widen it: without an answer the truth may be either.
+
+    >>> counts = {Outcome.CERTIFIED: 5, Outcome.ATTACKED: 2, Outcome.UNDECIDED: 3}
+    >>> bracket(EpsilonScore(counts=counts, pgd50=8, autoattack=8, certified_by={}))
+    Bracket(low=5, high=8)
+    """
+    counts = score.counts
+    wrong = counts.get(Outcome.MISCLASSIFIED, 0) + counts.get(Outcome.ATTACKED, 0)
+    return Bracket(counts.get(Outcome.CERTIFIED, 0), sum(counts.values()) - wrong)
+
+
+def score(table: pd.DataFrame, run: Run) -> Result:
+    """Compute a scorecard from an outcome table.
+
+    Args:
+        table: one row per image and epsilon, columns as in ``OUTCOME_COLUMNS``.
+        run: identity of the evaluation.
+
+    Raises:
+        ResultError: rows missing or double, or outcomes that contradict their columns.
+    """
+    epsilons = {}
+    clean_counts = set()
+    for epsilon in run.epsilons:
+        rows = table[table["epsilon"] == epsilon]
+        if len(rows) != run.n or rows["image"].nunique() != run.n:
+            raise ResultError(
+                f"{run.entry}: epsilon {epsilon}: expected one row for each of {run.n} images, "
+                f"but found {len(rows)} rows of {rows['image'].nunique()} images"
+            )
+        _check_rows(rows, run.entry, epsilon)
+        clean_counts.add(int((rows["outcome"] != Outcome.MISCLASSIFIED).sum()))
+        epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
+    if len(clean_counts) != 1:
+        raise ResultError(f"{run.entry}: clean accuracy differs between epsilons")
+    return Result(
+        protocol=run.protocol,
+        entry=run.entry,
+        track=run.track,
+        n=run.n,
+        quick=run.quick,
+        data=run.data,
+        weights_sha256=run.weights_sha256,
+        seed=run.seed,
+        device=run.device,
+        versions=run.versions,
+        clean=clean_counts.pop(),
+        epsilons=epsilons,
+        compactness=run.compactness,
+        seconds=run.seconds,
+        settings=run.settings,
+        submission=run.submission,
+        not_asked=run.not_asked,
+        identity=run.identity,
+    )
+
+
+def _score_epsilon(rows: pd.DataFrame, run: Run, epsilon: str) -> EpsilonScore:
+    outcomes = rows["outcome"].value_counts()
+    certified_by: dict[str, int | None] = {}
+    for name, column in CERTIFIER_COLUMNS.items():
+        asked = name not in run.not_asked
+        certified_by[name] = int(rows[column].fillna(False).sum()) if asked else None
+    certified = int((rows["outcome"] == Outcome.CERTIFIED).sum())
+    anyone_asked = any(count is not None for count in certified_by.values())
+    certified_by["cascade"] = certified if anyone_asked else None
+    decided = rows.loc[rows["decided_by"] != "", "decided_by"].value_counts()
+    return EpsilonScore(
+        counts={outcome: int(outcomes.get(outcome, 0)) for outcome in Outcome},
+        pgd50=int(rows["pgd50"].fillna(False).sum()),
+        autoattack=int(rows["autoattack"].fillna(False).sum()),
+        certified_by=certified_by,
+        flags=tuple(sorted(run.flags.get(epsilon, ()))),
+        decided_by={str(name): int(decided[name]) for name in sorted(decided.index)},
+    )
+
+
+def _check_rows(rows: pd.DataFrame, entry: str, epsilon: str) -> None:
+    """Outcomes must follow from their columns; a table that lies is refused."""
+    outcome = rows["outcome"]
+    wrong = rows["predicted"] != rows["label"]
+    proven = rows[list(CERTIFIER_COLUMNS.values())].fillna(False).any(axis=1)
+    attacked = outcome == Outcome.ATTACKED
+    rules = {
+        "an unknown outcome": ~outcome.isin([str(name) for name in Outcome]),
+        "a misclassified image with another outcome": wrong != (outcome == Outcome.MISCLASSIFIED),
+        "a certified image that no certifier proved": (outcome == Outcome.CERTIFIED) & ~proven,
+        "a proven image that is not certified": proven & (outcome != Outcome.CERTIFIED),
+        "an attacked image without an adversarial image": attacked & (rows["adversarial"] < 0),
+        "an undecided image that an attack broke": (outcome == Outcome.UNDECIDED)
+        & ~(rows["pgd50"].fillna(False) & rows["autoattack"].fillna(False)),
+    }
+    for what, broken in rules.items():
+        if broken.any():
+            image = int(rows.loc[broken, "image"].iloc[0])
+            raise ResultError(
+                f"{entry}: epsilon {epsilon}: {what} (image {image}, {int(broken.sum())} in all)"
+            )

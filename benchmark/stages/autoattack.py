@@ -1,0 +1,142 @@
+"""The AutoAttack suite ``standard`` (Croce & Hein 2020) through its authors' package.
+
+The suite runs unchanged and seeded, so that its flags equal those of calling the package
+directly on the same images. Its targeted parts are sized to the number of classes, its own
+warnings become named flags, and the part that broke each image is recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import DependencyError
+from benchmark.stages.base import Attack, Proposal
+
+#: A part of the suite's warning -> the name of our flag (docs/health.md).
+WARNING_FLAGS = {
+    "randomized defense": "randomized",
+    "probability distribution": "probabilities",
+    "dynamic defense": "dynamic",
+    "not possible to use": "few-classes",
+    "more target classes": "few-classes",
+    "too many target classes": "few-classes",
+    "zero gradient": "zero-gradient",
+    "Square Attack has decreased": "square-helps",
+}
+
+
+class AutoAttackStandard(Attack):
+    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, in that order, on what survives.
+
+    Args:
+        num_classes: of the model; targeted attacks use ``min(9, num_classes - 1)`` targets.
+        batch_size: images per call inside the suite.
+        square_queries: query budget of Square.
+    """
+
+    name = "autoattack"
+
+    def __init__(self, num_classes: int, batch_size: int = 100, square_queries: int = 5000) -> None:
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        self.square_queries = square_queries
+
+    def build(self, model: nn.Module, epsilon: Fraction, seed: int, device: torch.device) -> Any:
+        """The package's own object with its ``standard`` settings."""
+        try:
+            import pyautoattack
+        except ImportError as error:
+            raise DependencyError(
+                "AutoAttack is not installed: pip install pyautoattack"
+            ) from error
+        suite = pyautoattack.AutoAttack(
+            model, norm="Linf", eps=float(epsilon), seed=seed, version="standard", device=device
+        )
+        targets = min(9, self.num_classes - 1)
+        suite.apgd_targeted.n_target_classes = targets
+        suite.fab.n_target_classes = targets
+        suite.square.n_queries = self.square_queries
+        if self.num_classes <= 3:  # the targeted DLR loss needs four classes
+            suite.attacks_to_run = ["apgd-ce", "fab-t", "square"]
+        return suite
+
+    def propose(
+        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+    ) -> Proposal:
+        suite = self.build(model, epsilon, seed, x_BCHW.device)
+        made_by: dict[bytes, str] = {}
+        for part, attack in (
+            ("apgd-ce", suite.apgd),
+            ("apgd-t", suite.apgd_targeted),
+            ("fab-t", suite.fab),
+            ("square", suite.square),
+        ):
+            attack.perturb = _recording(attack.perturb, part, made_by)
+        # The suite draws from torch's global generator; leave the caller's stream as it was.
+        devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
+            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.batch_size)
+        changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
+        names = [
+            made_by.get(_key(image), self.name) if moved else ""
+            for image, moved in zip(adversarial, changed, strict=True)
+        ]
+        return Proposal(adversarial, names, flags)
+
+
+def _key(image_CHW: Tensor) -> bytes:
+    return image_CHW.detach().cpu().numpy().tobytes()
+
+
+def _recording(
+    perturb: Callable[..., Tensor], part: str, made_by: dict[bytes, str]
+) -> Callable[..., Tensor]:
+    """`perturb`, noting which part of the suite made each image it returns."""
+
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        images = perturb(*args, **kwargs)
+        for image in images:
+            made_by.setdefault(_key(image), part)
+        return images
+
+    return wrapped
+
+
+class _FlagHandler(logging.Handler):
+    """Turns the suite's warnings into named flags."""
+
+    def __init__(self, flags: set[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.flags = flags
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        known = {flag for text, flag in WARNING_FLAGS.items() if text in message}
+        self.flags.update(known or {"autoattack-warning"})
+
+
+@contextlib.contextmanager
+def _captured_warnings() -> Iterator[set[str]]:
+    """The suite's warnings as flags; its logger and the interpreter's trace left as they were."""
+    flags: set[str] = set()
+    logger = logging.getLogger("auto-attack")
+    handler = _FlagHandler(flags)
+    propagate, level, trace = logger.propagate, logger.level, sys.gettrace()
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield flags
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        logger.setLevel(level)
+        sys.settrace(trace)

@@ -1,0 +1,124 @@
+"""What every stage shares: the referee that re-measures, and the base class of attacks.
+
+An attack proposes, :meth:`Attack.run` disposes: it clips the proposal into the ball, checks the
+distance, runs the submitted model on each image alone and only then calls an image broken.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import threat
+
+
+@torch.no_grad()
+def predict_one_by_one(model: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """Logits of each image computed at batch size 1, so that no neighbour plays a part.
+
+    Args:
+        model: follows the model contract.
+        x_BCHW: float32 (B, C, H, W) in [0, 1].
+
+    Returns:
+        float32 (B, num_classes); (0, 0) for no images.
+    """
+    if not len(x_BCHW):
+        return x_BCHW.new_zeros((0, 0))
+    return torch.cat([model(image_CHW.unsqueeze(0)) for image_CHW in x_BCHW])
+
+
+@dataclass
+class Proposal:
+    """What an attack claims; none of it is believed.
+
+    Attributes:
+        adversarial_BCHW: float32 (B, C, H, W), one image for each input image.
+        attack_names: which attack made each image; empty where none claims success.
+        flags: named warnings the attack raised of itself.
+    """
+
+    adversarial_BCHW: Tensor
+    attack_names: list[str]
+    flags: set[str] = field(default_factory=set)
+
+
+@dataclass
+class AttackResult:
+    """What the referee found.
+
+    Attributes:
+        broken_B: bool (B,), the model errs on a stored image inside the ball.
+        adversarial_BCHW: float32 (B, C, H, W) after projection; only rows with `broken_B` count.
+        attack_names: which attack broke each image, empty where none did.
+        flags: named health flags.
+        seconds: wall-clock of attack and re-measurement.
+    """
+
+    broken_B: Tensor
+    adversarial_BCHW: Tensor
+    attack_names: list[str]
+    flags: set[str]
+    seconds: float
+
+
+class Attack(ABC):
+    """An attack on correctly classified images under an l-infinity threat."""
+
+    name: str
+
+    @abstractmethod
+    def propose(
+        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+    ) -> Proposal:
+        """Search for adversarial images; deterministic given `seed`."""
+
+    def run(
+        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+    ) -> AttackResult:
+        """Attack, then re-measure every claim on the submitted model.
+
+        Args:
+            model: the submitted model in eval mode.
+            x_BCHW: float32 (B, C, H, W) in [0, 1].
+            y_B: int64 (B,), true classes.
+            epsilon: exact radius.
+            seed: of the attack's random numbers.
+        """
+        start = time.perf_counter()
+        proposal = self.propose(model, x_BCHW, y_B, epsilon, seed)
+        adversarial = threat.project(proposal.adversarial_BCHW.detach(), x_BCHW, epsilon)
+        changed = (adversarial != x_BCHW).flatten(1).any(dim=1)
+        broken = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
+        candidates = torch.nonzero(changed & threat.is_within(adversarial, x_BCHW, epsilon))[:, 0]
+        if len(candidates):
+            logits = predict_one_by_one(model, adversarial[candidates])
+            broken[candidates] = is_wrong(logits, y_B[candidates])
+        flags = set(proposal.flags)
+        claimed = torch.tensor([bool(name) for name in proposal.attack_names])
+        if (claimed & ~broken.cpu()).any():
+            flags.add("claim-not-confirmed")
+        names = [
+            (name or self.name) if hit else ""
+            for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
+        ]
+        return AttackResult(broken, adversarial, names, flags, time.perf_counter() - start)
+
+
+def is_wrong(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Whether each prediction errs: another class reaches the label's logit, or a NaN appears.
+
+    A tie counts as wrong, in clean accuracy and under attack alike, because a certificate
+    promises a strictly positive margin.
+
+    >>> is_wrong(torch.tensor([[1.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 0])).tolist()
+    [True, False]
+    """
+    own = logits_BK.gather(1, y_B[:, None])[:, 0]
+    others = logits_BK.scatter(1, y_B[:, None], float("-inf")).amax(dim=1)
+    return ~(own > others)

@@ -1,0 +1,226 @@
+"""Atomic, versioned files: result files, outcome tables, adversarial images and chunks.
+
+A file is written beside its place and renamed, so that a reader sees the old one or the new one
+and never half of it. Chunks carry a checksum and live in a folder named after everything that
+identifies the result, so that a changed weight, setting or library version never reuses one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from benchmark.errors import OutputError, ResultError
+from benchmark.records import OUTCOME_COLUMNS, SCHEMA, Result, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUN_KEY = b"corobench.run"
+_DIGEST_BYTES = 32
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        OutputError: the folder or file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "choose another folder with --out, or mend its permissions or free space"
+        ) from error
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------- result files
+
+
+def result_stem(entry: str, n: int, standard_n: int) -> str:
+    """File name of a result without its ending: another n than the standard one is named.
+
+    >>> result_stem("lwm-10x", 1000, 1000), result_stem("lwm-10x", 100, 1000)
+    ('lwm-10x', 'lwm-10x@100')
+    """
+    return entry if n == standard_n else f"{entry}@{n}"
+
+
+def encode_result(result: Result) -> bytes:
+    """The bytes of a result file; equal results give equal bytes."""
+    payload = result.model_dump(mode="json", by_alias=True)
+    return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        ResultError: unreadable, not JSON, of another schema, or a key at fault; names it.
+    """
+    try:
+        payload = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise ResultError(f"{path}: not JSON ({error}); expected a result file") from error
+    if not isinstance(payload, dict) or payload.get("schema") != SCHEMA:
+        found = payload.get("schema") if isinstance(payload, dict) else type(payload).__name__
+        raise ResultError(
+            f"{path}: schema: expected {SCHEMA}, but found {found!r}; "
+            "was it written by `corobench evaluate`?"
+        )
+    try:
+        result = Result.model_validate(payload)
+    except ValidationError as error:
+        raise ResultError(f"{path}: {describe_validation(error)}") from error
+    check_counts(result, path)
+    return result
+
+
+def check_counts(result: Result, path: Path) -> None:
+    """Refuse a result whose counts contradict each other.
+
+    Raises:
+        ResultError: counts that do not add up to n, or a lower end above the upper end.
+    """
+    for epsilon, score in result.epsilons.items():
+        total = sum(score.counts.values())
+        if total != result.n:
+            raise ResultError(
+                f"{path}: epsilons.{epsilon}.counts: expected to add up to n = {result.n}, "
+                f"but they add up to {total}"
+            )
+        numbers = [score.pgd50, score.autoattack, *score.certified_by.values()]
+        if any(number is not None and number > result.clean for number in numbers):
+            raise ResultError(
+                f"{path}: epsilons.{epsilon}: more images right under attack than without "
+                f"({result.clean})"
+            )
+
+
+def describe_validation(error: ValidationError) -> str:
+    """pydantic's faults as one line each: key, what was expected, what was found."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
+        f", but found {str(fault['input'])[:60]!r}"
+        for fault in error.errors()
+    )
+
+
+# -------------------------------------------------------------------------- outcome tables
+
+
+def encode_outcomes(table: pd.DataFrame, run: Run) -> bytes:
+    """An outcome table as parquet; the run's record travels in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.Table.from_pandas(table[list(OUTCOME_COLUMNS)], preserve_index=False)
+    record = run.model_dump_json(by_alias=True).encode()
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _RUN_KEY: record})
+    buffer = io.BytesIO()
+    pq.write_table(arrow, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
+    """Read an outcome table and the run it belongs to.
+
+    Raises:
+        ResultError: not an outcome table of corobench, or columns missing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
+    record = (arrow.schema.metadata or {}).get(_RUN_KEY)
+    missing = sorted(set(OUTCOME_COLUMNS) - set(arrow.column_names))
+    if record is None or missing:
+        what = f"columns missing: {', '.join(missing)}" if missing else "no run record inside"
+        raise ResultError(f"{path}: not an outcome table of corobench ({what})")
+    try:
+        run = Run.model_validate_json(record)
+    except ValidationError as error:
+        raise ResultError(f"{path}: run record: {describe_validation(error)}") from error
+    table = arrow.to_pandas()
+    for column, (dtype, _) in OUTCOME_COLUMNS.items():
+        table[column] = table[column].astype(dtype)
+    return table[list(OUTCOME_COLUMNS)], run
+
+
+# ---------------------------------------------------------------------------------- chunks
+
+
+class ChunkStore:
+    """Finished chunks of one evaluation, kept until its result file is written.
+
+    Args:
+        root: folder that holds the chunks of all evaluations.
+        identity: everything that identifies the result, JSON-able.
+    """
+
+    def __init__(self, root: Path, identity: Mapping[str, object]) -> None:
+        self.key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        self.folder = root / self.key[:24]
+        self.reused = 0
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Arrays of a finished chunk, or None if it is missing or damaged."""
+        path = self.folder / f"{name}.chunk"
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(self.key.encode() + body).digest() != digest:
+            return None
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        self.reused += 1
+        return arrays
+
+    def save(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Keep the arrays of a finished chunk; whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+        body = buffer.getvalue()
+        digest = hashlib.sha256(self.key.encode() + body).digest()
+        write_atomic(self.folder / f"{name}.chunk", digest + body)
+
+    def discard(self) -> None:
+        """Remove the chunks, once the result they lead to is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()

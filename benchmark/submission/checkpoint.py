@@ -1,0 +1,231 @@
+"""Checkpoints of PyTorch, opened without running what is in them, matched to a network's names."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from benchmark.errors import SubmissionError
+from benchmark.submission.weights import MAX_LISTED, MAX_WEIGHTS_BYTES, State, is_counter
+
+SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+#: Keys under which training scripts keep the state dict, tried in this order.
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
+#: Prefixes that wrappers put before every name; stripped only where names do not fit with them.
+PREFIXES = ("module.", "model.", "1.", "network.")
+MAX_STRIPS = 4
+#: A wrapper's names of its input normalisation -> the names of ours.
+NORMALIZE = {
+    "0.mean": "normalize.mean",
+    "0.std": "normalize.std",
+    "normalize.mean": "normalize.mean",
+    "normalize.std": "normalize.std",
+}
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A checkpoint's tensors under the names of the network.
+
+    Attributes:
+        state: every weight of the network, as stored.
+        prefix: what was stripped from the names.
+        added: what was put before them instead.
+        filled: names the checkpoint lacks, taken from the network (its `mean` and `std`).
+    """
+
+    state: State
+    prefix: str
+    added: str
+    filled: tuple[str, ...]
+
+
+def read_checkpoint(path: Path) -> State:
+    """The state dict in a checkpoint file.
+
+    Args:
+        path: ``.safetensors``, or a file of `torch.save`, which is only ever read with
+            ``weights_only=True``: a pickle that asks for more is refused, never run.
+
+    Raises:
+        SubmissionError: missing, too large, refused, or without a state dict.
+    """
+    if not path.is_file():
+        raise SubmissionError(path, ["expected a checkpoint file, but it is not there"])
+    if path.suffix.lower() not in SUFFIXES:
+        raise SubmissionError(
+            path, [f"expected a file ending in {', '.join(SUFFIXES)}, but found {path.suffix!r}"]
+        )
+    size = path.stat().st_size
+    if size > MAX_WEIGHTS_BYTES:
+        raise SubmissionError(path, [f"expected at most {MAX_WEIGHTS_BYTES} bytes, found {size}"])
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return safetensors.torch.load(path.read_bytes())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SubmissionError(path, [f"expected a safetensors file, but: {error}"]) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        fault = (
+            "refused: it holds more than tensors, and opening it could run code. Save the state "
+            "dict alone, `torch.save(model.state_dict(), path)`, and import that file "
+            f"({_first_line(error)})"
+        )
+        raise SubmissionError(path, [fault]) from error
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
+        fault = f"expected a file written by torch.save, but cannot read it: {_first_line(error)}"
+        raise SubmissionError(path, [fault]) from error
+    return _find_state(path, content)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def _find_state(path: Path, content: Any) -> State:
+    """The state dict: the content itself or what one of the usual keys holds."""
+    if _is_state(content):
+        return dict(content)
+    if isinstance(content, Mapping):
+        for key in STATE_KEYS:
+            if _is_state(content.get(key)):
+                return dict(content[key])
+    found = type(content).__name__
+    if isinstance(content, Mapping):
+        found = f"the keys {', '.join(str(key) for key in list(content)[:MAX_LISTED])}"
+    raise SubmissionError(
+        path,
+        [
+            "expected a state dict (names to tensors), itself or under one of "
+            f"{', '.join(STATE_KEYS)}, but found {found}"
+        ],
+    )
+
+
+def bake_masks(state: State) -> State:
+    """The weights that pruning masks leave: ``x_orig`` times ``x_mask`` of torch.nn.utils.prune."""
+    baked = dict(state)
+    for name in state:
+        mask = name.removesuffix("_orig") + "_mask"
+        if name.endswith("_orig") and mask in state:
+            baked[name.removesuffix("_orig")] = baked.pop(name) * baked.pop(mask)
+    return baked
+
+
+def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Matched:
+    """Bring a checkpoint's names to those of the network.
+
+    Prefixes that every name has are stripped one after another until the names fit, and
+    ``network.`` is put before them where the network has its own normalisation in front.
+
+    Args:
+        path: to name in errors.
+        state: from :func:`read_checkpoint`.
+        expected: state dict of the network.
+
+    Raises:
+        SubmissionError: no way of stripping fits; lists names missing and left over for the one
+            that fits best, and shapes that differ.
+    """
+    weights = {name: tensor for name, tensor in bake_masks(state).items() if not is_counter(name)}
+    wanted = {name: tensor for name, tensor in expected.items() if not is_counter(name)}
+    own = {name for name in wanted if name in NORMALIZE}
+    fits = []
+    for prefix, stripped in _strippings(weights):
+        for added in ("", "network.") if own else ("",):
+            renamed = {
+                name if name in NORMALIZE else added + name: tensor
+                for name, tensor in stripped.items()
+            }
+            num_misfits = len((set(renamed) ^ set(wanted)) - own)
+            fits.append((num_misfits, prefix, added, renamed))
+    _, prefix, added, renamed = min(fits, key=lambda fit: fit[0])
+    faults = _list_misfits(renamed, wanted, own)
+    if faults:
+        raise SubmissionError(path, faults)
+    filled = tuple(sorted(own - set(renamed)))
+    complete = {name: renamed.get(name, wanted[name]) for name in sorted(wanted)}
+    return Matched(complete, prefix, added, filled)
+
+
+def _strippings(weights: State) -> list[tuple[str, State]]:
+    """The state dict as it is, and after stripping each chain of common prefixes.
+
+    A wrapper's normalisation ("0.mean" beside "1.conv.weight") is kept under the names of ours.
+    """
+    chains = [("", weights)]
+    prefix = ""
+    for _ in range(MAX_STRIPS):
+        aside = {
+            NORMALIZE[name]: tensor.reshape(-1)
+            for name, tensor in weights.items()
+            if name in NORMALIZE
+        }
+        rest = {name: tensor for name, tensor in weights.items() if name not in NORMALIZE}
+        common = [
+            candidate
+            for candidate in PREFIXES
+            if rest and all(name.startswith(candidate) for name in rest)
+        ]
+        if not common:
+            break
+        prefix += common[0]
+        weights = aside | {name.removeprefix(common[0]): tensor for name, tensor in rest.items()}
+        chains.append((prefix, weights))
+    return chains
+
+
+def _list_misfits(renamed: State, wanted: Mapping[str, Tensor], own: set[str]) -> list[str]:
+    faults = []
+    for kind, names in (
+        ("missing in the checkpoint", set(wanted) - set(renamed) - own),
+        ("unknown to the architecture", set(renamed) - set(wanted)),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:MAX_LISTED])
+            more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+            faults.append(f"{len(names)} tensor(s) {kind}: {shown}{more}")
+    if not own and "normalize.mean" in renamed and "normalize.std" in renamed:
+        mean, std = renamed["normalize.mean"].tolist(), renamed["normalize.std"].tolist()
+        faults.append(f"the model normalises its input: give the arguments mean={mean}, std={std}")
+    shapes = [
+        f"tensor `{name}`: expected shape {list(wanted[name].shape)}, "
+        f"but found {list(renamed[name].shape)}"
+        for name in sorted(set(wanted) & set(renamed))
+        if wanted[name].shape != renamed[name].shape
+    ]
+    if len(shapes) > MAX_LISTED:
+        shapes = [*shapes[:MAX_LISTED], f"{len(shapes) - MAX_LISTED} more shapes differ"]
+    return faults + shapes

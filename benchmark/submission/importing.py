@@ -1,0 +1,258 @@
+"""`corobench import`: a PyTorch checkpoint to a submission folder, checked against its source."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import OutputError, SubmissionError
+from benchmark.records import Manifest
+from benchmark.submission.architectures import build
+from benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
+from benchmark.submission.contract import RELATIVE_TOLERANCE
+from benchmark.submission.files import write_atomically
+from benchmark.submission.load import fill, load_submission
+from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from benchmark.submission.weights import (
+    State,
+    effective_state,
+    measure_sparsity,
+    write_weights,
+)
+from benchmark.tracks import Track, get_track
+
+WEIGHTS = "model.safetensors"
+NUM_IMAGES = 8
+SEED = 0
+#: Below this share of zeros a model is taken for dense.
+DENSE_BELOW = 0.01
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did, and how far the written submission is from its source.
+
+    Attributes:
+        folder: the new submission folder.
+        source: the checkpoint.
+        weights_sha256: of the effective weights.
+        sparsity: measured share of zeros in convolution and linear weights.
+        prefix: stripped from the checkpoint's names.
+        num_images: compared in the self-check.
+        max_difference: largest difference of any logit between source and reloaded submission.
+        is_against_reference: true if the source was a model of the caller's, false if it was
+            our network with the checkpoint's tensors.
+        notes: what to look at in the manifest.
+    """
+
+    folder: Path
+    source: Path
+    weights_sha256: str
+    sparsity: float
+    prefix: str
+    num_images: int
+    max_difference: float
+    is_against_reference: bool
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.folder}: imported from {self.source}",
+            f"  weights    sha256 {self.weights_sha256[:16]}, "
+            f"{100 * self.sparsity:.2f} % zeros in convolution and linear weights",
+            f"  self-check largest difference of a logit {self.max_difference:.3g} "
+            f"on {self.num_images} images after reloading",
+        ]
+        if self.prefix:
+            lines.append(f"  names      stripped {self.prefix!r}")
+        lines += [f"  note       {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    architecture: str,
+    track: str,
+    arguments: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str = "unknown",
+    meta: Mapping[str, Any] | None = None,
+    images: Tensor | None = None,
+    reference: nn.Module | None = None,
+) -> ImportReport:
+    """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
+
+    Args:
+        checkpoint: ``.pt``, ``.pth``, ``.tar`` (weights only) or ``.safetensors``.
+        out: the folder to make; must not exist. Its name becomes the id.
+        architecture: a name from `corobench architectures`.
+        track: the submission's track.
+        arguments: of the architecture, e.g. ``{"width": 0.5}``.
+        title: what the board shows; the folder's name by default.
+        authors: at least one name, or "unknown".
+        licence: of the weights.
+        meta: further tables and keys as in ``submission.toml``; they win over the others.
+        images: float32 (B, C, H, W) in [0, 1] for the self-check; random ones by default.
+        reference: the model the checkpoint came from, in eval mode; by default our own network,
+            given the checkpoint's tensors directly.
+
+    Returns:
+        A report, whose text is for people.
+
+    Raises:
+        SubmissionError: the checkpoint or the manifest is refused (every fault), or the reloaded
+            submission differs from its source.
+        ConfigError: no such track.
+        OutputError: `out` exists or cannot be written.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    chosen = get_track(track)
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
+    arguments = dict(arguments or {})
+    source = build(architecture, chosen.shape, chosen.num_classes, arguments)
+    matched = match_names(checkpoint, read_checkpoint(checkpoint), source.state_dict())
+    state = _to_weights(checkpoint, matched)
+    fill(source, state)
+    model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
+    sparsity = measure_sparsity(source)
+    table = _describe(out.name, chosen, sparsity, model)
+    table |= {"title": title or out.name, "licence": licence}
+    table |= {"authors": list(authors)} if authors else {}
+    try:
+        manifest = check_manifest(_merge(table, meta or {}))
+        with _fresh_folder(out) as folder:
+            write_atomically(folder / MANIFEST, format_manifest(manifest))
+            write_weights(folder / manifest.model.weights, state)
+            reloaded = load_submission(folder)
+            images = _random_images(chosen) if images is None else images
+            difference = _self_check(reference or source, reloaded.model, images)
+    except SubmissionError as error:
+        raise SubmissionError(out, error.faults) from error
+    return ImportReport(
+        folder=out,
+        source=checkpoint,
+        weights_sha256=reloaded.weights_sha256,
+        sparsity=sparsity,
+        prefix=matched.prefix,
+        num_images=len(images),
+        max_difference=difference,
+        is_against_reference=reference is not None,
+        notes=_notes(manifest, matched),
+    )
+
+
+def _to_weights(checkpoint: Path, matched: Matched) -> State:
+    """The matched tensors as float32; anything but floating point is refused by name."""
+    others = [
+        f"tensor `{name}`: expected a floating-point type, but found {tensor.dtype}"
+        for name, tensor in matched.state.items()
+        if not tensor.is_floating_point()
+    ]
+    if others:
+        raise SubmissionError(checkpoint, others)
+    return effective_state(matched.state)
+
+
+def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's table as far as the checkpoint tells; the rest is "unknown"."""
+    return {
+        "schema": 1,
+        "id": name,
+        "authors": ["unknown"],
+        "track": track.name,
+        "sparsity": round(sparsity, 6),
+        "model": {"num_classes": track.num_classes, **model},
+        "method": {
+            "name": name,
+            "pipeline": "none" if sparsity < DENSE_BELOW else "after",
+            "pretrain_objective": "unknown",
+        },
+        "training": {"data": "unknown"},
+    }
+
+
+def _merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `table`, table by table."""
+    merged = dict(table)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+@contextlib.contextmanager
+def _fresh_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes it when all went well, and else goes away."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+        try:
+            folder.rename(out)
+        except OSError as error:
+            raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _random_images(track: Track) -> Tensor:
+    """Uniform images in [0, 1], the same every time."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.rand(NUM_IMAGES, *track.shape, generator=generator)
+
+
+def _self_check(source: nn.Module, reloaded: nn.Module, images: Tensor) -> float:
+    """The largest difference of any logit; above rounding the import is refused."""
+    with torch.no_grad():
+        expected, found = source(images), reloaded(images)
+    if expected.shape != found.shape:
+        fault = f"self-check: the source returns {list(expected.shape)}, not {list(found.shape)}"
+        raise SubmissionError("import", [fault])
+    difference = float((expected - found).abs().max())
+    tolerance = RELATIVE_TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance:
+        fault = (
+            f"self-check: expected the reloaded submission to agree with its source within "
+            f"{tolerance:.3g}, but a logit differs by {difference:.3g}"
+        )
+        raise SubmissionError("import", [fault])
+    return difference
+
+
+def _notes(manifest: Manifest, matched: Matched) -> tuple[str, ...]:
+    """What the checkpoint could not tell, for the submitter to fill in."""
+    notes = []
+    unknown = [
+        key
+        for key, value in (
+            ("authors", manifest.authors[0]),
+            ("licence", manifest.licence),
+            ("method.pretrain_objective", manifest.method.pretrain_objective),
+            ("training.data", manifest.training.data),
+        )
+        if value == "unknown"
+    ]
+    if unknown:
+        notes.append(f"say in {MANIFEST} what is unknown: {', '.join(unknown)}")
+    if manifest.method.pipeline == "after":
+        notes.append("`method.pipeline` is 'after': check it, the checkpoint does not tell")
+    if matched.filled:
+        notes.append(f"taken from the arguments: {', '.join(matched.filled)}")
+    return tuple(notes)

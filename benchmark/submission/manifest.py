@@ -1,0 +1,148 @@
+"""``submission.toml`` to a :class:`~benchmark.records.Manifest`, with every fault named at once."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from benchmark.errors import SubmissionError, nearest
+from benchmark.records import Manifest
+from benchmark.submission.files import FileFaultError, read_plain_file
+
+MANIFEST = "submission.toml"
+#: Largest manifest that is read.
+MAX_MANIFEST_BYTES = 64 * 1024
+MAX_SHOWN = 80
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and validate the manifest of a submission folder.
+
+    Args:
+        folder: that holds ``submission.toml``.
+
+    Raises:
+        SubmissionError: no folder, no manifest, not TOML, or values that break rules.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SubmissionError(folder, ["expected a submission folder, but it is not there"])
+    try:
+        content = read_plain_file(folder, MANIFEST, MAX_MANIFEST_BYTES)
+    except FileFaultError as error:
+        raise SubmissionError(folder, [str(error)]) from error
+    try:
+        return parse_manifest(content)
+    except SubmissionError as error:
+        raise SubmissionError(folder, error.faults) from error
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """The manifest in the bytes of a ``submission.toml``.
+
+    Raises:
+        SubmissionError: not UTF-8, not TOML (a repeated key, say), or values that break rules.
+    """
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        fault = f"{MANIFEST}: expected UTF-8, but byte {error.start} is not"
+        raise SubmissionError(MANIFEST, [fault]) from error
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        fault = f"{MANIFEST}: expected valid TOML with every key once, but found: {error}"
+        raise SubmissionError(MANIFEST, [fault]) from error
+    return check_manifest(table)
+
+
+def check_manifest(table: Mapping[str, Any]) -> Manifest:
+    """A manifest from its TOML table; nothing is converted: "10" is not 10.
+
+    Raises:
+        SubmissionError: one fault per key that is unknown, missing or wrong.
+    """
+    try:
+        text = json.dumps(table, default=_not_json)
+    except (RecursionError, ValueError) as error:
+        fault = f"{MANIFEST}: expected tables of little depth, but found: {error}"
+        raise SubmissionError(MANIFEST, [fault]) from error
+    try:
+        # JSON's strict mode takes lists for tuples and nothing else for what it is not.
+        return Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        faults = [_translate(dict(detail), table) for detail in error.errors()]
+        unique = list(dict.fromkeys(f"{MANIFEST}: {fault}" for fault in faults))
+        raise SubmissionError(MANIFEST, unique) from error
+
+
+def format_manifest(manifest: Manifest) -> bytes:
+    """The manifest as TOML that :func:`parse_manifest` reads back to the same record."""
+    table = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return tomli_w.dumps(table).encode("utf-8")
+
+
+def _not_json(value: object) -> dict[str, str]:
+    """Dates and times, which no key takes."""
+    return {type(value).__name__: str(value)}
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the table that holds the last part of `location`."""
+    record: type[BaseModel] = Manifest
+    for part in location[:-1]:
+        field = record.model_fields.get(str(part))
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        inner = [
+            item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)
+        ]
+        if not inner:
+            return []
+        record = inner[0]
+    return [field.alias or name for name, field in record.model_fields.items()]
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
+    """One line for one fault pydantic found: the key, what was expected, what was found."""
+    location = tuple(detail["loc"])
+    if not location:
+        return f"expected tables of little depth, but found: {detail['msg']}"
+    if location[:2] == ("model", "arguments") and len(location) > 2:
+        return (
+            f"`model.arguments.{location[2]}`: expected true or false, a number, text or a list "
+            f"of numbers, but found {_show(table['model']['arguments'][location[2]])}"
+        )
+    key = ".".join(str(part) for part in location)
+    kind, found = detail["type"], _show(detail["input"])
+    if kind == "extra_forbidden":
+        return f"unknown key `{key}`: {nearest(str(location[-1]), _known_keys(location))}"
+    if kind == "missing":
+        return f"missing key `{key}`: expected it in the manifest, but found nothing"
+    context = detail.get("ctx", {})
+    expected = {
+        "string_pattern_mismatch": f"text that matches {context.get('pattern')}",
+        "literal_error": f"{context.get('expected')}",
+        "string_too_short": f"text of at least {context.get('min_length')} character(s)",
+        "string_too_long": f"text of at most {context.get('max_length')} characters",
+        "too_short": f"at least {context.get('min_length')} item(s)",
+        "greater_than_equal": f"at least {context.get('ge')}",
+        "less_than_equal": f"at most {context.get('le')}",
+        "string_type": "text",
+        "int_type": "a whole number",
+        "float_type": "a number",
+        "bool_type": "true or false",
+        "tuple_type": "a list",
+        "list_type": "a list",
+        "dict_type": "a table",
+        "model_type": "a table",
+    }.get(kind, detail["msg"])
+    return f"`{key}`: expected {expected}, but found {found}"

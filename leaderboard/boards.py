@@ -1,0 +1,264 @@
+"""Results -> boards: one table per track, kind of data, n and epsilon, never mixed.
+
+Rows are sorted by a stated rule and carry no rank numbers: neighbours whose intervals overlap
+cannot be told apart, and a number would pretend that they can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from benchmark.records import CERTIFIERS, EpsilonScore, Result
+from benchmark.tracks import TRACKS, Track, parse_epsilon
+from leaderboard.loading import identity
+from leaderboard.measures import Bracket, Retention, Share, bracket, retentions
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry at one epsilon, as a line of a board.
+
+    Attributes:
+        result: the whole result file.
+        epsilon: key of ``result.epsilons``.
+        page: path of the entry's page inside the site.
+        variant: what tells it from another row of the same entry, or empty.
+        parent: result of the dense parent on the same images, or None.
+        parent_page: path of the parent's page inside the site, or empty.
+    """
+
+    result: Result
+    epsilon: str
+    page: str
+    variant: str
+    parent: Result | None
+    parent_page: str
+
+    @property
+    def quick(self) -> bool:
+        """Whether the setting is not a ranked one, whatever the data."""
+        return not may_rank(self.result)
+
+    @property
+    def name(self) -> str:
+        """The page's file name without its ending; part of the row's permanent link."""
+        return PurePosixPath(self.page).stem
+
+    @property
+    def score(self) -> EpsilonScore:
+        return self.result.epsilons[self.epsilon]
+
+    @property
+    def clean(self) -> Share:
+        return Share(self.result.clean, self.result.n)
+
+    @property
+    def pgd50(self) -> Share:
+        return Share(self.score.pgd50, self.result.n)
+
+    @property
+    def autoattack(self) -> Share:
+        return Share(self.score.autoattack, self.result.n)
+
+    @cached_property
+    def bracket(self) -> Bracket:
+        return bracket(self.score, self.result.n)
+
+    @cached_property
+    def retention(self) -> dict[str, Retention]:
+        return retentions(self.result, self.parent, self.epsilon)
+
+    def certifier(self, name: str) -> Share | None:
+        """Share proven right by one certifier; None where it was not asked."""
+        count = self.score.certified_by.get(name)
+        return None if count is None else Share(count, self.result.n)
+
+    def why_not_asked(self, name: str) -> str:
+        """Why there is no number of this certifier, or of the cascade of all of them."""
+        if name == "cascade":
+            return "no certifier was asked"
+        reason = self.result.not_asked.get(name, "no reason was recorded")
+        return f"{name} was not asked: {reason}"
+
+    def sort_key(self) -> tuple[object, ...]:
+        """The stated rule: more certified, then more not attacked, then fewer non-zeros."""
+        certified = self.bracket.certified
+        return (
+            -(certified.count if certified else -1),
+            -self.bracket.not_attacked.count,
+            self.result.compactness.num_nonzero,
+            self.page,
+        )
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rows of one group at one epsilon."""
+
+    id: str
+    epsilon: str
+    rows: tuple[Row, ...]
+
+    @property
+    def certifiers(self) -> tuple[str, ...]:
+        """Certifiers with a column: the protocol's first, then others that were asked."""
+        named = {name for row in self.rows for name in row.score.certified_by}
+        others = sorted(named - {*CERTIFIERS, "cascade"})
+        return (*CERTIFIERS, *others)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Results that may stand in one table: same track, protocol, data, n and standing.
+
+    Attributes:
+        ranked: canonical data at a public subset and the track's epsilons.
+        boards: one per epsilon, ascending.
+    """
+
+    id: str
+    track: Track
+    protocol: str
+    kind: str
+    fingerprint: str
+    n: int
+    ranked: bool
+    boards: tuple[Board, ...] = field(repr=False)
+
+    @property
+    def num_entries(self) -> int:
+        return len({row.page for board in self.boards for row in board.rows})
+
+    @property
+    def quick(self) -> bool:
+        """Whether n or the epsilons are no ranked setting, whatever the data."""
+        return any(row.quick for board in self.boards for row in board.rows)
+
+
+GroupKey = tuple[int, str, str, str, int, bool]
+
+
+def group_results(results: Sequence[Result]) -> tuple[Group, ...]:
+    """Groups in the order of the page: track; ranked first, mirrors, quick ones; larger n first.
+
+    Args:
+        results: validated results in any order.
+    """
+    ordered = sorted(results, key=identity)
+    pages = page_paths(ordered)
+    members: dict[GroupKey, list[Result]] = {}
+    for result in ordered:
+        members.setdefault(_group_key(result), []).append(result)
+    keys = sorted(members, key=lambda key: (key[0], *_newest_first(key[1]), *_standing(key)))
+    return tuple(_group(key, members[key], pages) for key in keys)
+
+
+def may_rank(result: Result) -> bool:
+    """Whether n and the epsilons are a public setting; the file's own word alone is not enough."""
+    track = TRACKS[result.track]
+    return (
+        not result.quick
+        and track.is_ranked(result.n)
+        and set(result.epsilons) == set(track.epsilons)
+    )
+
+
+def page_paths(results: Iterable[Result]) -> dict[tuple[str, ...], str]:
+    """Path of every result's page: the entry's name, n, and more only where needed.
+
+    Returns:
+        identity -> ``entries/<protocol>/<track>/<entry>.n<n>[.mirror][.<digest>].html``.
+    """
+    by_name: dict[str, list[Result]] = {}
+    for result in results:
+        mirror = ".mirror" if result.data.kind == "mirror" else ""
+        name = f"entries/{result.protocol}/{result.track}/{result.entry}.n{result.n}{mirror}"
+        by_name.setdefault(name, []).append(result)
+    paths: dict[tuple[str, ...], str] = {}
+    for name, same in by_name.items():
+        for result in same:
+            digest = f".{_digest(result)}" if len(same) > 1 else ""
+            paths[identity(result)] = f"{name}{digest}.html"
+    return paths
+
+
+def find_parent(result: Result, among: Sequence[Result]) -> Result | None:
+    """The dense parent's result on the same images, of the same seed where there is one."""
+    parent = result.submission.parent
+    same = [
+        other
+        for other in among
+        if other.entry == parent
+        and (other.track, other.protocol, other.n) == (result.track, result.protocol, result.n)
+        and other.data.fingerprint == result.data.fingerprint
+    ]
+    return min(same, key=lambda other: (other.seed != result.seed, identity(other)), default=None)
+
+
+def _group_key(result: Result) -> GroupKey:
+    place = list(TRACKS).index(result.track)
+    ranked = may_rank(result) and result.data.kind == "canonical"
+    fingerprint = result.data.fingerprint
+    return place, result.protocol, result.data.kind, fingerprint, result.n, ranked
+
+
+def _newest_first(protocol: str) -> tuple[tuple[int, ...]]:
+    return (tuple(-int(part) for part in protocol.split(".")),)
+
+
+def _standing(key: GroupKey) -> tuple[object, ...]:
+    _, _, kind, fingerprint, n, ranked = key
+    return not ranked, kind == "mirror", -n, fingerprint
+
+
+def _group(key: GroupKey, results: list[Result], pages: dict[tuple[str, ...], str]) -> Group:
+    place, protocol, kind, fingerprint, n, ranked = key
+    track = list(TRACKS.values())[place]
+    standing = "" if ranked else f"-{kind}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
+    group_id = f"{track.name}-{protocol}-n{n}{standing}"
+    variants = _variants(results)
+    epsilons = sorted({eps for result in results for eps in result.epsilons}, key=_radius)
+    parents = {identity(result): find_parent(result, results) for result in results}
+    boards = []
+    for epsilon in epsilons:
+        rows = [
+            Row(
+                result=result,
+                epsilon=epsilon,
+                page=pages[identity(result)],
+                variant=variants[identity(result)],
+                parent=parent,
+                parent_page=pages[identity(parent)] if parent else "",
+            )
+            for result in results
+            if epsilon in result.epsilons
+            for parent in [parents[identity(result)]]
+        ]
+        board_id = f"{group_id}-eps{epsilon.replace('/', '-')}"
+        boards.append(Board(board_id, epsilon, tuple(sorted(rows, key=Row.sort_key))))
+    return Group(group_id, track, protocol, kind, fingerprint, n, ranked, tuple(boards))
+
+
+def _radius(epsilon: str) -> tuple[object, ...]:
+    return parse_epsilon(epsilon), epsilon
+
+
+def _variants(results: Sequence[Result]) -> dict[tuple[str, ...], str]:
+    """What tells two results of one entry apart: the seed and a digest of the rest."""
+    times: dict[str, int] = {}
+    for result in results:
+        times[result.entry] = times.get(result.entry, 0) + 1
+    return {
+        identity(result): f"seed {result.seed}, result {_digest(result)}"
+        if times[result.entry] > 1
+        else ""
+        for result in results
+    }
+
+
+def _digest(result: Result) -> str:
+    return hashlib.sha256("\n".join(identity(result)).encode()).hexdigest()[:8]

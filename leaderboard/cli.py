@@ -1,0 +1,81 @@
+"""``corobench render``: result files -> the static leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leaderboard.build import SiteSummary, build_site
+from leaderboard.format import short_bytes
+
+_EPILOG = """\b
+Examples:
+  corobench render leaderboard/results --out build/site
+  corobench render leaderboard/results/1.0/digits/lwm-10x.json --out build/site
+  corobench render leaderboard/results build/my-results --out build/site
+
+\b
+Exit codes:
+  0  the site was written
+  2  a result file is at fault or missing, or the folder cannot be written
+"""
+
+
+@click.command(name="render", epilog=_EPILOG)
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("build/site"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the site. Files in it that corobench did not write stay as they are.",
+)
+def render(results: tuple[Path, ...], out: Path) -> None:
+    """Render the leaderboard from RESULTS into a folder that opens without a server.
+
+    RESULTS are result files, or folders that are searched for <protocol>/<track>/<entry>.json.
+    The same results give the same bytes. Results on mirror data, of different n, and quick ones
+    stand in tables of their own and are never ranked with others.
+    """
+    console = Console()
+    with Console(stderr=True).status("rendering the leaderboard"):
+        summary = build_site(results, out)
+    console.print(summary_table(summary))
+    if summary.ignored:
+        console.print(
+            f"{len(summary.ignored)} other JSON files were not read, "
+            f"the first is {summary.ignored[0].path}: {summary.ignored[0].reason}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"{summary.num_results} results, {summary.num_files} files, "
+        f"{short_bytes(summary.num_bytes)}; open",
+        highlight=False,
+    )
+    console.print(str(summary.index), markup=False, highlight=False, soft_wrap=True)
+
+
+def summary_table(summary: SiteSummary) -> Table:
+    """What was rendered: one line per group of comparable results."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("track", "data", "n", "radii", "entries", "standing"):
+        table.add_column(name, justify="right" if name in ("n", "entries") else "left")
+    for group in summary.groups:
+        standing = "ranked" if group.ranked else "quick" if group.quick else "apart"
+        cells = (
+            group.track.name,
+            group.kind,
+            str(group.n),
+            ", ".join(board.epsilon for board in group.boards),
+            str(group.num_entries),
+            standing if group.ranked else f"{standing}, not ranked",
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

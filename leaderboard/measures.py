@@ -1,0 +1,193 @@
+"""Counts out of n -> what a board shows: shares with intervals, the bracket, retention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from benchmark.records import EpsilonScore, Outcome, Result
+from benchmark.statistics import Interval, wilson
+
+#: Segments of the bracket from the proven end to the wrong end: key -> outcomes it holds.
+SEGMENTS: dict[str, tuple[Outcome, ...]] = {
+    "certified": (Outcome.CERTIFIED,),
+    "undecided": (Outcome.UNDECIDED,),
+    "unfinished": (Outcome.TIMEOUT, Outcome.ERROR),
+    "attacked": (Outcome.ATTACKED,),
+    "misclassified": (Outcome.MISCLASSIFIED,),
+}
+
+#: The same in words.
+SEGMENT_NAMES = {
+    "certified": "certified",
+    "undecided": "undecided",
+    "unfinished": "timeout or error",
+    "attacked": "attacked",
+    "misclassified": "misclassified",
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `n` images.
+
+    >>> Share(8, 10).rate
+    0.8
+    """
+
+    count: int
+    n: int
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.n
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson 95 % interval, both ends in [0, 1]."""
+        return _wilson(self.count, self.n)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of the bar: its share and where it starts, in [0, 1]."""
+
+    key: str
+    share: Share
+    start_rate: float
+
+    @property
+    def name(self) -> str:
+        return SEGMENT_NAMES[self.key]
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """What is known of the true robust accuracy: certified <= true <= not attacked.
+
+    Attributes:
+        segments: parts of the bar; their counts add up to n.
+        certified: the lower end; None where no certifier was asked.
+        not_attacked: the upper end, n less misclassified and attacked.
+    """
+
+    segments: tuple[Segment, ...]
+    certified: Share | None
+    not_attacked: Share
+
+    @property
+    def low_rate(self) -> float:
+        """The lower end in [0, 1]; 0 where nothing was proven or asked."""
+        return self.certified.rate if self.certified else 0.0
+
+    @property
+    def width_rate(self) -> float:
+        """The width of the bracket in [0, 1]: what neither side could decide."""
+        return self.not_attacked.rate - self.low_rate
+
+    @property
+    def low_interval_rate(self) -> float:
+        """The lower end of the certified share's interval; 0 where none was asked."""
+        return self.certified.interval.low if self.certified else 0.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A count relative to the same count of the entry's own dense parent.
+
+    Attributes:
+        count: of the entry, out of n.
+        parent_count: of its parent, out of the same n.
+        reason: why there is no ratio, or empty.
+    """
+
+    count: int = 0
+    parent_count: int = 0
+    reason: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """count / parent_count; None where there is a reason against it."""
+        return None if self.reason else self.count / self.parent_count
+
+
+def bracket(score: EpsilonScore, n: int) -> Bracket:
+    """The bracket of an entry at one epsilon.
+
+    Args:
+        score: counts at this epsilon; they add up to `n`.
+        n: images evaluated.
+    """
+    segments: list[Segment] = []
+    before = 0
+    for key, outcomes in SEGMENTS.items():
+        count = sum(score.counts.get(outcome, 0) for outcome in outcomes)
+        segments.append(Segment(key, Share(count, n), before / n))
+        before += count
+    asked = any(count is not None for count in score.certified_by.values())
+    counts = {segment.key: segment.share.count for segment in segments}
+    lost = counts["attacked"] + counts["misclassified"]
+    return Bracket(
+        segments=tuple(segments),
+        certified=Share(counts["certified"], n) if asked else None,
+        not_attacked=Share(n - lost, n),
+    )
+
+
+def certifier_count(score: EpsilonScore, name: str) -> int | None:
+    """Images proven right by one certifier, or by "cascade"; None where it was not asked."""
+    count = score.certified_by.get(name)
+    if count is None and name == "cascade":
+        asked = any(value is not None for value in score.certified_by.values())
+        return score.counts.get(Outcome.CERTIFIED, 0) if asked else None
+    return count
+
+
+def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str, Retention]:
+    """Retention of clean, AutoAttack and verified accuracy at one epsilon.
+
+    Args:
+        result: the entry.
+        parent: the result of its dense parent on the same images, or None.
+        epsilon: a key of ``result.epsilons``.
+
+    Returns:
+        "clean", "autoattack", "certified" -> retention, or the reason why there is none.
+    """
+    score = result.epsilons[epsilon]
+    if parent is None or epsilon not in parent.epsilons:
+        reason = _no_parent(result, epsilon)
+        return {key: Retention(reason=reason) for key in ("clean", "autoattack", "certified")}
+    base = parent.epsilons[epsilon]
+    return {
+        "clean": _retention(result.clean, parent.clean),
+        "autoattack": _retention(score.autoattack, base.autoattack),
+        "certified": _retention(
+            certifier_count(score, "cascade"), certifier_count(base, "cascade")
+        ),
+    }
+
+
+def _retention(count: int | None, parent_count: int | None) -> Retention:
+    if count is None or parent_count is None:
+        who = "the entry" if count is None else "its parent"
+        return Retention(reason=f"no certifier was asked of {who}")
+    if parent_count == 0:
+        return Retention(count, 0, "the parent has no such image, so there is no ratio")
+    return Retention(count, parent_count)
+
+
+def _no_parent(result: Result, epsilon: str) -> str:
+    if result.submission.parent is None:
+        if result.submission.method.pipeline == "none":
+            return "a dense entry: others are measured against it"
+        return "the entry names no dense parent"
+    return (
+        f"no result of the parent {result.submission.parent} on the same images "
+        f"at {epsilon} is on this board"
+    )
+
+
+@lru_cache(maxsize=65536)
+def _wilson(count: int, n: int) -> Interval:
+    return wilson(count, n)

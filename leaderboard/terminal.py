@@ -1,0 +1,89 @@
+"""Scorecards on the terminal, one line per entry and epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.records import Result
+from leaderboard.boards import Group, Row, group_results
+from leaderboard.format import percent, rate_percent, short_count
+from leaderboard.measures import Retention
+
+
+def terminal_table(results: Sequence[Result]) -> Table:
+    """A compact table of scorecards, sorted as the page's table of the largest epsilon.
+
+    Args:
+        results: of any tracks and n; tables of different groups follow each other.
+
+    Returns:
+        One row per entry, a line per epsilon: size, clean accuracy, the bracket, AutoAttack, and
+        what is kept of the dense parent. "?" for the lower end: no certifier was asked. Fits 80
+        columns.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+        show_edge=False,
+        caption="percent of n; kept of the dense parent: AutoAttack/certified",
+        caption_justify="left",
+    )
+    table.add_column("entry", overflow="fold", min_width=10)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("non-\nzero", justify="right", no_wrap=True)
+    table.add_column("packed\nkB", justify="right", no_wrap=True)
+    table.add_column("clean", justify="right", no_wrap=True)
+    table.add_column("eps", no_wrap=True)
+    table.add_column("certified–\nnot attacked", justify="right", no_wrap=True)
+    table.add_column("Auto\nAttack", justify="right", no_wrap=True)
+    table.add_column("kept\nAA/cert.", justify="right", no_wrap=True)
+    for group in group_results(results):
+        for rows in _by_entry(group):
+            _add_entry(table, rows)
+        table.add_section()
+    return table
+
+
+def _by_entry(group: Group) -> list[list[Row]]:
+    """Rows of each entry, ascending epsilons; entries in the order of the largest epsilon."""
+    entries: dict[str, list[Row]] = {}
+    for board in reversed(group.boards):
+        for row in board.rows:
+            entries.setdefault(row.page, []).insert(0, row)
+    return list(entries.values())
+
+
+def _add_entry(table: Table, rows: Sequence[Row]) -> None:
+    result = rows[0].result
+    compactness = result.compactness
+    name = f"{result.entry} (mirror)" if result.data.kind == "mirror" else result.entry
+    lines = [_at_epsilon(row) for row in rows]
+    cells = (
+        name,
+        str(result.n),
+        short_count(compactness.num_nonzero),
+        _kilobytes(compactness.bytes_packed),
+        percent(rows[0].clean),
+        *("\n".join(column) for column in zip(*lines, strict=True)),
+    )
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _at_epsilon(row: Row) -> tuple[str, str, str, str]:
+    certified = row.bracket.certified
+    low = percent(certified) if certified else "?"
+    kept = f"{_kept(row.retention['autoattack'])}/{_kept(row.retention['certified'])}"
+    return row.epsilon, f"{low}–{percent(row.bracket.not_attacked)}", percent(row.autoattack), kept
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1000:.1f}" if count < 1_000_000 else f"{count / 1000:.0f}"
+
+
+def _kept(retention: Retention) -> str:
+    return "—" if retention.ratio is None else rate_percent(retention.ratio)

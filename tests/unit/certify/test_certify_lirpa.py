@@ -1,0 +1,343 @@
+"""The certifiers against closed forms, an independent IBP, exact MILP answers and attacks."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from certify_nets import (
+    PreActivation,
+    Residual,
+    Viewing,
+    boxes,
+    cnn,
+    margins,
+    seeded,
+    worst_found,
+)
+from scipy.optimize import Bounds, LinearConstraint, milp
+from torch import nn
+
+from benchmark.certify import CERTIFIERS, BoundedModel, NotCertifiable, certified, lirpa
+
+TINY = (1, 2, 2)
+
+
+def tiny(num_hidden_layers: int) -> nn.Sequential:
+    sizes = [4, 6, 5][: num_hidden_layers + 1]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for num_in, num_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(num_in, num_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 3))
+
+
+def exact_margin(model: nn.Sequential, low, high, label: int, other: int) -> float:
+    """min logit[label] - logit[other] over a box, by a mixed-integer program (Tjeng, 2019)."""
+    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
+    weights = [layer.weight.detach().double().numpy() for layer in layers]
+    biases = [layer.bias.detach().double().numpy() for layer in layers]
+    low = low.flatten().double().numpy()
+    high = high.flatten().double().numpy()
+    num_hidden = sum(len(bias) for bias in biases[:-1])
+    num = len(low) + 2 * num_hidden  # inputs, then per layer outputs, then one switch per neuron
+    lower, upper = np.full(num, 0.0), np.full(num, np.inf)
+    lower[: len(low)], upper[: len(low)] = low, high
+    switches = len(low) + num_hidden
+    upper[switches:] = 1.0
+    rows, bottoms, tops = [], [], []
+    start, out, switch = 0, len(low), switches
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        mid, rad = (low + high) / 2, (high - low) / 2
+        centre, radius = weight @ mid + bias, np.abs(weight) @ rad
+        for i in range(len(bias)):
+            below, above = min(centre[i] - radius[i], 0.0), max(centre[i] + radius[i], 0.0)
+            # out >= z;  out <= z - below * (1 - switch);  out <= above * switch
+            base = np.zeros(num)
+            base[start : start + len(mid)], base[out + i] = -weight[i], 1.0
+            rows.append(base.copy())
+            bottoms.append(bias[i])
+            tops.append(np.inf)
+            base[switch] = -below
+            rows.append(base)
+            bottoms.append(-np.inf)
+            tops.append(bias[i] - below)
+            gate = np.zeros(num)
+            gate[out + i], gate[switch] = 1.0, -above
+            rows.append(gate)
+            bottoms.append(-np.inf)
+            tops.append(0.0)
+            switch += 1
+        low, high = np.maximum(centre - radius, 0), np.maximum(centre + radius, 0)
+        start, out = out, out + len(bias)
+    cost = np.zeros(num)
+    cost[start : start + weights[-1].shape[1]] = weights[-1][label] - weights[-1][other]
+    integral = np.zeros(num)
+    integral[switches:] = 1
+    constraints = LinearConstraint(np.array(rows), bottoms, tops)
+    answer = milp(cost, integrality=integral, bounds=Bounds(lower, upper), constraints=constraints)
+    assert answer.status == 0
+    return answer.fun + biases[-1][label] - biases[-1][other]
+
+
+def exact_margins(model: nn.Sequential, low, high, labels) -> torch.Tensor:
+    return torch.tensor(
+        [
+            [exact_margin(model, a, b, y, j) for j in range(3) if j != y]
+            for a, b, y in zip(low, high, labels.tolist(), strict=True)
+        ]
+    ).float()
+
+
+@pytest.mark.parametrize("method", CERTIFIERS)
+def test_linear_classifier_has_its_closed_form(method):
+    model = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 4)))
+    weight, bias = model[1].weight.detach(), model[1].bias.detach()
+    x = torch.full((3, 1, 4, 4), 0.5) + 0.2 * torch.rand(3, 1, 4, 4)
+    eps = 0.1  # inside [0, 1]: nothing is clipped
+    labels = torch.tensor([0, 3, 1])
+    expected = []
+    for image, label in zip(x, labels.tolist(), strict=True):
+        others = [j for j in range(4) if j != label]
+        difference = weight[label] - weight[others]
+        centre = difference @ image.flatten() + bias[label] - bias[others]
+        expected.append(centre - eps * difference.abs().sum(dim=1))
+    found = BoundedModel(model, (1, 4, 4), 4).margins(method, x - eps, x + eps, labels)
+    torch.testing.assert_close(found, torch.stack(expected), atol=2e-6, rtol=0)
+    assert found.dtype == torch.float32 and not found.requires_grad
+
+
+def test_ibp_equals_one_written_by_hand():
+    model = seeded(cnn)
+    x, low, high = boxes((1, 8, 8), 0.05)
+    labels = model(x).argmax(dim=1)
+    a, b = low, high
+    with torch.no_grad():
+        for layer in model[:-1]:
+            if isinstance(layer, nn.Conv2d):
+                mid = nn.functional.conv2d((a + b) / 2, layer.weight, layer.bias, 2, 1)
+                rad = nn.functional.conv2d((b - a) / 2, layer.weight.abs(), None, 2, 1)
+                a, b = mid - rad, mid + rad
+            elif isinstance(layer, nn.Linear):
+                mid, rad = layer((a + b) / 2), (b - a) / 2 @ layer.weight.abs().T
+                a, b = mid - rad, mid + rad
+            else:
+                a, b = layer(a), layer(b)
+        weight, bias = model[-1].weight, model[-1].bias
+        expected = torch.stack(
+            [
+                torch.stack(
+                    [
+                        (weight[y] - weight[j]) @ (a[i] + b[i]) / 2
+                        - (weight[y] - weight[j]).abs() @ (b[i] - a[i]) / 2
+                        + bias[y]
+                        - bias[j]
+                        for j in range(10)
+                        if j != y
+                    ]
+                )
+                for i, y in enumerate(labels.tolist())
+            ]
+        )
+    found = BoundedModel(model, (1, 8, 8), 10).margins("IBP", low, high, labels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_hidden_layers", [1, 2])
+def test_no_bound_exceeds_the_exact_worst_case(num_hidden_layers):
+    for seed in range(3):
+        model = seeded(lambda: tiny(num_hidden_layers), seed)
+        x, low, high = boxes(TINY, 0.2, num=2, seed=seed)
+        labels = model(x).argmax(dim=1)
+        exact = exact_margins(model, low, high, labels)
+        assert (exact <= worst_found(model, low, high, labels) + 1e-5).all()
+        bounded = BoundedModel(model, TINY, 3)
+        found = {method: bounded.margins(method, low, high, labels) for method in CERTIFIERS}
+        for method, bound in found.items():
+            assert (bound <= exact + 1e-5).all(), method
+        assert (found["alpha-CROWN"] >= found["CROWN"]).all()
+        if num_hidden_layers == 1:
+            # the only inner bounds are those of the first layer, where IBP is exact
+            torch.testing.assert_close(found["CROWN-IBP"], found["CROWN"])
+
+
+def test_alpha_is_tighter_than_crown_where_it_must_be():
+    """A slope stuck at its start (clamp without gradient at its bounds) would give equality."""
+    model = seeded(lambda: tiny(2), 4)
+    x, low, high = boxes(TINY, 0.3, num=4)
+    labels = model(x).argmax(dim=1)
+    bounded = BoundedModel(model, TINY, 3)
+    crown = bounded.margins("CROWN", low, high, labels)
+    alpha = bounded.margins("alpha-CROWN", low, high, labels)
+    assert (alpha >= crown).all()
+    assert (alpha - crown).max() > 1e-3
+    assert (alpha <= exact_margins(model, low, high, labels) + 1e-5).all()
+
+
+def test_alpha_runs_where_nearly_every_neuron_is_unstable():
+    model = seeded(cnn)
+    x, low, high = boxes((1, 8, 8), 0.5, num=2)
+    labels = model(x).argmax(dim=1)
+    bounded = BoundedModel(model, (1, 8, 8), 10)
+    alpha = bounded.margins("alpha-CROWN", low, high, labels)
+    assert (alpha > bounded.margins("CROWN", low, high, labels)).any()
+    assert (alpha <= worst_found(model, low, high, labels) + 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (cnn, (1, 8, 8)),
+        (lambda: cnn((1, 28, 28)), (1, 28, 28)),
+        (lambda: cnn((3, 32, 32)), (3, 32, 32)),
+        (Viewing, (1, 8, 8)),
+        (Residual, (1, 8, 8)),
+        (PreActivation, (1, 8, 8)),
+    ],
+    ids=["cnn-8", "cnn-28", "cnn-32", "view", "residual", "pre-activation"],
+)
+def test_nothing_found_in_a_box_lies_below_its_bound(build, shape):
+    model = seeded(build)
+    x, low, high = boxes(shape, 0.04)
+    logits = model(x)
+    labels = logits.argmax(dim=1)
+    worst = worst_found(model, low, high, labels)
+    bounded = BoundedModel(model, shape, logits.shape[1])
+    assert bounded.methods == CERTIFIERS
+    for method in CERTIFIERS:
+        found = bounded.margins(method, low, high, labels)
+        assert torch.isfinite(found).all()
+        assert (found <= worst + 1e-5).all(), method
+        with torch.inference_mode():
+            again = bounded.margins(method, low, high, labels)
+        assert torch.equal(found, again), method
+
+
+def canary(height: float) -> nn.Sequential:
+    """Two logits, 1 and 0, but for a triangle of that height on a slice 2e-4 wide."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    direction = torch.tensor([0.31, 0.17, 0.29, 0.23])
+    steep = 1e4
+    with torch.no_grad():
+        model[1].weight.copy_(steep * direction.expand(3, 4))
+        model[1].bias.copy_(torch.tensor([1.0, 0.0, -1.0]) - steep * 0.5)
+        model[3].weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [height, -2 * height, height]]))
+        model[3].bias.copy_(torch.tensor([1.0, 0.0]))
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", CERTIFIERS)
+def test_canary_with_a_hidden_counterexample_is_not_certified(method):
+    x = torch.full((1, *TINY), 0.53)
+    low, high, labels = x - 0.1, x + 0.1, torch.tensor([0])
+    model = canary(2.0)
+    sampled = low + (high - low) * torch.rand(200, *TINY)
+    assert (model(sampled).argmax(dim=1) == 0).float().mean() > 0.98
+    hidden = torch.full((1, *TINY), 0.5)  # direction @ hidden = 0.5, the tip of the triangle
+    assert model(hidden).argmax(dim=1).item() == 1
+    found = BoundedModel(model, TINY, 2).margins(method, low, high, labels)
+    assert found.item() <= margins(model(hidden), labels).item()
+    assert not certified(found, model(x)).item()
+    harmless = BoundedModel(canary(0.0), TINY, 2).margins(method, low, high, labels)
+    assert certified(harmless, canary(0.0)(x)).item()
+
+
+def test_order_of_calls_changes_no_number():
+    model = seeded(cnn)
+    x, low, high = boxes((1, 8, 8), 0.05)
+    labels = model(x).argmax(dim=1)
+    fresh = {
+        method: BoundedModel(model, (1, 8, 8), 10).margins(method, low, high, labels)
+        for method in CERTIFIERS
+    }
+    shared = BoundedModel(model, (1, 8, 8), 10)
+    for method in ("IBP", "CROWN", "alpha-CROWN", "CROWN", "IBP", "CROWN-IBP", "alpha-CROWN"):
+        assert torch.equal(shared.margins(method, low, high, labels), fresh[method]), method
+
+
+def test_chunks_and_groups_change_no_number_beyond_rounding():
+    model = seeded(Viewing)
+    x, low, high = boxes((1, 8, 8), 0.05, num=7)
+    labels = model(x).argmax(dim=1)
+    whole = BoundedModel(model, (1, 8, 8), 5)
+    parts = BoundedModel(model, (1, 8, 8), 5)
+    parts._batch_sizes = dict.fromkeys(CERTIFIERS, 3)
+    parts._group_size = 8
+    for method in CERTIFIERS:
+        expected = whole.margins(method, low, high, labels)
+        found = parts.margins(method, low, high, labels)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert whole.margins("IBP", low[:0], high[:0], labels[:0]).shape == (0, 4)
+
+
+def test_out_of_memory_shrinks_the_batch(monkeypatch):
+    model = seeded(cnn)
+    x, low, high = boxes((1, 8, 8), 0.05, num=5)
+    labels = model(x).argmax(dim=1)
+    expected = BoundedModel(model, (1, 8, 8), 10).margins("IBP", low, high, labels)
+    bounded = BoundedModel(model, (1, 8, 8), 10)
+    bounded.margins("IBP", low[:1], high[:1], labels[:1])
+    real = lirpa.bound
+
+    def small(module, method, x_L, *args, **kwargs):
+        if len(x_L) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+        return real(module, method, x_L, *args, **kwargs)
+
+    monkeypatch.setattr(lirpa, "bound", small)
+    found = bounded.margins("IBP", low, high, labels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert bounded._batch_sizes["IBP"] == 2
+
+    def nothing(*args, **kwargs):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(lirpa, "bound", nothing)
+    with pytest.raises(MemoryError, match="even for one image"):
+        bounded.margins("CROWN", low, high, labels)
+
+
+def test_a_bound_that_an_image_contradicts_is_refused(monkeypatch):
+    model = seeded(cnn)
+    x, low, high = boxes((1, 8, 8), 0.001)
+    labels = model(x).argmax(dim=1)
+    bounded = BoundedModel(model, (1, 8, 8), 10)
+    bounded.margins("IBP", low, high, labels)
+    real = lirpa.bound
+
+    def generous(*args, **kwargs):
+        lower, upper = real(*args, **kwargs)
+        return lower + 0.5, upper
+
+    monkeypatch.setattr(lirpa, "bound", generous)
+    with pytest.raises(NotCertifiable) as caught:
+        bounded.margins("IBP", low, high, labels)
+    assert caught.value.rule == "bounds-disagree-with-forward"
+    assert "IBP" in bounded.refusals and "IBP" not in bounded.methods
+    with pytest.raises(NotCertifiable) as caught:  # the same at width 0, on first use
+        bounded.margins("CROWN", low, high, labels)
+    assert caught.value.rule == "bounds-disagree-with-forward"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"method": "crown"}, "`method` to be one of IBP"),
+        ({"x_L": torch.zeros(2, 1, 7, 8)}, r"`x_L` of shape \(B, 1, 8, 8\)"),
+        ({"x_U": torch.zeros(1, 1, 8, 8)}, "`x_U` of the shape of `x_L`"),
+        ({"x_U": torch.full((2, 1, 8, 8), -1.0)}, "`x_L` <= `x_U`"),
+        ({"labels": torch.tensor([0, 10])}, r"`labels` in \[0, 10\)"),
+        ({"labels": torch.tensor([0.0, 1.0])}, "2 integers"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(change, text):
+    arguments = {
+        "method": "IBP",
+        "x_L": torch.zeros(2, 1, 8, 8),
+        "x_U": torch.ones(2, 1, 8, 8),
+        "labels": torch.tensor([0, 1]),
+    }
+    bounded = BoundedModel(seeded(cnn), (1, 8, 8), 10)
+    with pytest.raises(ValueError, match=text):
+        bounded.margins(**(arguments | change))

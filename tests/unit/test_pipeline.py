@@ -1,0 +1,210 @@
+"""The evaluation as a whole: closed form, sandwich, resume, monotone facts, contradictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import exact_linear_margin
+from torch import Tensor, nn
+
+from benchmark.certify import BoundedModel
+from benchmark.errors import ContradictionError
+from benchmark.outcomes import outcome_table
+from benchmark.pipeline import Evaluation, Facts
+from benchmark.progress import Reporter
+from benchmark.records import CERTIFIERS, Outcome
+from benchmark.store import ChunkStore
+from benchmark.tracks import TRACKS, Protocol, Track
+
+FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
+SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
+
+
+def _small_net() -> nn.Module:
+    """A net with stable and unstable ReLUs: some images certified, some attacked, some open."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+    ).eval()
+
+
+def _evaluation(
+    model: nn.Module, x: Tensor, y: Tensor, folder: Path, track: Track = SMALL_CHUNKS
+) -> Evaluation:
+    return Evaluation(
+        model,
+        x,
+        y,
+        track=track,
+        epsilons=track.epsilons,
+        protocol=FAST,
+        seed=0,
+        chunks=ChunkStore(folder, {"test": 1}),
+        report=Reporter("test"),
+    )
+
+
+def _run(model: nn.Module, x: Tensor, y: Tensor, folder: Path) -> tuple[Facts, pd.DataFrame]:
+    facts = _evaluation(model, x, y, folder).run(BoundedModel(model, (1, 8, 8), 10), {})
+    return facts, outcome_table(facts, np.arange(len(x)), y.numpy())
+
+
+def _without_seconds(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns="seconds")
+
+
+def test_a_linear_model_is_decided_exactly(
+    linear: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = digits
+    _, table = _run(linear, x, y, tmp_path)
+    for epsilon, rows in table.groupby("epsilon"):
+        worst = exact_linear_margin(linear, x, y, Fraction(str(epsilon))).numpy()
+        right = (rows["outcome"] != Outcome.MISCLASSIFIED).to_numpy()
+        outcome = rows["outcome"].to_numpy()
+        assert (outcome[right & (worst > 1e-3)] == Outcome.CERTIFIED).all()
+        assert (outcome[right & (worst < -1e-3)] == Outcome.ATTACKED).all()
+        assert (rows["outcome"] == Outcome.UNDECIDED).sum() <= 1
+        margin = rows["margin"].to_numpy(dtype=float, na_value=np.nan)
+        asked = ~np.isnan(margin)
+        assert margin[asked] == pytest.approx(worst[asked], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
+    model = _small_net()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(digits[0]), digits[1]).backward()
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Facts, pd.DataFrame]:
+    x, y = digits
+    return _run(trained, x[:48], y[:48], tmp_path_factory.mktemp("chunks"))
+
+
+def test_sandwich_and_monotone_facts(
+    evaluated: tuple[Facts, pd.DataFrame], trained: nn.Module, digits: tuple[Tensor, Tensor]
+) -> None:
+    facts, table = evaluated
+    assert set(table["outcome"]) >= {Outcome.CERTIFIED, Outcome.ATTACKED}
+    small, large = (rows.reset_index() for _, rows in table.groupby("epsilon", sort=True))
+    certified_large = large["outcome"] == Outcome.CERTIFIED
+    assert (small.loc[certified_large, "outcome"] == Outcome.CERTIFIED).all()
+    attacked_small = small["outcome"] == Outcome.ATTACKED
+    assert (large.loc[attacked_small, "outcome"] == Outcome.ATTACKED).all()
+    same = attacked_small & (large["decided_by"] == small["decided_by"])
+    assert same.any()
+    assert (large.loc[same, "carried_from"] == "1/16").all()
+    # Every stored adversarial image fools the model and lies in its ball.
+    x, y = digits
+    for row in table[table["outcome"] == Outcome.ATTACKED].itertuples():
+        image = torch.from_numpy(facts.adversarial[row.adversarial])[None]
+        assert trained(image).argmax().item() != y[row.position]
+        assert (image - x[row.position]).abs().max() <= float(Fraction(row.epsilon)) + 1e-9
+
+
+def test_each_certifier_has_its_own_answers(evaluated: tuple[Facts, pd.DataFrame]) -> None:
+    facts, table = evaluated
+    for column in ("ibp", "crown_ibp", "crown"):
+        assert table[column].notna().all()
+    assert set(facts.epsilons["1/16"].certified) == set(CERTIFIERS)
+    proven = table[["ibp", "crown_ibp", "crown"]].any(axis=1)
+    assert (proven == (table["outcome"] == Outcome.CERTIFIED)).all()
+
+
+class _Stop(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("survives", [0, 1, 4, 9])
+def test_killed_and_resumed_gives_the_same_table(
+    survives: int,
+    evaluated: tuple[Facts, pd.DataFrame],
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = digits
+    saved = 0
+    save = ChunkStore.save
+
+    def stop_after(self: ChunkStore, name: str, arrays: dict[str, object]) -> None:
+        nonlocal saved
+        if saved == survives:
+            raise _Stop
+        saved += 1
+        save(self, name, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkStore, "save", stop_after)
+        with pytest.raises(_Stop):
+            _run(trained, x[:48], y[:48], tmp_path)
+    resumed = _evaluation(trained, x[:48], y[:48], tmp_path)
+    facts = resumed.run(BoundedModel(trained, (1, 8, 8), 10), {})
+    assert resumed.chunks.reused == survives
+    table = outcome_table(facts, np.arange(48), y[:48].numpy())
+    pd.testing.assert_frame_equal(_without_seconds(table), _without_seconds(evaluated[1]))
+    assert all(map(np.array_equal, facts.adversarial, evaluated[0].adversarial))
+
+
+def test_a_certifier_that_fails_its_check_counts_as_not_asked(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    from benchmark.certify import NotCertifiable
+
+    class Faulty:
+        def margins(self, method: str, *_: object) -> Tensor:
+            raise NotCertifiable("bounds-disagree-with-forward", "planted")
+
+    evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
+    facts = evaluation.run(Faulty(), {"CROWN": "too-large: planted"})  # type: ignore[arg-type]
+    assert set(facts.not_asked) == set(CERTIFIERS)
+    table = outcome_table(facts, np.arange(16), digits[1][:16].numpy())
+    assert table["ibp"].isna().all()
+    assert (table["outcome"] != Outcome.CERTIFIED).all()
+
+
+def test_an_attack_that_crashes_is_an_error_and_never_robust(
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("benchmark.stages.autoattack.AutoAttackStandard.build", crash)
+    evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
+    facts = evaluation.run(None, dict.fromkeys(CERTIFIERS, "planted"))
+    table = outcome_table(facts, np.arange(16), digits[1][:16].numpy())
+    assert set(table["outcome"]) <= {Outcome.ERROR, Outcome.ATTACKED, Outcome.MISCLASSIFIED}
+    assert (table["outcome"] == Outcome.ERROR).any()
+    failed = table["outcome"] == Outcome.ERROR
+    assert not table.loc[failed, "autoattack"].fillna(False).any()
+    assert "attack-error" in facts.epsilons["1/16"].flags
+
+
+def test_certified_and_attacked_at_once_is_a_contradiction(
+    evaluated: tuple[Facts, pd.DataFrame], digits: tuple[Tensor, Tensor]
+) -> None:
+    facts, _ = evaluated
+    known = facts.epsilons["1/16"]
+    lying = replace(known, broken_by=np.where(known.proven, "square", known.broken_by))
+    with pytest.raises(ContradictionError, match="certified by .* and broken by square"):
+        outcome_table(
+            replace(facts, epsilons={"1/16": lying}), np.arange(48), digits[1][:48].numpy()
+        )

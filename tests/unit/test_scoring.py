@@ -1,0 +1,87 @@
+"""Scorecards by hand, and tables that lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from tables import make_run, make_table
+
+from benchmark import scoring
+from benchmark.errors import ResultError
+from benchmark.records import Outcome
+
+
+def test_counts_by_hand() -> None:
+    run = make_run()
+    result = scoring.score(make_table(run), run)
+    score = result.epsilons["1/16"]
+    assert score.counts == {
+        Outcome.MISCLASSIFIED: 1,
+        Outcome.ATTACKED: 2,
+        Outcome.CERTIFIED: 3,
+        Outcome.UNDECIDED: 2,
+        Outcome.TIMEOUT: 0,
+        Outcome.ERROR: 0,
+    }
+    assert (result.clean, score.pgd50, score.autoattack) == (7, 6, 5)
+    assert score.certified_by == {"IBP": 1, "CROWN-IBP": 2, "CROWN": 3, "cascade": 3}
+    assert scoring.bracket(score) == (3, 5)
+    assert score.decided_by == {"CROWN": 1, "CROWN-IBP": 1, "IBP": 1, "clean": 1, "apgd-ce": 2}
+
+
+def test_a_certifier_that_was_not_asked_is_null_and_not_zero() -> None:
+    run = make_run(not_asked={"CROWN": "too-large: planted"})
+    table = make_table(run)
+    table["crown"] = pd.array([None] * len(table), dtype="boolean")
+    table.loc[table["decided_by"] == "CROWN", ["outcome", "decided_by"]] = ["undecided", ""]
+    table.loc[table["outcome"] == "undecided", ["pgd50", "autoattack"]] = True
+    score = scoring.score(table, run).epsilons["1/16"]
+    assert score.certified_by["CROWN"] is None
+    assert score.certified_by["cascade"] == 2
+
+
+def test_error_and_timeout_are_never_proven_and_widen_the_bracket() -> None:
+    run = make_run()
+    table = make_table(run)
+    rows = table.index[table["outcome"] == "undecided"]
+    table.loc[rows, "outcome"] = ["error", "timeout"]
+    table.loc[rows, "autoattack"] = pd.NA
+    score = scoring.score(table, run).epsilons["1/16"]
+    assert scoring.bracket(score) == (3, 5)
+    assert score.autoattack == 3
+    assert sum(score.counts.values()) == run.n
+
+
+def _drop_a_row(table: pd.DataFrame) -> pd.DataFrame:
+    return table.iloc[1:]
+
+
+def _set(column: str, outcome: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        row = table.index[table["outcome"] == outcome][0]
+        table.loc[row, column] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (_drop_a_row, "one row for each of 8 images"),
+        (_set("outcome", "undecided", "robust"), "unknown outcome"),
+        (_set("outcome", "misclassified", "undecided"), "misclassified image with another"),
+        (_set("outcome", "undecided", "certified"), "no certifier proved"),
+        (_set("ibp", "undecided", True), "proven image that is not certified"),
+        (_set("adversarial", "attacked", -1), "without an adversarial image"),
+        (_set("autoattack", "undecided", False), "that an attack broke"),
+    ],
+)
+def test_a_table_that_lies_is_refused(
+    lie: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    run = make_run()
+    with pytest.raises(ResultError, match=message):
+        scoring.score(lie(make_table(run)), run)
