@@ -42,7 +42,10 @@ def draw(title: str, histories: Mapping[str, Sequence[EpochRow]]) -> bytes:
             shares.axvline(offset + selected[-1], color="#999999", linestyle=":", linewidth=1)
         for axes in (losses, shares):
             axes.axvline(offset + 0.5, color="#cccccc", linewidth=1)
-        losses.text(offset + 0.7, 0.97, stage, transform=losses.get_xaxis_transform(), va="top")
+        # The layout must not make room for a name that is wider than a short stage.
+        losses.annotate(
+            stage, (offset + 0.7, 0.97), xycoords=("data", "axes fraction"), va="top"
+        ).set_in_layout(False)
         offset += len(history)
     losses.set_ylabel("loss")
     losses.set_title(title)

@@ -11,9 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from models import linear_digits  # noqa: E402
+from models import linear_digits
 
-from benchmark.data import load_test, subset  # noqa: E402
+from benchmark.data import load_test, subset
 
 
 @pytest.fixture(autouse=True)

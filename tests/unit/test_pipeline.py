@@ -125,7 +125,7 @@ def test_each_certifier_has_its_own_answers(evaluated: tuple[Facts, pd.DataFrame
     assert (proven == (table["outcome"] == Outcome.CERTIFIED)).all()
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Stands for a kill."""
 
 
@@ -145,13 +145,13 @@ def test_killed_and_resumed_gives_the_same_table(
     def stop_after(self: ChunkStore, name: str, arrays: dict[str, object]) -> None:
         nonlocal saved
         if saved == survives:
-            raise _Stop
+            raise _StopError
         saved += 1
         save(self, name, arrays)
 
     with monkeypatch.context() as patch:
         patch.setattr(ChunkStore, "save", stop_after)
-        with pytest.raises(_Stop):
+        with pytest.raises(_StopError):
             _run(trained, x[:48], y[:48], tmp_path)
     resumed = _evaluation(trained, x[:48], y[:48], tmp_path)
     facts = resumed.run(BoundedModel(trained, (1, 8, 8), 10), {})
@@ -204,7 +204,7 @@ def test_certified_and_attacked_at_once_is_a_contradiction(
     facts, _ = evaluated
     known = facts.epsilons["1/16"]
     lying = replace(known, broken_by=np.where(known.proven, "square", known.broken_by))
-    with pytest.raises(ContradictionError, match="certified by .* and broken by square"):
+    with pytest.raises(ContradictionError, match=r"certified by .* and broken by square"):
         outcome_table(
             replace(facts, epsilons={"1/16": lying}), np.arange(48), digits[1][:48].numpy()
         )

@@ -1,0 +1,60 @@
+"""What the speed scripts share: an evaluation without files, and the verdict on the last line."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmark.data import load_test, subset
+from benchmark.evaluate import prepare_certifiers
+from benchmark.pipeline import Evaluation, Facts
+from benchmark.progress import Reporter
+from benchmark.store import ChunkStore
+from benchmark.submission import load_submission
+from benchmark.tracks import Protocol
+
+ALL_CERTIFIERS = Protocol().certifiers
+
+
+@dataclass(frozen=True)
+class Job:
+    """An entry and the first n images it is evaluated on."""
+
+    folder: Path
+    n: int
+    data_root: Path | None = None
+
+    def evaluate(self, title: str, *, verify_first: bool = True) -> Facts:
+        """Run the pipeline with the protocol's settings; nothing is kept."""
+        submission = load_submission(self.folder)
+        track, protocol = submission.track, Protocol()
+        images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
+        bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
+        if verify_first:
+            device = torch.device("cpu")
+            bounded, not_asked = prepare_certifiers(submission.model, track, protocol, device)
+        with tempfile.TemporaryDirectory() as folder, Reporter(title) as report:
+            return Evaluation(
+                submission.model,
+                torch.from_numpy(images),
+                torch.from_numpy(labels),
+                track=track,
+                epsilons=track.epsilons,
+                protocol=protocol,
+                seed=0,
+                chunks=ChunkStore(Path(folder), {}),
+                report=report,
+            ).run(bounded, not_asked)
+
+
+def verdict(ratio: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+    """Print the ratio as the last line and exit 1 on the wrong side of the bar."""
+    print(f"ratio {ratio:.3g}")
+    missed = (at_least is not None and ratio < at_least) or (
+        at_most is not None and ratio > at_most
+    )
+    sys.exit(1 if missed else 0)

@@ -1,0 +1,68 @@
+"""Verify first against attacking every correct image: seconds of both, flags compared.
+
+    python perf/verify_first.py ENTRY [--n 200] [--at-least 5]
+
+ENTRY is a submission folder, trained for certification. Both ways run PGD-50 and AutoAttack with
+the protocol's settings on the same images in one process; the first asks IBP, CROWN-IBP and CROWN
+about every correct image before. The ratio is (attack everything) / (verify, then attack the
+rest); the time of the certifiers counts against the first way only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from common import Job, verdict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("entry", type=Path)
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--at-least", type=float, default=5.0)
+    options = parser.parse_args()
+    job = Job(options.entry, options.n, options.data_root)
+
+    seconds, facts = [], []
+    for verify_first in (True, False):
+        start = time.perf_counter()
+        facts.append(
+            job.evaluate(
+                "verify first" if verify_first else "attack all", verify_first=verify_first
+            )
+        )
+        seconds.append(time.perf_counter() - start)
+    first, everything = facts
+    differing = 0
+    for epsilon, known in first.epsilons.items():
+        other = everything.epsilons[epsilon]
+        robust_first = first.correct & ~known.broken["autoattack"]
+        robust_other = everything.correct & ~other.broken["autoattack"]
+        contradictions = int((known.proven & (other.broken_by != "")).sum())
+        differ = int((robust_first != robust_other).sum())
+        differing += differ + contradictions
+        print(
+            f"{epsilon}: {int(first.correct.sum())} correct, {int(known.proven.sum())} proven, "
+            f"robust {int(robust_first.sum())} / {int(robust_other.sum())}, "
+            f"{differ} flags differ, {contradictions} proven images broken"
+        )
+    certify = first.seconds["certify"]
+    print(f"verify first {seconds[0]:.1f} s (of it certify {certify:.1f} s)")
+    print(f"attack every correct image {seconds[1]:.1f} s")
+    print(
+        f"with the same certifiers on both sides: ratio {(seconds[1] + certify) / seconds[0]:.3g}"
+    )
+    if differing:
+        print(f"{differing} robust flags differ or contradict")
+    ratio = seconds[1] / seconds[0] if not differing else float(np.nan)
+    verdict(ratio if not differing else 0.0, at_least=options.at_least)
+
+
+if __name__ == "__main__":
+    main()
