@@ -22,17 +22,19 @@ ARMS = ("lwm-10x", "mismatch-10x", "random-10x")
 Command = tuple[str, ...]
 
 
-def train_command(entry: str, out: Path, seed: int) -> Command:
-    """The command that trains one entry."""
-    recipe = entry.replace("digits-", "digits/", 1)
-    return ("train", recipe, "--out", str(out / "entries"), "--seed", str(seed))
+def train_command(name: str, out: Path, seed: int) -> Command:
+    """The command that trains one entry; another seed than 0 is part of the entry's id."""
+    recipe = name.replace("digits-", "digits/", 1)
+    options = () if seed == 0 else ("--seed", str(seed))
+    return ("train", recipe, "--out", str(out / "entries"), *options)
 
 
-def evaluate_command(entry: str, out: Path, subset: int | None, seed: int) -> Command:
+def evaluate_command(name: str, out: Path, subset: int | None, seed: int) -> Command:
     """The command that evaluates one entry."""
+    entry = name if seed == 0 else f"{name}-s{seed}"
     size = () if subset is None else ("--subset", str(subset))
     folder, results = str(out / "entries" / entry), str(out / "results")
-    return ("evaluate", folder, "--out", results, "--force", *size, "--seed", str(seed))
+    return ("evaluate", folder, "--out", results, "--force", *size)
 
 
 def plan(out: Path, subset: int | None, seed: int) -> list[list[list[Command]]]:
@@ -58,7 +60,7 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
         out: gets ``entries/``, ``results/`` and ``site/``.
         subset: images per entry; the track's standard subset by default.
         workers: processes.
-        seed: of training and evaluation.
+        seed: of the training.
 
     Returns:
         Path of the page.
