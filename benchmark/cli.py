@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import benchmark
-from benchmark.errors import CorobenchError, OutputError
+from benchmark.errors import ConfigError, ContradictionError, CorobenchError, OutputError
 from benchmark.tracks import PROTOCOL, TRACKS
 
 EXIT_CODES = """\b
@@ -132,11 +132,18 @@ def evaluate(
         force=force,
     )
     console = Console()
+    frozen = []
     for path in paths:
         done = evaluation.evaluate(path, settings)
         console.print(scorecard(done.result))
         note = " (was there already: same weights, settings and versions)" if done.reused else ""
         console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
+        frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
+    if frozen:
+        raise ContradictionError(
+            "certified images were broken, so a certifier or an attack is wrong; the entry is "
+            "frozen and will not be ranked:\n" + "\n".join(frozen)
+        )
 
 
 @cli.command()
@@ -172,6 +179,8 @@ def validate(paths: tuple[Path, ...]) -> None:
 @click.option("--author", "authors", multiple=True, help="May be given more than once.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
+@click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
+@click.option("--std", help="Goes with --mean.")
 def import_(
     checkpoint: Path,
     out: Path,
@@ -181,6 +190,8 @@ def import_(
     authors: tuple[str, ...],
     licence: str,
     width: float,
+    mean: str | None,
+    std: str | None,
 ) -> None:
     """Turn a PyTorch checkpoint into a submission folder and check it against its source.
 
@@ -192,17 +203,30 @@ def import_(
     """
     from benchmark.submission import import_checkpoint
 
+    arguments: dict[str, object] = {} if width == 1.0 else {"width": width}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            arguments[name] = _numbers(f"--{name}", text)
     report = import_checkpoint(
         checkpoint,
         out,
         architecture=architecture,
         track=track,
-        arguments={} if width == 1.0 else {"width": width},
+        arguments=arguments,
         title=title,
         authors=authors,
         licence=licence,
     )
     Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} {text!r}: expected numbers such as 0.49,0.48,0.45, one per channel"
+        ) from error
 
 
 @cli.command()
@@ -243,7 +267,8 @@ def tracks() -> None:
       corobench tracks
     """
     table = Table(title=f"Tracks of protocol {PROTOCOL}", title_justify="left")
-    for column in ("track", "data", "shape", "classes", "epsilons (l-inf)", "subsets"):
+    table.add_column("track", no_wrap=True)
+    for column in ("data", "shape", "classes", "epsilons (l-inf)", "subsets"):
         table.add_column(column)
     for track in TRACKS.values():
         quick, *ranked = (f"{size:,}" for size in track.subsets)

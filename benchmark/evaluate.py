@@ -17,7 +17,7 @@ import benchmark
 from benchmark import compactness, store
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
-from benchmark.outcomes import outcome_table
+from benchmark.outcomes import audit, drop_unused, errors, outcome_table
 from benchmark.pipeline import Evaluation, Facts
 from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
@@ -178,9 +178,9 @@ def prepare_certifiers(
     try:
         bounded = BoundedModel(model, track.shape, track.num_classes, device=str(device))
     except NotCertifiable as error:
-        return None, dict.fromkeys(protocol.certifiers, f"{error.rule}: {error}")
+        return None, dict.fromkeys(protocol.certifiers, str(error))
     not_asked = {
-        certifier: f"{refusal.rule}: {refusal}"
+        certifier: str(refusal)
         for certifier, refusal in bounded.refusals.items()
         if certifier in protocol.certifiers
     }
@@ -272,17 +272,19 @@ def _existing(path: Path, run: Run, force: bool) -> Result | None:
     if result.identity == run.identity:
         return result
     raise OutputError(
-        f"{path}: holds another result of {run.entry!r} (weights, settings, seed, versions or "
-        "device differ); use --force to replace it, or another --out"
+        f"{path}: holds another result of {run.entry!r} (weights, data, epsilons, settings, "
+        "seed, versions or device differ); use --force to replace it, or another --out"
     )
 
 
 def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.ndarray) -> Result:
     """Adversarial images, outcome table, then the result file, which makes them count."""
-    table = outcome_table(facts, indices, labels)
+    table, images = drop_unused(outcome_table(facts, indices, labels), facts.adversarial)
     run = run.model_copy(
         update={
             "not_asked": facts.not_asked,
+            "audit": audit(facts, indices),
+            "errors": errors(facts),
             "flags": {
                 epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
             },
@@ -291,7 +293,6 @@ def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.n
     )
     result = score(table, run)
     buffer = io.BytesIO()
-    images = np.array(facts.adversarial, dtype=np.float32)
     np.savez_compressed(buffer, images=images)
     store.write_atomic(path.with_name(f"{path.stem}.adversarial.npz"), buffer.getvalue())
     store.write_atomic(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import ContradictionError
-from benchmark.records import CERTIFIER_COLUMNS, OUTCOME_COLUMNS, Outcome
+from benchmark.records import CERTIFIER_COLUMNS, OUTCOME_COLUMNS, Audit, Outcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,19 +20,65 @@ def outcome_table(
 ) -> pd.DataFrame:
     """Decide every image at every epsilon.
 
+    An image that is both proven and broken counts as attacked, for its adversarial image was
+    re-measured; :func:`audit` reports it and the entry is frozen.
+
     Args:
         facts: of the evaluation, in published order.
         images: int64 (n,), index of each image in its test set.
         labels: int64 (n,).
-
-    Raises:
-        ContradictionError: an image is proven right and broken at the same epsilon.
     """
     frames = [
         _epsilon_rows(facts, epsilon, known, images, labels)
         for epsilon, known in facts.epsilons.items()
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def audit(facts: Facts, images: NDArray[np.int64]) -> Audit:
+    """What attacking certified images found.
+
+    Args:
+        facts: of the evaluation, in published order.
+        images: int64 (n,), index of each image in its test set.
+    """
+    contradictions = [
+        f"image {int(images[row])} at {epsilon}: proven by {known.proven_by[row]}, "
+        f"broken by {known.broken_by[row]}"
+        for epsilon, known in facts.epsilons.items()
+        for row in np.flatnonzero(known.proven & (known.broken_by != ""))
+    ]
+    num_images = sum(int(known.audited.sum()) for known in facts.epsilons.values())
+    return Audit(num_images=num_images, contradictions=tuple(contradictions))
+
+
+def errors(facts: Facts) -> tuple[str, ...]:
+    """Why images ended as ``error``: one line per epsilon and reason, with how many."""
+    lines = []
+    for epsilon, known in facts.epsilons.items():
+        reasons, counts = np.unique(
+            known.failed[known.failed != ""].astype(str), return_counts=True
+        )
+        lines += [
+            f"{count} images at {epsilon}: {reason}"
+            for reason, count in zip(reasons, counts, strict=True)
+        ]
+    return tuple(lines)
+
+
+def drop_unused(
+    table: pd.DataFrame, images: list[NDArray[np.float32]]
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Keep only the adversarial images that a row of the table refers to.
+
+    Returns:
+        The table with its column ``adversarial`` renumbered, and float32 (m, C, H, W).
+    """
+    used = np.unique(table.loc[table["adversarial"] >= 0, "adversarial"])
+    number = {int(old): new for new, old in enumerate(used)}
+    renumbered = table["adversarial"].map(lambda old: number.get(int(old), -1)).astype("int32")
+    kept = np.array([images[old] for old in used], dtype=np.float32)
+    return table.assign(adversarial=renumbered), kept
 
 
 def _epsilon_rows(
@@ -45,20 +90,13 @@ def _epsilon_rows(
 ) -> pd.DataFrame:
     correct, proven = facts.correct, known.proven
     broken = np.asarray(known.broken_by != "", dtype=bool)
-    if (proven & broken).any():
-        rows = np.flatnonzero(proven & broken)
-        raise ContradictionError(
-            f"epsilon {epsilon}: {len(rows)} images are certified by {known.proven_by[rows[0]]} "
-            f"and broken by {known.broken_by[rows[0]]}, first image {int(images[rows[0]])}; "
-            "a certifier or an attack is wrong, so nothing is published"
-        )
     failed = np.asarray(known.failed != "", dtype=bool)
     outcome = np.select(
-        [~correct, proven, broken, failed],
+        [~correct, broken, proven, failed],
         [
             Outcome.MISCLASSIFIED.value,
-            Outcome.CERTIFIED.value,
             Outcome.ATTACKED.value,
+            Outcome.CERTIFIED.value,
             Outcome.ERROR.value,
         ],
         Outcome.UNDECIDED.value,
@@ -71,10 +109,10 @@ def _epsilon_rows(
         "epsilon": epsilon,
         "outcome": outcome,
         "decided_by": np.select(
-            [~correct, proven, broken], ["clean", known.proven_by, known.broken_by], ""
+            [~correct, broken, proven], ["clean", known.broken_by, known.proven_by], ""
         ),
         "carried_from": np.where(
-            proven, known.proven_from, np.where(broken, known.broken_from, "")
+            broken, known.broken_from, np.where(proven, known.proven_from, "")
         ),
         "margin": pd.array(known.margin, dtype="Float32"),
         "adversarial": np.where(broken, known.adversarial, -1),
@@ -85,7 +123,8 @@ def _epsilon_rows(
         columns[column] = pd.array([None] * len(images) if answers is None else answers, "boolean")
     for attack, column in (("pgd50", "pgd50"), ("autoattack", "autoattack")):
         survived = correct & ~known.broken.get(attack, ~correct)
-        unknown = failed & np.asarray(known.failed != "") & ~broken & ~proven
+        by_this = np.array([text.startswith(f"{attack}:") for text in known.failed], dtype=bool)
+        unknown = by_this & ~broken & ~proven
         answers = pd.array(survived, dtype="boolean")
         answers[unknown] = pd.NA
         columns[column] = answers

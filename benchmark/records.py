@@ -245,6 +245,19 @@ class EpsilonScore(StoredRecord):
     decided_by: dict[str, Count] = Field(default_factory=dict)
 
 
+class Audit(StoredRecord):
+    """Certified images that were attacked all the same, to catch a certifier that is wrong.
+
+    Attributes:
+        num_images: attacked with PGD-50 and AutoAttack, each at the largest epsilon it is
+            certified at.
+        contradictions: one line per image that an attack broke; any freezes the entry.
+    """
+
+    num_images: Count = 0
+    contradictions: tuple[str, ...] = ()
+
+
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
@@ -274,6 +287,8 @@ class Run(StoredRecord):
         not_asked: certifier -> why it was not asked.
         flags: epsilon -> named health flags.
         seconds: wall-clock.
+        audit: what attacking certified images found.
+        errors: why images ended as ``error``, one line per epsilon and reason.
         identity: sha256 over all of the above that identifies the result.
     """
 
@@ -294,11 +309,17 @@ class Run(StoredRecord):
     not_asked: dict[str, str] = Field(default_factory=dict)
     flags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seconds: Seconds = Seconds()
+    audit: Audit = Audit()
+    errors: tuple[str, ...] = ()
     identity: str = ""
 
 
 class Result(StoredRecord):
-    """The result file: the scorecard of one entry. Accuracies are integers out of ``n``."""
+    """The result file: the scorecard of one entry. Accuracies are integers out of ``n``.
+
+    An entry is *frozen* when its audit found a contradiction: an image both proven right and
+    broken. Its numbers stay readable and are never ranked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -320,4 +341,11 @@ class Result(StoredRecord):
     settings: dict[str, object] = Field(default_factory=dict)
     submission: Manifest
     not_asked: dict[str, str] = Field(default_factory=dict)
+    audit: Audit = Audit()
+    errors: tuple[str, ...] = ()
     identity: str = ""
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the audit found a contradiction."""
+        return bool(self.audit.contradictions)

@@ -51,7 +51,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
                 f"{run.entry}: epsilon {epsilon}: expected one row for each of {run.n} images, "
                 f"but found {len(rows)} rows of {rows['image'].nunique()} images"
             )
-        _check_rows(rows, run.entry, epsilon)
+        _check_rows(rows, run, epsilon)
         clean_counts.add(int((rows["outcome"] != Outcome.MISCLASSIFIED).sum()))
         epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
     if len(clean_counts) != 1:
@@ -74,6 +74,8 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         settings=run.settings,
         submission=run.submission,
         not_asked=run.not_asked,
+        audit=run.audit,
+        errors=run.errors,
         identity=run.identity,
     )
 
@@ -98,17 +100,23 @@ def _score_epsilon(rows: pd.DataFrame, run: Run, epsilon: str) -> EpsilonScore:
     )
 
 
-def _check_rows(rows: pd.DataFrame, entry: str, epsilon: str) -> None:
-    """Outcomes must follow from their columns; a table that lies is refused."""
+def _check_rows(rows: pd.DataFrame, run: Run, epsilon: str) -> None:
+    """Outcomes must follow from their columns; a table that lies is refused.
+
+    In a frozen entry an image may be proven and attacked: the stored image is the evidence.
+    """
     outcome = rows["outcome"]
     wrong = rows["predicted"] != rows["label"]
     proven = rows[list(CERTIFIER_COLUMNS.values())].fillna(False).any(axis=1)
     attacked = outcome == Outcome.ATTACKED
+    contradicted = attacked & bool(run.audit.contradictions)
     rules = {
         "an unknown outcome": ~outcome.isin([str(name) for name in Outcome]),
         "a misclassified image with another outcome": wrong != (outcome == Outcome.MISCLASSIFIED),
         "a certified image that no certifier proved": (outcome == Outcome.CERTIFIED) & ~proven,
-        "a proven image that is not certified": proven & (outcome != Outcome.CERTIFIED),
+        "a proven image that is not certified": proven
+        & (outcome != Outcome.CERTIFIED)
+        & ~contradicted,
         "an attacked image without an adversarial image": attacked & (rows["adversarial"] < 0),
         "an undecided image that an attack broke": (outcome == Outcome.UNDECIDED)
         & ~(rows["pgd50"].fillna(False) & rows["autoattack"].fillna(False)),
@@ -117,5 +125,6 @@ def _check_rows(rows: pd.DataFrame, entry: str, epsilon: str) -> None:
         if broken.any():
             image = int(rows.loc[broken, "image"].iloc[0])
             raise ResultError(
-                f"{entry}: epsilon {epsilon}: {what} (image {image}, {int(broken.sum())} in all)"
+                f"{run.entry}: epsilon {epsilon}: {what} "
+                f"(image {image}, {int(broken.sum())} in all)"
             )

@@ -109,7 +109,8 @@ def check_counts(result: Result, path: Path) -> None:
     """Refuse a result whose counts contradict each other.
 
     Raises:
-        ResultError: counts that do not add up to n, or a lower end above the upper end.
+        ResultError: counts that do not add up to n, or more images right under attack than
+            without.
     """
     for epsilon, score in result.epsilons.items():
         total = sum(score.counts.values())

@@ -27,13 +27,15 @@ def scorecard(result: Result) -> Table:
         remarks.append("quick, not ranked")
     if result.data.kind == "mirror":
         remarks.append("mirror data")
+    if result.is_frozen:
+        remarks.append("FROZEN: certified images were broken")
     table = Table(
         title=f"{result.entry} on {result.track} ({', '.join(remarks)})",
         caption=(
             f"clean {percent(result.clean, n)} (95 %: {low}–{high}); "
             f"parameters left {size.num_nonzero:,} of {size.num_parameters:,}\n"
             f"packed {size.bytes_packed / 1000:,.1f} of {size.bytes_dense / 1000:,.1f} kB; "
-            f"multiply-adds {size.macs_nonzero / 1e6:,.2f} of {size.macs_dense / 1e6:,.2f} M"
+            f"multiply-adds {size.macs_nonzero:,} of {size.macs_dense:,}"
         ),
         title_justify="left",
         caption_justify="left",

@@ -145,6 +145,8 @@ class Protocol:
         certifiers: asked in this order, cheapest first.
         crown_max_hidden_units: CROWN is asked of networks up to this many ReLU inputs; above,
             its count is null ("not asked"), never 0.
+        audit_images: certified images that are attacked all the same, each at the largest
+            epsilon it is certified at; all of them where there are fewer.
     """
 
     version: str = PROTOCOL
@@ -155,6 +157,7 @@ class Protocol:
     square_queries: int = 5000
     certifiers: tuple[str, ...] = ("IBP", "CROWN-IBP", "CROWN")
     crown_max_hidden_units: int = 20000
+    audit_images: int = 50
 
     def as_settings(self) -> dict[str, object]:
         """The settings as JSON-able literals, for the identity of a result."""

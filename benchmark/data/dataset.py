@@ -58,7 +58,7 @@ class Dataset:
         return DataInfo(kind=self.kind, fingerprint=self.fingerprint, source=self.source)
 
     def _to_float(self, pixels_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return pixels_NCHW.astype(np.float32) / np.float32(self.max_pixel)
+        return np.ascontiguousarray(pixels_NCHW, dtype=np.float32) / np.float32(self.max_pixel)
 
 
 def subset(

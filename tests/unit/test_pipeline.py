@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from models import exact_linear_margin
+from tables import make_run
 from torch import Tensor, nn
 
 from benchmark.certify import BoundedModel
-from benchmark.errors import ContradictionError
-from benchmark.outcomes import outcome_table
+from benchmark.errors import ResultError
+from benchmark.outcomes import audit, outcome_table
 from benchmark.pipeline import Evaluation, Facts
 from benchmark.progress import Reporter
-from benchmark.records import CERTIFIERS, Outcome
+from benchmark.records import CERTIFIERS, Audit, Outcome
+from benchmark.scoring import score
+from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.store import ChunkStore
 from benchmark.tracks import TRACKS, Protocol, Track
 
 FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
 SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_attacks() -> Iterator[None]:
+    """AutoAttack with a tenth of its steps: these tests are about what happens around it."""
+    build = AutoAttackStandard.build
+
+    def short(self: AutoAttackStandard, *args: object) -> Any:
+        suite = build(self, *args)  # type: ignore[arg-type]
+        for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
+            attack.n_iter = 10
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = 4
+        return suite
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoAttackStandard, "build", short)
+        yield
 
 
 def _small_net() -> nn.Module:
@@ -198,13 +220,39 @@ def test_an_attack_that_crashes_is_an_error_and_never_robust(
     assert "attack-error" in facts.epsilons["1/16"].flags
 
 
-def test_certified_and_attacked_at_once_is_a_contradiction(
-    evaluated: tuple[Facts, pd.DataFrame], digits: tuple[Tensor, Tensor]
+def test_a_certifier_that_lies_is_caught_by_the_audit(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    class Liar:
+        """Proves everything."""
+
+        def margins(self, method: str, low: Tensor, *_: object) -> Tensor:
+            return torch.ones(len(low), 9)
+
+    x, y = digits
+    evaluation = _evaluation(trained, x[:48], y[:48], tmp_path)
+    facts = evaluation.run(Liar(), {})  # type: ignore[arg-type]
+    images = np.arange(48) + 1000
+    found = audit(facts, images)
+    assert found.num_images == 48
+    assert found.contradictions
+    assert all("proven by IBP, broken by" in line for line in found.contradictions)
+    table = outcome_table(facts, images, y[:48].numpy())
+    run = make_run().model_copy(
+        update={"n": 48, "epsilons": ("1/16", "2/16"), "audit": found, "not_asked": {}}
+    )
+    result = score(table, run)
+    assert result.is_frozen
+    assert result.epsilons["2/16"].counts[Outcome.ATTACKED] == len(found.contradictions)
+    with pytest.raises(ResultError, match="proven image that is not certified"):
+        score(table, run.model_copy(update={"audit": Audit()}))
+
+
+def test_the_audit_takes_each_image_at_its_largest_certified_epsilon(
+    evaluated: tuple[Facts, pd.DataFrame],
 ) -> None:
     facts, _ = evaluated
-    known = facts.epsilons["1/16"]
-    lying = replace(known, broken_by=np.where(known.proven, "square", known.broken_by))
-    with pytest.raises(ContradictionError, match=r"certified by .* and broken by square"):
-        outcome_table(
-            replace(facts, epsilons={"1/16": lying}), np.arange(48), digits[1][:48].numpy()
-        )
+    small, large = facts.epsilons["1/16"], facts.epsilons["2/16"]
+    assert (small.audited == (small.proven & ~large.proven)).all()
+    assert (large.audited == large.proven).all()
+    assert small.audited.any()

@@ -1,0 +1,158 @@
+"""A smaller network that computes the same function: batch-norm folded, dead channels removed.
+
+A channel is dead when its weights are all zero, so that it is the same number everywhere, or when
+nobody reads it. Its constant goes into the next layer's bias where that is exact; where padding
+would make it differ at the border, the channel stays. Attacks search on the smaller network when
+there is one; success counts on the submitted model only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.certify import NotCertifiable, prepare
+
+#: The smaller network is used from this share of multiply-adds saved on.
+WORTH_IT = 0.1
+#: Largest difference of a logit, relative to the largest one, that passes as rounding.
+TOLERANCE = 1e-5
+
+_PASSING = (nn.ReLU, nn.Identity, nn.Flatten, nn.AvgPool2d, nn.MaxPool2d)
+
+
+def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> nn.Module | None:
+    """An equivalent smaller network, or None where there is none worth having.
+
+    Chains of convolution, linear, ReLU, pooling and flattening are understood, after batch-norm
+    is folded; other networks are left alone.
+
+    Args:
+        model: in eval mode.
+        input_shape: channels, height, width.
+        x_BCHW: float32 (B, C, H, W), images on which both must agree.
+    """
+    try:
+        smaller = _as_chain(prepare(model, input_shape))
+    except NotCertifiable:
+        return None
+    if smaller is None:
+        return None
+    num_weights = _num_weights(smaller)
+    while _remove_one(smaller):
+        pass
+    if _num_weights(smaller) > (1 - WORTH_IT) * num_weights:
+        return None
+    chain = nn.Sequential(*smaller).eval().requires_grad_(False).to(x_BCHW.device)
+    with torch.no_grad():
+        expected, found = model(x_BCHW), chain(x_BCHW)
+    scale = max(1.0, float(expected.abs().max()))
+    if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
+        return None
+    return chain
+
+
+def _num_weights(chain: Sequence[nn.Module]) -> int:
+    return sum(layer.weight.numel() for layer in chain if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
+def _as_chain(model: nn.Module) -> list[nn.Module] | None:
+    """The layers of nested ``Sequential`` modules in order, or None for any other network."""
+    if isinstance(model, nn.Sequential):
+        parts = [_as_chain(child) for child in model]
+        if any(part is None for part in parts):
+            return None
+        return [layer for part in parts if part for layer in part]
+    if isinstance(model, nn.Conv2d) and (model.groups != 1 or model.padding_mode != "zeros"):
+        return None
+    if isinstance(model, (nn.Conv2d, nn.Linear, *_PASSING)):
+        return [model]
+    return None
+
+
+def _remove_one(chain: list[nn.Module]) -> bool:
+    """Shrink the first layer that has removable channels; False when none has."""
+    weighted = [i for i, layer in enumerate(chain) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for here, there in pairwise(weighted):
+        layer, reader = chain[here], chain[there]
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(reader, nn.Conv2d | nn.Linear)
+        between = chain[here + 1 : there]
+        removable, constants = _removable(layer, reader, between)
+        if removable.any() and not removable.all():
+            keep = ~removable
+            chain[here] = _with_outputs(layer, keep)
+            chain[there] = _with_inputs(reader, keep, constants)
+            return True
+    return False
+
+
+def _removable(
+    layer: nn.Conv2d | nn.Linear, reader: nn.Conv2d | nn.Linear, between: list[nn.Module]
+) -> tuple[Tensor, Tensor]:
+    """Which output channels may go, and the constant each shows to its reader."""
+    weight = layer.weight.detach()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    constant = bias.clone()
+    is_chain = True
+    for module in between:
+        if isinstance(module, nn.ReLU):
+            constant = constant.clamp(min=0)
+        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            is_chain &= module.padding in (0, (0, 0))
+    is_constant = (weight.flatten(1) == 0).all(dim=1)
+    per_channel = _columns(reader, len(weight))
+    unread = (per_channel == 0).flatten(1).all(dim=1)
+    pads = isinstance(reader, nn.Conv2d) and any(reader.padding)  # type: ignore[arg-type]
+    exact = (constant == 0) if pads or not is_chain else torch.ones_like(is_constant)
+    return unread | (is_constant & exact), torch.where(is_constant, constant, 0.0)
+
+
+def _columns(reader: nn.Conv2d | nn.Linear, num_channels: int) -> Tensor:
+    """A reader's weights by the channel they read: (channels, ...)."""
+    weight = reader.weight.detach()
+    if isinstance(reader, nn.Conv2d):
+        return weight.transpose(0, 1)
+    return weight.reshape(len(weight), num_channels, -1).transpose(0, 1)
+
+
+def _with_outputs(layer: nn.Conv2d | nn.Linear, keep: Tensor) -> nn.Module:
+    weight = layer.weight.detach()[keep]
+    bias = None if layer.bias is None else layer.bias.detach()[keep]
+    return _rebuilt(layer, weight, bias)
+
+
+def _with_inputs(reader: nn.Conv2d | nn.Linear, keep: Tensor, constants: Tensor) -> nn.Module:
+    """The reader without the removed channels, whose constants move into its bias."""
+    columns = _columns(reader, len(keep))
+    moved = (columns * constants.view(-1, *[1] * (columns.ndim - 1)))[~keep]
+    shift = moved.transpose(0, 1).flatten(1).sum(dim=1)
+    old = reader.weight.new_zeros(len(reader.weight)) if reader.bias is None else reader.bias
+    kept = columns[keep].transpose(0, 1)
+    weight = kept if isinstance(reader, nn.Conv2d) else kept.flatten(1)
+    return _rebuilt(reader, weight, old.detach() + shift)
+
+
+def _rebuilt(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A layer like `layer` with other weights."""
+    new: nn.Conv2d | nn.Linear
+    if isinstance(layer, nn.Conv2d):
+        new = nn.Conv2d(
+            weight.shape[1],
+            weight.shape[0],
+            layer.kernel_size,  # type: ignore[arg-type]
+            stride=layer.stride,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            dilation=layer.dilation,  # type: ignore[arg-type]
+            bias=bias is not None,
+        )
+    else:
+        new = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        new.weight.copy_(weight)
+        if bias is not None:
+            new.bias.copy_(bias)  # type: ignore[union-attr]
+    return new

@@ -1,0 +1,92 @@
+"""The smaller network computes the same function, or there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.compaction import compacted
+from benchmark.submission.architectures import build
+
+X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def _cnn() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 36, 16), nn.ReLU(), nn.Linear(16, 10),
+    ).eval()  # fmt: skip
+
+
+def _prune_filters(layer: nn.Conv2d | nn.Linear, channels: list[int], bias: float) -> None:
+    with torch.no_grad():
+        layer.weight[channels] = 0
+        layer.bias[channels] = bias
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.7, -0.7])
+def test_dead_filters_go_and_their_constants_stay(bias: float) -> None:
+    model = _cnn()
+    _prune_filters(model[0], [0, 3, 5, 6, 7], bias)
+    _prune_filters(model[2], [1, 2, 3, 4], bias)
+    _prune_filters(model[5], list(range(8)), bias)
+    small = compacted(model, (1, 8, 8), X)
+    assert small is not None
+    with torch.no_grad():
+        assert torch.allclose(small(X), model(X), atol=1e-5)
+    # The second convolution does not pad, so that the first one's constants fold exactly.
+    assert [m.weight.shape[0] for m in small if hasattr(m, "weight")] == [3, 4, 8, 10]
+
+
+def test_a_constant_before_padding_is_kept() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 64, 10),
+    ).eval()  # fmt: skip
+    _prune_filters(model[0], [0, 1, 2, 3], 0.5)
+    assert compacted(model, (1, 8, 8), X) is None
+    _prune_filters(model[0], [0, 1, 2, 3], -0.5)
+    small = compacted(model, (1, 8, 8), X)
+    assert small is not None
+    assert small[0].weight.shape[0] == 4
+    with torch.no_grad():
+        assert torch.allclose(small(X), model(X), atol=1e-5)
+
+
+def test_channels_that_nobody_reads_go_and_take_others_with_them() -> None:
+    model = _cnn()
+    with torch.no_grad():
+        model[7].weight[:, 4:] = 0  # 12 hidden neurons unread
+        model[5].weight[:4, : 36 * 7] = 0  # so seven channels of the second convolution are, too
+    small = compacted(model, (1, 8, 8), X)
+    assert small is not None
+    assert [m.weight.shape[0] for m in small if hasattr(m, "weight")] == [8, 1, 4, 10]
+    with torch.no_grad():
+        assert torch.allclose(small(X), model(X), atol=1e-5)
+
+
+def test_nothing_worth_removing_and_unknown_networks_are_left_alone() -> None:
+    assert compacted(_cnn(), (1, 8, 8), X) is None
+    residual = build("resnet18", (1, 8, 8), 10, {"width": 0.125}).eval()
+    assert compacted(residual, (1, 8, 8), X) is None
+
+
+def test_batch_norm_is_folded_before() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 64, 10),
+    )  # fmt: skip
+    model(torch.rand(16, 1, 8, 8))
+    model.eval()
+    with torch.no_grad():
+        model[0].weight[:6] = 0
+    small = compacted(model, (1, 8, 8), X)
+    assert small is not None
+    assert small[0].weight.shape[0] == 2
+    with torch.no_grad():
+        assert torch.allclose(small(X), model(X), atol=1e-5)

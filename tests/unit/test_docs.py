@@ -1,0 +1,263 @@
+"""The documents match the code: links, commands, names, settings and examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmark.cli import FrontDoor, cli
+from benchmark.records import (
+    OUTCOME_COLUMNS,
+    Manifest,
+    Method,
+    Model,
+    Outcome,
+    Result,
+    Run,
+    Training,
+)
+from benchmark.stages.autoattack import WARNING_FLAGS
+from benchmark.tracks import TRACKS, Protocol
+
+ROOT = Path(__file__).parents[2]
+PATTERNS = ("*.md", "docs/**/*.md", "submissions/*/*.md", "baselines/**/*.md")
+DOCUMENTS = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)})
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\s*(?:\S+/bin/)?corobench ([a-z]+)((?: +[^\n`#]*)?)", re.MULTILINE)
+PATH = re.compile(r"`((?:benchmark|baselines|leaderboard|tests|docs|perf|submissions)/[\w./-]+)`")
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _without_fences(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.+)$", _without_fences(text), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def _code(text: str) -> list[str]:
+    """Fenced blocks, indented blocks and inline code."""
+    prose = _without_fences(text)
+    indented = re.findall(r"^ {4,}(.+)$", prose, re.MULTILINE)
+    return [body for _, body in FENCE.findall(text)] + indented + re.findall(r"`([^`\n]+)`", prose)
+
+
+def _examples(language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(_read("docs/file-formats.md")) if name == language]
+
+
+def _cells(text: str, key: str) -> list[str]:
+    """The cells after `key` in the table row that begins with it."""
+    row = re.search(rf"^\| `{re.escape(key)}` \|(.+)\|$", text, re.MULTILINE)
+    assert row is not None, f"no row `{key}`"
+    return [cell.strip() for cell in row.group(1).split("|")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_resolve(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    broken = []
+    for target in LINK.findall(_without_fences(text)):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        is_there = place.exists()
+        if is_there and anchor:
+            is_there = anchor in _anchors(place.read_text(encoding="utf-8"))
+        if not is_there:
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_their_options_exist(path: Path) -> None:
+    assert isinstance(cli, FrontDoor)
+    context = click.Context(cli)
+    for code in _code(path.read_text(encoding="utf-8")):
+        for name, rest in COMMAND.findall(code):
+            command = cli.get_command(context, name)
+            assert command is not None, f"corobench {name}"
+            known = {"--help", *(option for item in command.params for option in item.opts)}
+            assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"corobench {name}{rest}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_of_the_repository_exist(path: Path) -> None:
+    names = set(PATH.findall(_without_fences(path.read_text(encoding="utf-8"))))
+    made = re.compile(r"my-model|leaderboard/results")
+    assert [
+        name for name in sorted(names) if not made.search(name) and not (ROOT / name).exists()
+    ] == []
+
+
+def test_the_readme_names_every_command_and_the_two_that_start() -> None:
+    text = _read("README.md")
+    for name in cli.list_commands(click.Context(cli)):
+        assert f"`corobench {name}`" in text, name
+    assert "\npython -m pip install tox && python -m tox run -e quickstart\n" in text
+    assert "\npython -m pip install tox && python -m tox\n" in text
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    from benchmark import cli as module
+
+    table = _read("README.md").split("**Exit codes**")[1].split("\n\n")[1]
+    documented = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
+    assert documented == [*re.findall(r"^  (\d)  ", module.EXIT_CODES, re.MULTILINE), "130"]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_rules_define_every_outcome(outcome: Outcome) -> None:
+    assert _cells(_read("RULES.md"), outcome)
+
+
+def test_rules_define_every_clause_of_the_contract() -> None:
+    source = _read("benchmark/submission/contract.py")
+    clauses = set(re.findall(r"_clause\(\s*\"([a-z-]+)\"", source))
+    assert len(clauses) >= 10
+    for clause in clauses:
+        assert _cells(_read("RULES.md"), clause)
+
+
+def test_rules_define_every_refusal() -> None:
+    names: set[str] = set()
+    for path in (ROOT / "benchmark/certify").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        names |= set(re.findall(r"NotCertifiable\(\s*\"([a-z-]+)\"", source))
+        if path.name == "graph_rules.py":
+            names |= set(re.findall(r"\"([a-z]+(?:-[a-z]+)+)\"", source))
+    assert len(names) >= 12
+    for name in names:
+        assert f"`{name}`" in _read("RULES.md"), name
+
+
+def test_every_flag_is_in_the_rules_and_has_its_section() -> None:
+    stages = "".join(_read(f"benchmark/stages/{name}.py") for name in ("base", "pgd"))
+    flags = set(WARNING_FLAGS.values()) | set(re.findall(r"flags\.add\(\"([a-z-]+)\"\)", stages))
+    flags |= {"autoattack-warning", "attack-error"}
+    health = _anchors(_read("docs/health.md"))
+    for flag in flags:
+        assert f"`{flag}`" in _read("RULES.md"), flag
+        assert flag in health, flag
+
+
+def test_rules_state_every_setting_of_the_protocol_with_its_value() -> None:
+    protocol = Protocol()
+    for field in dataclasses.fields(protocol):
+        value = getattr(protocol, field.name)
+        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        assert _cells(_read("RULES.md"), field.name)[0] == text
+
+
+def test_rules_state_every_track() -> None:
+    rules = _read("RULES.md")
+    for track in TRACKS.values():
+        assert f"| `{track.name}` | {', '.join(track.epsilons)} |" in rules
+        row = re.search(rf"^\| `{track.name}` \| [^|]*\| (\d+x.*)\|$", rules, re.MULTILINE)
+        assert row is not None, track.name
+        shape, classes, quick, ranked = (cell.strip() for cell in row.group(1).split("|"))
+        assert shape == "x".join(map(str, track.shape))
+        assert int(classes) == track.num_classes
+        assert [int(quick), *map(int, ranked.split(", "))] == list(track.subsets)
+        sizes = rules.split("`chunk_size` is a setting of the track:")[1].split("\n")[0]
+        part = next(part for part in re.split(r", (?=\d)", sizes) if f"`{track.name}`" in part)
+        assert re.search(rf"\b{track.chunk_size} for\b", part), track.name
+
+
+def test_limits_of_files_are_those_of_the_code() -> None:
+    from benchmark.submission import contract, load, manifest, weights
+
+    rules = _read("RULES.md")
+    for limit in (
+        f"{manifest.MAX_MANIFEST_BYTES} bytes",
+        f"{weights.MAX_WEIGHTS_BYTES} bytes",
+        f"{weights.MAX_HEADER_BYTES} bytes",
+        f"{weights.MAX_TENSORS} tensors",
+        f"{weights.MAX_DIMENSIONS} dimensions",
+        f"by more than {load.SPARSITY_TOLERANCE} is refused",
+    ):
+        assert limit in rules, limit
+    assert (contract.RELATIVE_TOLERANCE, contract.PROBABILITY_TOLERANCE) == (1e-4, 1e-5)
+
+
+def test_the_float_margin_is_that_of_the_code() -> None:
+    from benchmark.certify import ABSOLUTE_MARGIN, RELATIVE_MARGIN
+
+    line = re.search(r"bound > (\S+) \+ (\S+) \*", _read("RULES.md"))
+    assert line is not None
+    assert (float(line.group(1)), float(line.group(2))) == (ABSOLUTE_MARGIN, RELATIVE_MARGIN)
+
+
+def test_file_formats_names_every_column_and_key() -> None:
+    text = _read("docs/file-formats.md")
+    for column in OUTCOME_COLUMNS:
+        assert _cells(text, column)
+    for record in (Result, Manifest, Model, Method, Training):
+        for name, field in record.model_fields.items():
+            key = field.alias or name
+            if (record, key) not in (
+                (Manifest, "model"),
+                (Manifest, "method"),
+                (Manifest, "training"),
+            ):
+                assert _cells(text, key)
+    for table in ("model", "method", "training"):
+        assert f"Table `[{table}]`" in text
+    run = text.split("`corobench.run`")[1].split("\n")[0]
+    for key in Run.model_fields:
+        assert f"`{key}`" in run, key
+
+
+def test_the_example_of_a_result_is_valid() -> None:
+    from benchmark.store import check_counts
+
+    (example,) = _examples("json")
+    payload = json.loads(example)
+    result = Result.model_validate_json(example)
+    check_counts(result, Path("example"))
+    assert set(payload) == {field.alias or name for name, field in Result.model_fields.items()}
+    chunk_size = TRACKS[result.track].chunk_size
+    assert result.settings == {**Protocol().as_settings(), "chunk_size": chunk_size}
+
+
+def test_the_examples_in_toml_are_valid(tmp_path: Path) -> None:
+    from baselines.recipe_file import load_recipe
+    from benchmark.submission.manifest import check_manifest
+
+    manifest, *recipes = _examples("toml")
+    assert check_manifest(tomllib.loads(manifest)).parent == "ibp-dense"
+    for recipe in recipes:
+        (tmp_path / f"{tomllib.loads(recipe)['id']}.toml").write_text(recipe)
+    for path in sorted(tmp_path.iterdir()):
+        assert load_recipe(path).id == path.stem
+    assert len(recipes) == 2
+
+
+def test_file_formats_names_every_objective_pruner_and_key_of_a_recipe() -> None:
+    from baselines.objectives import OBJECTIVES
+    from baselines.pruners import PRUNERS
+    from baselines.recipe import LrSchedule, Optimiser, PruneStage, Ramp, Recipe, TrainStage
+
+    text = _read("docs/file-formats.md").split("## Recipes")[1].split("## The training folder")[0]
+    records = (Recipe, TrainStage, Optimiser, LrSchedule, Ramp, PruneStage)
+    for record in (*records, *OBJECTIVES.values(), *PRUNERS.values()):
+        for key in record.model_fields:
+            assert f"`{key}`" in text, key
+    for name in (*OBJECTIVES, *PRUNERS):
+        assert _cells(text, name)
