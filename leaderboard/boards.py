@@ -41,7 +41,7 @@ class Row:
     @property
     def quick(self) -> bool:
         """Whether the setting is not a ranked one, whatever the data."""
-        return not may_rank(self.result)
+        return not may_rank(self.result) and not self.result.is_frozen
 
     @property
     def name(self) -> str:
@@ -138,6 +138,11 @@ class Group:
         """Whether n or the epsilons are no ranked setting, whatever the data."""
         return any(row.quick for board in self.boards for row in board.rows)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether an entry here has an image both proven right and broken."""
+        return any(row.result.is_frozen for board in self.boards for row in board.rows)
+
 
 GroupKey = tuple[int, str, str, str, int, bool]
 
@@ -158,10 +163,14 @@ def group_results(results: Sequence[Result]) -> tuple[Group, ...]:
 
 
 def may_rank(result: Result) -> bool:
-    """Whether n and the epsilons are a public setting; the file's own word alone is not enough."""
+    """Whether n and the epsilons are a public setting; the file's own word alone is not enough.
+
+    A frozen entry, whose audit found a contradiction, is never ranked.
+    """
     track = TRACKS[result.track]
     return (
         not result.quick
+        and not result.is_frozen
         and track.is_ranked(result.n)
         and set(result.epsilons) == set(track.epsilons)
     )

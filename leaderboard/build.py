@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.records import Result
 from leaderboard.boards import Group, group_results
 from leaderboard.discovery import Ignored
 from leaderboard.loading import load_results
@@ -23,7 +24,7 @@ class SiteSummary:
     Attributes:
         index: path of the page to open.
         groups: tables by track, kind of data and n, in the order of the page.
-        num_results: results read.
+        results: those read, sorted.
         num_files: files written.
         num_bytes: of all files together.
         ignored: JSON files that were found and are not results.
@@ -31,7 +32,7 @@ class SiteSummary:
 
     index: Path
     groups: tuple[Group, ...]
-    num_results: int
+    results: tuple[Result, ...]
     num_files: int
     num_bytes: int
     ignored: tuple[Ignored, ...]
@@ -56,7 +57,7 @@ def build_site(results: Sequence[Path], out: Path) -> SiteSummary:
     return SiteSummary(
         index=out / "index.html",
         groups=groups,
-        num_results=len(loaded.results),
+        results=loaded.results,
         num_files=len(files),
         num_bytes=sum(len(content) for content in files.values()),
         ignored=loaded.ignored,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from leaderboard.build import SiteSummary, build_site
 from leaderboard.format import short_bytes
+from leaderboard.terminal import terminal_table
 
 _EPILOG = """\b
 Examples:
@@ -45,6 +46,7 @@ def render(results: tuple[Path, ...], out: Path) -> None:
     console = Console()
     with Console(stderr=True).status("rendering the leaderboard"):
         summary = build_site(results, out)
+    console.print(terminal_table(summary.results))
     console.print(summary_table(summary))
     if summary.ignored:
         console.print(
@@ -55,7 +57,7 @@ def render(results: tuple[Path, ...], out: Path) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"{summary.num_results} results, {summary.num_files} files, "
+        f"{len(summary.results)} results, {summary.num_files} files, "
         f"{short_bytes(summary.num_bytes)}; open",
         highlight=False,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ from benchmark.certify.lagrangian import (
     roots,
 )
 from benchmark.certify.reduced import ReducedNet
+from benchmark.certify.split_choice import (
+    best_splits,
+    candidates_of,
+    intercepts,
+    relaxation_loss,
+    split,
+)
 
 STATUSES = ("certified", "refuted", "open", "stopped", "too-wide")
 """How a search ends; see `Search`."""
@@ -81,14 +88,12 @@ class Search:
         bound_S: float32 (S,), lower bounds of all margins.
         num_subproblems: bounded so far, the roots included.
         candidate_X: float32 (X,), the image that refutes; None otherwise.
-        closed_S: the smallest bound among the finished subproblems of each margin.
     """
 
     status: str
     bound_S: Tensor
     num_subproblems: int = 0
     candidate_X: Tensor | None = None
-    closed_S: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
 
 
 class BranchAndBound:
@@ -115,28 +120,97 @@ class BranchAndBound:
         is_broken: Callable[[Tensor], bool],
         deadline_s: float,
     ) -> None:
+        self._net = net
         self._relaxation = Relaxation(net)
-        self._budget, self._enough, self._deadline_s = budget, enough, deadline_s
+        self._known_S, self._enough = known_S, enough
+        self._budget, self._deadline_s = budget, deadline_s
         self._is_broken = is_broken
-        self._known_S = known_S
-        self._search = Search("open", known_S.clone(), spent)
-        self._search.closed_S = torch.full_like(known_S, torch.inf)
-        self._frontier = roots(net, torch.empty(0, dtype=torch.long, device=known_S.device))
+        self._num_subproblems = spent
+        self._closed_S = torch.full_like(known_S, torch.inf)
+        self._candidate_X: Tensor | None = None
+        nothing = torch.empty(0, dtype=torch.long, device=known_S.device)
+        self._frontier = roots(net, nothing)
+        self._stuck = roots(net, nothing)
+
+    def bound_roots(self) -> Search:
+        """Bound the open margins without a split."""
+        margins = (self._known_S <= self._enough).nonzero().flatten()
+        if self._num_subproblems + len(margins) > self._budget.max_subproblems:
+            return Search("open", self._known_S, self._num_subproblems)
+        problems = roots(self._net, margins)
+        problems.bound_B = self._known_S[margins].clone()
+        self._bound(problems, self._budget.root)
+        return self._result("open")
 
     def run(self) -> Search:
-        """Bound the roots of all open margins, then split the worst until all is decided."""
-        search = self._search
-        margins = (self._known_S <= self._enough).nonzero().flatten()
-        if not self._affords(len(margins)):
-            return search
-        problems = roots(self._relaxation.net, margins)
-        problems.bound_B = self._known_S[margins]
-        self._bound(problems, self._budget.root)
+        """Split the worst subproblems until all are closed or the budget is used."""
         while len(self._frontier):
-            chosen = self._pop()
-            free = self._scores_and_attack(chosen)
-            if search.candidate_X is not None:
-                search.status = "refuted"
+            batch = min(self._budget.batch_size, len(self._frontier))
+            if self._num_subproblems + 2 * batch > self._budget.max_subproblems:
                 break
-            ...
-        return search
+            if time.monotonic() > self._deadline_s:
+                return self._result("stopped")
+            self._round(batch)
+            if self._candidate_X is not None:
+                return self._result("refuted")
+        return self._result("open")
+
+    def _round(self, batch: int) -> None:
+        """Split `batch` subproblems and bound both halves of each."""
+        order = self._frontier.bound_B.argsort(stable=True)
+        chosen = self._frontier.take(order[:batch])
+        self._frontier = self._frontier.take(order[batch:].sort().values)
+        found = self._relaxation.backward(chosen)
+        self._candidate_X = self._counterexample(found.worst_XB)
+        if self._candidate_X is not None:
+            self._frontier = joined([self._frontier, chosen])
+            return
+        fixed = (chosen.sign_NB != 0).all(dim=0)
+        self._stuck = joined([self._stuck, chosen.take(fixed)])
+        if bool(fixed.any()):
+            chosen = chosen.take(~fixed)
+            found = self._relaxation.backward(chosen)
+        if len(chosen):
+            neurons = self._choose(chosen, found)
+            self._bound(split(chosen, neurons), self._budget.leaf)
+
+    def _choose(self, chosen: Subproblems, found: Pass) -> Tensor:
+        z_NB = self._relaxation.forward(chosen, found)
+        loss = relaxation_loss(self._relaxation, chosen, found, z_NB)
+        size = intercepts(self._relaxation, chosen, found)
+        num = min(self._budget.num_candidates, self._net.num_unstable)
+        candidates = candidates_of(loss, size, num)
+        return best_splits(self._relaxation, chosen, candidates, self._enough)
+
+    def _bound(self, problems: Subproblems, settings: Ascent) -> None:
+        """Optimise bounds, keep what stays open."""
+        self._num_subproblems += len(problems)
+        optimise(self._relaxation, problems, settings, self._enough)
+        closed = problems.bound_B > self._enough
+        self._closed_S.scatter_reduce_(
+            0, problems.margin_B[closed], problems.bound_B[closed], "amin"
+        )
+        self._frontier = joined([self._frontier, problems.take(~closed)])
+
+    def _counterexample(self, x_XB: Tensor) -> Tensor | None:
+        """The first image that the reduced net and the model itself get wrong."""
+        wrong = (self._net.forward(x_XB) < 0).any(dim=0)
+        for column in wrong.nonzero().flatten().tolist():
+            if self._is_broken(x_XB[:, column]):
+                return x_XB[:, column].clone()
+        return None
+
+    def _result(self, status: str) -> Search:
+        """The state of the search as a record."""
+        bound_S = self._closed_S.clone()
+        for left in (self._frontier, self._stuck):
+            bound_S.scatter_reduce_(0, left.margin_B, left.bound_B, "amin")
+        bound_S = torch.where(torch.isinf(bound_S), self._known_S, bound_S)
+        if not len(self._frontier) and not len(self._stuck):
+            status = "certified"
+        return Search(
+            status,
+            torch.maximum(bound_S, self._known_S),
+            self._num_subproblems,
+            self._candidate_X,
+        )
