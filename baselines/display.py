@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from baselines.procedure import Progress, Trained
-from baselines.trainer import EpochRow
+from baselines.progress import EpochRow, Progress, Trained
 
 
 class Display:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
     """Weights that count for sparsity: of convolutions and linear layers, in forward order.
 
     Biases and batch-norm are never among them.

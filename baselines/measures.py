@@ -26,6 +26,9 @@ BATCH_SIZE = 500
 class LazyBounds:
     """Differentiable bounds over a model in training, built when they are first asked for.
 
+    Build them before a loss is begun: the conversion touches the shared weights, and autograd
+    refuses to go back through a forward pass from before it.
+
     Args:
         model: shares its parameters with the bounds.
         input_shape: (C, H, W).
@@ -91,9 +94,7 @@ def measure(
     model.eval()
     generator = torch.Generator(x_NCHW.device).manual_seed(0)
     clean = robust = bound = 0
-    for x_BCHW, labels_B in zip(
-        x_NCHW.split(BATCH_SIZE), labels_N.split(BATCH_SIZE), strict=True
-    ):
+    for x_BCHW, labels_B in zip(x_NCHW.split(BATCH_SIZE), labels_N.split(BATCH_SIZE), strict=True):
         right_B = _right(model, x_BCHW, labels_B)
         clean += int(right_B.sum())
         adversarial_BCHW = _attack(model, x_BCHW, labels_B, epsilon, generator)

@@ -1,31 +1,31 @@
 """The procedure: pre-train(objective) -> prune(pruner) -> fine-tune(objective).
 
 The paper ("Towards Compact and Robust Deep Neural Networks", arXiv 1906.06110) has two
-insights, and both can be read off :func:`_run_stages`: the two training steps use the
-objective of the robustness that is wanted, and the pruning step between them never sees it.
+insights. :meth:`Procedure.stages` shows both: the two training steps use the objective of the
+robustness that is wanted, and the pruning step between them never sees an objective.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from baselines import checkpoint, training_data
+from baselines.identity import identity_of
 from baselines.masks import Masks, sparsity
 from baselines.measures import LazyBounds
+from baselines.progress import EpochRow, Progress, Trained
 from baselines.publish import publish
 from baselines.recipe import Recipe
 from baselines.stages import Prune, Train, plan, prune
-from baselines.trainer import Clock, EpochRow, Paused, StageTrainer
+from baselines.trainer import Clock, Paused, StageTrainer
 from baselines.training_data import TrainingData
 from baselines.workspace import Workspace
 from benchmark.errors import ConfigError
@@ -33,49 +33,7 @@ from benchmark.store import write_atomic
 from benchmark.submission.architectures import build
 from benchmark.tracks import derive_seed, get_track
 
-Histories = dict[str, list[EpochRow]]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told: after each epoch, and when a pruning stage is done.
-
-    Attributes:
-        entry: id being trained; a parent is trained under its own.
-        stage: name of the stage.
-        num_epochs: of the stage; 0 for pruning.
-        row: of the epoch just done; None for pruning.
-        sparsity: share of zeros in convolution and linear weights, in [0, 1].
-    """
-
-    entry: str
-    stage: str
-    num_epochs: int
-    row: EpochRow | None
-    sparsity: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of a run.
-
-    Attributes:
-        entry: id.
-        folder: the submission folder; valid only if finished.
-        is_finished: false where the time given ran out first.
-        stage: the last stage worked on.
-        epoch: of that stage, epochs done.
-        seconds: of training in all runs together, the parent's not counted.
-        selected: the held-out measures of the published weights, if finished.
-    """
-
-    entry: str
-    folder: Path
-    is_finished: bool
-    stage: str
-    epoch: int
-    seconds: float
-    selected: EpochRow | None
+Callback = Callable[[Progress], None]
 
 
 def run(
@@ -87,7 +45,7 @@ def run(
     seed: int | None = None,
     max_minutes: float | None = None,
     checkpoint_every_s: float = 15.0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callback | None = None,
 ) -> Trained:
     """Train a recipe, and first its parent where that is not yet there, into submissions.
 
@@ -110,19 +68,17 @@ def run(
             checkpoints.
     """
     deadline_s = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
-    clock = Clock(deadline_s, checkpoint_every_s)
     recipe = recipe.with_seed(seed)
-    where = resolve_device(device)
     data = training_data.load(
         recipe.track,
         recipe.seed,
         recipe.validation_rate,
         recipe.validation_images,
-        where,
+        resolve_device(device),
         data_root,
     )
-    trained, _, _ = _train(recipe, out, data, clock, progress or (lambda _: None))
-    return trained
+    clock = Clock(deadline_s, checkpoint_every_s)
+    return Procedure(recipe, Path(out), data, clock, progress or (lambda _: None)).train()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -135,106 +91,11 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except Exception as error:
+        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device {name!r}: expected 'cpu', 'cuda' or 'cuda:<index>' that works here ({error})"
+            f"device {name!r}: expected 'cpu', 'cuda' or 'cuda:<index>' that works here ({reason})"
         ) from error
     return device
-
-
-def _train(
-    recipe: Recipe,
-    out: Path,
-    data: TrainingData,
-    clock: Clock,
-    progress: Callable[[Progress], None],
-) -> tuple[Trained, nn.Module, Masks]:
-    """One recipe after its parent; returns the model that was published."""
-    track = get_track(recipe.track)
-    workspace = Workspace(out, recipe.id)
-    workspace.prepare()
-    model = initial_model(recipe).to(data.device)
-    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if recipe.parent is not None:
-        parent, parent_model, _ = _train(recipe.parent, out, data, clock, progress)
-        if not parent.is_finished:
-            return parent, parent_model, Masks()
-        model.load_state_dict(parent_model.state_dict())
-    bounds = LazyBounds(model, track.shape, track.num_classes)
-    histories: Histories = {}
-    try:
-        masks = _run_stages(
-            recipe, model, data, workspace, clock, progress, bounds, initial, histories
-        )
-        is_finished = True
-    except Paused:
-        masks, is_finished = Masks(), False
-    trained = _summary(recipe, workspace, histories, is_finished)
-    workspace.write_curve(recipe.title, histories)
-    if is_finished:
-        publish(recipe, model, workspace, data.kind)
-        _write_summary(recipe, workspace, trained, data)
-    return trained, model, masks
-
-
-def _run_stages(
-    recipe: Recipe,
-    model: nn.Module,
-    data: TrainingData,
-    workspace: Workspace,
-    clock: Clock,
-    progress: Callable[[Progress], None],
-    bounds: LazyBounds,
-    initial: dict[str, Tensor],
-    histories: Histories,
-) -> Masks:
-    """Pre-train, prune, fine-tune: each from the weights and masks of the one before."""
-    epsilon = Fraction(recipe.epsilon)
-    masks = Masks()
-
-    def seed_of(purpose: str, index: int) -> int:
-        return derive_seed(recipe.seed, recipe.track, purpose, index)
-
-    for stage in plan(recipe):
-        path = workspace.checkpoint(stage.name)
-        identity = _identity(recipe, stage, data, model, masks)
-        if isinstance(stage, Prune):
-            state = checkpoint.load(path, identity, data.device)
-            if state is None:
-                masks = prune(stage, model, masks, data, epsilon, seed_of, bounds, initial)
-                state = {"weights": model.state_dict(), "masks": masks.state_dict()}
-                checkpoint.save(path, identity, state)
-            model.load_state_dict(state["weights"])
-            masks = Masks(state["masks"])
-            progress(Progress(recipe.id, stage.name, 0, None, sparsity(model)))
-        else:
-            trainer = StageTrainer(
-                stage.name, stage.settings, model, masks, data, epsilon, seed_of, bounds
-            )
-            histories[stage.name] = trainer.history
-            _run_training(recipe, stage, trainer, workspace, path, identity, clock, progress)
-    return masks
-
-
-def _run_training(
-    recipe: Recipe,
-    stage: Train,
-    trainer: StageTrainer,
-    workspace: Workspace,
-    path: Path,
-    identity: checkpoint.Identity,
-    clock: Clock,
-    progress: Callable[[Progress], None],
-) -> None:
-    share = sparsity(trainer.model)
-
-    def report(row: EpochRow) -> None:
-        progress(Progress(recipe.id, stage.name, stage.settings.epochs, row, share))
-
-    try:
-        trainer.run(path, identity, clock, report)
-    finally:
-        if trainer.history:
-            workspace.write_log(stage.name, trainer.history)
 
 
 def initial_model(recipe: Recipe) -> nn.Module:
@@ -247,66 +108,133 @@ def initial_model(recipe: Recipe) -> nn.Module:
         )
 
 
-def _identity(
-    recipe: Recipe, stage: Train | Prune, data: TrainingData, model: nn.Module, masks: Masks
-) -> checkpoint.Identity:
-    """Everything that decides what a stage gives: its settings, the data, where it starts."""
-    settings = stage.settings.model_dump(mode="json")
-    objective = getattr(stage.settings, "objective", None) or stage.settings.pruner  # type: ignore[union-attr]
-    return {
-        "stage": stage.name,
-        "settings": settings,
-        "kind": objective.name,
-        "keep_ratio": getattr(stage, "keep_ratio", 1.0),
-        "track": recipe.track,
-        "epsilon": recipe.epsilon,
-        "seed": recipe.seed,
-        "validation": [recipe.validation_rate, recipe.validation_images],
-        "data": data.fingerprint,
-        "starts_from": fingerprint({**model.state_dict(), **_prefixed(masks)}),
-    }
+class Procedure:
+    """The stages of one recipe, from its first or its parent's weights to a submission.
 
+    Args:
+        recipe: what to do.
+        out: root of the submission folders.
+        data: of the recipe's track, split.
+        clock: when to pause and save.
+        callback: told of every epoch.
+    """
 
-def _prefixed(masks: Masks) -> dict[str, Tensor]:
-    return {f"mask:{name}": mask for name, mask in masks.items()}
+    def __init__(
+        self, recipe: Recipe, out: Path, data: TrainingData, clock: Clock, callback: Callback
+    ) -> None:
+        self.recipe, self.out, self.data = recipe, out, data
+        self.clock, self.callback = clock, callback
+        self.workspace = Workspace(out, recipe.id)
+        self.epsilon = Fraction(recipe.epsilon)
+        self.model = initial_model(recipe).to(data.device)
+        self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.masks = Masks()
+        track = get_track(recipe.track)
+        self.bounds = LazyBounds(self.model, track.shape, track.num_classes)
+        self.histories: dict[str, list[EpochRow]] = {}
+        self._is_changed = False
 
+    def train(self) -> Trained:
+        """Run what is left to do, and publish the weights once all of it is done."""
+        self.workspace.prepare()
+        if self.recipe.parent is not None:
+            parent = Procedure(self.recipe.parent, self.out, self.data, self.clock, self.callback)
+            trained = parent.train()
+            if not trained.is_finished:
+                return trained
+            self.model.load_state_dict(parent.model.state_dict())
+        try:
+            self.stages()
+            is_finished = True
+        except Paused:
+            is_finished = False
+        if self._is_changed or not (self.workspace.training / "curve.png").is_file():
+            self.workspace.write_curve(self.recipe.title, self.histories)
+        trained = self._trained(is_finished)
+        if is_finished:
+            publish(self.recipe, self.model, self.workspace, self.data.kind)
+            self._write_summary(trained)
+        return trained
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names and bytes of tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    def stages(self) -> None:
+        """Pre-train, prune, fine-tune: each from the weights and masks of the one before."""
+        for stage in plan(self.recipe):
+            path = self.workspace.checkpoint(stage.name)
+            identity = identity_of(self.recipe, stage, self.data, self.model, self.masks)
+            if isinstance(stage, Prune):
+                self._prune(stage, path, identity)
+            else:
+                self._train(stage, path, identity)
 
+    def seed_of(self, purpose: str, index: int) -> int:
+        """The seed of everything random in this recipe."""
+        return derive_seed(self.recipe.seed, self.recipe.track, purpose, index)
 
-def _summary(
-    recipe: Recipe, workspace: Workspace, histories: Histories, is_finished: bool
-) -> Trained:
-    stage, history = list(histories.items())[-1]
-    selected = [row for row in history if row.is_best]
-    return Trained(
-        entry=recipe.id,
-        folder=workspace.submission,
-        is_finished=is_finished,
-        stage=stage,
-        epoch=len(history),
-        seconds=sum(row.seconds for rows in histories.values() for row in rows),
-        selected=selected[-1] if is_finished and selected else None,
-    )
+    def _prune(self, stage: Prune, path: Path, identity: checkpoint.Identity) -> None:
+        state = checkpoint.load(path, identity, self.data.device)
+        if state is None:
+            self.masks = prune(
+                stage,
+                self.model,
+                self.masks,
+                self.data,
+                self.epsilon,
+                self.seed_of,
+                self.bounds,
+                self.initial,
+            )
+            state = {"weights": self.model.state_dict(), "masks": self.masks.state_dict()}
+            checkpoint.save(path, identity, state)
+        self.model.load_state_dict(state["weights"])
+        self.masks = Masks(state["masks"])
+        self.callback(Progress(self.recipe.id, stage.name, 0, None, sparsity(self.model)))
 
+    def _train(self, stage: Train, path: Path, identity: checkpoint.Identity) -> None:
+        trainer = StageTrainer(
+            stage.name,
+            stage.settings,
+            self.model,
+            self.masks,
+            self.data,
+            self.epsilon,
+            self.seed_of,
+            self.bounds,
+        )
+        self.histories[stage.name] = trainer.history
+        share, num_epochs = sparsity(self.model), stage.settings.epochs
 
-def _write_summary(
-    recipe: Recipe, workspace: Workspace, trained: Trained, data: TrainingData
-) -> None:
-    """``summary.json``: the resolved recipe, versions and seconds behind the weights."""
-    content = {
-        "entry": trained.entry,
-        "recipe": recipe.model_dump(mode="json"),
-        "data": {"kind": data.kind, "fingerprint": data.fingerprint},
-        "device": str(data.device),
-        "versions": {"torch": torch.__version__},
-        "seconds": round(trained.seconds, 3),
-    }
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_atomic(workspace.training / "summary.json", text.encode())
+        def report(row: EpochRow) -> None:
+            self._is_changed = True
+            self.callback(Progress(self.recipe.id, stage.name, num_epochs, row, share))
+
+        try:
+            trainer.run(path, identity, self.clock, report)
+        finally:
+            if trainer.history:
+                self.workspace.write_log(stage.name, trainer.history)
+
+    def _trained(self, is_finished: bool) -> Trained:
+        stage, history = list(self.histories.items())[-1]
+        selected = [row for row in history if row.is_best]
+        return Trained(
+            entry=self.recipe.id,
+            folder=self.workspace.submission,
+            is_finished=is_finished,
+            stage=stage,
+            epoch=len(history),
+            seconds=sum(row.seconds for rows in self.histories.values() for row in rows),
+            selected=selected[-1] if is_finished else None,
+        )
+
+    def _write_summary(self, trained: Trained) -> None:
+        """``summary.json``: the resolved recipe, versions and seconds behind the weights."""
+        content = {
+            "entry": trained.entry,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": {"kind": self.data.kind, "fingerprint": self.data.fingerprint},
+            "device": str(self.data.device),
+            "versions": {"torch": torch.__version__},
+            "seconds": round(trained.seconds, 3),
+        }
+        text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+        write_atomic(self.workspace.training / "summary.json", text.encode())

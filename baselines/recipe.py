@@ -219,7 +219,15 @@ class Recipe(Settings):
 
 
 #: What a recipe with a parent must not say, because its parent does.
-INHERITED = ("track", "epsilon", "seed", "validation_rate", "validation_images", "model", "pretrain")
+INHERITED = (
+    "track",
+    "epsilon",
+    "seed",
+    "validation_rate",
+    "validation_images",
+    "model",
+    "pretrain",
+)
 
 
 RECIPES = Path(__file__).parent / "recipes"

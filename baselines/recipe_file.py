@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from baselines.objectives import OBJECTIVES
 from baselines.pruners import PRUNERS
 from baselines.recipe import INHERITED, Recipe, find_by_id, packaged, packaged_names
-from baselines.settings import Settings, construct, faults_of
+from baselines.settings import Registered, construct, faults_of
 from benchmark.errors import ConfigError, nearest
 
 #: (table, key) of the settings that a registry builds.
-_REGISTERED: tuple[tuple[str, str, Mapping[str, type[Settings]]], ...] = (
+_REGISTERED: tuple[tuple[str, str, Mapping[str, type[Registered]]], ...] = (
     ("pretrain", "objective", OBJECTIVES),
     ("prune", "pruner", PRUNERS),
     ("finetune", "objective", OBJECTIVES),
@@ -57,7 +57,8 @@ def _load(path: Path, children: tuple[Path, ...]) -> Recipe:
     recipe = _parse(data, faults)
     if recipe is None or faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise ConfigError(f"{path}: {len(faults)} fault{'s'[: len(faults) > 1]}\n{lines}")
+        noun = "fault" if len(faults) == 1 else "faults"
+        raise ConfigError(f"{path}: {len(faults)} {noun}\n{lines}")
     return recipe
 
 

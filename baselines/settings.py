@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from benchmark.errors import nearest
 
@@ -16,12 +22,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-S = TypeVar("S", bound=Settings)
+class Registered(Settings):
+    """Settings that a recipe asks for by name; the name is written out with them.
+
+    Attributes:
+        name: key in recipes and in the registry.
+    """
+
+    name: ClassVar[str]
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"name": self.name, **serialise(self)}
+
+
+R = TypeVar("R", bound=Registered)
 
 
 def construct(
-    registry: Mapping[str, type[S]], kind: str, table: object, where: str
-) -> tuple[S | None, list[str]]:
+    registry: Mapping[str, type[R]], kind: str, table: object, where: str
+) -> tuple[R | None, list[str]]:
     """Build the registered settings that ``table["name"]`` asks for.
 
     Args:

@@ -104,6 +104,8 @@ def prune(
         initial: the weights before any training, to rewind to.
     """
     settings = stage.loss_settings
+    if settings.objective.needs_bounds:
+        bounds.build()
     generator = torch.Generator(data.device).manual_seed(seed_of(f"prune-loss:{stage.name}", 0))
     moment = Moment(
         epsilon=float(Fraction(settings.epsilon or epsilon)),

@@ -23,34 +23,10 @@ from baselines import checkpoint, schedules
 from baselines.masks import Masks
 from baselines.measures import LazyBounds, Measures, measure
 from baselines.objectives import Moment
+from baselines.progress import EpochRow
 from baselines.recipe import TrainStage
 from baselines.training_data import TrainingData, augment, batches_of
 from benchmark.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """One row of a stage's log.
-
-    Attributes:
-        epoch: from 1.
-        lr: learning rate at the epoch's last step.
-        epsilon: radius at the epoch's last step.
-        loss: mean over the epoch.
-        clean, robust, bound: held-out shares in [0, 1], at the recipe's epsilon.
-        is_best: whether this epoch is the selected one so far.
-        seconds: of the epoch with its measures.
-    """
-
-    epoch: int
-    lr: float
-    epsilon: float
-    loss: float
-    clean: float
-    robust: float
-    bound: float | None
-    is_best: bool
-    seconds: float
 
 
 class Paused(Exception):  # noqa: N818
@@ -245,7 +221,7 @@ class StageTrainer:
         self.model.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._best = state["best"]
-        self.history = [EpochRow(**row) for row in state["history"]]
+        self.history[:] = [EpochRow(**row) for row in state["history"]]
 
 
 def optimiser(settings: TrainStage, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

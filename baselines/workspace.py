@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baselines.trainer import EpochRow
+from baselines.progress import EpochRow
 from benchmark.errors import OutputError
 from benchmark.store import write_atomic
 

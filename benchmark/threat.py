@@ -58,8 +58,12 @@ def box(x_BCHW: Tensor, epsilon: Fraction) -> tuple[Tensor, Tensor]:
         Lower and upper corners, float32 (B, C, H, W), rounded outward.
     """
     radius = _ceil64(epsilon)
-    lower = _round_to_float32((x_BCHW.double() - radius).clamp(min=0.0), towards=-math.inf)
-    upper = _round_to_float32((x_BCHW.double() + radius).clamp(max=1.0), towards=math.inf)
+    # A float64 sum may itself be rounded inward, when a pixel is tiny; one step undoes that.
+    infinity = torch.full_like(x_BCHW, math.inf, dtype=torch.float64)
+    exact_lower = torch.nextafter(x_BCHW.double() - radius, -infinity)
+    exact_upper = torch.nextafter(x_BCHW.double() + radius, infinity)
+    lower = _round_to_float32(exact_lower, towards=-math.inf)
+    upper = _round_to_float32(exact_upper, towards=math.inf)
     return lower.clamp(min=0.0), upper.clamp(max=1.0)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.settings import Settings
+from baselines.settings import Registered
 
 Metric = Literal["clean", "robust", "bound"]
 LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
@@ -36,16 +36,14 @@ class Moment:
     lower_margins: LowerMargins
 
 
-class Objective(Settings):
+class Objective(Registered):
     """A training objective; its fields are what a recipe may set.
 
     Attributes:
-        name: key in recipes and manifests.
         metric: the held-out measure that selects the epoch of a stage with this objective.
         needs_bounds: whether a model that cannot be bounded cannot be trained with it.
     """
 
-    name: ClassVar[str]
     metric: ClassVar[Metric]
     needs_bounds: ClassVar[bool] = False
 

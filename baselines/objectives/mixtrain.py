@@ -48,4 +48,6 @@ class MixTrain(Objective):
         chosen = chosen[: self.num_samples]
         corners = box(x_BCHW[chosen], moment.epsilon)
         margins_BC = moment.lower_margins(*corners, labels_B[chosen], self.bounds)
-        return (clean + weight * worst_case_cross_entropy(margins_BC, labels_B[chosen])) / (1.0 + weight)
+        return (clean + weight * worst_case_cross_entropy(margins_BC, labels_B[chosen])) / (
+            1.0 + weight
+        )

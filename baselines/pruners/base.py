@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from baselines.masks import Masks, prunable_weights
 from baselines.schedules import num_removed
-from baselines.settings import Settings
+from baselines.settings import Registered
 from benchmark.errors import ConfigError
 
 Structure = Literal["unstructured", "structured"]
@@ -41,11 +41,10 @@ class PruneContext:
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
-class Pruner(Settings):
+class Pruner(Registered):
     """A pruner; its fields are what a recipe may set.
 
     Attributes:
-        name: key in recipes.
         criterion: what decides, for the manifest's taxonomy.
         structure: single weights, or whole channels.
         scope: the same share per layer, or one threshold for all.
@@ -53,7 +52,6 @@ class Pruner(Settings):
             whole network is still the recipe's.
     """
 
-    name: ClassVar[str]
     criterion: ClassVar[str]
     structure: ClassVar[Structure] = "unstructured"
     scope: ClassVar[Scope] = "layer-wise"
@@ -88,9 +86,14 @@ class ScorePruner(Pruner):
         for name in names:
             if name in context.previous:
                 ranked[name] = ranked[name].masked_fill(~context.previous[name].cpu(), -torch.inf)
-        return Masks(least_globally(ranked, keep) if self.scope == "global" else {
-            name: least(score, num_removed(score.numel(), keep)) for name, score in ranked.items()
-        })
+        return Masks(
+            least_globally(ranked, keep)
+            if self.scope == "global"
+            else {
+                name: least(score, num_removed(score.numel(), keep))
+                for name, score in ranked.items()
+            }
+        )
 
 
 def targets(names: list[str], exempt: tuple[str, ...]) -> list[str]:
@@ -101,9 +104,7 @@ def targets(names: list[str], exempt: tuple[str, ...]) -> list[str]:
     return [name for name in names if name not in kept_dense]
 
 
-def keep_of_targets(
-    weights: Mapping[str, Tensor], names: list[str], keep_ratio: float
-) -> Fraction:
+def keep_of_targets(weights: Mapping[str, Tensor], names: list[str], keep_ratio: float) -> Fraction:
     """Kept share within `names` that gives `keep_ratio` over all weights.
 
     Raises:
@@ -113,7 +114,7 @@ def keep_of_targets(
     total = sum(weight.numel() for weight in weights.values())
     inside = sum(weights[name].numel() for name in names)
     allowed = keep * total - (total - inside)
-    if not 0 < allowed:
+    if allowed <= 0:
         raise ConfigError(
             f"[prune] keep_ratio {keep_ratio}: the exempt layers hold {total - inside} of "
             f"{total} weights, more than the kept share; keep more, or exempt fewer layers"
@@ -138,5 +139,6 @@ def least_globally(scores: Mapping[str, Tensor], keep_ratio: Fraction | float) -
     kept = least(flat, num_removed(flat.numel(), keep_ratio))
     parts = kept.split([score.numel() for score in scores.values()])
     return {
-        name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)
+        name: part.view(score.shape)
+        for (name, score), part in zip(scores.items(), parts, strict=True)
     }

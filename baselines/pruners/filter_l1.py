@@ -72,9 +72,9 @@ def norm_after(model: nn.Module) -> dict[str, str]:
     modules = dict(model.named_modules())
     pairs = {}
     for node in graph.nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], nn.BatchNorm2d):
-            source = node.args[0]
-            if isinstance(source, fx.Node) and source.op == "call_module":
-                if len(source.users) == 1:
-                    pairs[str(source.target)] = str(node.target)
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        if source.op == "call_module" and len(source.users) == 1:
+            pairs[str(source.target)] = str(node.target)
     return pairs

@@ -20,7 +20,7 @@ class Hydra(Pruner):
     """Train scores with the weights frozen; keep the top |score| of every layer.
 
     The forward pass uses the masked weights themselves, not a live mask, so that bounds stay
-    right. Gradients pass the mask straight through: d loss / d score = d loss / d weight * w
+    right. Gradients pass the mask straight through, d loss / d|score| = d loss / d weight * w
     (their section 3). The first scores are proportional to w, so training starts at layer-wise
     least weight magnitude.
 
@@ -57,7 +57,7 @@ class Hydra(Pruner):
                     effective = [weights[name] for name in names]
                     gradients = torch.autograd.grad(context.loss(x_BCHW, labels_B), effective)
                     for name, gradient in zip(names, gradients, strict=True):
-                        scores[name].grad = gradient * original[name]
+                        scores[name].grad = gradient * original[name] * scores[name].sign()
                     optimiser.step()
                 schedule.step()
         finally:

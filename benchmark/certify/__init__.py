@@ -3,23 +3,29 @@
 `lirpa*.py` are the only files that know auto_LiRPA; importing this package does not import it.
 """
 
-from benchmark.certify.graph_rules import CERTIFIERS
+from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
+from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS
 from benchmark.certify.hidden_units import num_hidden_units
 from benchmark.certify.lirpa import BoundedModel, lirpa_version
 from benchmark.certify.prepare import prepare
 from benchmark.certify.refusals import CertifierUnavailable, NotCertifiable
-from benchmark.certify.threshold import ABSOLUTE_MARGIN, RELATIVE_MARGIN, certified
+from benchmark.certify.threshold import ABSOLUTE_MARGIN, RELATIVE_MARGIN, certified, float_margin
 from benchmark.certify.training import TrainingBounds
 
 __all__ = [
     "ABSOLUTE_MARGIN",
+    "BRANCHING",
     "CERTIFIERS",
     "RELATIVE_MARGIN",
+    "Ascent",
     "BoundedModel",
+    "BranchBudget",
+    "BranchResult",
     "CertifierUnavailable",
     "NotCertifiable",
     "TrainingBounds",
     "certified",
+    "float_margin",
     "lirpa_version",
     "num_hidden_units",
     "prepare",

@@ -1,8 +1,9 @@
 """Branch and bound on the signs of unstable neurons: the last certifier, "BaB".
 
-Where a relaxation leaves a margin open, an unstable neuron is fixed to be active in one subproblem
+Where a relaxation leaves a margin open, an unstable neuron is fixed to be active in one subdomain
 and inactive in the other (Bunel et al., JMLR 2020). Each half is bounded by beta-CROWN (Wang et
 al., NeurIPS 2021), and split again until all bounds are above the threshold or the budget is used.
+The search takes no random number and no decision by the clock, save for its safety stop.
 """
 
 from __future__ import annotations
@@ -14,85 +15,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark.certify.lagrangian import (
-    Ascent,
-    Pass,
-    Relaxation,
-    Subproblems,
-    joined,
-    optimise,
-    roots,
-)
+from benchmark.certify.budget import BranchBudget
+from benchmark.certify.lagrangian import Ascent, Relaxation, Subdomains, joined, optimise, roots
+from benchmark.certify.leaf import solve_leaf
 from benchmark.certify.reduced import ReducedNet
-from benchmark.certify.split_choice import (
-    best_splits,
-    candidates_of,
-    intercepts,
-    relaxation_loss,
-    split,
-)
-
-STATUSES = ("certified", "refuted", "open", "stopped", "too-wide")
-"""How a search ends; see `Search`."""
+from benchmark.certify.split_choice import best_split, candidates, split
+from benchmark.certify.tightening import tightened
 
 
 @dataclass(frozen=True)
-class BranchBudget:
-    """What one image may cost, and the settings of the search; all part of a result's identity.
-
-    Attributes:
-        max_subproblems: bounded subproblems per image, the roots included; it alone decides the
-            outcome, so that this does not depend on the machine. 0 is: do not search.
-        stop_after_s: wall-clock safety stop per image; an image stopped by it says so.
-        max_unstable: images with more unstable neurons are not searched ("too-wide"): the matrices
-            of the reduced net would not fit into memory.
-        batch_size: subproblems split at once.
-        num_candidates: neurons tried per subproblem before one is chosen.
-        root: optimisation of the bounds before the first split.
-        tighten: optimisation of the bounds of the neurons themselves; 0 steps leaves them.
-        leaf: optimisation of each subproblem.
-    """
-
-    max_subproblems: int = 4000
-    stop_after_s: float = 120.0
-    max_unstable: int = 6000
-    batch_size: int = 64
-    num_candidates: int = 8
-    root: Ascent = Ascent(num_steps=40)
-    tighten: Ascent = Ascent(num_steps=20)
-    leaf: Ascent = Ascent(num_steps=10)
-
-    def __post_init__(self) -> None:
-        for name, smallest in (
-            ("max_subproblems", 0),
-            ("stop_after_s", 0),
-            ("max_unstable", 0),
-            ("batch_size", 1),
-            ("num_candidates", 1),
-        ):
-            value = getattr(self, name)
-            if not value >= smallest:
-                raise ValueError(
-                    f"Expected argument `{name}` to be at least {smallest}, but got {value}"
-                )
-
-
-@dataclass
 class Search:
     """What branch and bound found about one box.
 
     Attributes:
-        status: "certified"; "refuted" (an image of the box seems to be misclassified, to be checked
-            by whoever believes it); "open" (the budget is used, or nothing is left to split);
-            "stopped" (by the clock: the outcome depends on the machine and proves nothing).
+        status: "certified", "refuted", "open" or "stopped"; see `BranchResult`.
         bound_S: float32 (S,), lower bounds of all margins.
-        num_subproblems: bounded so far, the roots included.
+        num_subdomains: how many were bounded, the roots included.
         candidate_X: float32 (X,), the image that refutes; None otherwise.
     """
 
     status: str
     bound_S: Tensor
-    num_subproblems: int = 0
+    num_subdomains: int
     candidate_X: Tensor | None = None
 
 
@@ -104,9 +48,7 @@ class BranchAndBound:
         known_S: float32 (S,), lower bounds of the margins from elsewhere.
         enough: a margin above it is closed.
         budget: see `BranchBudget`.
-        spent: subproblems used before.
         is_broken: whether an image (X,) is misclassified by the model itself.
-        deadline_s: of `time.monotonic`, when the safety stop falls.
     """
 
     def __init__(
@@ -115,82 +57,102 @@ class BranchAndBound:
         known_S: Tensor,
         enough: float,
         budget: BranchBudget,
-        *,
-        spent: int,
         is_broken: Callable[[Tensor], bool],
-        deadline_s: float,
     ) -> None:
-        self._net = net
-        self._relaxation = Relaxation(net)
-        self._known_S, self._enough = known_S, enough
-        self._budget, self._deadline_s = budget, deadline_s
+        self._net, self._relaxation = net, Relaxation(net)
+        self._known_S, self._enough, self._budget = known_S, enough, budget
         self._is_broken = is_broken
-        self._num_subproblems = spent
+        self._num_subdomains = 0
+        self._is_tight = budget.tighten.num_steps == 0
         self._closed_S = torch.full_like(known_S, torch.inf)
         self._candidate_X: Tensor | None = None
         nothing = torch.empty(0, dtype=torch.long, device=known_S.device)
-        self._frontier = roots(net, nothing)
-        self._stuck = roots(net, nothing)
-
-    def bound_roots(self) -> Search:
-        """Bound the open margins without a split."""
-        margins = (self._known_S <= self._enough).nonzero().flatten()
-        if self._num_subproblems + len(margins) > self._budget.max_subproblems:
-            return Search("open", self._known_S, self._num_subproblems)
-        problems = roots(self._net, margins)
-        problems.bound_B = self._known_S[margins].clone()
-        self._bound(problems, self._budget.root)
-        return self._result("open")
+        self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
 
     def run(self) -> Search:
-        """Split the worst subproblems until all are closed or the budget is used."""
+        """Bound the open margins, then split the worst subdomains until all is decided.
+
+        Rounds are whole: one that does not fit into the budget does not begin. So a larger budget
+        continues the very search of a smaller one.
+        """
+        deadline_s = time.monotonic() + self._budget.stop_after_s
+        margins = (self._known_S <= self._enough).nonzero().flatten()
+        if not self._affords(len(margins)):
+            return Search("open", self._known_S.clone(), 0)
+        subdomains = roots(self._net, margins)
+        subdomains.bound_B = self._known_S[margins].clone()
+        self._bound(subdomains, self._budget.root)
         while len(self._frontier):
-            batch = min(self._budget.batch_size, len(self._frontier))
-            if self._num_subproblems + 2 * batch > self._budget.max_subproblems:
-                break
-            if time.monotonic() > self._deadline_s:
+            if time.monotonic() > deadline_s:
                 return self._result("stopped")
-            self._round(batch)
+            if not self._is_tight and self._num_subdomains >= self._budget.tighten_after:
+                if not self._affords(len(self._frontier)):
+                    break
+                self._tighten()
+                continue
+            batch = min(self._budget.batch_size, len(self._frontier))
+            if not self._affords(2 * batch):
+                break
+            self._split_worst(batch)
             if self._candidate_X is not None:
                 return self._result("refuted")
         return self._result("open")
 
-    def _round(self, batch: int) -> None:
-        """Split `batch` subproblems and bound both halves of each."""
+    def _affords(self, num_more: int) -> bool:
+        return self._num_subdomains + num_more <= self._budget.max_subdomains
+
+    def _tighten(self) -> None:
+        """Better bounds of the neurons, and new ones of all that is open."""
+        self._net = tightened(self._net, self._budget.tighten)
+        self._relaxation = Relaxation(self._net)
+        self._is_tight = True
+        subdomains, self._frontier = self._frontier, self._frontier.take(slice(0))
+        self._bound(subdomains, self._budget.root)
+
+    def _split_worst(self, batch: int) -> None:
+        """Split subdomains and bound both halves of each; nothing where one is refuted."""
         order = self._frontier.bound_B.argsort(stable=True)
         chosen = self._frontier.take(order[:batch])
-        self._frontier = self._frontier.take(order[batch:].sort().values)
         found = self._relaxation.backward(chosen)
         self._candidate_X = self._counterexample(found.worst_XB)
         if self._candidate_X is not None:
-            self._frontier = joined([self._frontier, chosen])
             return
+        self._frontier = self._frontier.take(order[batch:].sort().values)
         fixed = (chosen.sign_NB != 0).all(dim=0)
-        self._stuck = joined([self._stuck, chosen.take(fixed)])
         if bool(fixed.any()):
+            self._finish(chosen.take(fixed))
             chosen = chosen.take(~fixed)
             found = self._relaxation.backward(chosen)
         if len(chosen):
-            neurons = self._choose(chosen, found)
+            proposed = candidates(self._relaxation, chosen, found, self._budget.num_candidates)
+            neurons = best_split(self._relaxation, chosen, proposed, self._enough)
             self._bound(split(chosen, neurons), self._budget.leaf)
 
-    def _choose(self, chosen: Subproblems, found: Pass) -> Tensor:
-        z_NB = self._relaxation.forward(chosen, found)
-        loss = relaxation_loss(self._relaxation, chosen, found, z_NB)
-        size = intercepts(self._relaxation, chosen, found)
-        num = min(self._budget.num_candidates, self._net.num_unstable)
-        candidates = candidates_of(loss, size, num)
-        return best_splits(self._relaxation, chosen, candidates, self._enough)
+    def _bound(self, subdomains: Subdomains, settings: Ascent) -> None:
+        """Optimise bounds; what is above the threshold is closed, the rest joins the frontier."""
+        self._num_subdomains += len(subdomains)
+        optimise(self._relaxation, subdomains, settings, self._enough)
+        self._frontier = joined([self._frontier, self._close(subdomains)])
 
-    def _bound(self, problems: Subproblems, settings: Ascent) -> None:
-        """Optimise bounds, keep what stays open."""
-        self._num_subproblems += len(problems)
-        optimise(self._relaxation, problems, settings, self._enough)
-        closed = problems.bound_B > self._enough
-        self._closed_S.scatter_reduce_(
-            0, problems.margin_B[closed], problems.bound_B[closed], "amin"
-        )
-        self._frontier = joined([self._frontier, problems.take(~closed)])
+    def _finish(self, subdomains: Subdomains) -> None:
+        """Decide subdomains in which nothing is left to split."""
+        for column in range(len(subdomains)):
+            sign_N = subdomains.sign_NB[:, column]
+            solved = solve_leaf(self._net, int(subdomains.margin_B[column]), sign_N)
+            if solved is not None:
+                subdomains.beta_NB[:, column] = solved[0]
+                if self._candidate_X is None:
+                    self._candidate_X = self._counterexample(solved[1][:, None])
+        self._num_subdomains += len(subdomains)
+        bound_B = self._relaxation.backward(subdomains).bound_B
+        subdomains.bound_B = torch.maximum(subdomains.bound_B, bound_B)
+        self._stuck = joined([self._stuck, self._close(subdomains)])
+
+    def _close(self, subdomains: Subdomains) -> Subdomains:
+        """Note the bounds of those above the threshold; the others are returned."""
+        closed = subdomains.bound_B > self._enough
+        _lower_to(self._closed_S, subdomains.take(closed))
+        return subdomains.take(~closed)
 
     def _counterexample(self, x_XB: Tensor) -> Tensor | None:
         """The first image that the reduced net and the model itself get wrong."""
@@ -201,16 +163,16 @@ class BranchAndBound:
         return None
 
     def _result(self, status: str) -> Search:
-        """The state of the search as a record."""
         bound_S = self._closed_S.clone()
-        for left in (self._frontier, self._stuck):
-            bound_S.scatter_reduce_(0, left.margin_B, left.bound_B, "amin")
+        for subdomains in (self._frontier, self._stuck):
+            _lower_to(bound_S, subdomains)
         bound_S = torch.where(torch.isinf(bound_S), self._known_S, bound_S)
         if not len(self._frontier) and not len(self._stuck):
             status = "certified"
-        return Search(
-            status,
-            torch.maximum(bound_S, self._known_S),
-            self._num_subproblems,
-            self._candidate_X,
-        )
+        best_S = torch.maximum(bound_S, self._known_S)
+        return Search(status, best_S, self._num_subdomains, self._candidate_X)
+
+
+def _lower_to(bound_S: Tensor, subdomains: Subdomains) -> None:
+    """The smallest bound per margin, in place."""
+    bound_S.scatter_reduce_(0, subdomains.margin_B, subdomains.bound_B, "amin")

@@ -13,7 +13,10 @@ from typing import Any
 from benchmark.certify.refusals import NotCertifiable
 
 CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN")
-"""The certifiers, cheapest first."""
+"""The certifiers that bound one box by one relaxation, cheapest first."""
+
+BRANCHING = "BaB"
+"""The certifier that splits a box further: `BoundedModel.branch_and_bound`."""
 
 _LINEAR_RELAXATION = ("CROWN-IBP", "CROWN", "alpha-CROWN")
 _RIGHT = frozenset(
@@ -43,6 +46,7 @@ _RIGHT = frozenset(
 _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Linear", "MatMul"})
 _LEAVES = frozenset({"Buffers", "Constant", "Params", "PrimConstant"})
 _BILINEAR = frozenset({"Mul", "Div"})
+_NOT_PIECEWISE_LINEAR_BY_RELU = frozenset({"MaxPool", "Sigmoid", "Tanh"})
 
 
 def operator_name(node: Any) -> str:
@@ -64,6 +68,8 @@ def refusals_of(nodes: list[Any]) -> dict[str, NotCertifiable]:
         for methods, rule, message in _findings(node):
             for method in methods:
                 refusals.setdefault(method, NotCertifiable(rule, message))
+    if "CROWN" in refusals:
+        refusals.setdefault(BRANCHING, refusals["CROWN"])
     return refusals
 
 
@@ -117,6 +123,12 @@ def _findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
         yield CERTIFIERS, "division-by-activation", "the divisor depends on the image"
     if name == "AveragePool":
         yield from _average_pool_findings(node)
+    if name in _NOT_PIECEWISE_LINEAR_BY_RELU:
+        yield (
+            (BRANCHING,),
+            "not-a-relu-net",
+            f"only the signs of ReLUs are split, and {name} is neither a ReLU nor affine",
+        )
     if name == "MaxPool":
         yield from _max_pool_findings(node)
 

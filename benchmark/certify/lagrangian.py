@@ -1,12 +1,12 @@
-"""beta-CROWN on a reduced net: lower bounds of many subproblems of one image at once.
+"""beta-CROWN on a reduced net: lower bounds of many subdomains of one image at once.
 
-A subproblem fixes the sign of some unstable neurons. Its bound is the linear relaxation of Zhang et
+A subdomain fixes the sign of some unstable neurons. Its bound is the linear relaxation of Zhang et
 al. (CROWN, NeurIPS 2018) propagated backward, with the slopes alpha of Xu et al. (alpha-CROWN, ICLR
 2021) and the multipliers beta of Wang et al. (beta-CROWN, NeurIPS 2021, equation 8): it holds for
 every alpha in [0, 1] and every beta >= 0, so that nothing found by optimisation can be unsound.
 
-Shape suffixes: B subproblems, N unstable neurons, X input values, S margins; one column per
-subproblem.
+Shape suffixes: B subdomains, N unstable neurons, X input values, S margins; one column per
+subdomain.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmark.certify.budget import Ascent
 from benchmark.certify.reduced import ReducedNet
 
 
 @dataclass
-class Subproblems:
-    """B subproblems of one image.
+class Subdomains:
+    """B subdomains of one image.
 
     Attributes:
         margin_B: long, which row of the specification is bounded.
@@ -40,11 +41,11 @@ class Subproblems:
     def __len__(self) -> int:
         return len(self.margin_B)
 
-    def take(self, columns: Tensor) -> Subproblems:
-        """Copies of those at `columns`, a long or bool tensor."""
-        return Subproblems(*(getattr(self, name)[..., columns] for name in _FIELDS))
+    def take(self, columns: Tensor | slice) -> Subdomains:
+        """Those at `columns`: copies, unless it is a slice."""
+        return Subdomains(*(getattr(self, name)[..., columns] for name in _FIELDS))
 
-    def put(self, columns: Tensor, other: Subproblems) -> None:
+    def put(self, columns: Tensor, other: Subdomains) -> None:
         """Overwrite those at `columns`, in place."""
         for name in _FIELDS:
             getattr(self, name)[..., columns] = getattr(other, name)
@@ -53,15 +54,15 @@ class Subproblems:
 _FIELDS = ("margin_B", "bound_B", "sign_NB", "alpha_NB", "beta_NB")
 
 
-def joined(parts: list[Subproblems]) -> Subproblems:
+def joined(parts: list[Subdomains]) -> Subdomains:
     """All of them, in order; at least one part."""
-    return Subproblems(
+    return Subdomains(
         *(torch.cat([getattr(part, name) for part in parts], dim=-1) for name in _FIELDS)
     )
 
 
-def roots(net: ReducedNet, margins: Tensor) -> Subproblems:
-    """Subproblems without a fixed sign, with CROWN's slopes and no bound yet.
+def roots(net: ReducedNet, margins: Tensor) -> Subdomains:
+    """Subdomains without a fixed sign, with CROWN's slopes and no bound yet.
 
     Args:
         net: the net on the box.
@@ -71,7 +72,7 @@ def roots(net: ReducedNet, margins: Tensor) -> Subproblems:
     slope_NB = slope_N1.repeat(1, len(margins))
     unknown_B = net.bias_N.new_full((len(margins),), -torch.inf)
     zeros = torch.zeros_like(slope_NB)
-    return Subproblems(margins, unknown_B, zeros, slope_NB, zeros.clone())
+    return Subdomains(margins, unknown_B, zeros, slope_NB, zeros.clone())
 
 
 @dataclass
@@ -99,19 +100,19 @@ class Relaxation:
         self.offset_N = -self.chord_N * net.lower_N
         self._spec_KS = net.spec.T.contiguous()
 
-    def backward(self, problems: Subproblems) -> Pass:
+    def backward(self, subdomains: Subdomains) -> Pass:
         """Bounds for the present slopes and multipliers."""
         net, num_inputs = self.net, self.net.num_inputs
-        state = self._spec_KS[:, problems.margin_B]
-        constant = net.spec_bias_S[problems.margin_B]
+        state = self._spec_KS[:, subdomains.margin_B]
+        constant = net.spec_bias_S[subdomains.margin_B]
         for layer, coupling in zip(reversed(net.layers), reversed(net.couplings), strict=True):
             a = state[num_inputs + layer.start : num_inputs + layer.stop]
-            sign = problems.sign_NB[layer]
+            sign = subdomains.sign_NB[layer]
             below, above = a.clamp(min=0), a.clamp(max=0)
             above[sign != 0] = 0
-            lam = below * problems.alpha_NB[layer]
+            lam = below * subdomains.alpha_NB[layer]
             lam.addcmul_(above, self.chord_N[layer, None])
-            fixed = a * (sign > 0) - problems.beta_NB[layer] * sign
+            fixed = a * (sign > 0) - subdomains.beta_NB[layer] * sign
             lam = torch.where(sign == 0, lam, fixed)
             constant += self.offset_N[layer] @ above + net.bias_N[layer] @ lam
             state[: num_inputs + layer.start] += coupling.transposed_times(lam)
@@ -120,7 +121,7 @@ class Relaxation:
         worst = net.mid_X[:, None] - slope.sign() * net.rad_X[:, None]
         return Pass(bound, state[num_inputs:], worst)
 
-    def forward(self, problems: Subproblems, found: Pass) -> Tensor:
+    def forward(self, subdomains: Subdomains, found: Pass) -> Tensor:
         """Inputs of the unstable neurons in the relaxed net at the worst image, (N, B).
 
         They are the derivatives of the bound: by alpha where the coefficient is positive, times
@@ -132,54 +133,37 @@ class Relaxation:
         for layer, coupling in zip(net.layers, net.couplings, strict=True):
             z = coupling.times(state[: num_inputs + layer.start]).add_(net.bias_N[layer, None])
             inputs[layer] = z
-            sign = problems.sign_NB[layer]
+            sign = subdomains.sign_NB[layer]
             chord = z * self.chord_N[layer, None] + self.offset_N[layer, None]
-            slope = z * problems.alpha_NB[layer]
+            slope = z * subdomains.alpha_NB[layer]
             free = torch.where(found.coefficient_NB[layer] >= 0, slope, chord)
             r = torch.where(sign == 0, free, z * (sign > 0))
             state[num_inputs + layer.start : num_inputs + layer.stop] = r
         return inputs
 
 
-@dataclass(frozen=True)
-class Ascent:
-    """Settings of the optimisation of slopes and multipliers (Adam, Kingma and Ba, 2015).
-
-    Attributes:
-        num_steps: gradient steps.
-        alpha_rate: step size of slopes.
-        beta_rate: step size of multipliers, per unit of the largest coefficient.
-        decay: factor of both per step.
-    """
-
-    num_steps: int = 20
-    alpha_rate: float = 0.1
-    beta_rate: float = 0.1
-    decay: float = 0.95
-
-
 def optimise(
-    relaxation: Relaxation, problems: Subproblems, settings: Ascent, enough: float
+    relaxation: Relaxation, subdomains: Subdomains, settings: Ascent, enough: float
 ) -> None:
-    """Raise the bounds of subproblems by gradient ascent, in place.
+    """Raise the bounds of subdomains by gradient ascent, in place.
 
-    Every subproblem keeps its best bound with the slopes and multipliers that gave it; one that
+    Every subdomain keeps its best bound with the slopes and multipliers that gave it; one that
     is above `enough` is left alone from then on.
 
     Args:
         relaxation: of the net on the box.
-        problems: with the slopes and multipliers to start from.
+        subdomains: with the slopes and multipliers to start from.
         settings: of the ascent.
-        enough: the bound above which a subproblem needs nothing more.
+        enough: the bound above which a subdomain needs nothing more.
     """
-    todo = torch.arange(len(problems), device=problems.margin_B.device)
-    now = problems.take(todo)
+    todo = torch.arange(len(subdomains), device=subdomains.margin_B.device)
+    now = subdomains.take(todo)
     adam = _Adam(now, settings)
     for step in range(settings.num_steps + 1):
         found = relaxation.backward(now)
         better = found.bound_B > now.bound_B
         now.bound_B = torch.where(better, found.bound_B, now.bound_B)
-        problems.put(todo[better], now.take(better))
+        subdomains.put(todo[better], now.take(better))
         left = now.bound_B <= enough
         num_left = int(left.sum())
         if step == settings.num_steps or not num_left:
@@ -192,27 +176,29 @@ def optimise(
 
 
 class _Adam:
-    """Adam (Kingma and Ba, 2015) on the slopes and multipliers of subproblems."""
+    """Adam (Kingma and Ba, 2015) on the slopes and multipliers of subdomains."""
 
-    def __init__(self, problems: Subproblems, settings: Ascent) -> None:
+    def __init__(self, subdomains: Subdomains, settings: Ascent) -> None:
         self._settings = settings
         self._num_steps = 0
-        self._moments = [torch.zeros_like(problems.alpha_NB) for _ in range(4)]
+        self._moments = [torch.zeros_like(subdomains.alpha_NB) for _ in range(4)]
 
-    def step(self, problems: Subproblems, coefficient_NB: Tensor, z_NB: Tensor) -> None:
+    def step(self, subdomains: Subdomains, coefficient_NB: Tensor, z_NB: Tensor) -> None:
         """One step uphill, in place; slopes stay in [0, 1], multipliers at least 0."""
         settings = self._settings
         shrink = settings.decay**self._num_steps
         self._num_steps += 1
         scale_B = coefficient_NB.abs().amax(dim=0)
-        free = problems.sign_NB == 0
-        self._move(problems.alpha_NB, coefficient_NB.clamp(min=0) * z_NB * free, 0, shrink * settings.alpha_rate)
-        self._move(problems.beta_NB, -problems.sign_NB * z_NB, 1, shrink * settings.beta_rate * scale_B)
-        problems.alpha_NB.clamp_(0, 1)
-        problems.beta_NB.clamp_(min=0)
+        free = subdomains.sign_NB == 0
+        alpha_slope = coefficient_NB.clamp(min=0) * z_NB * free
+        self._move(subdomains.alpha_NB, alpha_slope, 0, shrink * settings.alpha_rate)
+        beta_slope = -subdomains.sign_NB * z_NB
+        self._move(subdomains.beta_NB, beta_slope, 1, shrink * settings.beta_rate * scale_B)
+        subdomains.alpha_NB.clamp_(0, 1)
+        subdomains.beta_NB.clamp_(min=0)
 
     def take(self, columns: Tensor) -> None:
-        """Forget the subproblems not at `columns`."""
+        """Forget the subdomains not at `columns`."""
         self._moments = [moment[:, columns] for moment in self._moments]
 
     def _move(self, value: Tensor, gradient: Tensor, index: int, rate: float | Tensor) -> None:

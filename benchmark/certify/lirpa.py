@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.certify import lirpa_compat
-from benchmark.certify.graph_rules import CERTIFIERS, needs_matrix_mode, refusals_of
+from benchmark.certify.branch_boxes import search_box
+from benchmark.certify.budget import BranchBudget, BranchResult
+from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS, needs_matrix_mode, refusals_of
 from benchmark.certify.hidden_units import num_hidden_units
 from benchmark.certify.lirpa_checks import (
     GraphFault,
@@ -24,10 +26,12 @@ from benchmark.certify.lirpa_graph import (
     converted,
     intermediate_bounds,
     optimised,
+    relu_bounds,
 )
-from benchmark.certify.margin_spec import check_boxes, margin_spec
+from benchmark.certify.margin_spec import check_boxes, check_known, margin_spec
 from benchmark.certify.prepare import prepare
 from benchmark.certify.refusals import NotCertifiable
+from benchmark.certify.threshold import certified, float_margin
 
 BATCH_SIZES = {"IBP": 64, "CROWN-IBP": 64, "CROWN": 1, "alpha-CROWN": 4}
 """Images bounded at once, from measured cost per image on a CPU; shrinks where memory runs out."""
@@ -71,8 +75,8 @@ class BoundedModel:
         device: where bounds are computed.
 
     Attributes:
-        refusals: certifier -> why it cannot be asked about this model. All four where the model
-            cannot be copied or converted. Grows where a check fails on first use.
+        refusals: certifier -> why it cannot be asked about this model; "BaB" is one of them. All
+            where the model cannot be copied or converted. Grows where a check fails on first use.
 
     Raises:
         CertifierUnavailable: where the bound library is missing or does not work.
@@ -103,7 +107,7 @@ class BoundedModel:
         try:
             self._prepare(model)
         except NotCertifiable as refusal:
-            self.refusals = dict.fromkeys(CERTIFIERS, refusal)
+            self.refusals = dict.fromkeys((*CERTIFIERS, BRANCHING), refusal)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -152,6 +156,93 @@ class BoundedModel:
                 self.refusals[method] = refusal
                 raise refusal
         return bounds.cpu()
+
+    def branch_and_bound(
+        self,
+        x_L: Tensor,
+        x_U: Tensor,
+        labels: Tensor,
+        logits: Tensor,
+        known: Tensor | None = None,
+        budget: BranchBudget | None = None,
+    ) -> list[BranchResult]:
+        """Split each box until every margin is decided, or the budget is used ("BaB").
+
+        Meant for the images that neither a cheaper certifier nor an attack has decided: on an
+        image that an attack breaks, the whole budget is spent in vain. Images are searched one by
+        one, so that an answer depends on no other image.
+
+        Args:
+            x_L: float tensor (B, *input_shape), lower corners of the boxes.
+            x_U: float tensor like `x_L`, upper corners.
+            labels: integer tensor (B,) in [0, num_classes).
+            logits: float tensor (B, num_classes), the model's output at the centres, which sets
+                the float margin; see `certified`.
+            known: float tensor (B, num_classes - 1), bounds from `margins`; only those not above
+                the float margin are open. Without it they are those of alpha-CROWN, or of CROWN
+                where alpha-CROWN is refused.
+            budget: what one image may cost.
+
+        Returns:
+            One answer per image. With `max_subdomains` 0, its margins are the known ones.
+
+        Raises:
+            NotCertifiable: where "BaB" is refused for this model, or fails its checks now.
+            ValueError: where an argument does not fit.
+            MemoryError: where not even one image fits into memory.
+        """
+        if BRANCHING in self.refusals:
+            raise self.refusals[BRANCHING]
+        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
+        check_known(logits, known, len(x_L), self.num_classes)
+        budget = BranchBudget() if budget is None else budget
+        if known is None:
+            method = "CROWN" if "alpha-CROWN" in self.refusals else "alpha-CROWN"
+            known = self.margins(method, x_L, x_U, labels)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return [
+                    self._branch(
+                        x_L[i : i + 1],
+                        x_U[i : i + 1],
+                        labels[i : i + 1],
+                        logits[i : i + 1],
+                        known[i : i + 1],
+                        budget,
+                    )
+                    for i in range(len(x_L))
+                ]
+        except NotCertifiable as refusal:
+            self.refusals[BRANCHING] = refusal
+            raise
+
+    def _branch(
+        self,
+        x_L: Tensor,
+        x_U: Tensor,
+        label: Tensor,
+        logits: Tensor,
+        known: Tensor,
+        budget: BranchBudget,
+    ) -> BranchResult:
+        """One image."""
+        known = known.detach().clone().float().cpu()
+        if bool(certified(known, logits.detach().cpu())):
+            return BranchResult("certified", known[0])
+        if budget.max_subdomains == 0:
+            return BranchResult("open", known[0])
+        crown = self.margins("CROWN", x_L, x_U, label)
+        bounds = relu_bounds(self._module("CROWN"))
+        low, high = (x.detach().clone().to(self.device, torch.float32) for x in (x_L, x_U))
+        label = label.detach().clone().to(self.device, torch.long)
+        best = torch.maximum(known, crown).to(self.device)
+        enough = float(float_margin(logits.detach().float())[0])
+        found = search_box(self._model, low, high, label, bounds, best[0], enough, budget)
+        bounded = found.margins[None].to(self.device)
+        refusal = contradiction(BRANCHING, self._model, low, high, label, bounded)
+        if refusal is not None:
+            raise refusal
+        return found
 
     # --- building and checking ---
 

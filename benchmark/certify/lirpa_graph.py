@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.certify import lirpa_compat
+from benchmark.certify.graph_rules import operator_name
+from benchmark.certify.reduced import LayerBounds
 from benchmark.certify.refusals import NotCertifiable
 
 Intermediate = dict[str, tuple[Tensor, Tensor]]
@@ -73,6 +75,25 @@ def intermediate_bounds(module: Any) -> Intermediate:
             source = node.inputs[index]
             if node.perturbed and getattr(source, "lower", None) is not None:
                 found[source.name] = (source.lower.detach(), source.upper.detach())
+    return found
+
+
+def relu_bounds(module: Any) -> LayerBounds:
+    """The bounds before each ReLU of the image, in order, that the last call left there.
+
+    Args:
+        module: graph from `converted`, last asked about one box.
+
+    Raises:
+        NotCertifiable: "relu-order" where a ReLU was not bounded.
+    """
+    found: LayerBounds = []
+    for node in module._modules.values():
+        if operator_name(node) == "Relu" and node.perturbed:
+            low, high = (getattr(node.inputs[0], side, None) for side in ("lower", "upper"))
+            if low is None or high is None:
+                raise NotCertifiable("relu-order", "a ReLU has no bounds of its inputs")
+            found.append((low.detach().flatten(), high.detach().flatten()))
     return found
 
 

@@ -7,10 +7,10 @@ inputs and r_k = relu(z_k) the outputs of the unstable neurons of ReLU layer k,
     z_k = M_k [x; r_1; ...; r_(k-1)] + b_k,        margins = M_s [x; r_1; ...; r_K] + b_s.
 
 That is the whole net on that box, whatever its architecture: convolutions, skips and batch-norms
-are gone, and many subproblems of one image are bounded at once by a few matrix products.
+are gone, and many subdomains of one image are bounded at once by a few matrix products.
 
-Shape suffixes: B columns (images or subproblems), N unstable neurons, X input values, S margins.
-States are stored with one column per image or subproblem, so that a layer is a block of rows.
+Shape suffixes: B columns (images or subdomains), N unstable neurons, X input values, S margins.
+States are stored with one column per image or subdomain, so that a layer is a block of rows.
 """
 
 from __future__ import annotations

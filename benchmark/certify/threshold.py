@@ -45,13 +45,29 @@ def certified(margins: Tensor, logits: Tensor | None = None) -> Tensor:
             "Expected argument `margins` of shape (B, C-1) with C >= 2, "
             f"but got {tuple(margins.shape)}"
         )
+    if logits is not None and (logits.ndim != 2 or len(logits) != len(margins)):
+        raise ValueError(
+            f"Expected argument `logits` of shape ({len(margins)}, C), "
+            f"but got {tuple(logits.shape)}"
+        )
     threshold = torch.full_like(margins[:, 0], ABSOLUTE_MARGIN)
     if logits is not None:
-        if logits.ndim != 2 or len(logits) != len(margins):
-            raise ValueError(
-                f"Expected argument `logits` of shape ({len(margins)}, C), "
-                f"but got {tuple(logits.shape)}"
-            )
-        threshold = threshold + RELATIVE_MARGIN * logits.detach().to(margins).abs().amax(dim=1)
+        threshold = float_margin(logits.detach().to(margins))
     finite = torch.isfinite(margins).all(dim=1)
     return finite & (margins.amin(dim=1) > threshold)
+
+
+def float_margin(logits: Tensor) -> Tensor:
+    """What the smallest margin of each image must exceed, see `certified`.
+
+    Args:
+        logits: float tensor (B, C), the model's output at the centre of each box.
+
+    Returns:
+        tensor (B,) of the dtype of `logits`.
+
+    >>> round(float_margin(torch.tensor([[30.0, 0.0, -90.0]])).item(), 6)
+    0.001
+    """
+    size = RELATIVE_MARGIN * logits.abs().amax(dim=1)
+    return torch.full_like(size, ABSOLUTE_MARGIN) + size

@@ -1,0 +1,169 @@
+"""How far each certifier closes the bracket between what is proven and what no attack breaks.
+
+    python perf/bracket.py ENTRY [--images DIR] [--epsilon 2/255] [--n 200] [--attack pgd]
+
+ENTRY is a submission folder. DIR holds images_nhwc_float01.npy and labels.npy; without it the first
+n test images of the entry's track are taken. IBP, CROWN-IBP and CROWN are asked about every correct
+image, the attack runs on every correct image, alpha-CROWN and branch and bound are asked about what
+is left undecided. A certified image that the attack breaks ends the script with exit code 3. The
+last line is the share of the gap between CROWN and the attack that alpha-CROWN and BaB close.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import verdict
+from torch import Tensor
+
+from benchmark import threat
+from benchmark.certify import BoundedModel, BranchBudget, certified
+from benchmark.data import load_test, subset
+from benchmark.stages.autoattack import AutoAttackStandard
+from benchmark.stages.base import Attack
+from benchmark.stages.pgd import PGD
+from benchmark.submission import load_submission
+
+CHEAP = ("IBP", "CROWN-IBP", "CROWN")
+
+
+class Bracket:
+    """One model on n images: what is proven so far, and the table.
+
+    Args:
+        bounded: the model prepared for bounding.
+        model: the model itself.
+        x: float32 (n, C, H, W).
+        y: int64 (n,).
+        epsilon: radius.
+    """
+
+    def __init__(
+        self, bounded: BoundedModel, model: torch.nn.Module, x: Tensor, y: Tensor, epsilon: Fraction
+    ) -> None:
+        self.bounded, self.model, self.x, self.y, self.epsilon = bounded, model, x, y, epsilon
+        with torch.no_grad():
+            self.logits = torch.cat([model(image) for image in x.split(1)])
+        self.correct = self.logits.argmax(dim=1) == y
+        self.low, self.high = threat.box(x, epsilon)
+        self.proven = torch.zeros(len(x), dtype=torch.bool)
+        self.broken = torch.zeros(len(x), dtype=torch.bool)
+        self.margins = torch.full((len(x), self.logits.shape[1] - 1), -torch.inf)
+        self.lines: list[tuple[str, int, int, float, str]] = []
+
+    def ask(self, method: str, rows: Tensor) -> None:
+        """One certifier of the adapter about some images."""
+        start = time.perf_counter()
+        if method in self.bounded.methods and len(rows):
+            found = self.bounded.margins(method, self.low[rows], self.high[rows], self.y[rows])
+            self.margins[rows] = torch.maximum(self.margins[rows], found)
+            new = certified(found, self.logits[rows])
+            self.proven[rows] |= new
+            note = f"{int(new.sum())} by itself"
+        else:
+            note = "not asked"
+        self._line(method, rows, start, note)
+
+    def branch(self, rows: Tensor, budget: BranchBudget) -> None:
+        """Branch and bound about some images."""
+        start = time.perf_counter()
+        found = []
+        for row in rows.split(1):
+            found += self.bounded.branch_and_bound(
+                self.low[row],
+                self.high[row],
+                self.y[row],
+                self.logits[row],
+                self.margins[row],
+                budget,
+            )
+        self.proven[rows] |= torch.tensor([one.is_certified for one in found], dtype=torch.bool)
+        statuses = sorted({one.status for one in found})
+        counts = [f"{sum(one.status == name for one in found)} {name}" for name in statuses]
+        num = sum(one.num_subdomains for one in found)
+        slowest = max((one.seconds for one in found), default=0.0)
+        counts.append(f"{num} subdomains, slowest image {slowest:.1f} s")
+        self._line("BaB", rows, start, ", ".join(counts))
+
+    def attack(self, attack: Attack) -> None:
+        """Attack every correct image."""
+        rows = self.correct.nonzero().flatten()
+        start = time.perf_counter()
+        for part in rows.split(100):
+            found = attack.run(self.model, self.x[part], self.y[part], self.epsilon, 0)
+            self.broken[part] = found.broken_B
+        self._line(
+            attack.name, rows, start, f"{int((self.correct & ~self.broken).sum())} not broken"
+        )
+
+    def undecided(self) -> Tensor:
+        """Rows neither proven nor broken nor misclassified."""
+        return (self.correct & ~self.proven & ~self.broken).nonzero().flatten()
+
+    def _line(self, name: str, rows: Tensor, start: float, note: str) -> None:
+        seconds = (time.perf_counter() - start) / max(len(rows), 1)
+        self.lines.append((name, int(self.proven.sum()), len(rows), seconds, note))
+
+    def print(self) -> None:
+        """The table; widths of the bracket are against the attack's final count."""
+        n, robust = len(self.x), int((self.correct & ~self.broken).sum())
+        print(f"n {n}, epsilon {self.epsilon}, clean {int(self.correct.sum())}, robust {robust}")
+        print(f"{'stage':<12}{'proven':>8}{'width':>8}{'asked':>7}{'s/image':>9}  note")
+        for name, proven, asked, seconds, note in self.lines:
+            width = f"{100 * (robust - proven) / n:.1f} %"
+            print(f"{name:<12}{proven:>8}{width:>8}{asked:>7}{seconds:>9.3f}  {note}")
+
+
+def load_images(options: argparse.Namespace, track: str) -> tuple[Tensor, Tensor]:
+    """Images (n, C, H, W) and labels."""
+    if options.images is None:
+        images, labels, _ = subset(load_test(track, options.data_root), options.n)
+        return torch.from_numpy(images), torch.from_numpy(labels)
+    images = np.load(options.images / "images_nhwc_float01.npy")[: options.n]
+    labels = np.load(options.images / "labels.npy")[: options.n]
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("entry", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--epsilon", type=Fraction, default=Fraction(2, 255))
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--attack", choices=("autoattack", "pgd"), default="autoattack")
+    parser.add_argument("--max-subdomains", type=int, default=BranchBudget().max_subdomains)
+    parser.add_argument("--at-least", type=float, default=0.5)
+    options = parser.parse_args()
+    submission = load_submission(options.entry)
+    model, track = submission.model.eval().requires_grad_(False), submission.track
+    x, y = load_images(options, track.name)
+    bracket = Bracket(
+        BoundedModel(model, track.shape, track.num_classes), model, x, y, options.epsilon
+    )
+    for method in CHEAP:
+        bracket.ask(method, bracket.correct.nonzero().flatten())
+    by_crown = int(bracket.proven.sum())
+    attack = PGD() if options.attack == "pgd" else AutoAttackStandard(track.num_classes)
+    bracket.attack(attack)
+    bracket.ask("alpha-CROWN", bracket.undecided())
+    bracket.branch(bracket.undecided(), BranchBudget(max_subdomains=options.max_subdomains))
+    bracket.print()
+    if bool((bracket.proven & bracket.broken).any()):
+        print("contradiction: a certified image was broken")
+        sys.exit(3)
+    robust = int((bracket.correct & ~bracket.broken).sum())
+    gap = robust - by_crown
+    verdict((int(bracket.proven.sum()) - by_crown) / gap if gap else 1.0, at_least=options.at_least)
+
+
+if __name__ == "__main__":
+    main()

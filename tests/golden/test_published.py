@@ -1,0 +1,58 @@
+"""Published results: scores follow from outcomes, pages are reproducible, entries are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark import scoring, store
+from benchmark.submission import load_submission, validate
+from leaderboard.build import build_site
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "leaderboard" / "results"
+PUBLISHED = sorted(RESULTS.rglob("*.json"))
+ENTRIES = sorted(path.parent for path in ROOT.glob("submissions/*/submission.toml"))
+
+
+def test_there_is_something_published() -> None:
+    assert len(PUBLISHED) >= 12
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_score_follows_from_its_outcomes(path: Path) -> None:
+    table, run = store.read_outcomes(path.with_name(f"{path.stem}.outcomes.parquet"))
+    assert store.encode_result(scoring.score(table, run)) == path.read_bytes()
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_score_belongs_to_the_weights_that_lie_here(path: Path) -> None:
+    result = store.read_result(path)
+    submission = load_submission(ROOT / "submissions" / result.entry)
+    assert submission.weights_sha256 == result.weights_sha256
+    assert not result.is_frozen
+    assert not result.quick
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_certified_is_never_above_attacked(path: Path) -> None:
+    result = store.read_result(path)
+    for score in result.epsilons.values():
+        low, high = scoring.bracket(score)
+        assert low <= high <= score.autoattack <= result.clean
+        assert sum(score.counts.values()) == result.n
+
+
+def test_entries_are_valid() -> None:
+    assert {path.name: faults for path, faults in validate(ENTRIES) if faults} == {}
+
+
+def test_rendering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    sites = []
+    for name in ("first", "second"):
+        build_site([RESULTS], tmp_path / name)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        sites.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    assert sites[0] == sites[1]
+    assert all(path.stem.encode() in sites[0]["index.html"] for path in PUBLISHED)

@@ -1,0 +1,219 @@
+"""Recipes: what is refused, and how it is said; what the packaged ones promise."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from baselines.objectives import OBJECTIVES, Objective
+from baselines.pruners import PRUNERS
+from baselines.recipe import packaged_names
+from baselines.recipe_file import load_recipe
+from baselines.schedules import keep_ratios, lr_factor, ramp
+from baselines.stages import Prune, Train, plan
+from benchmark.errors import ConfigError
+
+DENSE = """
+id = "tiny-dense"
+title = "tiny"
+method = "dense"
+track = "digits"
+epsilon = "2/16"
+[model]
+architecture = "cnn-small"
+[pretrain]
+objective = { name = "natural" }
+epochs = 3
+"""
+PRUNED = """
+id = "tiny-10x"
+title = "tiny"
+method = "LWM 10x"
+parent = "tiny-dense"
+[prune]
+pruner = { name = "lwm" }
+keep_ratio = 0.1
+[finetune]
+objective = { name = "pgd-at", num_steps = 2 }
+epochs = 2
+"""
+
+
+def _write(folder: Path, text: str, name: str = "tiny-dense") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs = 3", "epoch = 3", "[pretrain] unknown key 'epoch': did you mean 'epochs'?"),
+        ("title", "titel", "unknown key 'titel': did you mean 'title'?"),
+        ("natural", "natura", "unknown objective 'natura': did you mean 'natural'?"),
+        ('"2/16"', '"0.125"', "0.031 is not 8/255"),
+        ("digits", "digit", "unknown track 'digit': did you mean 'digits'?"),
+        ("epochs = 3", "epochs = 0", "[pretrain] epochs: Input should be greater than"),
+        ("epochs = 3", "", "[pretrain] key 'epochs' is missing"),
+        ('name = "natural"', 'naem = "natural"', "[pretrain.objective]: key 'name' is missing"),
+        (
+            '{ name = "natural" }',
+            '{ name = "pgd-at", steps = 3 }',
+            "[pretrain.objective] unknown key 'steps': did you mean 'num_steps'?",
+        ),
+        (
+            "epochs = 3",
+            "epochs = 3\noptimiser = { name = 'adam', l = 1.0 }",
+            "[pretrain.optimiser] unknown key 'l': did you mean 'lr'?",
+        ),
+        ("epochs = 3", "epochs = 3\nramp = { epochs = 3 }", "the ramp must end before"),
+        ("[model]", "[modle]", "unknown key 'modle': did you mean 'model'?"),
+        ("[pretrain]", "[pretrain", "not valid TOML"),
+    ],
+)
+def test_a_fault_names_file_table_key_and_the_nearest_known(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in DENSE
+    path = _write(tmp_path, DENSE.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert str(path) in caught.value.message
+    assert said in caught.value.message
+
+
+def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
+    text = DENSE.replace("title", "titel").replace("epochs = 3", "epochs = -1")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(_write(tmp_path, text.replace("natural", "nature")))
+    assert caught.value.message.count("\n  - ") == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("keep_ratio = 0.1", "keep_ratio = 1.5", "[prune] keep_ratio: Input should be less than"),
+        ("keep_ratio", "keep_rate", "[prune] unknown key 'keep_rate': did you mean 'keep_ratio'?"),
+        ('"lwm"', '"lwn"', "[prune.pruner] name: unknown pruner 'lwn': did you mean 'lwm'?"),
+        ("keep_ratio = 0.1", "keep_ratio = 0.1\nnum_steps = 3", "iterative is 2 or more"),
+        ('"tiny-dense"', '"tiny-dens"', "parent 'tiny-dens': no recipe of that id beside it"),
+        ('"tiny-dense"', '"tiny-10x"', "cannot be its own ancestor"),
+        ("[prune]", 'track = "digits"\n[prune]', "track: comes from the parent 'tiny-dense'"),
+    ],
+)
+def test_faults_of_a_pruned_recipe(tmp_path: Path, old: str, new: str, said: str) -> None:
+    _write(tmp_path, DENSE)
+    path = _write(tmp_path, PRUNED.replace(old, new), "tiny-10x")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert said in caught.value.message
+
+
+def test_an_unknown_recipe_names_the_nearest_packaged_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'digits/adv-dense'"):
+        load_recipe("digits/adv-dens")
+
+
+def test_file_name_and_id_find_the_same_packaged_recipe() -> None:
+    assert load_recipe("digits/adv-lwm-10x") == load_recipe("digits-adv-lwm-10x")
+
+
+def test_another_seed_is_another_entry_and_so_is_its_parent() -> None:
+    recipe = load_recipe("digits/adv-lwm-10x").with_seed(2)
+    assert recipe.id == "digits-adv-lwm-10x-s2" and recipe.seed == 2
+    assert recipe.parent is not None
+    assert recipe.parent.id == "digits-adv-dense-s2" and recipe.parent.seed == 2
+    assert recipe.with_seed(None) is recipe
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_packaged_recipes_load_and_are_called_after_their_file(name: str) -> None:
+    assert load_recipe(name).id == name.replace("/", "-")
+
+
+@pytest.mark.parametrize("name", [n for n in packaged_names() if n.endswith("-mismatch-10x")])
+def test_the_mismatched_arm_differs_in_its_objective_and_ramp_alone(name: str) -> None:
+    """No arm is tuned against: the other settings are those of the paper's arm."""
+    arm, paper = load_recipe(name), load_recipe(name.replace("mismatch", "lwm"))
+    assert arm.prune == paper.prune and arm.parent == paper.parent
+    assert arm.finetune is not None and paper.finetune is not None
+    same = {"objective": arm.finetune.objective, "ramp": arm.finetune.ramp}
+    assert paper.finetune.model_copy(update=same) == arm.finetune
+    assert arm.finetune.objective.name == "natural"
+    assert paper.parent is not None and paper.parent.pretrain is not None
+    assert paper.finetune.objective.name == paper.parent.pretrain.objective.name
+
+
+@pytest.mark.parametrize("name", [n for n in packaged_names() if n.endswith("-random-10x")])
+def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
+    arm, paper = load_recipe(name), load_recipe(name.replace("random", "lwm"))
+    assert arm.finetune == paper.finetune and arm.parent == paper.parent
+    assert arm.prune is not None and paper.prune is not None
+    assert arm.prune.model_copy(update={"pruner": paper.prune.pruner}) == paper.prune
+
+
+def test_the_plan_of_an_iterative_recipe(tmp_path: Path) -> None:
+    _write(tmp_path, DENSE)
+    rounds = 'keep_ratio = 0.125\nschedule = "iterative"\nnum_steps = 3\nepochs_between = 4'
+    recipe = load_recipe(_write(tmp_path, PRUNED.replace("keep_ratio = 0.1", rounds), "tiny-10x"))
+    stages = plan(recipe)
+    names = ["prune-1", "recover-1", "prune-2", "recover-2", "prune-3", "finetune"]
+    assert [stage.name for stage in stages] == names
+    assert [s.keep_ratio for s in stages if isinstance(s, Prune)] == [0.5, 0.25, 0.125]
+    assert [s.settings.epochs for s in stages if isinstance(s, Train)] == [4, 4, 2]
+
+
+def test_a_recipe_without_pretraining_prunes_first(tmp_path: Path) -> None:
+    text = DENSE.split("[pretrain]")[0] + "[prune]" + PRUNED.split("[prune]")[1]
+    names = [stage.name for stage in plan(load_recipe(_write(tmp_path, text)))]
+    assert names == ["prune", "finetune"]
+
+
+def test_an_objective_is_added_by_one_class_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Constant(Objective):
+        """A loss that is always `value`."""
+
+        name: ClassVar[str] = "constant"
+        metric: ClassVar = "clean"
+        value: float = 1.0
+
+        def loss(self, model, x_BCHW, labels_B, moment):  # type: ignore[no-untyped-def]
+            return torch.tensor(self.value)
+
+    monkeypatch.setitem(OBJECTIVES, "constant", Constant)
+    text = DENSE.replace('name = "natural"', 'name = "constant", value = 2.5')
+    recipe = load_recipe(_write(tmp_path, text))
+    assert recipe.pretrain is not None and recipe.pretrain.objective == Constant(value=2.5)
+    written = recipe.model_dump(mode="json")["pretrain"]["objective"]
+    assert written == {"name": "constant", "value": 2.5}
+
+
+def test_registries_are_keyed_by_the_classes_own_names() -> None:
+    for registry in (OBJECTIVES, PRUNERS):
+        assert all(name == cls.name for name, cls in registry.items())
+
+
+def test_schedules_end_where_they_should() -> None:
+    assert ramp(0.0, 0.0, 0.0) == 1.0
+    assert keep_ratios(0.1, 1, "harmonic") == (0.1,)
+    for cumulative in ("linear", "geometric", "harmonic"):
+        ratios = keep_ratios(0.01, 6, cumulative)
+        assert ratios[-1] == 0.01 and list(ratios) == sorted(ratios, reverse=True)
+    assert keep_ratios(0.1, 10, "harmonic")[0] == pytest.approx(1 - 0.9 * (1 / 11) / 0.5)
+    assert lr_factor("constant", 0.99, (0.5,), 0.1) == 1.0
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["schedules", "masks", "checkpoint", "training_data", "pruners.base", "objectives.base"],
+)
+def test_examples_in_docstrings(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"baselines.{module}"))
+    assert found.attempted and not found.failed
