@@ -1,8 +1,10 @@
 """Verify first against attacking every correct image: seconds of both, flags compared.
 
-    python perf/verify_first.py ENTRY [--n 200] [--at-least 5]
+    python perf/verify_first.py [ENTRY] [--n 1000] [--at-least 5]
 
-ENTRY is a submission folder, trained for certification. Both ways run PGD-50 and AutoAttack with
+ENTRY is a submission folder, trained for certification; by default the reference entry on
+Fashion-MNIST, which takes about a quarter of an hour on one core. The audit of 50 certified
+images is part of the first way, and weighs more the smaller n is. Both ways run PGD-50 and AutoAttack with
 the protocol's settings on the same images in one process; the first asks IBP, CROWN-IBP and CROWN
 about every correct image before. The ratio is (attack everything) / (verify, then attack the
 rest); the time of the certifiers counts against the first way only.
@@ -11,10 +13,10 @@ rest); the time of the certifiers counts against the first way only.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
-import numpy as np
 from common import Job, verdict
 
 
@@ -22,8 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("entry", type=Path)
-    parser.add_argument("--n", type=int, default=200)
+    reference = Path(__file__).parents[1] / "submissions" / "fashion-mnist-ibp-dense"
+    parser.add_argument("entry", type=Path, nargs="?", default=reference)
+    parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--at-least", type=float, default=5.0)
     options = parser.parse_args()
@@ -59,9 +62,9 @@ def main() -> None:
         f"with the same certifiers on both sides: ratio {(seconds[1] + certify) / seconds[0]:.3g}"
     )
     if differing:
-        print(f"{differing} robust flags differ or contradict")
-    ratio = seconds[1] / seconds[0] if not differing else float(np.nan)
-    verdict(ratio if not differing else 0.0, at_least=options.at_least)
+        print(f"{differing} robust flags differ or contradict: exit code 1 whatever the ratio")
+    bar = math.inf if differing else options.at_least
+    verdict(seconds[1] / seconds[0], at_least=bar)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tables import make_run, make_table
 from benchmark import store
 from benchmark.cli import invoke
 from benchmark.records import Outcome
+from benchmark.submission.architectures import build
 
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "_template"
 
@@ -211,22 +212,20 @@ def test_a_wrong_class_count_is_refused(entry: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_missing_dataset_lists_the_three_ways(
-    entry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    empty = tmp_path / "empty"
+    torch.manual_seed(0)
+    checkpoint, folder, empty = (tmp_path / name for name in ("m.pt", "svhn-model", "empty"))
+    torch.save(build("cnn-small", (3, 32, 32), 10, {}).state_dict(), checkpoint)
+    how = ["--architecture", "cnn-small", "--track", "svhn", "--out", str(folder)]
+    assert invoke(["import", str(checkpoint), *how]) == 0
     empty.mkdir()
-    code = invoke(
-        ["evaluate", str(entry), "--track", "svhn", "--data-root", str(empty), "--out", "x"]
-    )
-    assert code == 2  # this entry is made for another track, which is a fault by itself
-    capsys.readouterr()
-    from benchmark.data import load_test
-    from benchmark.errors import DatasetError
-
-    with pytest.raises(DatasetError) as caught:
-        load_test("svhn", empty)
+    out = ["--data-root", str(empty), "--out", str(tmp_path / "results")]
+    assert invoke(["evaluate", str(folder), *out]) == 2
+    message = capsys.readouterr().err
     for way in ("--data-root", "COROBENCH_DATA", "download"):
-        assert way in caught.value.message
+        assert way in message
+    assert not (tmp_path / "results").exists()
 
 
 def test_an_output_folder_that_cannot_be_written(

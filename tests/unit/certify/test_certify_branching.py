@@ -1,0 +1,554 @@
+"""Branch and bound against exact MILP answers, sampled images and its own parts."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from certify_nets import (
+    MaskedLinear,
+    Normalize,
+    PreActivation,
+    Residual,
+    Viewing,
+    boxes,
+    cnn,
+    margins,
+    seeded,
+    worst_found,
+)
+from milp_margins import exact_margins
+from torch import nn
+
+from benchmark.certify import (
+    BRANCHING,
+    Ascent,
+    BoundedModel,
+    BranchBudget,
+    NotCertifiable,
+    branch_boxes,
+    certified,
+    float_margin,
+    lirpa,
+)
+from benchmark.certify.coupling import Coupling
+from benchmark.certify.lagrangian import Relaxation, Subdomains, optimise, roots
+from benchmark.certify.leaf import solve_leaf
+from benchmark.certify.lirpa_graph import relu_bounds
+from benchmark.certify.margin_spec import margin_spec
+from benchmark.certify.prepare import prepare
+from benchmark.certify.reduced import ReducedNet, reduce_net
+from benchmark.certify.split_choice import best_split, candidates, split
+from benchmark.certify.tightening import tightened
+
+TINY = (1, 2, 2)
+
+
+def tiny(widths: tuple[int, ...] = (8, 6), seed: int = 0) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for num_in, num_out in itertools.pairwise((4, *widths)):
+        layers += [nn.Linear(num_in, num_out), nn.ReLU()]
+    return seeded(lambda: nn.Sequential(*layers, nn.Linear(widths[-1], 3)), seed)
+
+
+def redrawn(widths: tuple[int, ...], seed: int) -> nn.Module:
+    """Larger weights than torch's own, so that many neurons are unstable."""
+    model = tiny(widths, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        size = 1.5 * parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.3
+        parameter.data = size * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def reduced(model: nn.Module, shape, low, high, label: int, num_classes: int) -> ReducedNet:
+    """The reduced net of one box (1, ...), from CROWN's bounds."""
+    bounded = BoundedModel(model, shape, num_classes)
+    bounded.margins("CROWN", low, high, torch.tensor([label]))
+    bounds = relu_bounds(bounded._module("CROWN"))
+    spec = margin_spec(torch.tensor([label]), num_classes)[0]
+    with torch.no_grad():
+        return reduce_net(prepare(model, shape), low[0], high[0], bounds, spec)
+
+
+def inputs_of(net: ReducedNet, x_XB: torch.Tensor) -> torch.Tensor:
+    """Inputs of all unstable neurons in the net itself."""
+    state = torch.cat([x_XB, torch.zeros(net.num_unstable, x_XB.shape[1])])
+    z = torch.zeros(net.num_unstable, x_XB.shape[1])
+    for layer, coupling in zip(net.layers, net.couplings, strict=True):
+        before = state[: coupling.matrix.shape[1]]
+        z[layer] = coupling.matrix @ before + net.bias_N[layer, None]
+        state[net.num_inputs + layer.start : net.num_inputs + layer.stop] = z[layer].relu()
+    return z
+
+
+def sampled(net: ReducedNet, num: int, seed: int = 0) -> torch.Tensor:
+    """Images (X, num) of the box, half of them at corners."""
+    share = 2 * torch.rand(net.num_inputs, num, generator=torch.Generator().manual_seed(seed)) - 1
+    share[:, ::2] = share[:, ::2].sign()
+    return net.mid_X[:, None] + net.rad_X[:, None] * share
+
+
+# --- the reduced net is the net ---
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "num_classes"),
+    [
+        (cnn, (1, 8, 8), 10),
+        (Viewing, (1, 8, 8), 5),
+        (Residual, (1, 8, 8), 4),
+        (PreActivation, (1, 8, 8), 4),
+        (lambda: nn.Sequential(Normalize([0.3], [0.2]), cnn()), (1, 8, 8), 10),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), TINY, 3),
+    ],
+    ids=["cnn", "view", "residual", "pre-activation", "normalize", "linear"],
+)
+def test_reduced_net_gives_the_margins_of_the_model(build, shape, num_classes):
+    model = seeded(build, 1)
+    _, low, high = boxes(shape, 0.06, num=1)
+    net = reduced(model, shape, low, high, 2, num_classes)
+    x = sampled(net, 40)
+    expected = margins(model(x.T.reshape(40, *shape)), torch.full((40,), 2)).T
+    torch.testing.assert_close(net.forward(x), expected, atol=2e-5, rtol=1e-5)
+    z = inputs_of(net, x)
+    assert bool((z >= net.lower_N[:, None] - 1e-5).all())
+    assert bool((z <= net.upper_N[:, None] + 1e-5).all())
+
+
+def test_relus_that_were_not_bounded_are_refused():
+    model = tiny()
+    layer = (torch.full((8,), -1.0), torch.full((8,), 1.0))
+    wrong = (torch.full((5,), -1.0), torch.full((5,), 1.0))
+    spec = margin_spec(torch.tensor([0]), 3)[0]
+    for bounds in ([layer], [layer, wrong], [layer, (layer[0][:6], layer[1][:6]), layer]):
+        with pytest.raises(NotCertifiable) as caught:
+            reduce_net(model, torch.zeros(TINY), torch.ones(TINY), bounds, spec)
+        assert caught.value.rule == "relu-order"
+
+
+def test_sparse_and_full_products_agree():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(30, 50, generator=generator)
+    matrix[torch.rand(30, 50, generator=generator) < 0.9] = 0
+    coupling = Coupling(matrix)
+    assert coupling._rows is not None and Coupling(torch.ones(3, 3))._rows is None
+    for num in (1, 7):
+        x, y = torch.randn(50, num), torch.randn(30, num)
+        torch.testing.assert_close(coupling.times(x), matrix @ x)
+        torch.testing.assert_close(coupling.transposed_times(y), matrix.T @ y)
+
+
+# --- bounds of subdomains ---
+
+
+def random_subdomains(net: ReducedNet, z_NB: torch.Tensor, seed: int = 0) -> Subdomains:
+    """One per column of z and margin: signs fixed as in that image, slopes and multipliers drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    num_margins = len(net.spec)
+    z = z_NB.repeat(1, num_margins)
+    subdomains = roots(net, torch.arange(num_margins).repeat_interleave(z_NB.shape[1]))
+    chosen = torch.rand(z.shape, generator=generator) < torch.rand(z.shape[1], generator=generator)
+    subdomains.sign_NB = torch.where(chosen, torch.where(z >= 0, 1.0, -1.0), 0.0)
+    subdomains.alpha_NB = torch.rand(z.shape, generator=generator)
+    subdomains.beta_NB = torch.rand(z.shape, generator=generator) * chosen
+    return subdomains
+
+
+@pytest.mark.parametrize("build", [cnn, Residual], ids=["cnn", "residual"])
+def test_no_image_with_the_fixed_signs_lies_below_the_bound(build):
+    model = seeded(build, 2)
+    _, low, high = boxes((1, 8, 8), 0.08, num=1)
+    net = reduced(model, (1, 8, 8), low, high, 1, 10 if build is cnn else 4)
+    assert len(net.layers) >= 2
+    x = sampled(net, 200)
+    margins_B = net.forward(x).flatten()
+    relaxation = Relaxation(net)
+    subdomains = random_subdomains(net, inputs_of(net, x))
+    assert bool((relaxation.backward(subdomains).bound_B <= margins_B + 1e-4).all())
+    optimise(relaxation, subdomains, Ascent(5), torch.inf)
+    assert bool((subdomains.bound_B <= margins_B + 1e-4).all())
+    assert bool((subdomains.beta_NB >= 0).all())
+    assert bool(((subdomains.alpha_NB >= 0) & (subdomains.alpha_NB <= 1)).all())
+
+
+def test_forward_pass_gives_the_derivatives_of_the_bound():
+    _, low, high = boxes(TINY, 0.4, num=1)
+    net = reduced(redrawn((8, 6), 3), TINY, low, high, 0, 3)
+    doubled = {
+        name: getattr(net, name).double()
+        for name in ("bias_N", "lower_N", "upper_N", "spec", "spec_bias_S", "mid_X", "rad_X")
+    }
+    couplings = tuple(Coupling(one.matrix.double()) for one in net.couplings)
+    relaxation = Relaxation(replace(net, **doubled, couplings=couplings))
+    subdomains = random_subdomains(net, inputs_of(net, sampled(net, 10)))
+    for name in ("sign_NB", "alpha_NB", "beta_NB", "bound_B"):
+        setattr(subdomains, name, getattr(subdomains, name).double())
+    found = relaxation.backward(subdomains)
+    z = relaxation.forward(subdomains, found)
+    free = subdomains.sign_NB == 0
+    expected = {
+        "alpha_NB": found.coefficient_NB.clamp(min=0) * z * free,
+        "beta_NB": -subdomains.sign_NB * z,
+    }
+    step, num_checked = 1e-6, 0
+    for name, gradient in expected.items():
+        for neuron in range(net.num_unstable):
+            moved = subdomains.take(torch.arange(len(subdomains)))
+            getattr(moved, name)[neuron] += step
+            slope = (relaxation.backward(moved).bound_B - found.bound_B) / step
+            torch.testing.assert_close(slope, gradient[neuron], atol=1e-5, rtol=1e-4)
+            num_checked += int((gradient[neuron] != 0).sum())
+    assert num_checked > 50
+
+
+def test_roots_start_from_crown_and_end_near_alpha_crown():
+    model = seeded(cnn, 4)
+    x, low, high = boxes((1, 8, 8), 0.06, num=1)
+    labels = model(x).argmax(dim=1)
+    bounded = BoundedModel(model, (1, 8, 8), 10)
+    net = reduced(model, (1, 8, 8), low, high, int(labels), 10)
+    relaxation, found = Relaxation(net), roots(net, torch.arange(9))
+    crown = bounded.margins("CROWN", low, high, labels)[0]
+    torch.testing.assert_close(relaxation.backward(found).bound_B, crown, atol=1e-5, rtol=1e-5)
+    optimise(relaxation, found, Ascent(40), torch.inf)
+    alpha = bounded.margins("alpha-CROWN", low, high, labels)[0]
+    assert bool((found.bound_B >= crown - 1e-5).all())
+    assert float((found.bound_B - alpha).min()) > -0.1 * float((alpha - crown).max())
+
+
+def test_tightened_neuron_bounds_are_sound_and_nowhere_looser():
+    model = seeded(cnn, 5)
+    _, low, high = boxes((1, 8, 8), 0.1, num=1)
+    net = reduced(model, (1, 8, 8), low, high, 0, 10)
+    better = tightened(net, Ascent(15))
+    assert bool((better.lower_N >= net.lower_N).all() and (better.upper_N <= net.upper_N).all())
+    assert bool((better.lower_N <= 0).all() and (better.upper_N >= 0).all())
+    assert float((better.lower_N - net.lower_N).max()) > 1e-3
+    z = inputs_of(net, sampled(net, 2000))
+    assert bool((z.clamp(max=0) >= better.lower_N[:, None] - 1e-5).all())
+    assert bool((z.clamp(min=0) <= better.upper_N[:, None] + 1e-5).all())
+    # a neuron found stable has an exact relaxation, even where both bounds are 0
+    zeros = torch.zeros_like(net.lower_N)
+    found = Relaxation(replace(net, lower_N=zeros, upper_N=zeros))
+    assert bool(torch.isfinite(found.backward(roots(net, torch.arange(9))).bound_B).all())
+
+
+def test_splits_fix_one_free_neuron_on_both_sides():
+    _, low, high = boxes(TINY, 0.4, num=1)
+    net = reduced(redrawn((8, 6), 3), TINY, low, high, 0, 3)
+    relaxation = Relaxation(net)
+    subdomains = random_subdomains(net, inputs_of(net, sampled(net, 20)))
+    subdomains = subdomains.take((subdomains.sign_NB == 0).any(dim=0))
+    proposed = candidates(relaxation, subdomains, relaxation.backward(subdomains), 5)
+    assert bool((subdomains.sign_NB.gather(0, proposed) == 0).all())
+    neurons = best_split(relaxation, subdomains, proposed, 1e-4)
+    assert bool((proposed == neurons).any(dim=0).all())
+    halves = split(subdomains, neurons)
+    num, columns = len(subdomains), torch.arange(len(subdomains))
+    for start, sign in ((0, 1.0), (num, -1.0)):
+        change = halves.sign_NB[:, start : start + num] - subdomains.sign_NB
+        assert bool((change[neurons, columns] == sign).all())
+        assert bool((change.count_nonzero(dim=0) == 1).all())
+
+
+def test_leaves_are_solved_to_the_end_and_empty_ones_closed():
+    _, low, high = boxes(TINY, 0.4, num=1)
+    net = reduced(redrawn((8, 6), 6), TINY, low, high, 0, 3)
+    relaxation = Relaxation(net)
+    x = sampled(net, 4000)
+    signs = torch.where(inputs_of(net, x) >= 0, 1.0, -1.0)
+    for column in range(3):
+        leaf = roots(net, torch.tensor([1]))
+        leaf.sign_NB = signs[:, column : column + 1]
+        beta, image = solve_leaf(net, 1, leaf.sign_NB[:, 0])
+        leaf.beta_NB = beta[:, None]
+        bound = relaxation.backward(leaf).bound_B
+        assert bool((beta >= 0).all())
+        torch.testing.assert_close(net.forward(image[:, None])[1], bound, atol=1e-4, rtol=0)
+        inside = (signs == leaf.sign_NB).all(dim=0)
+        assert bool((net.forward(x[:, inside])[1] >= bound - 1e-4).all())
+    empty = roots(net, torch.tensor([1]))
+    empty.sign_NB = torch.where(net.bias_N[:, None] > -9, -1.0, -1.0)
+    empty.sign_NB[:8] = -signs[:8, :1]
+    if bool((signs == empty.sign_NB).all(dim=0).any()):
+        pytest.fail("the leaf that should be empty holds an image")
+    beta, _ = solve_leaf(net, 1, empty.sign_NB[:, 0])
+    empty.beta_NB = beta[:, None]
+    assert float(relaxation.backward(empty).bound_B) > 1.0
+
+
+# --- the search ---
+
+
+@pytest.mark.parametrize("widths", [(6,), (8, 6), (6, 6, 6)], ids=str)
+def test_a_large_budget_decides_exactly(widths):
+    decided = {"certified": 0, "refuted": 0}
+    needed_splits = 0
+    for seed, eps in itertools.product(range(4), (0.1, 0.3, 0.5)):
+        model = redrawn(widths, seed)
+        x, low, high = boxes(TINY, eps, num=2, seed=seed)
+        logits = model(x)
+        labels = logits.argmax(dim=1)
+        exact = exact_margins(model, low, high, labels)
+        bounded = BoundedModel(model, TINY, 3)
+        known = bounded.margins("CROWN", low, high, labels)
+        found = bounded.branch_and_bound(low, high, labels, logits, known, BranchBudget(2000))
+        for row, threshold, one in zip(exact, float_margin(logits).tolist(), found, strict=True):
+            assert bool((one.margins <= row + 2e-5).all())
+            worst = float(row.min())
+            if abs(worst) < 5e-5 or abs(worst - threshold) < 5e-5:
+                continue
+            expected = "certified" if worst > threshold else "refuted" if worst < 0 else "open"
+            assert one.status == expected, (seed, eps, worst)
+            decided[one.status] = decided.get(one.status, 0) + 1
+            needed_splits += one.num_subdomains > 2
+    assert min(decided["certified"], decided["refuted"]) >= 4 and needed_splits >= 1, decided
+
+
+@pytest.mark.parametrize("max_subdomains", [1, 2, 3, 7, 20])
+def test_no_budget_leads_to_a_bound_above_the_exact_answer(max_subdomains):
+    for seed in range(6):
+        model = redrawn((8, 8), seed)
+        x, low, high = boxes(TINY, 0.35, num=1, seed=seed)
+        labels = model(x).argmax(dim=1)
+        exact = exact_margins(model, low, high, labels)
+        bounded = BoundedModel(model, TINY, 3)
+        budget = BranchBudget(max_subdomains, tighten_after=4)
+        (found,) = bounded.branch_and_bound(low, high, labels, model(x), budget=budget)
+        assert bool((found.margins <= exact[0] + 2e-5).all())
+        assert found.num_subdomains <= max_subdomains
+        assert not (found.is_certified and float(exact.min()) < 0)
+
+
+@pytest.fixture(scope="module")
+def hard():
+    """A CNN with boxes that CROWN leaves open: model, x, low, high, labels, logits."""
+    model = seeded(lambda: cnn(width=3, num_classes=4), 7)
+    x, low, high = boxes((1, 8, 8), 0.12, num=4, seed=2)
+    logits = model(x).detach()
+    shift = logits.mean(dim=0)  # so that margins are small, and labels differ
+    model[-1].bias.data -= shift
+    logits = logits - shift
+    return model, x, low, high, logits.argmax(dim=1), logits
+
+
+def test_budget_zero_is_alpha_crown(hard):
+    model, _, low, high, labels, logits = hard
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    alpha = bounded.margins("alpha-CROWN", low, high, labels)
+    found = bounded.branch_and_bound(low, high, labels, logits, budget=BranchBudget(0))
+    torch.testing.assert_close(torch.stack([one.margins for one in found]), alpha)
+    assert [one.is_certified for one in found] == certified(alpha, logits).tolist()
+    assert all(one.num_subdomains == 0 for one in found)
+
+
+def test_a_larger_budget_never_proves_less(hard):
+    model, _, low, high, labels, logits = hard
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    known = bounded.margins("CROWN", low, high, labels)
+    before = known.amin(dim=1)
+    proven = torch.zeros(len(low), dtype=torch.bool)
+    gained = []
+    for max_subdomains in (0, 3, 10, 40, 150, 600):
+        budget = BranchBudget(max_subdomains, batch_size=8, tighten_after=30)
+        found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+        worst = torch.stack([one.margins.min() for one in found])
+        now = torch.tensor([one.is_certified for one in found])
+        assert bool((worst >= before).all()) and not bool((proven & ~now).any())
+        assert now.tolist() == certified(worst[:, None], logits).tolist()
+        gained.append(int(now.sum()))
+        before, proven = worst, now
+    assert gained[-1] > gained[0], gained
+
+
+def test_answers_repeat_and_do_not_depend_on_neighbours(hard):
+    model, _, low, high, labels, logits = hard
+    budget = BranchBudget(200, batch_size=8, tighten_after=30)
+    runs = []
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2]):
+        bounded = BoundedModel(model, (1, 8, 8), 4)
+        found = bounded.branch_and_bound(
+            low[order], high[order], labels[order], logits[order], budget=budget
+        )
+        runs.append(dict(zip(order, found, strict=True)))
+    for run in runs[1:]:
+        for index, one in run.items():
+            first = runs[0][index]
+            assert (one.status, one.num_subdomains) == (first.status, first.num_subdomains)
+            assert torch.equal(one.margins, first.margins)
+
+
+@pytest.mark.parametrize(
+    ("build", "num_classes"), [(cnn, 10), (Residual, 4), (PreActivation, 4), (Viewing, 5)]
+)
+def test_attacks_never_go_below_the_bounds(build, num_classes):
+    model = seeded(build, 8)
+    x, low, high = boxes((1, 8, 8), 0.05, num=3)
+    logits = model(x).detach()
+    labels = logits.argmax(dim=1)
+    bounded = BoundedModel(model, (1, 8, 8), num_classes)
+    known = bounded.margins("CROWN", low, high, labels)
+    budget = BranchBudget(120, tighten_after=20)
+    found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+    worst = worst_found(model, low, high, labels)
+    bounds = torch.stack([one.margins for one in found])
+    assert bool((bounds <= worst + 1e-4).all()) and bool((bounds >= known).all())
+    assert not any(one.is_certified and bool((row < 0).any()) for one, row in zip(found, worst))
+
+
+def canary(top: float) -> nn.Module:
+    """Right everywhere but on a sliver inside the box, where x_0 is 0.537 give or take 0.001."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].weight[:, 0] = 1000.0
+        model[1].bias.copy_(torch.tensor([-536.0, -537.0, -538.0]))  # a tent of height 1
+        model[3].weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [top, -2 * top, top]]))
+        model[3].bias.copy_(torch.tensor([0.5, 0.0]))
+    return model
+
+
+@pytest.mark.parametrize(("top", "status"), [(0.6, "refuted"), (0.4, "certified")])
+def test_a_hidden_counterexample_is_never_certified(top, status):
+    model = canary(top)
+    x = torch.full((1, *TINY), 0.5)
+    labels, low, high = torch.tensor([0]), x - 0.1, x + 0.1
+    bounded = BoundedModel(model, TINY, 2)
+    assert not bool(certified(bounded.margins("CROWN", low, high, labels), model(x)))
+    (found,) = bounded.branch_and_bound(low, high, labels, model(x))
+    assert found.status == status
+    if status == "refuted":
+        image = found.proposal[None]
+        assert bool(((image >= low) & (image <= high)).all())
+        assert int(model(image).argmax()) == 1
+
+
+# --- refusals, statuses, arguments ---
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+            ),
+            "not-a-relu-net",
+        ),
+        (
+            lambda: nn.Sequential(
+                nn.Flatten(), nn.Linear(64, 5), nn.Sigmoid(), nn.ReLU(), nn.Linear(5, 3)
+            ),
+            "not-a-relu-net",
+        ),
+        (lambda: nn.Sequential(nn.Flatten(), MaskedLinear(64, 3)), "live-pruning-mask"),
+    ],
+    ids=["max-pool", "sigmoid", "live-mask"],
+)
+def test_other_nets_are_refused_by_name(build, rule):
+    bounded = BoundedModel(seeded(build), (1, 8, 8), 3)
+    x, low, high = boxes((1, 8, 8), 0.01, num=1)
+    assert bounded.refusals[BRANCHING].rule == rule
+    with pytest.raises(NotCertifiable) as caught:
+        bounded.branch_and_bound(low, high, torch.tensor([0]), torch.zeros(1, 3))
+    assert caught.value.rule == rule
+
+
+def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
+    model, _, low, high, labels, logits = hard
+    real = branch_boxes.reduce_net
+
+    def shifted(*args):
+        net = real(*args)
+        return replace(net, spec_bias_S=net.spec_bias_S + 0.01)
+
+    monkeypatch.setattr(branch_boxes, "reduce_net", shifted)
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    known = torch.full((4, 3), -torch.inf)
+    for _ in range(2):
+        with pytest.raises(NotCertifiable) as caught:
+            bounded.branch_and_bound(low, high, labels, logits, known)
+        assert caught.value.rule == "bounds-disagree-with-forward"
+    assert "IBP" not in bounded.refusals
+
+
+def test_a_bound_that_an_image_contradicts_is_refused(hard, monkeypatch):
+    model, _, low, high, labels, logits = hard
+    real = lirpa.search_box
+
+    def generous(*args):
+        found = real(*args)
+        return replace(found, margins=found.margins + 5)
+
+    monkeypatch.setattr(lirpa, "search_box", generous)
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    known = torch.full((4, 3), -torch.inf)
+    with pytest.raises(NotCertifiable) as caught:
+        bounded.branch_and_bound(low, high, labels, logits, known, BranchBudget(10))
+    assert caught.value.rule == "bounds-disagree-with-forward"
+    assert BRANCHING in bounded.refusals
+
+
+def test_clock_and_width_are_reported_as_such(hard):
+    model, _, low, high, labels, logits = hard
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    known = bounded.margins("CROWN", low, high, labels)
+    is_open = ~certified(known, logits)
+    assert bool(is_open.any())
+    for budget, status in (
+        (BranchBudget(stop_after_s=0.0, root=Ascent(0)), "stopped"),
+        (BranchBudget(max_unstable=0), "too-wide"),
+        (BranchBudget(max_subdomains=1, root=Ascent(0)), "open"),
+    ):
+        found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+        statuses = {one.status for one, is_left in zip(found, is_open, strict=True) if is_left}
+        assert status in statuses and statuses <= {status, "certified"}
+        assert all(bool(torch.isfinite(one.margins).all()) for one in found)
+
+
+def test_nothing_to_do_is_done_at_once(hard):
+    model, _, low, high, labels, logits = hard
+    known = torch.full((4, 3), 0.5)
+    bounded = BoundedModel(model, (1, 8, 8), 4)
+    found = bounded.branch_and_bound(low, high, labels, logits, known)
+    assert all(one.is_certified and one.num_subdomains == 0 for one in found)
+    empty = bounded.branch_and_bound(low[:0], high[:0], labels[:0], logits[:0])
+    assert empty == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"logits": torch.zeros(4, 3)}, r"`logits` of shape \(4, 4\)"),
+        ({"known": torch.zeros(4, 4)}, r"`known` of shape \(4, 3\)"),
+        ({"x_L": torch.zeros(4, 1, 7, 8)}, r"`x_L` of shape \(B, 1, 8, 8\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(hard, change, text):
+    model, _, low, high, labels, logits = hard
+    arguments = {"x_L": low, "x_U": high, "labels": labels, "logits": logits}
+    with pytest.raises(ValueError, match=text):
+        BoundedModel(model, (1, 8, 8), 4).branch_and_bound(**(arguments | change))
+
+
+@pytest.mark.parametrize("name", ["max_subdomains", "stop_after_s", "batch_size", "num_candidates"])
+def test_budgets_that_make_no_sense_are_named(name):
+    with pytest.raises(ValueError, match=f"`{name}` to be at least"):
+        BranchBudget(**{name: -1})
+
+
+def test_works_under_inference_mode(hard):
+    model, _, low, high, labels, logits = hard
+    budget = BranchBudget(20)
+    expected = BoundedModel(model, (1, 8, 8), 4).branch_and_bound(
+        low, high, labels, logits, budget=budget
+    )
+    with torch.inference_mode():
+        found = BoundedModel(model, (1, 8, 8), 4).branch_and_bound(
+            low + 0, high + 0, labels + 0, logits + 0, budget=budget
+        )
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.margins, other.margins)
