@@ -3,11 +3,11 @@
     python perf/verify_first.py [ENTRY] [--n 1000] [--at-least 5]
 
 ENTRY is a submission folder, trained for certification; by default the reference entry on
-Fashion-MNIST, which takes about a quarter of an hour on one core. The audit of 50 certified
-images is part of the first way, and weighs more the smaller n is. Both ways run PGD-50 and AutoAttack with
-the protocol's settings on the same images in one process; the first asks IBP, CROWN-IBP and CROWN
-about every correct image before. The ratio is (attack everything) / (verify, then attack the
-rest); the time of the certifiers counts against the first way only.
+Fashion-MNIST, which takes about a quarter of an hour on one core. Both ways run PGD-50 and
+AutoAttack with the protocol's settings on the same images in one process; the first asks IBP,
+CROWN-IBP and CROWN about every correct image before. The ratio is (attack everything) / (verify,
+then attack the rest and the audit); the time of the certifiers counts against the first way only.
+The audit of 50 certified images weighs more the smaller n is.
 """
 
 from __future__ import annotations
