@@ -1,6 +1,6 @@
 """The command line ``corobench``: parses, calls, and turns errors into messages and exit codes.
 
-The commands of the other two packages are mounted here and imported only when called.
+The commands of other modules and packages are mounted here and imported only when called.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 import benchmark
-from benchmark.errors import ConfigError, ContradictionError, CorobenchError, OutputError
-from benchmark.tracks import PROTOCOL, TRACKS
+from benchmark.errors import (
+    ConfigError,
+    ContradictionError,
+    CorobenchError,
+    OutputError,
+    ResultError,
+)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -26,8 +30,14 @@ Exit codes:
   3  a contradiction: an image was certified and attacked
 """
 
-#: Commands that live in another package: name -> "module:attribute".
-MOUNTED = {"train": "baselines.cli:train", "render": "leaderboard.cli:render"}
+#: Commands that live in another module: name -> "module:attribute".
+MOUNTED = {
+    "architectures": "benchmark.cli_listing:architectures",
+    "doctor": "benchmark.cli_listing:doctor",
+    "render": "leaderboard.cli:render",
+    "tracks": "benchmark.cli_listing:tracks",
+    "train": "baselines.cli:train",
+}
 
 
 class FrontDoor(click.Group):
@@ -259,70 +269,34 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
 
 
 @cli.command()
-def tracks() -> None:
-    """List the tracks: data, shapes, epsilons and subsets.
-
-    \b
-    Example:
-      corobench tracks
-    """
-    table = Table(title=f"Tracks of protocol {PROTOCOL}", title_justify="left")
-    table.add_column("track", no_wrap=True)
-    for column in ("data", "shape", "classes", "epsilons (l-inf)", "subsets"):
-        table.add_column(column)
-    for track in TRACKS.values():
-        quick, *ranked = (f"{size:,}" for size in track.subsets)
-        table.add_row(
-            track.name,
-            track.title,
-            "x".join(map(str, track.shape)),
-            str(track.num_classes),
-            ", ".join(track.epsilons),
-            f"{quick} (quick), {', '.join(ranked)}",
-        )
-    Console().print(table)
-
-
-@cli.command()
-def architectures() -> None:
-    """List the architectures a submission may name.
-
-    \b
-    Example:
-      corobench architectures
-    """
-    from benchmark.submission.architectures import ARCHITECTURES
-
-    table = Table(title="Architectures", title_justify="left")
-    table.add_column("name")
-    table.add_column("what it is")
-    for name, info in sorted(ARCHITECTURES.items()):
-        table.add_row(name, info.summary)
-    Console().print(table)
-
-
-@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--submission",
+    type=click.Path(path_type=Path),
+    help="Folder of the entry; submissions/<entry> by default.",
+)
 @_data_root
-def doctor(data_root: Path | None) -> None:
-    """Report what works here, and the command that mends what does not.
-
-    Computes one bound and one attack of a model whose answers are known.
+def recheck(result: Path, submission: Path | None, data_root: Path | None) -> None:
+    """Measure every stored adversarial image of a result again, on the submitted model.
 
     \b
     Example:
-      corobench doctor
+      corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
     """
-    from benchmark.doctor import examine
+    from benchmark import recheck as rechecking
+    from benchmark import store
 
-    table = Table(show_header=False)
-    findings = examine(data_root)
-    for finding in findings:
-        mark = "ok" if finding.ok else ("MISSING" if finding.needed else "not found")
-        mend = f"\n-> {finding.mend}" if finding.mend and not finding.ok else ""
-        table.add_row(finding.what, mark, finding.detail + mend)
-    Console().print(table)
-    if not all(finding.ok for finding in findings if finding.needed):
-        raise click.exceptions.Exit(2)
+    folder = submission or Path("submissions") / store.read_result(result).entry
+    found = rechecking.recheck(result, folder, data_root)
+    if found.failures:
+        raise ResultError(
+            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
+            + "\n".join(found.failures[:20])
+        )
+    click.echo(
+        f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
+        "lies in its ball and fools the model"
+    )
 
 
 @cli.command()

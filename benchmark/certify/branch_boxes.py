@@ -11,7 +11,7 @@ from benchmark.certify.branching import BranchAndBound
 from benchmark.certify.budget import BranchBudget, BranchResult
 from benchmark.certify.lirpa_checks import POINT_TOLERANCE
 from benchmark.certify.margin_spec import margin_spec, margins_of
-from benchmark.certify.reduced import LayerBounds, ReducedNet, num_unstable, reduce_net
+from benchmark.certify.reduced import LayerBounds, ReducedNet, num_unstable, reduce_net, relu_inputs
 from benchmark.certify.refusals import NotCertifiable
 
 _NUM_CHECK_POINTS = 8
@@ -49,7 +49,7 @@ def search_box(
         return BranchResult("too-wide", known_S.cpu(), num_unstable=num)
     num_classes = len(known_S) + 1
     net = reduce_net(model, low[0], high[0], bounds, margin_spec(label, num_classes)[0])
-    _check(model, net, low, high, label)
+    _check(model, net, bounds, low, high, label)
 
     def image(x_X: Tensor) -> Tensor:
         return torch.maximum(torch.minimum(x_X.view(low.shape), high), low)
@@ -65,12 +65,19 @@ def search_box(
     )
 
 
-def _check(model: nn.Module, net: ReducedNet, low: Tensor, high: Tensor, label: Tensor) -> None:
-    """Refuse where the reduced net differs from the model at its corners or at random images."""
+def _check(
+    model: nn.Module,
+    net: ReducedNet,
+    bounds: LayerBounds,
+    low: Tensor,
+    high: Tensor,
+    label: Tensor,
+) -> None:
+    """Refuse where an image of the box contradicts the reduced net or the bounds it is made of."""
     generator = torch.Generator().manual_seed(2)
     share = torch.rand(_NUM_CHECK_POINTS, *low.shape[1:], generator=generator).to(low)
     share[0], share[1], share[2] = 0.0, 1.0, 0.5
-    share[3] = share[3].round()
+    share[3:6] = share[3:6].round()
     points = low + (high - low) * share
     logits = model(points)
     expected = margins_of(logits, label.expand(len(points)))
@@ -80,3 +87,10 @@ def _check(model: nn.Module, net: ReducedNet, low: Tensor, high: Tensor, label: 
             "bounds-disagree-with-forward",
             f"BaB: the net of unstable neurons differs from the model by {difference:.1e}",
         )
+    for z, (bottom, top) in zip(relu_inputs(model, points), bounds, strict=True):
+        slack = POINT_TOLERANCE * max(1.0, float(z.abs().max()))
+        if bool(((z < bottom - slack) | (z > top + slack)).any()):
+            raise NotCertifiable(
+                "bounds-disagree-with-forward",
+                "BaB: an image inside the box drives a ReLU beyond its bounds",
+            )

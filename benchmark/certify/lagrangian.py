@@ -75,6 +75,12 @@ def roots(net: ReducedNet, margins: Tensor) -> Subdomains:
     return Subdomains(margins, unknown_B, zeros, slope_NB, zeros.clone())
 
 
+BETA_ROUNDING = 2e-6
+"""What a multiplier costs per unit of its neuron's input: the error of inputs computed in float32,
+which a large multiplier would otherwise turn into a proof. Without multipliers a bound errs like
+CROWN's, which the float margin of `certified` covers."""
+
+
 @dataclass
 class Pass:
     """What one backward propagation leaves.
@@ -98,6 +104,7 @@ class Relaxation:
         width = (net.upper_N - net.lower_N).clamp(min=torch.finfo(torch.float32).tiny)
         self.chord_N = net.upper_N / width
         self.offset_N = -self.chord_N * net.lower_N
+        self._rounding_N = BETA_ROUNDING * torch.maximum(-net.lower_N, net.upper_N)
         self._spec_KS = net.spec.T.contiguous()
 
     def backward(self, subdomains: Subdomains) -> Pass:
@@ -117,6 +124,7 @@ class Relaxation:
             constant += self.offset_N[layer] @ above + net.bias_N[layer] @ lam
             state[: num_inputs + layer.start] += coupling.transposed_times(lam)
         slope = state[:num_inputs]
+        constant -= self._rounding_N @ subdomains.beta_NB
         bound = constant + net.mid_X @ slope - net.rad_X @ slope.abs()
         worst = net.mid_X[:, None] - slope.sign() * net.rad_X[:, None]
         return Pass(bound, state[num_inputs:], worst)
@@ -159,14 +167,15 @@ def optimise(
     todo = torch.arange(len(subdomains), device=subdomains.margin_B.device)
     now = subdomains.take(todo)
     adam = _Adam(now, settings)
-    for step in range(settings.num_steps + 1):
+    num_steps = settings.num_steps if relaxation.net.num_unstable else 0
+    for step in range(num_steps + 1):
         found = relaxation.backward(now)
         better = found.bound_B > now.bound_B
         now.bound_B = torch.where(better, found.bound_B, now.bound_B)
         subdomains.put(todo[better], now.take(better))
         left = now.bound_B <= enough
         num_left = int(left.sum())
-        if step == settings.num_steps or not num_left:
+        if step == num_steps or not num_left:
             return
         z = relaxation.forward(now, found)
         adam.step(now, found.coefficient_NB, z)

@@ -179,12 +179,12 @@ class BoundedModel:
             logits: float tensor (B, num_classes), the model's output at the centres, which sets
                 the float margin; see `certified`.
             known: float tensor (B, num_classes - 1), bounds from `margins`; only those not above
-                the float margin are open. Without it they are those of alpha-CROWN, or of CROWN
-                where alpha-CROWN is refused.
+                the float margin are open. CROWN's are computed in any case.
             budget: what one image may cost.
 
         Returns:
-            One answer per image. With `max_subdomains` 0, its margins are the known ones.
+            One answer per image. With `max_subdomains` 0 its margins are the best of the known
+            ones and CROWN's.
 
         Raises:
             NotCertifiable: where "BaB" is refused for this model, or fails its checks now.
@@ -196,9 +196,6 @@ class BoundedModel:
         check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
         check_known(logits, known, len(x_L), self.num_classes)
         budget = BranchBudget() if budget is None else budget
-        if known is None:
-            method = "CROWN" if "alpha-CROWN" in self.refusals else "alpha-CROWN"
-            known = self.margins(method, x_L, x_U, labels)
         try:
             with torch.inference_mode(False), torch.no_grad():
                 return [
@@ -207,7 +204,7 @@ class BoundedModel:
                         x_U[i : i + 1],
                         labels[i : i + 1],
                         logits[i : i + 1],
-                        known[i : i + 1],
+                        known if known is None else known[i : i + 1],
                         budget,
                     )
                     for i in range(len(x_L))
@@ -222,20 +219,22 @@ class BoundedModel:
         x_U: Tensor,
         label: Tensor,
         logits: Tensor,
-        known: Tensor,
+        known: Tensor | None,
         budget: BranchBudget,
     ) -> BranchResult:
         """One image."""
-        known = known.detach().clone().float().cpu()
-        if bool(certified(known, logits.detach().cpu())):
-            return BranchResult("certified", known[0])
+        best = known
+        if best is None or not bool(certified(best.cpu(), logits.cpu())):
+            crown = self.margins("CROWN", x_L, x_U, label)
+            best = crown if best is None else torch.maximum(best.detach().float().cpu(), crown)
+        if bool(certified(best.cpu(), logits.cpu())):
+            return BranchResult("certified", best[0].detach().float().cpu())
         if budget.max_subdomains == 0:
-            return BranchResult("open", known[0])
-        crown = self.margins("CROWN", x_L, x_U, label)
+            return BranchResult("open", best[0])
         bounds = relu_bounds(self._module("CROWN"))
         low, high = (x.detach().clone().to(self.device, torch.float32) for x in (x_L, x_U))
         label = label.detach().clone().to(self.device, torch.long)
-        best = torch.maximum(known, crown).to(self.device)
+        best = best.to(self.device)
         enough = float(float_margin(logits.detach().float())[0])
         found = search_box(self._model, low, high, label, bounds, best[0], enough, budget)
         bounded = found.margins[None].to(self.device)

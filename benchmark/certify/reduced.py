@@ -195,15 +195,16 @@ class _AffineNet:
         return rows, values
 
 
-class _ReplacedRelus(TorchFunctionMode):
-    """While it is active, ReLU number k passes, zeroes or replaces each of its inputs."""
+class _Relus(TorchFunctionMode):
+    """While it is active, the inputs of every ReLU are noted; what it returns may be replaced.
 
-    def __init__(
-        self, active: list[Tensor], positions: list[Tensor], variables: list[Tensor]
-    ) -> None:
+    Attributes:
+        inputs: (B, features) per ReLU, in the order of the forward pass.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []
-        self._active, self._positions, self._variables = active, positions, variables
 
     def __torch_function__(
         self,
@@ -216,14 +217,35 @@ class _ReplacedRelus(TorchFunctionMode):
         if func not in _RELU_CALLS:
             return func(*args, **kwargs)
         z: Tensor = args[0] if args else kwargs["input"]
-        number = len(self.inputs)
-        flat = z.flatten(1)
-        if number >= len(self._active) or flat.shape[1] != len(self._active[number]):
+        self.inputs.append(z.flatten(1))
+        return self.output(len(self.inputs) - 1, self.inputs[-1]).view(z.shape)
+
+    def output(self, number: int, z: Tensor) -> Tensor:
+        """What ReLU `number` makes of its inputs (B, features)."""
+        return z.clamp(min=0)
+
+
+def relu_inputs(model: nn.Module, x_BCHW: Tensor) -> list[Tensor]:
+    """The inputs (B, features) of every ReLU, in the order of the forward pass."""
+    with torch.no_grad(), _Relus() as relus:
+        model(x_BCHW)
+    return relus.inputs
+
+
+class _ReplacedRelus(_Relus):
+    """Every ReLU passes, zeroes or replaces each of its inputs."""
+
+    def __init__(
+        self, active: list[Tensor], positions: list[Tensor], variables: list[Tensor]
+    ) -> None:
+        super().__init__()
+        self._active, self._positions, self._variables = active, positions, variables
+
+    def output(self, number: int, z: Tensor) -> Tensor:
+        if number >= len(self._active) or z.shape[1] != len(self._active[number]):
             raise _relu_order()
-        self.inputs.append(flat)
-        where = self._positions[number].expand(len(flat), -1)
-        out = flat * self._active[number]
-        return out.scatter(1, where, self._variables[number]).view(z.shape)
+        where = self._positions[number].expand(len(z), -1)
+        return (z * self._active[number]).scatter(1, where, self._variables[number])
 
     def check_complete(self) -> None:
         """Refuse where fewer ReLUs were met than bounded."""

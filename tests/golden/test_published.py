@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark import scoring, store
+from benchmark.data import find
+from benchmark.recheck import recheck
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
 
@@ -42,6 +46,31 @@ def test_certified_is_never_above_attacked(path: Path) -> None:
         low, high = scoring.bracket(score)
         assert low <= high <= score.autoattack <= result.clean
         assert sum(score.counts.values()) == result.n
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_every_published_adversarial_image_holds(path: Path) -> None:
+    result = store.read_result(path)
+    if not any(place.is_found for place in find(result.track)):
+        pytest.skip(f"{result.track} is not on this machine")
+    found = recheck(path, ROOT / "submissions" / result.entry)
+    assert found.failures == ()
+    assert found.num_rows > 0
+
+
+def test_a_forged_adversarial_image_is_noticed(tmp_path: Path) -> None:
+    source = RESULTS / "1.0" / "digits" / "digits-adv-dense.json"
+    for path in source.parent.glob(f"{source.stem}.*"):
+        shutil.copy(path, tmp_path)
+    images = tmp_path / f"{source.stem}.adversarial.npz"
+    with np.load(images) as archive:
+        forged = archive["images"].copy()
+    forged[0] += 0.5
+    forged[1] = 0.0
+    np.savez(images, images=forged)
+    found = recheck(tmp_path / source.name, ROOT / "submissions" / source.stem)
+    assert len(found.failures) >= 2
+    assert any("outside the ball" in line for line in found.failures)
 
 
 def test_entries_are_valid() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from certify_nets import (
@@ -17,7 +16,7 @@ from certify_nets import (
     seeded,
     worst_found,
 )
-from milp_margins import exact_margin, exact_margins
+from milp_margins import exact_margins
 from torch import nn
 
 from benchmark.certify import CERTIFIERS, BoundedModel, NotCertifiable, certified, lirpa
