@@ -71,10 +71,11 @@ class BranchResult:
 
     Attributes:
         status: "certified": every margin is above the float margin of `certified`.
-            "refuted": an image of the box is misclassified; `proposal` is that image, for the
-            referee to re-measure. "open": the budget is used up, or what is left lies between 0
-            and the float margin. "stopped": the clock ended the search; reported as such, since
-            another machine may come further. "too-wide": not searched, see `BranchBudget`.
+            "refuted": an image of the box is misclassified; `proposal` is that image, which the
+            referee projects into the ball (a box is rounded outward) and re-measures.
+            "open": the budget is used up, or what is left lies between 0 and the float margin.
+            "stopped": the clock ended the search; reported as such, since another machine may come
+            further. "too-wide": not searched, see `BranchBudget`.
         margins: float32 (num_classes - 1,) on the CPU, lower bounds in the order of
             `BoundedModel.margins`; valid whatever the status.
         num_subdomains: how many were bounded.

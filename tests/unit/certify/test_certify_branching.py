@@ -33,8 +33,9 @@ from benchmark.certify import (
     float_margin,
     lirpa,
 )
+from benchmark.certify.branching import BranchAndBound
 from benchmark.certify.coupling import Coupling
-from benchmark.certify.lagrangian import Relaxation, Subdomains, optimise, roots
+from benchmark.certify.lagrangian import Relaxation, Subdomains, joined, optimise, roots
 from benchmark.certify.leaf import solve_leaf
 from benchmark.certify.lirpa_graph import relu_bounds
 from benchmark.certify.margin_spec import margin_spec
@@ -321,6 +322,33 @@ def test_no_budget_leads_to_a_bound_above_the_exact_answer(seed):
         assert bool((found.margins <= exact[0] + 2e-5).all())
         assert found.num_subdomains <= max_subdomains
         assert not (found.is_certified and float(exact.min()) < 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_part_of_the_box_is_lost(seed, batch_size):
+    model = redrawn((8, 8), seed)
+    x, low, high = boxes(TINY, 0.45, num=1, seed=seed)
+    label = int(model(x).argmax())
+    net = reduced(model, TINY, low, high, label, 3)
+    points = sampled(net, 3000)
+    margins_SB, z_NB = net.forward(points), inputs_of(net, points)
+    assert bool((margins_SB < 0).any())
+    known = torch.full((2,), -torch.inf)
+    for max_subdomains in (2, 5, 11, 40, 150, 4000):
+        budget = BranchBudget(max_subdomains, batch_size=batch_size, tighten_after=20)
+        search = BranchAndBound(net, known, 1e-4, budget, lambda image: False)
+        found = search.run()
+        assert found.status == "open"
+        left = joined([search._frontier, search._stuck])
+        for margin in range(2):
+            here = left.take(left.margin_B == margin)
+            inside = (here.sign_NB[:, :, None] * z_NB[:, None, :] >= 0).all(dim=0)
+            bound_B = torch.where(inside, here.bound_B[:, None], torch.inf).amin(dim=0)
+            wrong = margins_SB[margin] < -1e-4
+            assert bool((bound_B <= margins_SB[margin] + 1e-4)[wrong].all())
+            assert float(found.bound_S[margin]) <= float(margins_SB[margin].min()) + 1e-4
+    assert len(search._frontier) == 0 and len(search._stuck) > 0  # the search came to its end
 
 
 @pytest.fixture(scope="module")
