@@ -105,7 +105,7 @@ def test_kill_9_and_start_again_gives_the_same_result(entry: Path, tmp_path: Pat
     environment = {**os.environ, "COROBENCH_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(command(killed), env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(killed.glob(".chunks/*/certify-*.chunk")):
         assert process.poll() is None
         assert time.monotonic() < deadline

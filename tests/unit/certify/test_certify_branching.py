@@ -324,19 +324,20 @@ def test_no_budget_leads_to_a_bound_above_the_exact_answer(seed):
         assert not (found.is_certified and float(exact.min()) < 0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("batch_size", [2, 64])
+@pytest.mark.parametrize("seed", range(2))
 def test_no_part_of_the_box_is_lost(seed, batch_size):
-    model = redrawn((8, 8), seed)
+    model = redrawn((5, 4), seed)
     x, low, high = boxes(TINY, 0.45, num=1, seed=seed)
     label = int(model(x).argmax())
     net = reduced(model, TINY, low, high, label, 3)
-    points = sampled(net, 3000)
+    points = sampled(net, 2000)
+    lift = net.forward(points).amin(dim=1) + 0.2  # so that every margin has wrong images
+    net = replace(net, spec_bias_S=net.spec_bias_S - lift)
     margins_SB, z_NB = net.forward(points), inputs_of(net, points)
-    assert bool((margins_SB < 0).any())
     known = torch.full((2,), -torch.inf)
-    for max_subdomains in (2, 5, 11, 40, 150, 4000):
-        budget = BranchBudget(max_subdomains, batch_size=batch_size, tighten_after=20)
+    for max_subdomains in (2, 5, 11, 40, 150, 3000):
+        budget = BranchBudget(max_subdomains, batch_size=batch_size, tighten_after=10)
         search = BranchAndBound(net, known, 1e-4, budget, lambda image: False)
         found = search.run()
         assert found.status == "open"
