@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import OutputError, ResultError
 from benchmark.records import OUTCOME_COLUMNS, SCHEMA, Result, Run
+from benchmark.safe_json import check_depth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,9 @@ def read_result(path: Path) -> Result:
         ResultError: unreadable, not JSON, of another schema, or a key at fault; names it.
     """
     try:
-        payload = json.loads(path.read_bytes())
+        text = path.read_bytes().decode()
+        check_depth(text)
+        payload = json.loads(text)
     except OSError as error:
         raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import ResultError
 from benchmark.records import Result
+from benchmark.safe_json import check_depth
 from leaderboard.consistency import contradictions
 from leaderboard.discovery import LAYOUT, Candidate, Ignored, find_result_files
 from leaderboard.faults import describe
@@ -114,6 +115,7 @@ def identity(result: Result) -> tuple[str, ...]:
 def _read_json(path: Path) -> tuple[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
+        check_depth(text)
         return text, json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise _error(path, [f"cannot be read: {error.strerror}"]) from error

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from benchmark.errors import SubmissionError
+from benchmark.safe_json import check_depth
 from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
 
 #: Largest weights file that is read: 2 GiB.
@@ -167,7 +168,9 @@ def _parse_header(content: bytes) -> dict[str, Header]:
             "it is truncated"
         )
     try:
-        table = json.loads(content[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_repeats)
+        text = content[8 : 8 + size].decode("utf-8")
+        check_depth(text)
+        table = json.loads(text, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
         raise FileFaultError(f"expected a safetensors header in JSON, but found: {error}") from (
             error

@@ -26,6 +26,7 @@ LIGHT = (
 LEADERBOARD_MAY_IMPORT = {
     "benchmark.errors",
     "benchmark.records",
+    "benchmark.safe_json",
     "benchmark.scoring",
     "benchmark.statistics",
     "benchmark.tracks",
