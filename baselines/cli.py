@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from benchmark import cli_options
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
@@ -16,13 +18,8 @@ import click
     show_default=True,
     help="Root of the submission folders; checkpoints go to OUT/.train.",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="COROBENCH_DATA",
-    help="Folder of the dataset; otherwise system copies and downloads are tried.",
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@cli_options.data_root
+@cli_options.device
 @click.option(
     "--seed",
     type=click.IntRange(min=0),

@@ -8,10 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from baselines.progress import EpochRow, Progress, Trained
+from benchmark.progress import live_bars
 
 
 class Display:
@@ -29,17 +28,7 @@ class Display:
         self.interval_s = interval_s
         self._last_line_s = time.monotonic()
         self._stage: tuple[str, str] | None = None
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("epochs"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        self._bars = live_bars(self.console, "epochs", bar_width=20)
         self._task = self._bars.add_task("", total=None, visible=False, note="")
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from benchmark.compactness import prunable_layers
+
 
 def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
     """Weights that count for sparsity: of convolutions and linear layers, in forward order.
@@ -24,24 +26,9 @@ def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
         Parameter name -> parameter.
     """
     return {
-        f"{name}.weight" if name else "weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        f"{name}.weight" if name else "weight": layer.weight
+        for name, layer in prunable_layers(model).items()
     }
-
-
-def sparsity(model: nn.Module) -> float:
-    """Share of zeros in all convolution and linear weights, in [0, 1]; measured, not declared.
-
-    >>> layer = nn.Linear(4, 1)
-    >>> _ = layer.weight.data.copy_(torch.tensor([[0.0, 1.0, 2.0, 3.0]]))
-    >>> sparsity(layer)
-    0.25
-    """
-    weights = prunable_weights(model).values()
-    total = sum(weight.numel() for weight in weights)
-    zeros = sum(int((weight == 0).sum()) for weight in weights)
-    return zeros / total if total else 0.0
 
 
 class Masks(Mapping[str, Tensor]):

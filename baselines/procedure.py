@@ -19,7 +19,7 @@ from torch import nn
 
 from baselines import checkpoint, training_data
 from baselines.identity import identity_of
-from baselines.masks import Masks, sparsity
+from baselines.masks import Masks
 from baselines.measures import LazyBounds
 from baselines.progress import EpochRow, Progress, Trained
 from baselines.publish import publish
@@ -28,6 +28,7 @@ from baselines.stages import Prune, Train, plan, prune
 from baselines.trainer import Clock, Paused, StageTrainer
 from baselines.training_data import TrainingData
 from baselines.workspace import Workspace
+from benchmark.compactness import sparsity
 from benchmark.errors import ConfigError
 from benchmark.store import write_atomic
 from benchmark.submission.architectures import build

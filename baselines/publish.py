@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from baselines.masks import sparsity
 from baselines.recipe import Recipe
 from baselines.workspace import Workspace
+from benchmark.compactness import sparsity
 from benchmark.records import Manifest, Method, Model, Training
 from benchmark.store import write_atomic
 from benchmark.submission.manifest import MANIFEST, format_manifest

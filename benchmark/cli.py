@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 import benchmark
+from benchmark import cli_options
 from benchmark.errors import (
     ConfigError,
     ContradictionError,
@@ -75,13 +76,6 @@ def cli() -> None:
 _paths = click.argument(
     "paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=False)
 )
-_data_root = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="COROBENCH_DATA",
-    help="Folder of the dataset; otherwise system copies and downloads are tried.",
-)
-_device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 
 
 @cli.command()
@@ -96,7 +90,7 @@ _device = click.option("--device", default="cpu", show_default=True, help="cpu o
     "--epsilons",
     help='Exact radii such as "1/255,2/255" instead of the track\'s; never ranked.',
 )
-@_device
+@cli_options.device
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--out",
@@ -105,7 +99,7 @@ _device = click.option("--device", default="cpu", show_default=True, help="cpu o
     show_default=True,
     help="Folder of result files.",
 )
-@_data_root
+@cli_options.data_root
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 def evaluate(
     paths: tuple[Path, ...],
@@ -275,7 +269,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the entry; submissions/<entry> by default.",
 )
-@_data_root
+@cli_options.data_root
 def recheck(result: Path, submission: Path | None, data_root: Path | None) -> None:
     """Measure every stored adversarial image of a result again, on the submitted model.
 

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmark import cli_options
 from benchmark.tracks import PROTOCOL, TRACKS
 
 
@@ -55,12 +56,7 @@ def architectures() -> None:
 
 
 @click.command()
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="COROBENCH_DATA",
-    help="Folder of the dataset; otherwise system copies and downloads are tried.",
-)
+@cli_options.data_root
 def doctor(data_root: Path | None) -> None:
     """Report what works here, and the command that mends what does not.
 

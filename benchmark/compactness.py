@@ -25,7 +25,13 @@ def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 
 
 def sparsity(model: nn.Module) -> float:
-    """Share of exact zeros in all convolution and linear weights, in [0, 1]."""
+    """Share of exact zeros in all convolution and linear weights, in [0, 1].
+
+    >>> layer = nn.Linear(4, 1)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.0, 1.0, 2.0, 3.0]]))
+    >>> sparsity(layer)
+    0.25
+    """
     weights = [layer.weight for layer in prunable_layers(model).values()]
     total = sum(weight.numel() for weight in weights)
     zeros = sum(int((weight == 0).sum()) for weight in weights)

@@ -229,6 +229,7 @@ def _identify(
 ) -> Run:
     track, manifest = submission.track, submission.manifest
     name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    used, resolved = versions(), settings_of(protocol, track)
     identity = {
         "protocol": protocol.version,
         "track": track.name,
@@ -237,9 +238,9 @@ def _identify(
         "data": dataset.info.fingerprint,
         "architecture": [manifest.model.architecture, manifest.model.arguments],
         "weights_sha256": submission.weights_sha256,
-        "settings": settings_of(protocol, track),
+        "settings": resolved,
         "seed": settings.seed,
-        "versions": versions(),
+        "versions": used,
         "device": name,
     }
     return Run(
@@ -253,8 +254,8 @@ def _identify(
         weights_sha256=submission.weights_sha256,
         seed=settings.seed,
         device=name,
-        versions=versions(),
-        settings=settings_of(protocol, track),
+        versions=used,
+        settings=resolved,
         submission=manifest,
         compactness=compactness.measure(submission.model, track.shape),
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),

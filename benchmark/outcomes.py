@@ -121,13 +121,13 @@ def _epsilon_rows(
     for certifier, column in CERTIFIER_COLUMNS.items():
         answers = known.certified.get(certifier)
         columns[column] = pd.array([None] * len(images) if answers is None else answers, "boolean")
-    for attack, column in (("pgd50", "pgd50"), ("autoattack", "autoattack")):
+    for attack in ("pgd50", "autoattack"):  # the columns are named after the attacks
         survived = correct & ~known.broken.get(attack, ~correct)
         by_this = np.array([text.startswith(f"{attack}:") for text in known.failed], dtype=bool)
         unknown = by_this & ~broken & ~proven
         answers = pd.array(survived, dtype="boolean")
         answers[unknown] = pd.NA
-        columns[column] = answers
+        columns[attack] = answers
     table = pd.DataFrame(columns)
     for column, (dtype, _) in OUTCOME_COLUMNS.items():
         table[column] = table[column].astype(dtype)

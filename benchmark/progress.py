@@ -18,6 +18,21 @@ from rich.progress import (
 )
 
 
+def live_bars(console: Console, unit: str, bar_width: int = 40) -> Progress:
+    """Bars with a count, the time left and a field ``note``; silent without a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class Reporter:
     """Shows which stage runs, how far it is and what it found; writes to standard error.
 
@@ -42,16 +57,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("images"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-                transient=True,
-            )
+            self._bar = live_bars(self.console, "images")
 
     def __enter__(self) -> Self:
         if self._bar:

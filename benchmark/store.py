@@ -31,25 +31,34 @@ _RUN_KEY = b"corobench.run"
 _DIGEST_BYTES = 32
 
 
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it, making its folder where it is missing.
+
+    Raises:
+        OSError: the folder or file cannot be written; then an old file is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a result so that it is there whole or not at all.
 
     Raises:
         OutputError: the folder or file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_whole(path, content)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); "

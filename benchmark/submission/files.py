@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from benchmark.errors import OutputError
+from benchmark.store import replace_whole
 
 
 class FileFaultError(Exception):
@@ -61,17 +61,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         OutputError: the folder cannot be made or written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_whole(path, content)
     except OSError as error:
         raise OutputError(f"{path}: cannot write it: {error.strerror or error}") from error

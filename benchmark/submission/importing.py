@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark import compactness
 from benchmark.errors import OutputError, SubmissionError
 from benchmark.records import Manifest
 from benchmark.submission.architectures import build
@@ -24,7 +25,6 @@ from benchmark.submission.manifest import MANIFEST, check_manifest, format_manif
 from benchmark.submission.weights import (
     State,
     effective_state,
-    measure_sparsity,
     write_weights,
 )
 from benchmark.tracks import Track, get_track
@@ -126,7 +126,7 @@ def import_checkpoint(
     state = _to_weights(checkpoint, matched)
     fill(source, state)
     model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
-    sparsity = measure_sparsity(source)
+    sparsity = compactness.sparsity(source)
     table = _describe(out.name, chosen, sparsity, model)
     table |= {"title": title or out.name, "licence": licence}
     table |= {"authors": list(authors)} if authors else {}

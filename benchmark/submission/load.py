@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmark import compactness
 from benchmark.errors import ConfigError, SubmissionError
 from benchmark.records import Manifest
 from benchmark.submission.architectures import build, find_faults
@@ -16,7 +17,6 @@ from benchmark.submission.weights import (
     State,
     effective_sha256,
     is_counter,
-    measure_sparsity,
     read_weights,
 )
 from benchmark.tracks import Track, get_track
@@ -96,7 +96,7 @@ def load_submission(folder: Path, track: str | None = None) -> Submission:
         raise SubmissionError(folder, [*faults, *error.faults]) from error
     fill(model, state)
     faults += _normalize_faults(manifest, state)
-    sparsity = measure_sparsity(model)
+    sparsity = compactness.sparsity(model)
     if abs(sparsity - manifest.sparsity) > SPARSITY_TOLERANCE:
         faults.append(
             f"submission.toml: `sparsity`: declared {manifest.sparsity:.4f}, but the weights have "

@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.errors import SubmissionError
 from benchmark.safe_json import check_depth
@@ -79,18 +79,6 @@ def effective_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\nF32\n{shape}\n".encode())
         digest.update(tensor.numpy().astype("<f4").tobytes())
     return digest.hexdigest()
-
-
-def measure_sparsity(model: nn.Module) -> float:
-    """Share of zeros in all convolution and linear weights, without biases; in [0, 1]."""
-    weights = [
-        module.weight.detach()
-        for module in model.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    ]
-    total = sum(weight.numel() for weight in weights)
-    zeros = sum(int((weight == 0).sum()) for weight in weights)
-    return zeros / total if total else 0.0
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from baselines import procedure
-from baselines.masks import prunable_weights, sparsity
+from baselines.masks import prunable_weights
 from baselines.progress import Progress
 from baselines.pruners import PRUNERS, PruneContext, ScorePruner
 from baselines.recipe import Recipe
 from baselines.recipe_file import load_recipe
+from benchmark.compactness import sparsity
 from benchmark.errors import ConfigError, OutputError
 from benchmark.submission import load_submission, validate
 

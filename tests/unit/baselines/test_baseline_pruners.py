@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.masks import Masks, prunable_weights, sparsity
+from baselines.masks import Masks, prunable_weights
 from baselines.pruners import PRUNERS, PruneContext
 from baselines.pruners.filter_l1 import FilterL1
 from baselines.pruners.hydra import Hydra
 from baselines.pruners.lwm import Lwm
 from baselines.pruners.lwm_global import LwmGlobal
 from baselines.pruners.snip import Snip
+from benchmark.compactness import sparsity
 from benchmark.errors import ConfigError
 from benchmark.submission.architectures import build
 

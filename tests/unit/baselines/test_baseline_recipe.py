@@ -212,7 +212,7 @@ def test_schedules_end_where_they_should() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["schedules", "masks", "checkpoint", "training_data", "pruners.base", "objectives.base"],
+    ["schedules", "checkpoint", "training_data", "pruners.base", "objectives.base"],
 )
 def test_examples_in_docstrings(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"baselines.{module}"))
