@@ -17,8 +17,9 @@ import benchmark
 from benchmark import compactness, store
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
+from benchmark.facts import Facts
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
-from benchmark.pipeline import Evaluation, Facts
+from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
 from benchmark.scoring import score

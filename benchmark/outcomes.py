@@ -12,7 +12,7 @@ from benchmark.records import CERTIFIER_COLUMNS, OUTCOME_COLUMNS, Audit, Outcome
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchmark.pipeline import EpsilonFacts, Facts
+    from benchmark.facts import EpsilonFacts, Facts
 
 
 def outcome_table(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
 from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack, is_wrong, predict_one_by_one
+from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
 from benchmark.stages.certify import certify_chunk
 from benchmark.stages.pgd import PGD
 from benchmark.store import ChunkStore
@@ -29,91 +29,6 @@ from benchmark.tracks import Protocol, Track, derive_seed
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
-
-BoolArray = NDArray[np.bool_]
-
-
-@dataclass
-class EpsilonFacts:
-    """All that is known of n images at one epsilon; arrays of length n.
-
-    Attributes:
-        certified: certifier -> proven right (only for those asked).
-        margin: best certified lower bound, NaN where unknown.
-        proven_by: cheapest certifier that proved the image, or empty.
-        proven_from: larger epsilon that the proof was carried from, or empty.
-        broken: attack -> broken at this epsilon or a smaller one.
-        broken_by: part of the attack that broke the image, or empty.
-        broken_from: smaller epsilon that the attack was carried from, or empty.
-        failed: why an attack ended without an answer, or empty.
-        adversarial: row in `Facts.adversarial`, or -1.
-        seconds: spent on the image.
-        flags: named health flags.
-        audited: certified images that are attacked here all the same.
-    """
-
-    certified: dict[str, BoolArray]
-    margin: NDArray[np.float32]
-    proven_by: NDArray[np.object_]
-    proven_from: NDArray[np.object_]
-    broken: dict[str, BoolArray]
-    broken_by: NDArray[np.object_]
-    broken_from: NDArray[np.object_]
-    failed: NDArray[np.object_]
-    adversarial: NDArray[np.int32]
-    seconds: NDArray[np.float32]
-    flags: set[str]
-    audited: BoolArray
-
-    @classmethod
-    def empty(cls, n: int) -> EpsilonFacts:
-        """Nothing is known yet."""
-
-        def text() -> NDArray[np.object_]:
-            return np.full(n, "", dtype=object)
-
-        return cls(
-            certified={},
-            margin=np.full(n, np.nan, dtype=np.float32),
-            proven_by=text(),
-            proven_from=text(),
-            broken={},
-            broken_by=text(),
-            broken_from=text(),
-            failed=text(),
-            adversarial=np.full(n, -1, dtype=np.int32),
-            seconds=np.zeros(n, dtype=np.float32),
-            flags=set(),
-            audited=np.zeros(n, dtype=bool),
-        )
-
-    @property
-    def proven(self) -> BoolArray:
-        """Proven right by any certifier."""
-        return np.asarray(self.proven_by != "", dtype=bool)
-
-
-@dataclass
-class Facts:
-    """All that an evaluation found out; the outcome table is made of it (`benchmark.outcomes`).
-
-    Attributes:
-        predicted: int64 (n,), class predicted without an attack, at batch size 1.
-        correct: bool (n,).
-        epsilons: facts per epsilon, ascending.
-        not_asked: certifier -> why.
-        adversarial: float32 images, each broken by re-measurement.
-        seconds: wall-clock by kind of work.
-    """
-
-    predicted: NDArray[np.int64]
-    correct: BoolArray
-    epsilons: dict[str, EpsilonFacts]
-    not_asked: dict[str, str] = field(default_factory=dict)
-    adversarial: list[NDArray[np.float32]] = field(default_factory=list)
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
-    )
 
 
 class Evaluation:
@@ -262,7 +177,7 @@ class Evaluation:
         """Mark the certified images that are attacked all the same.
 
         Each at the largest epsilon it is certified at: whatever breaks it at a smaller one
-        breaks it there, too. They ride along in the chunks of the open images.
+        breaks it there, too. They are attacked in their seats among the others.
         """
         certified = np.zeros(len(self.x), dtype=bool)
         largest = np.full(len(self.x), "", dtype=object)
@@ -276,7 +191,10 @@ class Evaluation:
             facts.audited[chosen] = largest[chosen] == epsilon
 
     def attack(self, attack: Attack) -> None:
-        """Attack every correct image that is open or audited, smallest epsilon first."""
+        """Attack every correct image that is open or audited, smallest epsilon first.
+
+        Chunks hold the proven images, too, so that what is proven moves no one else's seed.
+        """
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)
@@ -284,13 +202,18 @@ class Evaluation:
         for epsilon in self.epsilons:
             facts = self.facts.epsilons[epsilon]
             self._record_broken(facts, broken, broken_by, broken_from, source)
+            standing = self.facts.correct & ~broken
             open_ = ~facts.proven | facts.audited
-            todo = np.flatnonzero(self.facts.correct & open_ & ~broken)
-            self.report.stage(f"{attack.name} {epsilon}", len(todo))
-            for number, rows in self._chunked(todo):
+            self.report.stage(f"{attack.name} {epsilon}", int((standing & open_).sum()))
+            for number, chunk_rows in self._chunked(np.flatnonzero(standing)):
+                places = np.flatnonzero(open_[chunk_rows])
+                rows = chunk_rows[places]
+                if not len(rows):
+                    continue
+                seats = Seats(len(chunk_rows), torch.from_numpy(places))
                 chunk = self._chunk(
                     f"attack-{attack.name}-{_file_part(epsilon)}-{number:04d}",
-                    partial(self._attack_chunk, attack, rows, epsilon, number),
+                    partial(self._attack_chunk, attack, rows, epsilon, number, seats),
                 )
                 self._spend("attack", facts, rows, float(chunk["seconds"]))
                 facts.flags.update(str(flag) for flag in chunk["flags"])
@@ -344,13 +267,15 @@ class Evaluation:
         }
 
     def _attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int
+        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
     ) -> dict[str, object]:
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
         shape = (0, *self.x.shape[1:])
         start = time.perf_counter()
         try:
-            result = attack.run(self.model, self.x[rows], self.y[rows], Fraction(epsilon), seed)
+            result = attack.run(
+                self.model, self.x[rows], self.y[rows], Fraction(epsilon), seed, seats
+            )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.
             return {

@@ -11,7 +11,8 @@ import torch
 
 from benchmark.data import load_test, subset
 from benchmark.evaluate import prepare_certifiers
-from benchmark.pipeline import Evaluation, Facts
+from benchmark.facts import Facts
+from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.store import ChunkStore
 from benchmark.submission import load_submission

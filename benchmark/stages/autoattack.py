@@ -1,8 +1,9 @@
 """The AutoAttack suite ``standard`` (Croce & Hein 2020) through its authors' package.
 
 The suite runs unchanged and seeded, so that its flags equal those of calling the package
-directly on the same images. Its targeted parts are sized to the number of classes, its own
-warnings become named flags, and the part that broke each image is recorded.
+directly on the same images (`benchmark.stages.seating` keeps that true where some of them are
+proven and stay away). Its targeted parts are sized to the number of classes, its own warnings
+become named flags, and the part that broke each image is recorded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import DependencyError
-from benchmark.stages.base import Attack, Proposal
+from benchmark.stages.base import Attack, Proposal, Seats
+from benchmark.stages.seating import image_key, seat
 
 #: A part of the suite's warning -> the name of our flag (docs/health.md).
 WARNING_FLAGS = {
@@ -69,9 +71,17 @@ class AutoAttackStandard(Attack):
         return suite
 
     def propose(
-        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
     ) -> Proposal:
         suite = self.build(model, epsilon, seed, x_BCHW.device)
+        if len(x_BCHW) < seats.of:
+            seat(suite, x_BCHW, seats)
         made_by: dict[bytes, str] = {}
         for part, attack in (
             ("apgd-ce", suite.apgd),
@@ -86,14 +96,10 @@ class AutoAttackStandard(Attack):
             adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.batch_size)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
         names = [
-            made_by.get(_key(image), self.name) if moved else ""
+            made_by.get(image_key(image), self.name) if moved else ""
             for image, moved in zip(adversarial, changed, strict=True)
         ]
         return Proposal(adversarial, names, flags)
-
-
-def _key(image_CHW: Tensor) -> bytes:
-    return image_CHW.detach().cpu().numpy().tobytes()
 
 
 def _recording(
@@ -104,7 +110,7 @@ def _recording(
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
         images = perturb(*args, **kwargs)
         for image in images:
-            made_by.setdefault(_key(image), part)
+            made_by.setdefault(image_key(image), part)
         return images
 
     return wrapped

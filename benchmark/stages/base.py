@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -31,6 +32,36 @@ def predict_one_by_one(model: nn.Module, x_BCHW: Tensor) -> Tensor:
     if not len(x_BCHW):
         return x_BCHW.new_zeros((0, 0))
     return torch.cat([model(image_CHW.unsqueeze(0)) for image_CHW in x_BCHW])
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Where the attacked images sit in their chunk.
+
+    The empty seats are images with a proof: no attack could remove them from the batch, so their
+    random numbers are drawn as if they were there. Whether an image is proven, and by whom,
+    therefore changes nothing for its neighbours: verifying first leaves every flag as it is.
+
+    Attributes:
+        of: images in the chunk, with and without a proof.
+        taken_B: int64 (B,), ascending positions of the attacked images.
+    """
+
+    of: int
+    taken_B: Tensor
+
+    @classmethod
+    def all(cls, num_images: int) -> Seats:
+        """No image of the chunk has a proof."""
+        return cls(num_images, torch.arange(num_images))
+
+    def draw(self, sample: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
+        """The rows of the attacked images of one draw for the whole chunk.
+
+        >>> Seats(3, torch.tensor([0, 2])).draw(lambda shape: torch.arange(shape[0]), ()).tolist()
+        [0, 2]
+        """
+        return sample((self.of, *shape))[self.taken_B]
 
 
 @dataclass
@@ -74,12 +105,24 @@ class Attack(ABC):
 
     @abstractmethod
     def propose(
-        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
     ) -> Proposal:
-        """Search for adversarial images; deterministic given `seed`."""
+        """Search for adversarial images; deterministic given `seed` and `seats`."""
 
     def run(
-        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats | None = None,
     ) -> AttackResult:
         """Attack, then re-measure every claim on the submitted model.
 
@@ -89,9 +132,11 @@ class Attack(ABC):
             y_B: int64 (B,), true classes.
             epsilon: exact radius.
             seed: of the attack's random numbers.
+            seats: of the images in their chunk; by default they are the whole chunk.
         """
         start = time.perf_counter()
-        proposal = self.propose(model, x_BCHW, y_B, epsilon, seed)
+        seats = seats or Seats.all(len(x_BCHW))
+        proposal = self.propose(model, x_BCHW, y_B, epsilon, seed, seats)
         adversarial = threat.project(proposal.adversarial_BCHW.detach(), x_BCHW, epsilon)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1)
         broken = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)

@@ -7,13 +7,14 @@ starts. An image counts as broken at any iterate of any restart; broken images l
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark import threat
-from benchmark.stages.base import Attack, Proposal, is_wrong
+from benchmark.stages.base import Attack, Proposal, Seats, is_wrong
 
 
 class PGD(Attack):
@@ -32,9 +33,16 @@ class PGD(Attack):
         self.step_rate = step_rate
 
     def propose(
-        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
     ) -> Proposal:
         generator = torch.Generator(device="cpu").manual_seed(seed)
+        sample = partial(torch.rand, generator=generator)
         found = x_BCHW.clone()
         open_idx = torch.arange(len(x_BCHW), device=x_BCHW.device)
         names = [""] * len(x_BCHW)
@@ -42,9 +50,9 @@ class PGD(Attack):
         for _ in range(self.restarts):
             if not len(open_idx):
                 break
-            # The whole batch is drawn each time, so that an image's start never depends on
-            # which neighbours are already broken.
-            noise = torch.rand(x_BCHW.shape, generator=generator) * 2 - 1
+            # The whole chunk is drawn each time, so that an image's start never depends on
+            # which neighbours are proven or already broken.
+            noise = seats.draw(sample, x_BCHW.shape[1:]) * 2 - 1
             noise = noise.to(x_BCHW.device)[open_idx]
             hits, images, zero_gradient = self._one_restart(
                 model, x_BCHW[open_idx], y_B[open_idx], noise, epsilon

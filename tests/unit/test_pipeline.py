@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from benchmark.certify import BoundedModel
 from benchmark.errors import ResultError
+from benchmark.facts import Facts
 from benchmark.outcomes import audit, outcome_table
-from benchmark.pipeline import Evaluation, Facts
+from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import CERTIFIERS, Audit, Outcome
 from benchmark.scoring import score

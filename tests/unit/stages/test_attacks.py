@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmark import threat
 from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack, Proposal, is_wrong
+from benchmark.stages.base import Attack, Proposal, Seats, is_wrong
 from benchmark.stages.pgd import PGD
 
 EPSILON = Fraction(1, 16)
@@ -130,7 +130,13 @@ class _Liar(Attack):
     name = "liar"
 
     def propose(
-        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
     ) -> Proposal:
         claimed = x_BCHW.clone()
         claimed[0] = float("nan")

@@ -1,0 +1,93 @@
+"""What an evaluation finds out about each image; arrays, no files and no mathematics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass
+class EpsilonFacts:
+    """All that is known of n images at one epsilon; arrays of length n.
+
+    Attributes:
+        certified: certifier -> proven right (only for those asked).
+        margin: best certified lower bound, NaN where unknown.
+        proven_by: cheapest certifier that proved the image, or empty.
+        proven_from: larger epsilon that the proof was carried from, or empty.
+        broken: attack -> broken at this epsilon or a smaller one.
+        broken_by: part of the attack that broke the image, or empty.
+        broken_from: smaller epsilon that the attack was carried from, or empty.
+        failed: why an attack ended without an answer, or empty.
+        adversarial: row in `Facts.adversarial`, or -1.
+        seconds: spent on the image.
+        flags: named health flags.
+        audited: certified images that are attacked here all the same.
+    """
+
+    certified: dict[str, BoolArray]
+    margin: NDArray[np.float32]
+    proven_by: NDArray[np.object_]
+    proven_from: NDArray[np.object_]
+    broken: dict[str, BoolArray]
+    broken_by: NDArray[np.object_]
+    broken_from: NDArray[np.object_]
+    failed: NDArray[np.object_]
+    adversarial: NDArray[np.int32]
+    seconds: NDArray[np.float32]
+    flags: set[str]
+    audited: BoolArray
+
+    @classmethod
+    def empty(cls, n: int) -> EpsilonFacts:
+        """Nothing is known yet."""
+
+        def text() -> NDArray[np.object_]:
+            return np.full(n, "", dtype=object)
+
+        return cls(
+            certified={},
+            margin=np.full(n, np.nan, dtype=np.float32),
+            proven_by=text(),
+            proven_from=text(),
+            broken={},
+            broken_by=text(),
+            broken_from=text(),
+            failed=text(),
+            adversarial=np.full(n, -1, dtype=np.int32),
+            seconds=np.zeros(n, dtype=np.float32),
+            flags=set(),
+            audited=np.zeros(n, dtype=bool),
+        )
+
+    @property
+    def proven(self) -> BoolArray:
+        """Proven right by any certifier."""
+        return np.asarray(self.proven_by != "", dtype=bool)
+
+
+@dataclass
+class Facts:
+    """All that an evaluation found out; the outcome table is made of it (`benchmark.outcomes`).
+
+    Attributes:
+        predicted: int64 (n,), class predicted without an attack, at batch size 1.
+        correct: bool (n,).
+        epsilons: facts per epsilon, ascending.
+        not_asked: certifier -> why.
+        adversarial: float32 images, each broken by re-measurement.
+        seconds: wall-clock by kind of work.
+    """
+
+    predicted: NDArray[np.int64]
+    correct: BoolArray
+    epsilons: dict[str, EpsilonFacts]
+    not_asked: dict[str, str] = field(default_factory=dict)
+    adversarial: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
+    )
