@@ -100,6 +100,11 @@ _paths = click.argument(
     help="Folder of result files.",
 )
 @cli_options.data_root
+@click.option(
+    "--certify-budget-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
+)
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 def evaluate(
     paths: tuple[Path, ...],
@@ -110,6 +115,7 @@ def evaluate(
     seed: int,
     out: Path,
     data_root: Path | None,
+    certify_budget_s: float | None,
     force: bool,
 ) -> None:
     """Evaluate submission folders: clean, certified, attacked, measured.
@@ -134,6 +140,7 @@ def evaluate(
         data_root=data_root,
         out=out,
         force=force,
+        certify_budget_s=certify_budget_s,
     )
     console = Console()
     frozen = []

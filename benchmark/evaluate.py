@@ -45,6 +45,8 @@ class Settings:
         data_root: folder of the dataset, or None for the search order of `benchmark.data`.
         out: folder of result files.
         force: replace another result of the same name.
+        certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
+            another one the result is never ranked.
     """
 
     track: str | None = None
@@ -55,6 +57,14 @@ class Settings:
     data_root: Path | None = None
     out: Path = Path("results")
     force: bool = False
+    certify_budget_s: float | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol, with what the user changed of it."""
+        if self.certify_budget_s is None:
+            return Protocol()
+        return Protocol(certify_budget_s=self.certify_budget_s)
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
         CorobenchError: anything a user can fix; see its subclasses.
     """
     submission = load_submission(folder, settings.track)
-    track, protocol = submission.track, Protocol()
+    track, protocol = submission.track, settings.protocol
     epsilons = _epsilons(settings, track)
     n = settings.n or standard_subset(track)
     device = resolve_device(settings.device)
@@ -179,19 +189,20 @@ def prepare_certifiers(
     try:
         bounded = BoundedModel(model, track.shape, track.num_classes, device=str(device))
     except NotCertifiable as error:
-        return None, dict.fromkeys(protocol.certifiers, str(error))
+        return None, dict.fromkeys(protocol.all_certifiers, str(error))
     not_asked = {
         certifier: str(refusal)
         for certifier, refusal in bounded.refusals.items()
-        if certifier in protocol.certifiers
+        if certifier in protocol.all_certifiers
     }
     units = num_hidden_units(model, track.shape)
     if units > protocol.crown_max_hidden_units:
-        not_asked.setdefault(
-            "CROWN",
-            f"too-large: {units} hidden units, and protocol {protocol.version} asks CROWN up to "
-            f"{protocol.crown_max_hidden_units}",
-        )
+        for certifier in ("CROWN", *protocol.closing_certifiers):
+            not_asked.setdefault(
+                certifier,
+                f"too-large: {units} hidden units, and protocol {protocol.version} asks "
+                f"{certifier} up to {protocol.crown_max_hidden_units}",
+            )
     return bounded, not_asked
 
 
@@ -249,7 +260,7 @@ def _identify(
         entry=manifest.id,
         track=track.name,
         n=n,
-        quick=not track.is_ranked(n) or epsilons != track.epsilons,
+        quick=not track.is_ranked(n) or epsilons != track.epsilons or protocol != Protocol(),
         epsilons=epsilons,
         data=dataset.info,
         weights_sha256=submission.weights_sha256,

@@ -15,7 +15,8 @@ class EpsilonFacts:
     """All that is known of n images at one epsilon; arrays of length n.
 
     Attributes:
-        certified: certifier -> proven right (only for those asked).
+        certified: certifier -> proven right (only for those asked); for the costly ones that close
+            the bracket: proven by it or by a cheaper one.
         margin: best certified lower bound, NaN where unknown.
         proven_by: cheapest certifier that proved the image, or empty.
         proven_from: larger epsilon that the proof was carried from, or empty.
@@ -27,6 +28,8 @@ class EpsilonFacts:
         seconds: spent on the image.
         flags: named health flags.
         audited: certified images that are attacked here all the same.
+        stopped: open images whose search the clock ended.
+        unanswered: certifier -> open images it was not asked about, because it gave up before.
     """
 
     certified: dict[str, BoolArray]
@@ -41,6 +44,8 @@ class EpsilonFacts:
     seconds: NDArray[np.float32]
     flags: set[str]
     audited: BoolArray
+    stopped: BoolArray
+    unanswered: dict[str, BoolArray]
 
     @classmethod
     def empty(cls, n: int) -> EpsilonFacts:
@@ -62,6 +67,8 @@ class EpsilonFacts:
             seconds=np.zeros(n, dtype=np.float32),
             flags=set(),
             audited=np.zeros(n, dtype=bool),
+            stopped=np.zeros(n, dtype=bool),
+            unanswered={},
         )
 
     @property

@@ -92,12 +92,13 @@ def _epsilon_rows(
     broken = np.asarray(known.broken_by != "", dtype=bool)
     failed = np.asarray(known.failed != "", dtype=bool)
     outcome = np.select(
-        [~correct, broken, proven, failed],
+        [~correct, broken, proven, failed, known.stopped],
         [
             Outcome.MISCLASSIFIED.value,
             Outcome.ATTACKED.value,
             Outcome.CERTIFIED.value,
             Outcome.ERROR.value,
+            Outcome.TIMEOUT.value,
         ],
         Outcome.UNDECIDED.value,
     )
@@ -119,8 +120,10 @@ def _epsilon_rows(
         "seconds": known.seconds,
     }
     for certifier, column in CERTIFIER_COLUMNS.items():
-        answers = known.certified.get(certifier)
-        columns[column] = pd.array([None] * len(images) if answers is None else answers, "boolean")
+        proofs = known.certified.get(certifier)
+        column_values = pd.array([None] * len(images) if proofs is None else proofs, "boolean")
+        column_values[known.unanswered.get(certifier, ~correct & False)] = pd.NA
+        columns[column] = column_values
     for attack in ("pgd50", "autoattack"):  # the columns are named after the attacks
         survived = correct & ~known.broken.get(attack, ~correct)
         by_this = np.array([text.startswith(f"{attack}:") for text in known.failed], dtype=bool)

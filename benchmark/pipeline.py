@@ -1,8 +1,9 @@
 """Order, chunks, resume, seeds and timing of one evaluation; no mathematics.
 
-Verify first: every certifier is asked about every correct image, then PGD-50 and AutoAttack run
-on what no certifier proved. Monotone facts are carried: certified at a larger epsilon holds at
-every smaller one, broken at a smaller epsilon holds at every larger one.
+Verify first: the cheap certifiers are asked about every correct image, then PGD-50 and AutoAttack
+run on what none of them proved, then the costly certifiers (`benchmark.closing`) on what is still
+open. Monotone facts are carried: certified at a larger epsilon holds at every smaller one, broken
+at a smaller epsilon holds at every larger one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmark.closing import certify_name, close
 from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
 from benchmark.stages.autoattack import AutoAttackStandard
@@ -69,10 +71,10 @@ class Evaluation:
             correct=np.zeros(n, dtype=bool),
             epsilons={epsilon: EpsilonFacts.empty(n) for epsilon in epsilons},
         )
-        self._logits = x.new_zeros((n, track.num_classes))
+        self.logits = x.new_zeros((n, track.num_classes))
 
     def run(self, bounded: BoundedModel | None, not_asked: dict[str, str]) -> Facts:
-        """Clean, certify, attack.
+        """Clean, certify cheaply, attack what is open, ask the costly certifiers about the rest.
 
         Args:
             bounded: the model prepared for bounding, or None if it cannot be bounded.
@@ -88,6 +90,9 @@ class Evaluation:
         self.choose_audit()
         self.attack(self.pgd())
         self.attack(self.autoattack())
+        for certifier in self.protocol.closing_certifiers:
+            if bounded is not None and certifier not in not_asked:
+                close(self, bounded, certifier)
         return self.facts
 
     def pgd(self) -> PGD:
@@ -110,12 +115,12 @@ class Evaluation:
         n = len(self.x)
         self.report.stage("clean", n)
         for number, rows in self._chunked(np.arange(n)):
-            chunk = self._chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
-            self._logits[rows] = torch.from_numpy(chunk["logits"]).to(self.x.device)
+            chunk = self.chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
+            self.logits[rows] = torch.from_numpy(chunk["logits"]).to(self.x.device)
             self.facts.seconds["clean"] += float(chunk["seconds"])
             self.report.advance(len(rows))
-        wrong = is_wrong(self._logits, self.y)
-        others = self._logits.scatter(1, self.y[:, None], float("-inf")).argmax(dim=1)
+        wrong = is_wrong(self.logits, self.y)
+        others = self.logits.scatter(1, self.y[:, None], float("-inf")).argmax(dim=1)
         self.facts.predicted = torch.where(wrong, others, self.y).cpu().numpy()
         self.facts.correct = (~wrong).cpu().numpy()
         self.report.finish(f"{int(self.facts.correct.sum())} of {n} right")
@@ -138,9 +143,9 @@ class Evaluation:
                 proven[epsilon] |= carried
                 self._certify_epsilon(bounded, certifier, epsilon, proven[epsilon], margin[epsilon])
                 carried = proven[epsilon]
-        except NotCertifiable as refusal:
+        except (NotCertifiable, MemoryError) as refusal:
             self.facts.not_asked[certifier] = str(refusal)
-            self.report.finish(f"not certifiable ({refusal.rule})")
+            self.report.finish(f"not certifiable ({refusal})")
             return
         carried_from = np.full(len(self.x), "", dtype=object)
         for epsilon in reversed(self.epsilons):
@@ -164,12 +169,12 @@ class Evaluation:
         todo = np.flatnonzero(self.facts.correct & ~proven)
         self.report.stage(f"{certifier} {epsilon}", len(todo))
         for number, rows in self._chunked(todo):
-            chunk = self._chunk(
-                f"certify-{certifier}-{_file_part(epsilon)}-{number:04d}",
+            chunk = self.chunk(
+                certify_name(certifier, epsilon, number),
                 partial(self._certify_chunk, bounded, certifier, rows, epsilon),
             )
             proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
-            self._spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
+            self.spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
             self.report.advance(len(rows), f"{int(proven.sum())} proven")
         self.report.finish(f"{int(proven.sum())} of {len(self.x)} proven")
 
@@ -211,11 +216,11 @@ class Evaluation:
                 if not len(rows):
                     continue
                 seats = Seats(len(chunk_rows), torch.from_numpy(places))
-                chunk = self._chunk(
-                    f"attack-{attack.name}-{_file_part(epsilon)}-{number:04d}",
+                chunk = self.chunk(
+                    f"attack-{attack.name}-{epsilon.replace('/', '_')}-{number:04d}",
                     partial(self._attack_chunk, attack, rows, epsilon, number, seats),
                 )
-                self._spend("attack", facts, rows, float(chunk["seconds"]))
+                self.spend("attack", facts, rows, float(chunk["seconds"]))
                 facts.flags.update(str(flag) for flag in chunk["flags"])
                 if str(chunk["failed"]):
                     facts.failed[rows] = str(chunk["failed"])
@@ -258,7 +263,7 @@ class Evaluation:
         self, bounded: BoundedModel, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
         result = certify_chunk(
-            bounded, certifier, self.x[rows], self.y[rows], self._logits[rows], Fraction(epsilon)
+            bounded, certifier, self.x[rows], self.y[rows], self.logits[rows], Fraction(epsilon)
         )
         return {
             "certified": result.certified_B.cpu().numpy(),
@@ -302,7 +307,7 @@ class Evaluation:
         for number, start in enumerate(range(0, len(rows), size)):
             yield number, rows[start : start + size]
 
-    def _chunk(self, name: str, compute: Callable[[], dict[str, object]]) -> dict[str, np.ndarray]:
+    def chunk(self, name: str, compute: Callable[[], dict[str, object]]) -> dict[str, np.ndarray]:
         stored = self.chunks.load(name)
         if stored is not None:
             return stored
@@ -311,12 +316,8 @@ class Evaluation:
             self.chunks.save(name, arrays)
         return arrays
 
-    def _spend(
+    def spend(
         self, kind: str, facts: EpsilonFacts, rows: NDArray[np.int64], seconds: float
     ) -> None:
         self.facts.seconds[kind] += seconds
         facts.seconds[rows] += seconds / max(len(rows), 1)
-
-
-def _file_part(epsilon: str) -> str:
-    return epsilon.replace("/", "_")

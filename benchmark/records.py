@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 
 #: Certifiers that have a column of their own in the outcome table, cheapest first.
-CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN")
+CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN", "BaB")
 
 #: The outcome table: column -> (pandas dtype, meaning). One row per image and epsilon.
 OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
@@ -46,6 +46,8 @@ OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
     "ibp": ("boolean", "proven right by IBP; missing where it was not asked"),
     "crown_ibp": ("boolean", "proven right by CROWN-IBP; missing where it was not asked"),
     "crown": ("boolean", "proven right by CROWN; missing where it was not asked"),
+    "alpha_crown": ("boolean", "proven by alpha-CROWN or a cheaper one; missing where not asked"),
+    "bab": ("boolean", "proven by BaB or a cheaper certifier; missing where it was not asked"),
     "pgd50": ("boolean", "still right after PGD-50; missing where it was not run"),
     "autoattack": ("boolean", "still right after AutoAttack; missing where it was not run"),
     "adversarial": ("int32", "row in the adversarial file, or -1"),

@@ -142,9 +142,15 @@ class Protocol:
         pgd_step_rate: step size as a share of epsilon.
         autoattack_version: the suite's name in the attack library.
         square_queries: queries of the black-box attack within the suite.
-        certifiers: asked in this order, cheapest first.
-        crown_max_hidden_units: CROWN is asked of networks up to this many ReLU inputs; above,
-            its count is null ("not asked"), never 0.
+        certifiers: asked of every correct image before the attacks, cheapest first.
+        closing_certifiers: asked after the attacks of what is neither proven nor broken.
+        crown_max_hidden_units: CROWN, alpha-CROWN and BaB are asked of networks up to this many
+            ReLU inputs; above, their counts are null ("not asked"), never 0.
+        closing_group: images that a closing certifier is asked about at once; a group without a
+            decision ends it at that epsilon.
+        max_subdomains: bounded subdomains per image of branch and bound ("BaB").
+        certify_budget_s: seconds per image after which a search is stopped ("timeout"); a safety
+            stop, for `max_subdomains` alone should decide.
         audit_images: certified images that are attacked all the same, each at the largest
             epsilon it is certified at; all of them where there are fewer.
     """
@@ -156,14 +162,24 @@ class Protocol:
     autoattack_version: str = "standard"
     square_queries: int = 5000
     certifiers: tuple[str, ...] = ("IBP", "CROWN-IBP", "CROWN")
+    closing_certifiers: tuple[str, ...] = ("alpha-CROWN", "BaB")
     crown_max_hidden_units: int = 20000
+    closing_group: int = 20
+    max_subdomains: int = 1000
+    certify_budget_s: float = 60.0
     audit_images: int = 50
 
     def as_settings(self) -> dict[str, object]:
         """The settings as JSON-able literals, for the identity of a result."""
         settings = asdict(self)
-        settings["certifiers"] = list(self.certifiers)
+        for name in ("certifiers", "closing_certifiers"):
+            settings[name] = list(getattr(self, name))
         return settings
+
+    @property
+    def all_certifiers(self) -> tuple[str, ...]:
+        """Cheapest first."""
+        return (*self.certifiers, *self.closing_certifiers)
 
 
 def get_track(name: str) -> Track:

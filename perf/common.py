@@ -32,7 +32,7 @@ class Job:
     def evaluate(self, title: str, *, verify_first: bool = True) -> Facts:
         """Run the pipeline with the protocol's settings; nothing is kept."""
         submission = load_submission(self.folder)
-        track, protocol = submission.track, Protocol()
+        track, protocol = submission.track, Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
         bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
         if verify_first:

@@ -89,6 +89,8 @@ def make_table(run: Run) -> pd.DataFrame:
                 "ibp": ibp,
                 "crown_ibp": crown_ibp,
                 "crown": crown,
+                "alpha_crown": crown or ibp or crown_ibp,
+                "bab": crown or ibp or crown_ibp,
                 "pgd50": pgd,
                 "autoattack": autoattack,
                 "adversarial": position if outcome == "attacked" else -1,

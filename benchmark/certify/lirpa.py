@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.certify import lirpa_compat
+from benchmark.certify.batch_sizes import WIDE_GROUP_SIZE, WIDE_HIDDEN_UNITS, batch_sizes
 from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.budget import BranchBudget, BranchResult
 from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS, needs_matrix_mode, refusals_of
@@ -32,19 +33,6 @@ from benchmark.certify.margin_spec import check_boxes, check_known, margin_spec
 from benchmark.certify.prepare import prepare
 from benchmark.certify.refusals import NotCertifiable
 from benchmark.certify.threshold import certified, float_margin
-
-BATCH_SIZES = {"IBP": 64, "CROWN-IBP": 64, "CROWN": 1, "alpha-CROWN": 4}
-"""Images bounded at once, from measured cost per image on a CPU; shrinks where memory runs out."""
-
-WIDE_HIDDEN_UNITS = 8192
-"""From this many ReLU inputs per image on, CROWN bounds a layer's neurons in groups, and
-alpha-CROWN one image at a time."""
-
-CHUNK_HIDDEN_UNITS = 4_000_000
-"""ReLU inputs that CROWN-IBP bounds at once, which keeps it near 2 GiB."""
-
-WIDE_GROUP_SIZE = 128
-"""Neurons per group in wide nets: bounds the memory of CROWN, and is faster there."""
 
 ALPHA_ITERATIONS = 20
 """Gradient steps of alpha-CROWN on the slopes of unstable ReLUs."""
@@ -99,7 +87,7 @@ class BoundedModel:
         self.num_classes = num_classes
         self.device = torch.device(device)
         self.refusals: dict[str, NotCertifiable] = {}
-        self._batch_sizes = dict(BATCH_SIZES)
+        self._batch_sizes = batch_sizes(0)
         self._modules: dict[str, Any] = {}
         self._checked: set[str] = set()
         self._matrix_mode: set[str] = set()
@@ -256,11 +244,9 @@ class BoundedModel:
                 f"expected logits of shape (2, {self.num_classes}) for 2 images, found {found}",
             )
         num_hidden = num_hidden_units(self._model, self.input_shape)
-        fitting = max(1, CHUNK_HIDDEN_UNITS // max(1, num_hidden))
-        self._batch_sizes["CROWN-IBP"] = min(fitting, BATCH_SIZES["CROWN-IBP"])
+        self._batch_sizes = batch_sizes(num_hidden)
         if num_hidden >= WIDE_HIDDEN_UNITS:
             self._group_size = WIDE_GROUP_SIZE
-            self._batch_sizes["alpha-CROWN"] = 1
         module = converted(self._model, self._example(2), {"conv_mode": "matrix"})
         nodes = list(module._modules.values())
         self.refusals = refusals_of(nodes)

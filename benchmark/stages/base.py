@@ -137,13 +137,8 @@ class Attack(ABC):
         start = time.perf_counter()
         seats = seats or Seats.all(len(x_BCHW))
         proposal = self.propose(model, x_BCHW, y_B, epsilon, seed, seats)
-        adversarial = threat.project(proposal.adversarial_BCHW.detach(), x_BCHW, epsilon)
-        changed = (adversarial != x_BCHW).flatten(1).any(dim=1)
-        broken = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
-        candidates = torch.nonzero(changed & threat.is_within(adversarial, x_BCHW, epsilon))[:, 0]
-        if len(candidates):
-            logits = predict_one_by_one(model, adversarial[candidates])
-            broken[candidates] = is_wrong(logits, y_B[candidates])
+        proposed = proposal.adversarial_BCHW.detach()
+        broken, adversarial = confirm(model, x_BCHW, y_B, proposed, epsilon)
         flags = set(proposal.flags)
         claimed = torch.tensor([bool(name) for name in proposal.attack_names])
         if (claimed & ~broken.cpu()).any():
@@ -153,6 +148,31 @@ class Attack(ABC):
             for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
         ]
         return AttackResult(broken, adversarial, names, flags, time.perf_counter() - start)
+
+
+def confirm(
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, proposed_BCHW: Tensor, epsilon: Fraction
+) -> tuple[Tensor, Tensor]:
+    """The referee: clip what is proposed into the ball, and run the submitted model on each alone.
+
+    Args:
+        model: the submitted model in eval mode.
+        x_BCHW: float32 (B, C, H, W) in [0, 1].
+        y_B: int64 (B,), true classes.
+        proposed_BCHW: float32 (B, C, H, W), anything.
+        epsilon: exact radius.
+
+    Returns:
+        bool (B,), the model errs inside the ball; float32 (B, C, H, W), the clipped images.
+    """
+    adversarial = threat.project(proposed_BCHW, x_BCHW, epsilon)
+    changed = (adversarial != x_BCHW).flatten(1).any(dim=1)
+    broken = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
+    candidates = torch.nonzero(changed & threat.is_within(adversarial, x_BCHW, epsilon))[:, 0]
+    if len(candidates):
+        logits = predict_one_by_one(model, adversarial[candidates])
+        broken[candidates] = is_wrong(logits, y_B[candidates])
+    return broken, adversarial
 
 
 def is_wrong(logits_BK: Tensor, y_B: Tensor) -> Tensor:

@@ -26,7 +26,14 @@ def test_counts_by_hand() -> None:
         Outcome.ERROR: 0,
     }
     assert (result.clean, score.pgd50, score.autoattack) == (7, 6, 5)
-    assert score.certified_by == {"IBP": 1, "CROWN-IBP": 2, "CROWN": 3, "cascade": 3}
+    assert score.certified_by == {
+        "IBP": 1,
+        "CROWN-IBP": 2,
+        "CROWN": 3,
+        "alpha-CROWN": 3,
+        "BaB": 3,
+        "cascade": 3,
+    }
     assert scoring.bracket(score) == (3, 5)
     assert score.decided_by == {"CROWN": 1, "CROWN-IBP": 1, "IBP": 1, "clean": 1, "apgd-ce": 2}
 
@@ -35,6 +42,7 @@ def test_a_certifier_that_was_not_asked_is_null_and_not_zero() -> None:
     run = make_run(not_asked={"CROWN": "too-large: planted"})
     table = make_table(run)
     table["crown"] = pd.array([None] * len(table), dtype="boolean")
+    table.loc[table["decided_by"] == "CROWN", ["alpha_crown", "bab"]] = False
     table.loc[table["decided_by"] == "CROWN", ["outcome", "decided_by"]] = ["undecided", ""]
     table.loc[table["outcome"] == "undecided", ["pgd50", "autoattack"]] = True
     score = scoring.score(table, run).epsilons["1/16"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -208,12 +206,3 @@ def test_schedules_end_where_they_should() -> None:
         assert ratios[-1] == 0.01 and list(ratios) == sorted(ratios, reverse=True)
     assert keep_ratios(0.1, 10, "harmonic")[0] == pytest.approx(1 - 0.9 * (1 / 11) / 0.5)
     assert lr_factor("constant", 0.99, (0.5,), 0.1) == 1.0
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["schedules", "checkpoint", "training_data", "pruners.base", "objectives.base"],
-)
-def test_examples_in_docstrings(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"baselines.{module}"))
-    assert found.attempted and not found.failed

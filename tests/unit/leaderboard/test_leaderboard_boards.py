@@ -79,9 +79,16 @@ def test_two_seeds_of_one_entry_have_a_page_and_a_name_each() -> None:
 
 
 def test_a_certifier_of_a_later_release_gets_its_column() -> None:
-    score = make_score() | {"certified_by": {"IBP": 1, "alpha-CROWN": 300, "cascade": 300}}
+    score = make_score() | {"certified_by": {"IBP": 1, "PRIMA": 300, "cascade": 300}}
     group = group_results([make_result("a", epsilons={"1/16": score})])[0]
-    assert group.boards[0].certifiers == ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN")
+    assert group.boards[0].certifiers == (
+        "IBP",
+        "CROWN-IBP",
+        "CROWN",
+        "alpha-CROWN",
+        "BaB",
+        "PRIMA",
+    )
     assert group.boards[0].rows[0].certifier("CROWN") is None
 
 

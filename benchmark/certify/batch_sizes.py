@@ -1,0 +1,37 @@
+"""How many images a certifier bounds at once; sizes shrink further where memory runs out."""
+
+from __future__ import annotations
+
+BATCH_SIZES = {"IBP": 64, "CROWN-IBP": 64, "CROWN": 1, "alpha-CROWN": 4}
+"""Images bounded at once, from measured cost per image on a CPU."""
+
+WIDE_HIDDEN_UNITS = 8192
+"""From this many ReLU inputs per image on, CROWN bounds a layer's neurons in groups, and
+alpha-CROWN one image at a time."""
+
+CHUNK_HIDDEN_UNITS = 4_000_000
+"""ReLU inputs that CROWN-IBP bounds at once, which keeps it near 2 GiB."""
+
+NARROW_HIDDEN_UNITS = 1000
+"""Up to this many ReLU inputs per image CROWN bounds NARROW_BATCH images at once: measured twice as
+fast on CNN-small at 1x8x8; on larger nets one at a time is faster, and tighter."""
+
+NARROW_BATCH = 8
+
+WIDE_GROUP_SIZE = 128
+"""Neurons per group in wide nets: bounds the memory of CROWN, and is faster there."""
+
+
+def batch_sizes(num_hidden: int) -> dict[str, int]:
+    """Images bounded at once per certifier, for a net with so many ReLU inputs per image.
+
+    >>> batch_sizes(500)["CROWN"], batch_sizes(5_000)["CROWN"]
+    (8, 1)
+    """
+    sizes = dict(BATCH_SIZES)
+    sizes["CROWN-IBP"] = min(sizes["CROWN-IBP"], max(1, CHUNK_HIDDEN_UNITS // max(1, num_hidden)))
+    if num_hidden <= NARROW_HIDDEN_UNITS:
+        sizes["CROWN"] = NARROW_BATCH
+    if num_hidden >= WIDE_HIDDEN_UNITS:
+        sizes["alpha-CROWN"] = 1
+    return sizes

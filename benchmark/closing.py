@@ -1,0 +1,171 @@
+"""Closing the bracket: costly certifiers on what is neither proven nor broken.
+
+They come after the attacks, because on an image that an attack breaks a search spends its whole
+budget in vain; for the same reason every image they prove has already survived all attacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.facts import BoolArray, EpsilonFacts
+from benchmark.stages.certify import close_chunk
+
+if TYPE_CHECKING:
+    from benchmark.certify import BoundedModel
+    from benchmark.pipeline import Evaluation
+
+
+@dataclass
+class _Found:
+    """What one certifier found at one epsilon; nothing counts until it passed all its checks."""
+
+    proven: BoolArray
+    margin: NDArray[np.float32]
+    stopped: BoolArray
+    unanswered: BoolArray
+    refuted: dict[int, NDArray[np.float32]]
+
+    @classmethod
+    def empty(cls, n: int) -> _Found:
+        def none() -> BoolArray:
+            return np.zeros(n, dtype=bool)
+
+        margin = np.full(n, np.nan, dtype=np.float32)
+        return cls(none(), margin, none(), none(), {})
+
+
+def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None:
+    """Ask one certifier about every open image, largest epsilon first.
+
+    At each epsilon the images are asked in groups, in published order. A group in which not one
+    image is decided ends the certifier there; the images behind it stay unanswered.
+
+    Args:
+        evaluation: after its attacks.
+        bounded: the model prepared for bounding.
+        certifier: "alpha-CROWN" or "BaB".
+    """
+    from benchmark.certify import NotCertifiable
+
+    facts, n = evaluation.facts, len(evaluation.x)
+    found: dict[str, _Found] = {}
+    carried = np.zeros(n, dtype=bool)
+    try:
+        for epsilon in reversed(evaluation.epsilons):
+            here = found[epsilon] = _Found.empty(n)
+            here.proven |= carried & _open(facts.correct, facts.epsilons[epsilon])
+            _ask(evaluation, bounded, certifier, epsilon, here)
+            carried = carried | here.proven
+    except (NotCertifiable, MemoryError) as refusal:
+        facts.not_asked[certifier] = str(refusal)
+        evaluation.report.finish(f"not certifiable ({refusal})")
+        return
+    _record_proofs(evaluation, certifier, found)
+    _record_refutations(evaluation, certifier, found)
+
+
+def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
+    """Neither proven nor broken."""
+    broken = np.asarray(facts.broken_by != "", dtype=bool)
+    return np.asarray(correct & ~facts.proven & ~broken, dtype=bool)
+
+
+def _ask(
+    evaluation: Evaluation, bounded: BoundedModel, certifier: str, epsilon: str, found: _Found
+) -> None:
+    """Fill what one certifier finds at one epsilon."""
+    facts, report = evaluation.facts.epsilons[epsilon], evaluation.report
+    todo = np.flatnonzero(_open(evaluation.facts.correct, facts) & ~found.proven)
+    size = evaluation.protocol.closing_group
+    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
+    report.stage(f"{certifier} {epsilon}", len(todo))
+    for number, rows in enumerate(groups):
+        chunk = evaluation.chunk(
+            certify_name(certifier, epsilon, number),
+            partial(_group, evaluation, bounded, certifier, rows, epsilon),
+        )
+        evaluation.spend("certify", facts, rows, float(chunk["seconds"]))
+        found.proven[rows], found.margin[rows] = chunk["certified"], chunk["margin"]
+        found.stopped[rows] = chunk["stopped"]
+        refuted = rows[chunk["refuted"]].tolist()
+        found.refuted.update(zip(refuted, chunk["adversarial"], strict=True))
+        decided = f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken"
+        report.advance(len(rows), decided)
+        if not (chunk["certified"].any() or len(refuted)) and number + 1 < len(groups):
+            found.unanswered[np.concatenate(groups[number + 1 :])] = True
+            left = int(found.unanswered.sum())
+            report.finish(f"{decided}; gave up, {left} not asked")
+            return
+    report.finish(f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken")
+
+
+def certify_name(certifier: str, epsilon: str, number: int) -> str:
+    """Name of the chunk of a certifier's answers."""
+    return f"certify-{certifier}-{epsilon.replace('/', '_')}-{number:04d}"
+
+
+def _group(
+    evaluation: Evaluation,
+    bounded: BoundedModel,
+    certifier: str,
+    rows: NDArray[np.int64],
+    epsilon: str,
+) -> dict[str, object]:
+    result = close_chunk(
+        bounded,
+        certifier,
+        evaluation.model,
+        evaluation.x[rows],
+        evaluation.y[rows],
+        evaluation.logits[rows],
+        Fraction(epsilon),
+        evaluation.protocol,
+    )
+    refuted = result.refuted_B.cpu()
+    return {
+        "certified": result.certified_B.cpu().numpy(),
+        "margin": result.margin_B.cpu().numpy(),
+        "stopped": result.stopped_B.cpu().numpy(),
+        "refuted": refuted.numpy(),
+        "adversarial": result.adversarial_BCHW.cpu()[refuted].numpy(),
+        "seconds": result.seconds,
+    }
+
+
+def _record_proofs(evaluation: Evaluation, certifier: str, found: dict[str, _Found]) -> None:
+    proven_at = np.full(len(evaluation.x), "", dtype=object)
+    for epsilon in reversed(evaluation.epsilons):
+        facts, here = evaluation.facts.epsilons[epsilon], found[epsilon]
+        facts.proven_by[here.proven] = certifier
+        facts.proven_from[here.proven] = proven_at[here.proven]
+        proven_at[here.proven & (proven_at == "")] = epsilon
+        facts.margin = np.fmax(facts.margin, here.margin)
+        facts.stopped |= here.stopped
+        facts.stopped &= ~facts.proven
+        facts.certified[certifier] = facts.proven.copy()
+        facts.unanswered[certifier] = here.unanswered
+
+
+def _record_refutations(evaluation: Evaluation, certifier: str, found: dict[str, _Found]) -> None:
+    """Counterexamples count at their epsilon and every larger one."""
+    broken_at: dict[int, tuple[str, int]] = {}
+    for epsilon in evaluation.epsilons:
+        facts = evaluation.facts.epsilons[epsilon]
+        for row, (source, index) in broken_at.items():
+            if facts.broken_by[row] == "":
+                facts.broken_by[row], facts.broken_from[row] = certifier, source
+                facts.adversarial[row] = index
+        for row, image in found[epsilon].refuted.items():
+            if facts.broken_by[row] == "":
+                facts.broken_by[row] = certifier
+                facts.adversarial[row] = len(evaluation.facts.adversarial)
+                evaluation.facts.adversarial.append(image)
+                broken_at[row] = (epsilon, int(facts.adversarial[row]))
+        facts.stopped &= facts.broken_by == ""

@@ -1,0 +1,211 @@
+"""The costly certifiers after the attacks: what they prove, refute, leave and give up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import SMALL_CHUNKS
+from torch import Tensor, nn
+
+from benchmark.certify import BoundedModel, BranchResult, NotCertifiable
+from benchmark.facts import Facts
+from benchmark.outcomes import outcome_table
+from benchmark.pipeline import Evaluation
+from benchmark.progress import Reporter
+from benchmark.records import Outcome
+from benchmark.stages.pgd import PGD
+from benchmark.store import ChunkStore
+from benchmark.tracks import Protocol
+
+WEAK = Protocol(pgd_steps=1, pgd_restarts=1, closing_group=4)
+
+
+class _Blind(PGD):
+    """An attack that finds nothing, so that everything is left to the search."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self.name = "pgd50"
+
+
+@pytest.fixture(scope="module")
+def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
+    """Dense layers with many unstable neurons: CROWN is loose on it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
+    )
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(digits[0]), digits[1]).backward()
+        optimiser.step()
+    return model.eval()
+
+
+def _evaluation(
+    model: nn.Module, x: Tensor, y: Tensor, folder: Path, protocol: Protocol = WEAK
+) -> Evaluation:
+    return Evaluation(
+        model,
+        x,
+        y,
+        track=SMALL_CHUNKS,
+        epsilons=SMALL_CHUNKS.epsilons,
+        protocol=protocol,
+        seed=0,
+        chunks=ChunkStore(folder, {"test": 1}),
+        report=Reporter("test"),
+    )
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind())
+    monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind())
+
+
+def _table(facts: Facts, y: Tensor) -> pd.DataFrame:
+    return outcome_table(facts, np.arange(len(y)), y.numpy())
+
+
+@pytest.mark.usefixtures("blind")
+def test_branch_and_bound_decides_both_ways(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = (part[:48] for part in digits)
+    facts = _evaluation(trained, x, y, tmp_path).run(BoundedModel(trained, (1, 8, 8), 10), {})
+    table = _table(facts, y)
+    by_search = table[table["decided_by"] == "BaB"]
+    assert set(by_search["outcome"]) == {Outcome.CERTIFIED, Outcome.ATTACKED}
+    attacked = table[table["outcome"] == Outcome.ATTACKED]
+    for row in attacked.itertuples():
+        image = torch.from_numpy(facts.adversarial[row.adversarial])[None]
+        assert trained(image).argmax().item() != y[row.position]
+        assert (image - x[row.position]).abs().max() <= float(Fraction(row.epsilon)) + 1e-9
+    small, large = (rows.reset_index() for _, rows in table.groupby("epsilon", sort=True))
+    assert (large.loc[small["outcome"] == Outcome.ATTACKED, "outcome"] == Outcome.ATTACKED).all()
+    carried = large["outcome"] == Outcome.CERTIFIED
+    assert (small.loc[carried, "outcome"] == Outcome.CERTIFIED).all()
+    # What the search says agrees with a strong attack of its own.
+    strong = PGD(50, 5)
+    for epsilon, rows in table.groupby("epsilon"):
+        proven = torch.from_numpy((rows["outcome"] == Outcome.CERTIFIED).to_numpy(dtype=bool))
+        found = strong.run(trained, x[proven], y[proven], Fraction(str(epsilon)), seed=5)
+        assert not found.broken_B.any()
+
+
+class _Scripted:
+    """Proves nothing by relaxation; the search answers as it is told, and counts its images."""
+
+    def __init__(self, status: str) -> None:
+        self.status, self.asked = status, 0
+
+    def margins(self, method: str, low: Tensor, *_: object) -> Tensor:
+        return -torch.ones(len(low), 9)
+
+    def branch_and_bound(self, low: Tensor, *_: object, **__: object) -> list[BranchResult]:
+        self.asked += len(low)
+        if self.status == "refused":
+            raise NotCertifiable("bounds-disagree-with-forward", "planted")
+        proposal = torch.full((1, 8, 8), 0.5) if self.status == "refuted" else None
+        return [BranchResult(self.status, -torch.ones(9), proposal=proposal) for _ in low]
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_group_without_a_decision_ends_the_search(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = (part[:48] for part in digits)
+    scripted = _Scripted("open")
+    facts = _evaluation(trained, x, y, tmp_path).run(scripted, {})  # type: ignore[arg-type]
+    assert scripted.asked == 2 * WEAK.closing_group
+    table = _table(facts, y)
+    undecided = table["outcome"] == Outcome.UNDECIDED
+    assert (undecided.sum()) == 2 * int(facts.correct.sum())
+    assert table.loc[undecided, "bab"].isna().sum() == undecided.sum() - scripted.asked
+    assert not table.loc[~undecided, "bab"].isna().any()
+
+
+@pytest.mark.usefixtures("blind")
+def test_what_the_clock_ends_is_a_timeout(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = (part[:16] for part in digits)
+    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("stopped"), {})  # type: ignore[arg-type]
+    counts = _table(facts, y)["outcome"].value_counts()
+    assert counts[Outcome.TIMEOUT] == 2 * WEAK.closing_group
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_counterexample_is_measured_again(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    """Grey images are no counterexamples once they are clipped to the ball."""
+    x, y = (part[:16] for part in digits)
+    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("refuted"), {})  # type: ignore[arg-type]
+    table = _table(facts, y)
+    for row in table[table["outcome"] == Outcome.ATTACKED].itertuples():
+        image = torch.from_numpy(facts.adversarial[row.adversarial])[None]
+        assert trained(image).argmax().item() != y[row.position]
+    assert (table["outcome"] == Outcome.UNDECIDED).any()
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_search_that_fails_its_check_counts_as_not_asked(
+    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = (part[:16] for part in digits)
+    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("refused"), {})  # type: ignore[arg-type]
+    assert set(facts.not_asked) == {"BaB"}
+    table = _table(facts, y)
+    assert table["bab"].isna().all()
+    assert table["alpha_crown"].notna().any()
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_stopped_search_is_resumed(
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = (part[:24] for part in digits)
+    bounded = BoundedModel(trained, (1, 8, 8), 10)
+    whole = _evaluation(trained, x, y, tmp_path / "whole").run(bounded, {})
+
+    class _StopError(Exception):
+        """Stands for a kill."""
+
+    search, calls = BoundedModel.branch_and_bound, 0
+
+    def stop(self: BoundedModel, *args: object, **kwargs: object) -> list[BranchResult]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise _StopError
+        return search(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BoundedModel, "branch_and_bound", stop)
+        with pytest.raises(_StopError):
+            _evaluation(trained, x, y, tmp_path / "part").run(bounded, {})
+    resumed = _evaluation(trained, x, y, tmp_path / "part")
+    facts = resumed.run(bounded, {})
+    assert resumed.chunks.reused > 0
+    pd.testing.assert_frame_equal(
+        _table(facts, y).drop(columns="seconds"), _table(whole, y).drop(columns="seconds")
+    )
+
+
+def test_the_budget_of_the_user_makes_a_result_unranked() -> None:
+    from benchmark.evaluate import Settings
+
+    assert Settings().protocol == Protocol()
+    assert Settings(certify_budget_s=5).protocol == replace(Protocol(), certify_budget_s=5)
