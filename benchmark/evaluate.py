@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,7 +219,7 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    probe = folder / ".writable"
+    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
     store.write_atomic(probe, b"")
     probe.unlink()
 

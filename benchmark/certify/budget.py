@@ -51,7 +51,7 @@ class BranchBudget:
     batch_size: int = 64
     num_candidates: int = 8
     tighten_after: int = 64
-    root: Ascent = Ascent(num_steps=40)
+    root: Ascent = Ascent(num_steps=10)
     tighten: Ascent = Ascent(num_steps=20)
     leaf: Ascent = Ascent(num_steps=5)
 
