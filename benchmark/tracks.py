@@ -164,8 +164,8 @@ class Protocol:
     certifiers: tuple[str, ...] = ("IBP", "CROWN-IBP", "CROWN")
     closing_certifiers: tuple[str, ...] = ("alpha-CROWN", "BaB")
     crown_max_hidden_units: int = 20000
-    closing_group: int = 20
-    max_subdomains: int = 1000
+    closing_group: int = 16
+    max_subdomains: int = 500
     certify_budget_s: float = 60.0
     audit_images: int = 50
 

@@ -306,7 +306,8 @@ def test_a_large_budget_decides_exactly(widths):
             assert one.status == expected, (seed, eps, worst)
             decided[one.status] = decided.get(one.status, 0) + 1
             needed_splits += one.num_subdomains > 2
-    assert min(decided["certified"], decided["refuted"]) >= 4 and needed_splits >= 1, decided
+    assert min(decided["certified"], decided["refuted"]) >= 4, decided
+    assert needed_splits or len(widths) == 1, "nothing here needed the search"
 
 
 @pytest.mark.parametrize("seed", range(4))
