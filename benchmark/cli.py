@@ -19,8 +19,6 @@ from benchmark.errors import (
     ConfigError,
     ContradictionError,
     CorobenchError,
-    OutputError,
-    ResultError,
 )
 
 EXIT_CODES = """\b
@@ -34,8 +32,11 @@ Exit codes:
 #: Commands that live in another module: name -> "module:attribute".
 MOUNTED = {
     "architectures": "benchmark.cli_listing:architectures",
+    "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
+    "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
+    "score": "benchmark.cli_results:score",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
 }
@@ -238,66 +239,6 @@ def _numbers(option: str, text: str) -> list[float]:
         raise ConfigError(
             f"{option} {text!r}: expected numbers such as 0.49,0.48,0.45, one per channel"
         ) from error
-
-
-@cli.command()
-@click.argument("outcomes", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--write", is_flag=True, help="Write the result file beside each outcome table, too.")
-def score(outcomes: tuple[Path, ...], write: bool) -> None:
-    """Recompute scorecards from outcome tables; needs no model, no data and no torch.
-
-    \b
-    Examples:
-      corobench score results/1.0/digits/my-model.outcomes.parquet
-      corobench score results/1.0/digits/*.outcomes.parquet --write
-    """
-    from benchmark import scoring, store
-    from benchmark.terminal import scorecard
-
-    for path in outcomes:
-        table, run = store.read_outcomes(path)
-        result = scoring.score(table, run)
-        Console().print(scorecard(result))
-        target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
-        if write:
-            store.write_atomic(target, store.encode_result(result))
-            click.echo(str(target))
-        elif target.exists() and target.read_bytes() != store.encode_result(result):
-            raise OutputError(
-                f"{target}: differs from the scorecard of its outcome table; "
-                "use --write to replace it"
-            )
-
-
-@cli.command()
-@click.argument("result", type=click.Path(path_type=Path))
-@click.option(
-    "--submission",
-    type=click.Path(path_type=Path),
-    help="Folder of the entry; submissions/<entry> by default.",
-)
-@cli_options.data_root
-def recheck(result: Path, submission: Path | None, data_root: Path | None) -> None:
-    """Measure every stored adversarial image of a result again, on the submitted model.
-
-    \b
-    Example:
-      corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
-    """
-    from benchmark import recheck as rechecking
-    from benchmark import store
-
-    folder = submission or Path("submissions") / store.read_result(result).entry
-    found = rechecking.recheck(result, folder, data_root)
-    if found.failures:
-        raise ResultError(
-            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
-            + "\n".join(found.failures[:20])
-        )
-    click.echo(
-        f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
-        "lies in its ball and fools the model"
-    )
 
 
 @cli.command()

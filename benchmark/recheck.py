@@ -6,19 +6,15 @@ tolerance and fool the model alone, at batch size 1.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmark import store, threat
-from benchmark.data import load_test
-from benchmark.errors import ResultError
+from benchmark import threat
+from benchmark.evidence import load_evidence
 from benchmark.records import Outcome
 from benchmark.stages.base import is_wrong, predict_one_by_one
-from benchmark.submission import load_submission
 from benchmark.tracks import parse_epsilon
 
 
@@ -48,17 +44,10 @@ def recheck(result_path: Path, submission: Path, data_root: Path | None = None) 
     Raises:
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
-    result = store.read_result(result_path)
-    table, _ = store.read_outcomes(result_path.with_name(f"{result_path.stem}.outcomes.parquet"))
-    adversarial = _read_images(result_path.with_name(f"{result_path.stem}.adversarial.npz"))
-    entry = load_submission(submission, result.track)
-    if entry.weights_sha256 != result.weights_sha256:
-        raise ResultError(f"{result_path}: belongs to other weights than {submission}")
-    dataset = load_test(result.track, data_root)
-    if dataset.fingerprint != result.data.fingerprint:
-        raise ResultError(f"{result_path}: belongs to other images than {dataset.source}")
-
-    rows = table[table["outcome"] == Outcome.ATTACKED]
+    evidence = load_evidence(result_path, submission, data_root)
+    dataset, adversarial = evidence.dataset, evidence.adversarial
+    model = evidence.submission.model
+    rows = evidence.table[evidence.table["outcome"] == Outcome.ATTACKED]
     failures = []
     for row in rows.itertuples():
         what = f"image {row.image} at {row.epsilon}"
@@ -73,18 +62,6 @@ def recheck(result_path: Path, submission: Path, data_root: Path | None = None) 
             failures.append(f"{what}: its adversarial image is outside the ball")
             continue
         label = torch.tensor([int(dataset.labels[row.image])])
-        if not is_wrong(predict_one_by_one(entry.model, image), label):
+        if not is_wrong(predict_one_by_one(model, image), label):
             failures.append(f"{what}: the model is right on its adversarial image")
     return Recheck(len(rows), len(adversarial), tuple(failures))
-
-
-def _read_images(path: Path) -> np.ndarray:
-    """float32 (m, C, H, W)."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            images: np.ndarray = archive["images"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ResultError(f"{path}: expected the adversarial images ({error})") from error
-    if images.dtype != np.float32:
-        raise ResultError(f"{path}: images: expected float32, but found {images.dtype}")
-    return images

@@ -260,6 +260,24 @@ class Audit(StoredRecord):
     contradictions: tuple[str, ...] = ()
 
 
+class Contest(StoredRecord):
+    """Adversarial images from a third party that the referee judged.
+
+    Attributes:
+        sha256: of the file that was handed in.
+        by: who found the images, for people.
+        num_images: handed in.
+        num_confirmed: that fool the model inside a ball.
+        broken: epsilon -> rows that stood before and are broken since.
+    """
+
+    sha256: str
+    by: str = ""
+    num_images: Count
+    num_confirmed: Count
+    broken: dict[str, Count]
+
+
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
@@ -291,6 +309,7 @@ class Run(StoredRecord):
         seconds: wall-clock.
         audit: what attacking certified images found.
         errors: why images ended as ``error``, one line per epsilon and reason.
+        contests: images from third parties that tightened the result since.
         identity: sha256 over all of the above that identifies the result.
     """
 
@@ -313,6 +332,7 @@ class Run(StoredRecord):
     seconds: Seconds = Seconds()
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
+    contests: tuple[Contest, ...] = ()
     identity: str = ""
 
 
@@ -345,6 +365,7 @@ class Result(StoredRecord):
     not_asked: dict[str, str] = Field(default_factory=dict)
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
+    contests: tuple[Contest, ...] = ()
     identity: str = ""
 
     @property

@@ -76,6 +76,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         not_asked=run.not_asked,
         audit=run.audit,
         errors=run.errors,
+        contests=run.contests,
         identity=run.identity,
     )
 

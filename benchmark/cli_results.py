@@ -1,0 +1,132 @@
+"""Commands on results that are there: score, recheck, contest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmark import cli_options
+from benchmark.errors import ContradictionError, OutputError, ResultError
+
+_submission = click.option(
+    "--submission",
+    type=click.Path(path_type=Path),
+    help="Folder of the entry; submissions/<entry> by default.",
+)
+
+
+@click.command()
+@click.argument("outcomes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--write", is_flag=True, help="Write the result file beside each outcome table, too.")
+def score(outcomes: tuple[Path, ...], write: bool) -> None:
+    """Recompute scorecards from outcome tables; needs no model, no data and no torch.
+
+    \b
+    Examples:
+      corobench score results/1.0/digits/my-model.outcomes.parquet
+      corobench score results/1.0/digits/*.outcomes.parquet --write
+    """
+    from benchmark import scoring, store
+    from benchmark.terminal import scorecard
+
+    for path in outcomes:
+        table, run = store.read_outcomes(path)
+        result = scoring.score(table, run)
+        Console().print(scorecard(result))
+        target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
+        if write:
+            store.write_atomic(target, store.encode_result(result))
+            click.echo(str(target))
+        elif target.exists() and target.read_bytes() != store.encode_result(result):
+            raise OutputError(
+                f"{target}: differs from the scorecard of its outcome table; "
+                "use --write to replace it"
+            )
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@_submission
+@cli_options.data_root
+def recheck(result: Path, submission: Path | None, data_root: Path | None) -> None:
+    """Measure every stored adversarial image of a result again, on the submitted model.
+
+    \b
+    Example:
+      corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
+    """
+    from benchmark import recheck as rechecking
+    from benchmark import store
+
+    folder = submission or Path("submissions") / store.read_result(result).entry
+    found = rechecking.recheck(result, folder, data_root)
+    if found.failures:
+        raise ResultError(
+            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
+            + "\n".join(found.failures[:20])
+        )
+    click.echo(
+        f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
+        "lies in its ball and fools the model"
+    )
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("adversarial", type=click.Path(path_type=Path))
+@_submission
+@cli_options.data_root
+@click.option("--by", default="", help="Who found the images; stands in the result.")
+@click.option("--write", is_flag=True, help="Tighten the result file and the files beside it.")
+def contest(
+    result: Path,
+    adversarial: Path,
+    submission: Path | None,
+    data_root: Path | None,
+    by: str,
+    write: bool,
+) -> None:
+    """Break a row: judge adversarial images from anybody and tighten the upper end.
+
+    ADVERSARIAL is an npz file with `images`, float32 (m, C, H, W) in [0, 1], and `indices`, the
+    index of each image in the test set. An image counts if it lies in the ball at zero tolerance
+    and fools the submitted model alone. Breaking a certified image freezes the entry.
+
+    \b
+    Examples:
+      corobench contest results/1.0/digits/my-model.json found.npz
+      corobench contest results/1.0/digits/my-model.json found.npz --by "A. Rival" --write
+    """
+    from benchmark import contest as contesting
+    from benchmark import store
+    from benchmark.scoring import bracket
+
+    folder = submission or Path("submissions") / store.read_result(result).entry
+    found = contesting.contest(result, adversarial, folder, data_root, by=by, write=write)
+    for line in found.rejected[:20]:
+        click.echo(f"  - {line}")
+    if len(found.rejected) > 20:
+        click.echo(f"  - and {len(found.rejected) - 20} more")
+    if not found.num_confirmed:
+        raise ResultError(f"{adversarial}: not one of {found.num_images} images holds")
+    click.echo(f"{found.num_confirmed} of {found.num_images} images hold")
+    n = found.after.n
+    for epsilon, num in found.broken.items():
+        before = bracket(found.before.epsilons[epsilon]).high
+        after = bracket(found.after.epsilons[epsilon]).high
+        click.echo(
+            f"{epsilon}: {num} rows newly broken, at most {100 * before / n:.1f} % before and "
+            f"{100 * after / n:.1f} % now"
+        )
+    if write and any(found.broken.values()):
+        click.echo(f"{result}: written")
+    elif any(found.broken.values()):
+        click.echo("nothing is written without --write")
+    new = found.after.audit.contradictions[len(found.before.audit.contradictions) :]
+    if new:
+        raise ContradictionError(
+            "certified images were broken, so a certifier is wrong; the entry is frozen and will "
+            "not be ranked:\n" + "\n".join(new)
+        )

@@ -1,0 +1,162 @@
+"""Images from a third party: judged, counted, and never believed."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import store
+from benchmark.cli import invoke
+from benchmark.contest import contest
+from benchmark.errors import ResultError
+from benchmark.evidence import beside, read_arrays
+from benchmark.records import Outcome
+from benchmark.scoring import bracket, score
+
+ROOT = Path(__file__).parents[2]
+ENTRY = "digits-adv-lwm-10x"
+EPSILON = "2/16"
+
+
+@dataclass(frozen=True)
+class Weakened:
+    """A published result as a weaker attack would have left it, and what it missed."""
+
+    path: Path
+    images: np.ndarray
+    indices: np.ndarray
+    pretended: Outcome
+
+    def save(self, **changes: np.ndarray) -> Path:
+        path = self.path.with_name("found.npz")
+        np.savez(path, **({"images": self.images, "indices": self.indices} | changes))
+        return path
+
+    def contest(self, images: Path, *, write: bool = False):
+        return contest(self.path, images, ROOT / "submissions" / ENTRY, write=write)
+
+
+@pytest.fixture(params=[Outcome.UNDECIDED, Outcome.CERTIFIED], ids=str)
+def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
+    source = ROOT / "leaderboard" / "results" / "1.0" / "digits" / f"{ENTRY}.json"
+    path = tmp_path / source.name
+    for file in (source, beside(source, "outcomes.parquet"), beside(source, "adversarial.npz")):
+        shutil.copy(file, tmp_path / file.name)
+    table, run = store.read_outcomes(beside(path, "outcomes.parquet"))
+    at = table["epsilon"] == EPSILON
+    first = table["carried_from"] == ""
+    rows = table.index[at & first & (table["outcome"] == Outcome.ATTACKED)][:5]
+    stored = read_arrays(beside(path, "adversarial.npz"), ("images",))["images"]
+    images = stored[table.loc[rows, "adversarial"].to_numpy()]
+    table.loc[rows, ["outcome", "decided_by", "adversarial"]] = [str(request.param), "", -1]
+    table.loc[rows, ["pgd50", "autoattack"]] = True
+    if request.param == Outcome.CERTIFIED:
+        table.loc[rows, ["decided_by", "crown", "alpha_crown", "bab"]] = ["CROWN", True, True, True]
+    store.write_atomic(beside(path, "outcomes.parquet"), store.encode_outcomes(table, run))
+    store.write_atomic(path, store.encode_result(score(table, run)))
+    return Weakened(path, images, table.loc[rows, "image"].to_numpy(), request.param)
+
+
+def test_what_holds_tightens_the_upper_end_and_a_false_proof_freezes(weakened: Weakened) -> None:
+    before = store.read_result(weakened.path)
+    found = weakened.contest(weakened.save(), write=True)
+    after = store.read_result(weakened.path)
+    assert after == found.after
+    assert (found.num_confirmed, found.broken[EPSILON]) == (5, 5)
+    high = bracket(before.epsilons[EPSILON]).high
+    assert bracket(after.epsilons[EPSILON]).high == high - 5
+    assert after.epsilons[EPSILON].autoattack == before.epsilons[EPSILON].autoattack
+    assert after.epsilons[EPSILON].decided_by["contest"] == 5
+    assert after.contests[0].num_confirmed == 5
+    num_contradictions = 5 if weakened.pretended == Outcome.CERTIFIED else 0
+    assert len(after.audit.contradictions) == num_contradictions
+    assert after.is_frozen == bool(num_contradictions)
+    table, run = store.read_outcomes(beside(weakened.path, "outcomes.parquet"))
+    assert store.encode_result(score(table, run)) == weakened.path.read_bytes()
+    assert invoke(["recheck", str(weakened.path), "--submission", str(_entry())]) == 0
+
+
+def _entry() -> Path:
+    return ROOT / "submissions" / ENTRY
+
+
+def test_exit_codes_and_nothing_is_written_unasked(
+    weakened: Weakened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = weakened.path.read_bytes()
+    command = ["contest", str(weakened.path), str(weakened.save()), "--submission", str(_entry())]
+    assert invoke(command) == (3 if weakened.pretended == Outcome.CERTIFIED else 0)
+    assert "5 of 5 images hold" in capsys.readouterr().out
+    assert weakened.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda w: {"images": w.images + np.float32(0.2)}, "in the ball of no epsilon"),
+        (lambda w: {"images": np.full_like(w.images, np.nan)}, "in the ball of no epsilon"),
+        (lambda w: {"indices": w.indices * 0 + 10**6}, "not among the 500 images"),
+    ],
+    ids=["outside", "nan", "unknown-image"],
+)
+def test_what_does_not_hold_counts_for_nothing(weakened: Weakened, change, reason: str) -> None:
+    found = weakened.contest(weakened.save(**change(weakened)), write=True)
+    assert found.num_confirmed == 0
+    assert len(found.rejected) == 5
+    assert all(reason in line for line in found.rejected)
+    assert not any(found.broken.values())
+
+
+def test_clean_images_fool_nobody(weakened: Weakened) -> None:
+    from benchmark.data import load_test
+
+    clean = load_test("digits").take(weakened.indices)
+    found = weakened.contest(weakened.save(images=clean))
+    assert found.rejected[0].endswith("the model is right on it")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {"images": w.images.astype(np.float64)}, "expected float32"),
+        (lambda w: {"images": w.images[:, :, :4]}, "expected float32"),
+        (lambda w: {"images": w.images[:0], "indices": w.indices[:0]}, "at least one image"),
+        (lambda w: {"indices": w.indices[:2]}, "5 whole numbers"),
+        (lambda w: {"indices": w.indices.astype(np.float32)}, "5 whole numbers"),
+        (lambda w: {"images": np.array([{"a": 1}], dtype=object)}, "objects"),
+    ],
+    ids=["float64", "shape", "empty", "too-few", "float-index", "pickle"],
+)
+def test_a_file_of_another_kind_is_refused_by_name(weakened: Weakened, change, message) -> None:
+    path = weakened.save(**change(weakened))
+    with pytest.raises(ResultError, match=message) as error:
+        weakened.contest(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_header_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 1, 8, 8)}
+    )
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", buffer.getvalue())
+    with pytest.raises(ResultError, match="at most 2147483648 are read"):
+        read_arrays(path, ("images",))
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 1, 8, 8)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", buffer.getvalue())
+    with pytest.raises(ResultError, match="which the file has not"):
+        read_arrays(path, ("images",))
+    with pytest.raises(ResultError, match="no array called indices"):
+        read_arrays(path, ("indices",))
