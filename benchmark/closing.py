@@ -68,7 +68,8 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
         evaluation.report.finish(f"not certifiable ({refusal})")
         return
     _record_proofs(evaluation, certifier, found)
-    _record_refutations(evaluation, certifier, found)
+    refuted = {epsilon: found[epsilon].refuted for epsilon in evaluation.epsilons}
+    facts.record_broken(certifier, refuted)
 
 
 def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
@@ -151,21 +152,3 @@ def _record_proofs(evaluation: Evaluation, certifier: str, found: dict[str, _Fou
         facts.stopped &= ~facts.proven
         facts.certified[certifier] = facts.proven.copy()
         facts.unanswered[certifier] = here.unanswered
-
-
-def _record_refutations(evaluation: Evaluation, certifier: str, found: dict[str, _Found]) -> None:
-    """Counterexamples count at their epsilon and every larger one."""
-    broken_at: dict[int, tuple[str, int]] = {}
-    for epsilon in evaluation.epsilons:
-        facts = evaluation.facts.epsilons[epsilon]
-        for row, (source, index) in broken_at.items():
-            if facts.broken_by[row] == "":
-                facts.broken_by[row], facts.broken_from[row] = certifier, source
-                facts.adversarial[row] = index
-        for row, image in found[epsilon].refuted.items():
-            if facts.broken_by[row] == "":
-                facts.broken_by[row] = certifier
-                facts.adversarial[row] = len(evaluation.facts.adversarial)
-                evaluation.facts.adversarial.append(image)
-                broken_at[row] = (epsilon, int(facts.adversarial[row]))
-        facts.stopped &= facts.broken_by == ""

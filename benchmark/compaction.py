@@ -55,6 +55,12 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
     return chain
 
 
+def compaction_note(model: nn.Module, smaller: nn.Module) -> str:
+    """How much smaller the equivalent network is, for people."""
+    before, after = (_num_weights(list(network.modules())) for network in (model, smaller))
+    return f"searching on an equivalent network of {after:,} instead of {before:,} weights"
+
+
 def _num_weights(chain: Sequence[nn.Module]) -> int:
     return sum(layer.weight.numel() for layer in chain if isinstance(layer, nn.Conv2d | nn.Linear))
 

@@ -16,6 +16,7 @@ from torch import nn
 
 import benchmark
 from benchmark import compactness, store
+from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
 from benchmark.facts import Facts
@@ -139,7 +140,11 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
-        bounded, not_asked = prepare_certifiers(model, track, protocol, device)
+        equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
+        if equivalent is not None:
+            progress.say(compaction_note(model, equivalent))
+            run = run.model_copy(update={"searched_on": "compacted"})
+        bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, device)
         evaluation = Evaluation(
             model,
             x,
@@ -150,6 +155,7 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
             seed=settings.seed,
             chunks=chunks,
             report=progress,
+            equivalent=equivalent,
         )
         facts = evaluation.run(bounded, not_asked)
     result = _write(path, run, facts, indices, labels)

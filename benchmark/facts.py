@@ -98,3 +98,25 @@ class Facts:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
     )
+
+    def record_broken(self, by: str, found: dict[str, dict[int, NDArray[np.float32]]]) -> None:
+        """Adversarial images found beside the attacks; they count at every larger epsilon, too.
+
+        Args:
+            by: what found them.
+            found: epsilon, ascending -> row -> float32 (C, H, W), each re-measured.
+        """
+        broken_at: dict[int, tuple[str, int]] = {}
+        for epsilon, images in found.items():
+            facts = self.epsilons[epsilon]
+            for row, (source, index) in broken_at.items():
+                if facts.broken_by[row] == "":
+                    facts.broken_by[row], facts.broken_from[row] = by, source
+                    facts.adversarial[row] = index
+            for row, image in images.items():
+                if facts.broken_by[row] == "":
+                    facts.broken_by[row] = by
+                    facts.adversarial[row] = len(self.adversarial)
+                    self.adversarial.append(image)
+                    broken_at[row] = (epsilon, int(facts.adversarial[row]))
+            facts.stopped &= facts.broken_by == ""

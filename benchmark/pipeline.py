@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmark import health
 from benchmark.closing import certify_name, close
 from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
@@ -46,6 +47,8 @@ class Evaluation:
         seed: of the run.
         chunks: finished chunks are read from here and new ones written to it.
         report: progress.
+        equivalent: a smaller network with the same outputs, which the attacks search on; None to
+            search on the model itself.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Evaluation:
         seed: int,
         chunks: ChunkStore,
         report: Reporter,
+        equivalent: nn.Module | None = None,
     ) -> None:
         self.model, self.x, self.y = model, x, y
+        self.equivalent = equivalent
         self.track, self.protocol, self.seed = track, protocol, seed
         self.chunks, self.report = chunks, report
         self.epsilons = epsilons
@@ -90,6 +95,7 @@ class Evaluation:
         self.choose_audit()
         self.attack(self.pgd())
         self.attack(self.autoattack())
+        health.check(self)
         for certifier in self.protocol.closing_certifiers:
             if bounded is not None and certifier not in not_asked:
                 close(self, bounded, certifier)
@@ -218,7 +224,7 @@ class Evaluation:
                 seats = Seats(len(chunk_rows), torch.from_numpy(places))
                 chunk = self.chunk(
                     f"attack-{attack.name}-{epsilon.replace('/', '_')}-{number:04d}",
-                    partial(self._attack_chunk, attack, rows, epsilon, number, seats),
+                    partial(self.attack_chunk, attack, rows, epsilon, number, seats),
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))
                 facts.flags.update(str(flag) for flag in chunk["flags"])
@@ -271,15 +277,22 @@ class Evaluation:
             "seconds": result.seconds,
         }
 
-    def _attack_chunk(
+    def attack_chunk(
         self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
     ) -> dict[str, object]:
+        """Attack the images of one chunk; an attack that fails is an answer of its own."""
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
         shape = (0, *self.x.shape[1:])
         start = time.perf_counter()
         try:
             result = attack.run(
-                self.model, self.x[rows], self.y[rows], Fraction(epsilon), seed, seats
+                self.model,
+                self.x[rows],
+                self.y[rows],
+                Fraction(epsilon),
+                seed,
+                seats,
+                self.equivalent,
             )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.

@@ -77,6 +77,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         audit=run.audit,
         errors=run.errors,
         contests=run.contests,
+        searched_on=run.searched_on,
         identity=run.identity,
     )
 

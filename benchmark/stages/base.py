@@ -123,6 +123,7 @@ class Attack(ABC):
         epsilon: Fraction,
         seed: int,
         seats: Seats | None = None,
+        search: nn.Module | None = None,
     ) -> AttackResult:
         """Attack, then re-measure every claim on the submitted model.
 
@@ -133,10 +134,12 @@ class Attack(ABC):
             epsilon: exact radius.
             seed: of the attack's random numbers.
             seats: of the images in their chunk; by default they are the whole chunk.
+            search: a smaller network with the same outputs to search on; success counts on
+                `model` only.
         """
         start = time.perf_counter()
         seats = seats or Seats.all(len(x_BCHW))
-        proposal = self.propose(model, x_BCHW, y_B, epsilon, seed, seats)
+        proposal = self.propose(search or model, x_BCHW, y_B, epsilon, seed, seats)
         proposed = proposal.adversarial_BCHW.detach()
         broken, adversarial = confirm(model, x_BCHW, y_B, proposed, epsilon)
         flags = set(proposal.flags)

@@ -69,6 +69,7 @@ def _evaluation(
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind())
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind())
+    monkeypatch.setattr("benchmark.health.FEWER_STEPS", _Blind())
 
 
 def _table(facts: Facts, y: Tensor) -> pd.DataFrame:
