@@ -97,14 +97,24 @@ def _ask(
         found.stopped[rows] = chunk["stopped"]
         refuted = rows[chunk["refuted"]].tolist()
         found.refuted.update(zip(refuted, chunk["adversarial"], strict=True))
-        decided = f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken"
-        report.advance(len(rows), decided)
+        report.advance(len(rows), _bracket(evaluation, epsilon, found))
         if not (chunk["certified"].any() or len(refuted)) and number + 1 < len(groups):
             found.unanswered[np.concatenate(groups[number + 1 :])] = True
             left = int(found.unanswered.sum())
-            report.finish(f"{decided}; gave up, {left} not asked")
+            report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
             return
-    report.finish(f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken")
+    report.finish(_note(evaluation, epsilon, found))
+
+
+def _note(evaluation: Evaluation, epsilon: str, found: _Found) -> str:
+    bracket = _bracket(evaluation, epsilon, found)
+    return f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken; {bracket}"
+
+
+def _bracket(evaluation: Evaluation, epsilon: str, found: _Found) -> str:
+    broken = np.zeros_like(found.proven)
+    broken[list(found.refuted)] = True
+    return evaluation.facts.bracket_note(epsilon, found.proven, broken)
 
 
 def certify_name(certifier: str, epsilon: str, number: int) -> str:

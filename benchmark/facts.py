@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.statistics import wilson
+
 BoolArray = NDArray[np.bool_]
 
 
@@ -98,6 +100,31 @@ class Facts:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
     )
+
+    def bracket_note(
+        self, epsilon: str, proven: BoolArray | None = None, broken: BoolArray | None = None
+    ) -> str:
+        """The bracket so far with its 95 % interval, for people.
+
+        The interval reaches from the lower Wilson end of what is proven to the upper one of what
+        is not broken.
+
+        Args:
+            epsilon: of the track.
+            proven: proofs that are not recorded yet.
+            broken: adversarial images that are not recorded yet.
+        """
+        known, n = self.epsilons[epsilon], len(self.correct)
+        is_broken = np.asarray(known.broken_by != "", dtype=bool)
+        is_proven = known.proven
+        if broken is not None:
+            is_broken = is_broken | broken
+        if proven is not None:
+            is_proven = is_proven | proven
+        low = int((self.correct & is_proven & ~is_broken).sum())
+        high = int((self.correct & ~is_broken).sum())
+        ends = [100 * end for end in (low / n, high / n, wilson(low, n)[0], wilson(high, n)[1])]
+        return "{:.1f}–{:.1f} % (95 %: {:.1f}–{:.1f})".format(*ends)
 
     def record_broken(self, by: str, found: dict[str, dict[int, NDArray[np.float32]]]) -> None:
         """Adversarial images found beside the attacks; they count at every larger epsilon, too.

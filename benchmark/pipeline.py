@@ -181,8 +181,9 @@ class Evaluation:
             )
             proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
             self.spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
-            self.report.advance(len(rows), f"{int(proven.sum())} proven")
-        self.report.finish(f"{int(proven.sum())} of {len(self.x)} proven")
+            self.report.advance(len(rows), self.facts.bracket_note(epsilon, proven))
+        count = f"{int(proven.sum())} of {len(self.x)} proven"
+        self.report.finish(f"{count}; {self.facts.bracket_note(epsilon, proven)}")
 
     def choose_audit(self) -> None:
         """Mark the certified images that are attacked all the same.
@@ -237,13 +238,13 @@ class Evaluation:
                 broken_from[hits] = epsilon
                 source[hits] = len(self.facts.adversarial) + np.arange(len(hits))
                 self.facts.adversarial.extend(chunk["adversarial"])
-                still = int((self.facts.correct & ~broken).sum())
-                self.report.advance(len(rows), f"{still} still right")
+                self.report.advance(len(rows), self.facts.bracket_note(epsilon, broken=broken))
             self._record_broken(facts, broken, broken_by, broken_from, source)
             facts.broken[attack.name] = broken.copy()
             facts.broken_from[facts.broken_from == epsilon] = ""
             still = int((self.facts.correct & ~broken).sum())
-            self.report.finish(f"{still} of {len(self.x)} still right")
+            count = f"{still} of {len(self.x)} still right"
+            self.report.finish(f"{count}; {self.facts.bracket_note(epsilon)}")
 
     # ----------------------------------------------------------------------------- details
 

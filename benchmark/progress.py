@@ -12,19 +12,30 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+
+class RateColumn(ProgressColumn):
+    """How many are done per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s", style="progress.data.speed")
 
 
 def live_bars(console: Console, unit: str, bar_width: int = 40) -> Progress:
-    """Bars with a count, the time left and a field ``note``; silent without a terminal."""
+    """Bars with a count, a rate, the time left and a field ``note``; silent without a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width),
         MofNCompleteColumn(),
         TextColumn(unit),
+        RateColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
@@ -57,7 +68,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if self.console.is_terminal:
-            self._bar = live_bars(self.console, "images")
+            self._bar = live_bars(self.console, "images", bar_width=10)
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -80,7 +91,7 @@ class Reporter:
         if self._bar:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(f"{self.title}: {name}", total=total, note="")
+            self._task = self._bar.add_task(name, total=total, note="")
 
     def advance(self, num_images: int, note: str = "") -> None:
         """Say that `num_images` more are done; `note` is what is known so far."""
@@ -91,7 +102,8 @@ class Reporter:
             self._last_line = time.monotonic()
             rate = self._done / max(self._last_line - self._stage_started, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
-            self.say(f"{self._stage}: {self._done}/{self._total} images, {left:.0f} s left {note}")
+            done = f"{self._done}/{self._total} images, {rate:.1f}/s, {left:.0f} s left"
+            self.say(f"{self._stage}: {done}; {note}" if note else f"{self._stage}: {done}")
 
     def finish(self, note: str) -> None:
         """End a stage with what it found, as one line."""
