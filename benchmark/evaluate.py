@@ -103,7 +103,8 @@ def versions() -> dict[str, str]:
 
 def settings_of(protocol: Protocol, track: Track) -> dict[str, object]:
     """The resolved settings of every stage, as they enter the identity of a result."""
-    return {**protocol.as_settings(), "chunk_size": track.chunk_size}
+    sizes = {"chunk_size": track.chunk_size, "attack_batch": track.attack_batch}
+    return {**protocol.as_settings(), **sizes}
 
 
 def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -> Evaluated:

@@ -110,7 +110,7 @@ class Evaluation:
         """The AutoAttack suite with the protocol's settings."""
         return AutoAttackStandard(
             self.track.num_classes,
-            batch_size=self.track.chunk_size,
+            batch_size=self.track.attack_batch,
             square_queries=self.protocol.square_queries,
         )
 

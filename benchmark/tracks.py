@@ -28,8 +28,9 @@ class Track:
         subsets: sizes of the nested subsets; the first one is the quick subset.
         num_test: images in the canonical test set.
         classes: class names in label order.
-        chunk_size: images per chunk, which is the unit of seeds, of attack batches and of
-            resuming; sized so that the networks of the track fill a processor and not its memory.
+        chunk_size: images per chunk, which is the unit of seeds and of resuming.
+        attack_batch: images per batch of AutoAttack within a chunk; sized so that the networks of
+            the track fill a processor and not its memory.
         fingerprint: of the canonical decoded test set, or "" where only the published checksums
             of its files are known (`benchmark.data`).
     """
@@ -42,6 +43,7 @@ class Track:
     num_test: int
     classes: tuple[str, ...]
     chunk_size: int
+    attack_batch: int
     fingerprint: str = ""
 
     @property
@@ -68,6 +70,7 @@ TRACKS: dict[str, Track] = {
             title="scikit-learn digits",
             shape=(1, 8, 8),
             chunk_size=500,
+            attack_batch=500,
             epsilons=("1/16", "2/16"),
             subsets=(100, 500),
             num_test=500,
@@ -78,7 +81,8 @@ TRACKS: dict[str, Track] = {
             name="fashion-mnist",
             title="Fashion-MNIST",
             shape=(1, 28, 28),
-            chunk_size=250,
+            chunk_size=1000,
+            attack_batch=250,
             epsilons=("1/20", "1/10"),
             subsets=(100, 1000, 10000),
             num_test=10000,
@@ -101,6 +105,7 @@ TRACKS: dict[str, Track] = {
             title="CIFAR-10",
             shape=(3, 32, 32),
             chunk_size=100,
+            attack_batch=100,
             epsilons=("2/255", "8/255"),
             subsets=(100, 1000, 10000),
             num_test=10000,
@@ -122,6 +127,7 @@ TRACKS: dict[str, Track] = {
             title="SVHN (cropped)",
             shape=(3, 32, 32),
             chunk_size=100,
+            attack_batch=100,
             epsilons=("2/255", "8/255"),
             subsets=(100, 1000, 26032),
             num_test=26032,

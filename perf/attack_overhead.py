@@ -78,10 +78,10 @@ def main() -> None:
     kept = []
     for number, rows in enumerate(torch.arange(options.n).split(track.chunk_size)):
         seed = derive_seed(0, track.name, f"autoattack:{EPSILON}", number)
-        attack = AutoAttackStandard(track.num_classes, track.chunk_size, protocol.square_queries)
+        attack = AutoAttackStandard(track.num_classes, track.attack_batch, protocol.square_queries)
         suite = attack.build(model, Fraction(EPSILON), seed, x.device)
         adversarial, _ = suite.run_standard_evaluation(
-            x[rows], y[rows], batch_size=track.chunk_size
+            x[rows], y[rows], batch_size=track.attack_batch
         )
         with torch.no_grad():
             kept.append(model(adversarial).argmax(dim=1) == y[rows])

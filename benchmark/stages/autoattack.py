@@ -80,8 +80,10 @@ class AutoAttackStandard(Attack):
         seats: Seats,
     ) -> Proposal:
         suite = self.build(model, epsilon, seed, x_BCHW.device)
+        batch_size = self.batch_size
         if len(x_BCHW) < seats.of:
-            seat(suite, x_BCHW, seats)
+            seat(suite, x_BCHW, seats, batch_size)
+            batch_size = len(x_BCHW)
         made_by: dict[bytes, str] = {}
         for part, attack in (
             ("apgd-ce", suite.apgd),
@@ -93,7 +95,7 @@ class AutoAttackStandard(Attack):
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
-            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.batch_size)
+            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=batch_size)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
         names = [
             made_by.get(image_key(image), self.name) if moved else ""

@@ -225,6 +225,7 @@ def test_file_formats_names_every_column_and_key() -> None:
 
 
 def test_the_example_of_a_result_is_valid() -> None:
+    from benchmark.evaluate import settings_of
     from benchmark.store import check_counts
 
     (example,) = _examples("json")
@@ -232,8 +233,7 @@ def test_the_example_of_a_result_is_valid() -> None:
     result = Result.model_validate_json(example)
     check_counts(result, Path("example"))
     assert set(payload) == {field.alias or name for name, field in Result.model_fields.items()}
-    chunk_size = TRACKS[result.track].chunk_size
-    assert result.settings == {**Protocol().as_settings(), "chunk_size": chunk_size}
+    assert result.settings == settings_of(Protocol(), TRACKS[result.track])
 
 
 def test_the_examples_in_toml_are_valid(tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ from benchmark.stages.base import Attack, AttackResult, Seats
 from benchmark.stages.pgd import PGD
 
 EPSILON = Fraction(1, 16)
-ATTACKS = (PGD(5, 3), AutoAttackStandard(10, square_queries=60))
+ATTACKS = (
+    pytest.param(PGD(5, 3), id="pgd"),
+    pytest.param(AutoAttackStandard(10, square_queries=60), id="one-batch"),
+    pytest.param(AutoAttackStandard(10, batch_size=13, square_queries=60), id="many-batches"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def _same(part: AttackResult, whole: AttackResult, taken: Tensor) -> bool:
     )
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_flags_do_not_depend_on_proven_neighbours(
     attack: Attack, curved: nn.Module, chunk: tuple[Tensor, Tensor]
 ) -> None:
@@ -52,7 +56,7 @@ def test_flags_do_not_depend_on_proven_neighbours(
     assert not _same(without, whole, taken), "the random numbers play no part in this test"
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_equal_images_have_seats_of_their_own(
     attack: Attack, curved: nn.Module, chunk: tuple[Tensor, Tensor]
 ) -> None:
