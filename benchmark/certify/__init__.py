@@ -6,7 +6,8 @@
 from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
 from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS
 from benchmark.certify.hidden_units import num_hidden_units
-from benchmark.certify.lirpa import BoundedModel, lirpa_version
+from benchmark.certify.lirpa import BoundedModel
+from benchmark.certify.lirpa_compat import lirpa_version
 from benchmark.certify.prepare import prepare
 from benchmark.certify.refusals import CertifierUnavailable, NotCertifiable
 from benchmark.certify.threshold import ABSOLUTE_MARGIN, RELATIVE_MARGIN, certified, float_margin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,20 +32,12 @@ from benchmark.certify.lirpa_graph import (
 )
 from benchmark.certify.margin_spec import check_boxes, check_known, margin_spec
 from benchmark.certify.prepare import prepare
+from benchmark.certify.reduced import LayerBounds
 from benchmark.certify.refusals import NotCertifiable
 from benchmark.certify.threshold import certified, float_margin
 
 ALPHA_ITERATIONS = 20
 """Gradient steps of alpha-CROWN on the slopes of unstable ReLUs."""
-
-
-def lirpa_version() -> str:
-    """Name and version of the installed bound library, such as "auto_LiRPA 0.3".
-
-    Raises:
-        CertifierUnavailable: where it is not installed.
-    """
-    return f"auto_LiRPA {lirpa_compat.installed_version()}"
 
 
 class BoundedModel:
@@ -224,12 +217,33 @@ class BoundedModel:
         label = label.detach().clone().to(self.device, torch.long)
         best = best.to(self.device)
         enough = float(float_margin(logits.detach().float())[0])
-        found = search_box(self._model, low, high, label, bounds, best[0], enough, budget)
+        found = self._search(low, high, label, bounds, best[0], enough, budget)
         bounded = found.margins[None].to(self.device)
         refusal = contradiction(BRANCHING, self._model, low, high, label, bounded)
         if refusal is not None:
             raise refusal
         return found
+
+    def _search(
+        self,
+        low: Tensor,
+        high: Tensor,
+        label: Tensor,
+        bounds: LayerBounds,
+        known: Tensor,
+        enough: float,
+        budget: BranchBudget,
+    ) -> BranchResult:
+        """Search one box, with fewer subdomains at once while memory runs out."""
+        while True:
+            try:
+                return search_box(self._model, low, high, label, bounds, known, enough, budget)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if budget.batch_size == 1:
+                    return BranchResult("too-wide", known.cpu())
+                budget = replace(budget, batch_size=budget.batch_size // 2)
 
     # --- building and checking ---
 

@@ -50,6 +50,15 @@ class Lirpa:
     bounds_keyword: str
 
 
+def lirpa_version() -> str:
+    """Name and version of the installed bound library, such as "auto_LiRPA 0.3".
+
+    Raises:
+        CertifierUnavailable: where it is not installed.
+    """
+    return f"auto_LiRPA {installed_version()}"
+
+
 def installed_version() -> str:
     """Version of the installed distribution, without importing it.
 

@@ -33,6 +33,7 @@ from benchmark.certify import (
     float_margin,
     lirpa,
 )
+from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.branching import BranchAndBound
 from benchmark.certify.coupling import Coupling
 from benchmark.certify.lagrangian import Relaxation, Subdomains, joined, optimise, roots
@@ -602,3 +603,30 @@ def test_works_under_inference_mode(hard):
         found = bounded.branch_and_bound(*made, budget=budget)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.margins, other.margins)
+
+
+@pytest.mark.parametrize("largest", [8, 0])
+def test_fewer_subdomains_at_once_where_memory_runs_out(largest, monkeypatch):
+    """A search that does not fit is repeated with smaller batches; what never fits is not run."""
+    model = redrawn((8, 6), 1)
+    x, low, high = boxes(TINY, 0.5, num=2, seed=1)
+    logits = model(x)
+    bounded = BoundedModel(model, TINY, 3)
+    tried = []
+
+    def short_of_memory(*args):
+        budget = args[-1]
+        tried.append(budget.batch_size)
+        if budget.batch_size > largest:
+            raise MemoryError
+        return search_box(*args)
+
+    monkeypatch.setattr("benchmark.certify.lirpa.search_box", short_of_memory)
+    found = bounded.branch_and_bound(low, high, logits.argmax(dim=1), logits)
+    assert tried
+    if largest:
+        assert tried[:4] == [64, 32, 16, 8]
+        assert all(one.status in ("certified", "refuted") for one in found)
+    else:
+        assert {one.status for one in found} <= {"certified", "too-wide"}
+        assert "too-wide" in {one.status for one in found}
