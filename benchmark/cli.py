@@ -36,6 +36,7 @@ MOUNTED = {
     "doctor": "benchmark.cli_listing:doctor",
     "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
+    "report": "leaderboard.cli:report",
     "score": "benchmark.cli_results:score",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.errors import OutputError
 from leaderboard.build import SiteSummary, build_site
 from leaderboard.format import short_bytes
 from leaderboard.terminal import terminal_table
@@ -25,6 +26,37 @@ Exit codes:
   0  the site was written
   2  a result file is at fault or missing, or the folder cannot be written
 """
+
+
+@click.command(name="report")
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Markdown file to write; printed where it is not given.",
+)
+def report(results: tuple[Path, ...], out: Path | None) -> None:
+    """Write the reproduction report: what pruning keeps, beside the paper's figures.
+
+    RESULTS are result files, or folders that are searched for them, with the outcome tables
+    beside. The same results give the same bytes.
+
+    \b
+    Examples:
+      corobench report leaderboard/results
+      corobench report leaderboard/results --out docs/reproduction.md
+    """
+    from leaderboard.reproduction import report as write
+
+    text = write(results)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    click.echo(str(out))
 
 
 @click.command(name="render", epilog=_EPILOG)

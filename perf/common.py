@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from benchmark.compaction import compacted
 from benchmark.data import load_test, subset
 from benchmark.evaluate import prepare_certifiers
 from benchmark.facts import Facts
@@ -28,6 +29,7 @@ class Job:
     folder: Path
     n: int
     data_root: Path | None = None
+    epsilons: tuple[str, ...] | None = None
 
     def evaluate(self, title: str, *, verify_first: bool = True) -> Facts:
         """Run the pipeline with the protocol's settings; nothing is kept."""
@@ -35,20 +37,22 @@ class Job:
         track, protocol = submission.track, Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
         bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
+        equivalent = compacted(submission.model, track.shape, torch.from_numpy(images[:16]))
         if verify_first:
-            device = torch.device("cpu")
-            bounded, not_asked = prepare_certifiers(submission.model, track, protocol, device)
+            device, network = torch.device("cpu"), equivalent or submission.model
+            bounded, not_asked = prepare_certifiers(network, track, protocol, device)
         with tempfile.TemporaryDirectory() as folder, Reporter(title) as report:
             return Evaluation(
                 submission.model,
                 torch.from_numpy(images),
                 torch.from_numpy(labels),
                 track=track,
-                epsilons=track.epsilons,
+                epsilons=self.epsilons or track.epsilons,
                 protocol=protocol,
                 seed=0,
                 chunks=ChunkStore(Path(folder), {}),
                 report=report,
+                equivalent=equivalent,
             ).run(bounded, not_asked)
 
 

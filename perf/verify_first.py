@@ -1,6 +1,6 @@
 """Verify first against attacking every correct image: seconds of both, flags compared.
 
-    python perf/verify_first.py [ENTRY] [--n 1000] [--at-least 5]
+    python perf/verify_first.py [ENTRY] [--n 1000] [--epsilons 2/255] [--at-least 5]
 
 ENTRY is a submission folder, trained for certification; by default the reference entry on
 Fashion-MNIST, which takes about a quarter of an hour on one core. Both ways run PGD-50 and
@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--at-least", type=float, default=5.0)
+    parser.add_argument("--epsilons", help="radii instead of the track's, such as 2/255")
     options = parser.parse_args()
-    job = Job(options.entry, options.n, options.data_root)
+    epsilons = tuple(options.epsilons.split(",")) if options.epsilons else None
+    job = Job(options.entry, options.n, options.data_root, epsilons)
 
     seconds, facts = [], []
     for verify_first in (True, False):

@@ -13,6 +13,7 @@ from benchmark.data import find
 from benchmark.recheck import recheck
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
+from leaderboard.reproduction import report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
@@ -85,3 +86,8 @@ def test_rendering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         sites.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
     assert sites[0] == sites[1]
     assert all(path.stem.encode() in sites[0]["index.html"] for path in PUBLISHED)
+
+
+def test_the_reproduction_report_follows_from_the_results() -> None:
+    """`corobench report leaderboard/results --out docs/reproduction.md` after any new result."""
+    assert (ROOT / "docs" / "reproduction.md").read_text("utf-8") == report([RESULTS])

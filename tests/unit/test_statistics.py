@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmark.statistics import mcnemar_exact, wilson
+from benchmark.statistics import holm, mcnemar_exact, wilson
 
 
 def test_wilson_by_its_formula() -> None:
@@ -36,3 +36,10 @@ def test_mcnemar_counts_only_discordant_pairs() -> None:
     assert mcnemar_exact(0, 0) == 1.0
     assert mcnemar_exact(1, 9) == pytest.approx(2 * 11 / 1024)
     assert mcnemar_exact(9, 1) == mcnemar_exact(1, 9)
+
+
+def test_holm_by_hand_and_its_order() -> None:
+    """R's p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") gives 0.03, 0.06, 0.06, 0.02."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.5, 0.9]) == [1.0, 1.0]

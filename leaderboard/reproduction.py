@@ -1,0 +1,335 @@
+"""The reproduction report: what pruning keeps, beside what the paper says it keeps.
+
+From result files and their outcome tables alone. Every child is compared with its own dense parent
+on the same images: retention with a paired bootstrap interval, and exact McNemar tests of the
+paper's method against its rivals, Holm-corrected over the whole report.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from benchmark.errors import ResultError
+from benchmark.records import Outcome, Result
+from benchmark.statistics import holm, mcnemar_exact
+from leaderboard.loading import load_results
+
+#: Kept share of each measure at ten times compression, averaged over four networks (the paper).
+PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
+#: What this report asks of the paper's method, on average over the families.
+GOALS = {"clean": 0.97, "autoattack": 0.97, "vra": 0.95}
+#: Measures of the table, with their names.
+MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
+#: Training objectives whose networks are made to be verified.
+VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
+RESAMPLES = 2000
+ALPHA = 0.05
+
+Flags = dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A retention: kept share of the parent's count, with its 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Child:
+    """A pruned entry beside its parent.
+
+    Attributes:
+        result: its result.
+        times: how many times fewer convolution and linear weights are left.
+        kept: measure -> retention, or None where the parent has no such image.
+        flags: measure -> per-image answers at the radius of the report.
+    """
+
+    result: Result
+    times: float
+    kept: dict[str, Kept | None]
+    flags: Flags
+
+    @property
+    def method(self) -> str:
+        """What the board calls it."""
+        return self.result.submission.method.name
+
+    @property
+    def is_papers(self) -> bool:
+        """Pruned by least magnitude, the robust objective before and after."""
+        method = self.result.submission.method
+        return (
+            method.criterion == "least-weight-magnitude"
+            and method.structure == "unstructured"
+            and method.pretrain_objective == method.finetune_objective
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paper's method against a rival of the same size, on the same images."""
+
+    family: str
+    rival: str
+    measure: str
+    ours: int
+    theirs: int
+    n: int
+    p_value: float
+    p_holm: float = field(default=1.0)
+
+    @property
+    def verdict(self) -> str:
+        """In words, at 5 % over the whole report."""
+        if self.p_holm >= ALPHA:
+            return "no difference shown"
+        return "the paper's method is better" if self.ours > self.theirs else "the rival is better"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A dense parent and what was pruned from it.
+
+    Attributes:
+        parent: its result.
+        epsilon: the track's largest radius, which the reference entries are trained at.
+        children: sorted by size, then name.
+        flags: the parent's.
+    """
+
+    parent: Result
+    epsilon: str
+    children: tuple[Child, ...]
+    flags: Flags
+
+    @property
+    def name(self) -> str:
+        """Entry id of the parent."""
+        return self.parent.entry
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Trained to be verified, so that its VRA is a retention worth averaging."""
+        return self.parent.submission.method.pretrain_objective in VERIFIABLE
+
+
+def report(paths: Sequence[Path]) -> str:
+    """The report as Markdown.
+
+    Args:
+        paths: result folders, with the outcome tables beside the result files.
+
+    Raises:
+        ResultError: a file at fault, an outcome table missing, or no child beside its parent.
+    """
+    families = find_families(paths)
+    comparisons = compare(families)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("leaderboard"),
+        autoescape=False,  # noqa: S701 - Markdown; what submissions write goes through `plain`
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = _plain
+    averages = {key: average(families, key) for key in MEASURES}
+    return environment.get_template("reproduction.md").render(
+        families=families,
+        comparisons=comparisons,
+        averages=averages,
+        measures=MEASURES,
+        paper=PAPER,
+        goals={key: (averages[key], goal) for key, goal in GOALS.items()},
+        curves=[family for family in families if len(_papers(family)) > 1],
+        mismatches=[
+            (family, child, papers)
+            for family in families
+            for child in family.children
+            if child.result.submission.method.finetune_objective == "natural"
+            for papers in _papers(family)
+            if _same_size(child, papers)
+        ],
+        alpha=ALPHA,
+        resamples=RESAMPLES,
+    )
+
+
+def find_families(paths: Sequence[Path]) -> list[Family]:
+    """Dense parents with the children that have a result on the same images and seed."""
+    found = {path.resolve(): path for root in paths for path in _result_files(root)}
+    loaded = load_results(sorted(found))
+    tables = {_key(result): result for result in loaded.results}
+    files = {_key(_read(path)): path for path in found}
+    children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
+    for result in loaded.results:
+        if result.submission.parent is not None and not result.quick:
+            children[_key(result, result.submission.parent)].append(result)
+    families = []
+    for key in sorted(children, key=str):
+        if key not in tables:
+            continue
+        parent = tables[key]
+        epsilon = list(parent.epsilons)[-1]
+        flags = _flags(files[key], epsilon)
+        members = [_child(one, files[_key(one)], epsilon, flags) for one in children[key]]
+        members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
+        families.append(Family(parent, epsilon, tuple(members), flags))
+    if not families:
+        raise ResultError("expected pruned entries beside the results of their parents, found none")
+    return families
+
+
+def compare(families: list[Family]) -> list[Comparison]:
+    """Exact McNemar tests of the paper's method against rivals of its size, Holm-corrected."""
+    found = []
+    for family in families:
+        for papers in _papers(family):
+            for rival in family.children:
+                if rival is papers or rival.is_papers or not _same_size(papers, rival):
+                    continue
+                for measure in ("autoattack", "vra"):
+                    ours, theirs = papers.flags[measure], rival.flags[measure]
+                    p_value = mcnemar_exact(
+                        int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+                    )
+                    found.append(
+                        Comparison(
+                            family.name,
+                            rival.method,
+                            MEASURES[measure],
+                            int(ours.sum()),
+                            int(theirs.sum()),
+                            len(ours),
+                            p_value,
+                        )
+                    )
+    corrected = holm([one.p_value for one in found])
+    return [
+        Comparison(**{**vars(one), "p_holm": p_holm})
+        for one, p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def average(families: list[Family], measure: str) -> Kept | None:
+    """Mean retention of the paper's method at ten times over the families.
+
+    VRA counts for families that are trained to be verified. The interval is that of the mean,
+    from the bootstrap intervals of the families taken as independent.
+    """
+    kept = [
+        child.kept[measure]
+        for family in families
+        if measure != "vra" or family.is_verifiable
+        for child in _papers(family)
+        if 9.5 <= child.times <= 10.5
+    ]
+    known = [one for one in kept if one is not None]
+    if not known:
+        return None
+    mean = sum(one.rate for one in known) / len(known)
+    below = np.sqrt(sum((one.rate - one.low) ** 2 for one in known)) / len(known)
+    above = np.sqrt(sum((one.high - one.rate) ** 2 for one in known)) / len(known)
+    return Kept(mean, mean - float(below), mean + float(above))
+
+
+def retention(child: NDArray[np.bool_], parent: NDArray[np.bool_]) -> Kept | None:
+    """Kept share of the parent's count, with a paired percentile bootstrap interval over images.
+
+    Args:
+        child: bool (n,).
+        parent: bool (n,), on the same images.
+
+    >>> kept = retention(np.array([1, 1, 1, 0] * 50, bool), np.ones(200, bool))
+    >>> kept.rate, kept.low < 0.75 < kept.high
+    (0.75, True)
+    """
+    if not parent.any():
+        return None
+    rate = float(child.sum() / parent.sum())
+    if np.array_equal(child, parent):
+        return Kept(rate, rate, rate)
+
+    def ratio(x: NDArray[np.bool_], y: NDArray[np.bool_], axis: int = -1) -> NDArray[np.float64]:
+        return np.asarray(x.sum(axis=axis) / np.maximum(y.sum(axis=axis), 1))
+
+    found = bootstrap(
+        (child, parent),
+        ratio,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=RESAMPLES,
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return Kept(rate, float(found.low), float(found.high))
+
+
+def _child(result: Result, path: Path, epsilon: str, parent: Flags) -> Child:
+    flags = _flags(path, epsilon)
+    kept = {measure: retention(flags[measure], parent[measure]) for measure in MEASURES}
+    return Child(result, 1 / max(1e-9, 1 - result.compactness.sparsity), kept, flags)
+
+
+def _flags(path: Path, epsilon: str) -> Flags:
+    """Per-image answers at one radius, in published order."""
+    source = path.with_name(f"{path.stem}.outcomes.parquet")
+    try:
+        table = pd.read_parquet(source)
+    except (OSError, ValueError) as error:
+        raise ResultError(
+            f"{source}: expected the outcome table of {path.name} ({error})"
+        ) from error
+    rows = table[table["epsilon"] == epsilon].sort_values("position")
+    return {
+        "clean": (rows["outcome"] != str(Outcome.MISCLASSIFIED)).to_numpy(dtype=bool),
+        "era": rows["pgd50"].fillna(False).to_numpy(dtype=bool),
+        "autoattack": rows["autoattack"].fillna(False).to_numpy(dtype=bool),
+        "vra": (rows["outcome"] == str(Outcome.CERTIFIED)).to_numpy(dtype=bool),
+    }
+
+
+def _plain(text: str) -> str:
+    """Text from a submission as text: neither HTML nor Markdown.
+
+    >>> _plain("<b>a|b</b>")
+    '&lt;b&gt;a\\\\|b&lt;/b&gt;'
+    """
+    escaped = html.escape(text, quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(escaped.split()))
+
+
+def _papers(family: Family) -> list[Child]:
+    return [child for child in family.children if child.is_papers]
+
+
+def _same_size(one: Child, other: Child) -> bool:
+    return abs(one.times / other.times - 1) < 0.05
+
+
+def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:
+    name = entry or result.entry
+    return (result.track, result.protocol, result.data.fingerprint, result.n, result.seed, name)
+
+
+def _read(path: Path) -> Result:
+    return load_results([path]).results[0]
+
+
+def _result_files(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.json")) if root.is_dir() else [root]
