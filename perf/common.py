@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,6 +57,22 @@ class Job:
                 report=report,
                 equivalent=equivalent,
             ).run(bounded, not_asked)
+
+
+def cpu_timed(spent: dict[str, float], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, adding its processor seconds to `spent`; torch must keep to one thread.
+
+    Processor seconds of one thread say the same on a busy machine and on an idle one.
+    """
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        start = time.process_time()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            spent[name] = spent.get(name, 0.0) + time.process_time() - start
+
+    return wrapped
 
 
 def verdict(ratio: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
