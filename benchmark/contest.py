@@ -112,7 +112,8 @@ def contest(
     after = score(table, run)
     if write and any(broken.values()):
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=np.concatenate([evidence.adversarial, np.stack(kept)]))
+        stored = evidence.adversarial.reshape(-1, *evidence.submission.track.shape)
+        np.savez_compressed(buffer, images=np.concatenate([stored, np.stack(kept)]))
         store.write_atomic(beside(result_path, "adversarial.npz"), buffer.getvalue())
         store.write_atomic(
             beside(result_path, "outcomes.parquet"), store.encode_outcomes(table, run)

@@ -5,9 +5,9 @@
 ENTRY is a submission folder, trained for certification; by default the reference entry on
 Fashion-MNIST, which takes about a quarter of an hour on one core. Both ways run PGD-50 and
 AutoAttack with the protocol's settings on the same images in one process; the first asks IBP,
-CROWN-IBP and CROWN about every correct image before. The ratio is (attack everything, and the same
-certifiers on everything) / (verify, then attack the rest and the audit), in processor seconds of one
-thread. Exit code 1 below the bar, or where one flag differs.
+CROWN-IBP and CROWN about every correct image before. The ratio is (attack everything, and the
+same certifiers on everything) / (verify, then attack the rest and the audit), in processor seconds
+of one thread. Exit code 1 below the bar, or where one flag differs.
 The audit of 50 certified images weighs more the smaller n is.
 """
 

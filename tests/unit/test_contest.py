@@ -96,6 +96,19 @@ def test_exit_codes_and_nothing_is_written_unasked(
     assert weakened.path.read_bytes() == content
 
 
+def test_the_first_adversarial_image_of_a_result(weakened: Weakened) -> None:
+    table, run = store.read_outcomes(beside(weakened.path, "outcomes.parquet"))
+    attacked = table["outcome"] == Outcome.ATTACKED
+    table.loc[attacked, ["outcome", "decided_by", "adversarial"]] = ["undecided", "", -1]
+    table.loc[attacked, ["pgd50", "autoattack"]] = True
+    store.write_atomic(beside(weakened.path, "outcomes.parquet"), store.encode_outcomes(table, run))
+    store.write_atomic(weakened.path, store.encode_result(score(table, run)))
+    np.savez(beside(weakened.path, "adversarial.npz"), images=np.array([], dtype=np.float32))
+    assert weakened.contest(weakened.save(), write=True).broken[EPSILON] == 5
+    stored = read_arrays(beside(weakened.path, "adversarial.npz"), ("images",))["images"]
+    assert stored.shape == (5, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
