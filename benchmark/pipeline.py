@@ -207,6 +207,7 @@ class Evaluation:
 
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
+        attack.note = self.report.note
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)

@@ -105,6 +105,14 @@ class Reporter:
             done = f"{self._done}/{self._total} images, {rate:.1f}/s, {left:.0f} s left"
             self.say(f"{self._stage}: {done}; {note}" if note else f"{self._stage}: {done}")
 
+    def note(self, text: str) -> None:
+        """What a long step does now, without an image more being done."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, note=text)
+        elif time.monotonic() - self._last_line > self.interval_s:
+            self._last_line = time.monotonic()
+            self.say(f"{self._stage}: {self._done}/{self._total} images; {text}")
+
     def finish(self, note: str) -> None:
         """End a stage with what it found, as one line."""
         self.say(f"{self._stage}: {note} ({time.monotonic() - self._stage_started:.1f} s)")

@@ -91,7 +91,7 @@ class AutoAttackStandard(Attack):
             ("fab-t", suite.fab),
             ("square", suite.square),
         ):
-            attack.perturb = _recording(attack.perturb, part, made_by)
+            attack.perturb = _recording(attack.perturb, part, made_by, self.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
@@ -105,12 +105,19 @@ class AutoAttackStandard(Attack):
 
 
 def _recording(
-    perturb: Callable[..., Tensor], part: str, made_by: dict[bytes, str]
+    perturb: Callable[..., Tensor],
+    part: str,
+    made_by: dict[bytes, str],
+    note: Callable[[str], None],
 ) -> Callable[..., Tensor]:
     """`perturb`, noting which part of the suite made each image it returns."""
+    num_done = 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        nonlocal num_done
+        note(f"{part} after {num_done} images")
         images = perturb(*args, **kwargs)
+        num_done += len(images)
         for image in images:
             made_by.setdefault(image_key(image), part)
         return images

@@ -99,9 +99,15 @@ class AttackResult:
 
 
 class Attack(ABC):
-    """An attack on correctly classified images under an l-infinity threat."""
+    """An attack on correctly classified images under an l-infinity threat.
+
+    Attributes:
+        name: what results call it.
+        note: told in words how far a long attack is.
+    """
 
     name: str
+    note: Callable[[str], None] = staticmethod(lambda text: None)
 
     @abstractmethod
     def propose(

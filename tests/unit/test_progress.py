@@ -18,11 +18,13 @@ def test_without_a_terminal_a_long_stage_says_rate_rest_and_what_is_known() -> N
     with Reporter("entry", console, interval_s=-1.0) as report:
         report.stage("autoattack 1/10", 40)
         report.advance(10, "50.0–70.0 %")
+        report.note("apgd-t after 250 images")
         report.finish("done")
     text = console.file.getvalue()
     assert "entry: autoattack 1/10: 10/40 images, " in text
     assert "/s, " in text
     assert " s left; 50.0–70.0 %" in text
+    assert "autoattack 1/10: 10/40 images; apgd-t after 250 images" in text
     assert "autoattack 1/10: done (" in text
 
 
