@@ -3,12 +3,13 @@
     python perf/bracket.py ENTRY [--images DIR] [--epsilon 2/255] [--n 200] [--attack pgd]
 
 ENTRY is a submission folder, such as the one that `corobench train cifar10/adv-dense-2 --out runs`
-makes: a small network of the kind that verification benchmarks use. DIR holds images_nhwc_float01.npy and labels.npy; without it the first
-n test images of the entry's track are taken. IBP, CROWN-IBP and CROWN are asked about every correct
-image, the attack runs on every correct image, alpha-CROWN and branch and bound are asked about what
-is left undecided; an image that BaB refutes counts as broken once it is re-measured. A certified
-image that the attack breaks ends the script with exit code 3. The last line is the share of the gap
-between CROWN and the attack that alpha-CROWN and BaB close, from both sides.
+makes: a small network of the kind that verification benchmarks use. DIR holds
+images_nhwc_float01.npy and labels.npy; without it the first n test images of the entry's track are
+taken. IBP, CROWN-IBP and CROWN are asked about every correct image, the attack runs on every
+correct image, alpha-CROWN and branch and bound are asked about what is left undecided; an image
+that BaB refutes counts as broken once it is re-measured. A certified image that the attack breaks
+ends the script with exit code 3. The last line is the share of the gap between CROWN and the attack
+that alpha-CROWN and BaB close, from both sides.
 """
 
 from __future__ import annotations
