@@ -16,8 +16,9 @@ from rich.console import Console
 from benchmark.errors import CorobenchError
 
 FAMILIES = ("adv", "ibp")
-#: Pruned arms of each family; all start from the family's dense parent.
-ARMS = ("lwm-10x", "mismatch-10x", "random-10x")
+#: Pruned arms of each family; all start from the family's dense parent. The longest come first, so
+#: that no worker is left with a long one at the end.
+ARMS = ("mismatch-10x", "lwm-10x", "random-10x")
 
 Command = tuple[str, ...]
 
@@ -45,12 +46,12 @@ def plan(out: Path, subset: int | None, seed: int) -> list[list[list[Command]]]:
     dense = [f"digits-{family}-dense" for family in FAMILIES]
     pruned = [f"digits-{family}-{arm}" for family in FAMILIES for arm in ARMS]
     first = [[train_command(entry, out, seed)] for entry in dense]
-    second = [[evaluate_command(entry, out, subset, seed)] for entry in dense]
-    second += [
+    second = [
         [train_command(entry, out, seed), evaluate_command(entry, out, subset, seed)]
         for entry in pruned
     ]
-    return [first, second]
+    adversarial, certified = ([evaluate_command(entry, out, subset, seed)] for entry in dense)
+    return [first, [*second[:2], adversarial, *second[2:], certified]]
 
 
 def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0) -> Path:
