@@ -3,38 +3,28 @@
     python perf/overhead.py [ENTRY] [--n 500] [--at-most 1.05]
 
 One evaluation is timed from outside, and inside it every call of the attacks (PGD-50 and the
-AutoAttack package) and of the bounds. The ratio is (whole evaluation) / (those calls); loading,
-clean accuracy, re-measurement of every adversarial image, chunks and progress make up the rest.
+AutoAttack package) and of the bounds. The ratio is (whole evaluation) / (those calls) in processor
+seconds of one thread; loading, clean accuracy, re-measurement of every adversarial image, chunks
+and progress make up the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Job, verdict
+import torch
+from common import Job, cpu_timed, verdict
 
 from benchmark.certify import BoundedModel
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.pgd import PGD
 
 spent: dict[str, float] = {}
-
-
-def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call`, adding its seconds to `spent`."""
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return call(*args, **kwargs)
-        finally:
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
-
-    return wrapped
+timed = partial(cpu_timed, spent)
 
 
 def main() -> None:
@@ -59,9 +49,10 @@ def main() -> None:
     PGD.propose = timed("PGD-50", PGD.propose)  # type: ignore[method-assign]
     BoundedModel.margins = timed("bounds", BoundedModel.margins)  # type: ignore[method-assign]
 
-    start = time.perf_counter()
+    torch.set_num_threads(1)
+    start = time.process_time()
     Job(options.entry, options.n, options.data_root).evaluate("overhead")
-    total = time.perf_counter() - start
+    total = time.process_time() - start
     for name, seconds in sorted(spent.items()):
         print(f"{name}: {seconds:.2f} s")
     print(f"whole evaluation: {total:.2f} s")

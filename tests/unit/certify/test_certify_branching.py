@@ -377,7 +377,8 @@ def test_budget_zero_is_alpha_crown(hard):
     assert all(one.num_subdomains == 0 for one in found)
     crown = bounded.margins("CROWN", low, high, labels)
     found = bounded.branch_and_bound(low, high, labels, logits, budget=BranchBudget(0))
-    assert torch.equal(torch.stack([one.margins for one in found]), crown)
+    # eight images at once add in another order than one
+    assert torch.allclose(torch.stack([one.margins for one in found]), crown, atol=1e-5)
 
 
 def test_a_larger_budget_never_proves_less(hard):
