@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmark.facts import BoolArray, EpsilonFacts
 from benchmark.stages.certify import close_chunk
+from benchmark.store import chunk_name
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
@@ -74,8 +75,7 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
 
 def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
     """Neither proven nor broken."""
-    broken = np.asarray(facts.broken_by != "", dtype=bool)
-    return np.asarray(correct & ~facts.proven & ~broken, dtype=bool)
+    return np.asarray(correct & ~facts.proven & ~facts.attacked, dtype=bool)
 
 
 def _ask(
@@ -89,7 +89,7 @@ def _ask(
     report.stage(f"{certifier} {epsilon}", len(todo))
     for number, rows in enumerate(groups):
         chunk = evaluation.chunk(
-            certify_name(certifier, epsilon, number),
+            chunk_name(f"certify-{certifier}", epsilon, number),
             partial(_group, evaluation, bounded, certifier, rows, epsilon),
         )
         evaluation.spend("certify", facts, rows, float(chunk["seconds"]))
@@ -115,11 +115,6 @@ def _bracket(evaluation: Evaluation, epsilon: str, found: _Found) -> str:
     broken = np.zeros_like(found.proven)
     broken[list(found.refuted)] = True
     return evaluation.facts.bracket_note(epsilon, found.proven, broken)
-
-
-def certify_name(certifier: str, epsilon: str, number: int) -> str:
-    """Name of the chunk of a certifier's answers."""
-    return f"certify-{certifier}-{epsilon.replace('/', '_')}-{number:04d}"
 
 
 def _group(

@@ -74,6 +74,11 @@ class EpsilonFacts:
         )
 
     @property
+    def attacked(self) -> BoolArray:
+        """Broken by anything at this epsilon or a smaller one."""
+        return np.asarray(self.broken_by != "", dtype=bool)
+
+    @property
     def proven(self) -> BoolArray:
         """Proven right by any certifier."""
         return np.asarray(self.proven_by != "", dtype=bool)
@@ -115,8 +120,7 @@ class Facts:
             broken: adversarial images that are not recorded yet.
         """
         known, n = self.epsilons[epsilon], len(self.correct)
-        is_broken = np.asarray(known.broken_by != "", dtype=bool)
-        is_proven = known.proven
+        is_broken, is_proven = known.attacked, known.proven
         if broken is not None:
             is_broken = is_broken | broken
         if proven is not None:
@@ -146,4 +150,4 @@ class Facts:
                     facts.adversarial[row] = len(self.adversarial)
                     self.adversarial.append(image)
                     broken_at[row] = (epsilon, int(facts.adversarial[row]))
-            facts.stopped &= facts.broken_by == ""
+            facts.stopped &= ~facts.attacked

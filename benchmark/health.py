@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmark.stages.base import Attack, Seats
 from benchmark.stages.pgd import PGD
+from benchmark.store import chunk_name
 
 if TYPE_CHECKING:
     from benchmark.pipeline import Evaluation
@@ -82,7 +83,7 @@ def _chunk(
 ) -> dict[str, np.ndarray]:
     evaluation.report.stage(f"health ({what}) {epsilon}", len(rows))
     chunk = evaluation.chunk(
-        f"health-{what}-{epsilon.replace('/', '_')}",
+        chunk_name(f"health-{what}", epsilon),
         partial(evaluation.attack_chunk, attack, rows, epsilon, 0, Seats.all(len(rows))),
     )
     evaluation.spend("attack", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"]))

@@ -89,7 +89,7 @@ def _epsilon_rows(
     labels: NDArray[np.int64],
 ) -> pd.DataFrame:
     correct, proven = facts.correct, known.proven
-    broken = np.asarray(known.broken_by != "", dtype=bool)
+    broken = known.attacked
     failed = np.asarray(known.failed != "", dtype=bool)
     outcome = np.select(
         [~correct, broken, proven, failed, known.stopped],

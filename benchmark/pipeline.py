@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmark import health
-from benchmark.closing import certify_name, close
+from benchmark.closing import close
 from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
 from benchmark.stages.certify import certify_chunk
 from benchmark.stages.pgd import PGD
-from benchmark.store import ChunkStore
+from benchmark.store import ChunkStore, chunk_name
 from benchmark.tracks import Protocol, Track, derive_seed
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Evaluation:
         self.report.stage(f"{certifier} {epsilon}", len(todo))
         for number, rows in self._chunked(todo):
             chunk = self.chunk(
-                certify_name(certifier, epsilon, number),
+                chunk_name(f"certify-{certifier}", epsilon, number),
                 partial(self._certify_chunk, bounded, certifier, rows, epsilon),
             )
             proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
@@ -225,7 +225,7 @@ class Evaluation:
                     continue
                 seats = Seats(len(chunk_rows), torch.from_numpy(places))
                 chunk = self.chunk(
-                    f"attack-{attack.name}-{epsilon.replace('/', '_')}-{number:04d}",
+                    chunk_name(f"attack-{attack.name}", epsilon, number),
                     partial(self.attack_chunk, attack, rows, epsilon, number, seats),
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))

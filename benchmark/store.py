@@ -196,6 +196,16 @@ def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
 # ---------------------------------------------------------------------------------- chunks
 
 
+def chunk_name(work: str, epsilon: str, number: int | None = None) -> str:
+    """File name of a chunk of some work at one epsilon, without its ending.
+
+    >>> chunk_name("certify-IBP", "1/16", 3), chunk_name("health-steps", "1/16")
+    ('certify-IBP-1_16-0003', 'health-steps-1_16')
+    """
+    name = f"{work}-{epsilon.replace('/', '_')}"
+    return name if number is None else f"{name}-{number:04d}"
+
+
 class ChunkStore:
     """Finished chunks of one evaluation, kept until its result file is written.
 

@@ -24,10 +24,12 @@ class Loaded:
 
     Attributes:
         results: each once; files that hold the same result are merged.
+        paths: the file of each result.
         ignored: JSON files that are not results, with the reason.
     """
 
     results: tuple[Result, ...]
+    paths: tuple[Path, ...]
     ignored: tuple[Ignored, ...]
 
 
@@ -60,7 +62,9 @@ def load_results(paths: Sequence[Path]) -> Loaded:
         names = ", ".join(str(path) for path in paths)
         seen = f", only {len(ignored)} other JSON files" if ignored else ""
         raise ResultError(f"{names}: expected result files at {LAYOUT}, found none{seen}")
-    return Loaded(_merge(read), tuple(sorted(ignored, key=lambda item: str(item.path))))
+    merged = _merge(read)
+    results, files = tuple(result for _, result in merged), tuple(path for path, _ in merged)
+    return Loaded(results, files, tuple(sorted(ignored, key=lambda item: str(item.path))))
 
 
 def read_result(path: Path) -> Result:
@@ -155,7 +159,7 @@ def _misplaced(path: Path, result: Result) -> list[str]:
     ]
 
 
-def _merge(read: list[tuple[Path, Result]]) -> tuple[Result, ...]:
+def _merge(read: list[tuple[Path, Result]]) -> list[tuple[Path, Result]]:
     """Each result once; two files that claim the same evaluation must agree on its counts."""
     kept: dict[tuple[str, ...], tuple[Path, Result]] = {}
     for path, result in read:
@@ -165,7 +169,7 @@ def _merge(read: list[tuple[Path, Result]]) -> tuple[Result, ...]:
                 f"{path}: expected the same numbers as {first_path}, which has the same entry, "
                 "track, n, data, weights, seed, versions and settings; remove one of the two"
             )
-    return tuple(kept[key][1] for key in sorted(kept))
+    return [kept[key] for key in sorted(kept)]
 
 
 def _untimed(result: Result) -> dict[str, object]:

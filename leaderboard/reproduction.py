@@ -172,10 +172,9 @@ def report(paths: Sequence[Path]) -> str:
 
 def find_families(paths: Sequence[Path]) -> list[Family]:
     """Dense parents with the children that have a result on the same images and seed."""
-    found = {path.resolve(): path for root in paths for path in _result_files(root)}
-    loaded = load_results(sorted(found))
+    loaded = load_results(paths)
     tables = {_key(result): result for result in loaded.results}
-    files = {_key(_read(path)): path for path in found}
+    files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
     children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     for result in loaded.results:
         if result.submission.parent is not None and not result.quick:
@@ -325,11 +324,3 @@ def _same_size(one: Child, other: Child) -> bool:
 def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:
     name = entry or result.entry
     return (result.track, result.protocol, result.data.fingerprint, result.n, result.seed, name)
-
-
-def _read(path: Path) -> Result:
-    return load_results([path]).results[0]
-
-
-def _result_files(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.json")) if root.is_dir() else [root]

@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_pipeline import SMALL_CHUNKS
+from test_pipeline import _evaluation as pipeline_evaluation
 from torch import Tensor, nn
 
 from benchmark.certify import BoundedModel, BranchResult, NotCertifiable
 from benchmark.facts import Facts
 from benchmark.outcomes import outcome_table
 from benchmark.pipeline import Evaluation
-from benchmark.progress import Reporter
 from benchmark.records import Outcome
 from benchmark.stages.pgd import PGD
-from benchmark.store import ChunkStore
 from benchmark.tracks import Protocol
 
 WEAK = Protocol(pgd_steps=1, pgd_restarts=1, closing_group=4)
@@ -52,17 +50,7 @@ def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
 def _evaluation(
     model: nn.Module, x: Tensor, y: Tensor, folder: Path, protocol: Protocol = WEAK
 ) -> Evaluation:
-    return Evaluation(
-        model,
-        x,
-        y,
-        track=SMALL_CHUNKS,
-        epsilons=SMALL_CHUNKS.epsilons,
-        protocol=protocol,
-        seed=0,
-        chunks=ChunkStore(folder, {"test": 1}),
-        report=Reporter("test"),
-    )
+    return pipeline_evaluation(model, x, y, folder, protocol)
 
 
 @pytest.fixture

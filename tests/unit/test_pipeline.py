@@ -58,7 +58,12 @@ def _small_net() -> nn.Module:
 
 
 def _evaluation(
-    model: nn.Module, x: Tensor, y: Tensor, folder: Path, track: Track = SMALL_CHUNKS
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    folder: Path,
+    protocol: Protocol = FAST,
+    track: Track = SMALL_CHUNKS,
 ) -> Evaluation:
     return Evaluation(
         model,
@@ -66,7 +71,7 @@ def _evaluation(
         y,
         track=track,
         epsilons=track.epsilons,
-        protocol=FAST,
+        protocol=protocol,
         seed=0,
         chunks=ChunkStore(folder, {"test": 1}),
         report=Reporter("test"),
