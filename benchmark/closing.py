@@ -1,7 +1,8 @@
 """Closing the bracket: costly certifiers on what is neither proven nor broken.
 
-They come after the attacks, because on an image that an attack breaks a search spends its whole
-budget in vain; for the same reason every image they prove has already survived all attacks.
+They come after PGD-50, because on an image that an attack breaks a search spends its whole budget
+in vain, and before AutoAttack, which need not attack what they prove. So every image they prove has
+survived PGD-50, and some of them are attacked by the whole suite as an audit.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
     image is decided ends the certifier there; the images behind it stay unanswered.
 
     Args:
-        evaluation: after its attacks.
+        evaluation: after PGD-50.
         bounded: the model prepared for bounding.
         certifier: "alpha-CROWN" or "BaB".
     """

@@ -1,9 +1,10 @@
 """Order, chunks, resume, seeds and timing of one evaluation; no mathematics.
 
-Verify first: the cheap certifiers are asked about every correct image, then PGD-50 and AutoAttack
-run on what none of them proved, then the costly certifiers (`benchmark.closing`) on what is still
-open. Monotone facts are carried: certified at a larger epsilon holds at every smaller one, broken
-at a smaller epsilon holds at every larger one.
+Verify first: the cheap certifiers are asked about every correct image, PGD-50 runs on what none of
+them proved, the costly certifiers (`benchmark.closing`) are asked about what is still open, and
+AutoAttack, the costliest of all, runs on what no certifier proved. Monotone facts are carried:
+certified at a larger epsilon holds at every smaller one, broken at a smaller epsilon holds at every
+larger one.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Evaluation:
         self.logits = x.new_zeros((n, track.num_classes))
 
     def run(self, bounded: BoundedModel | None, not_asked: dict[str, str]) -> Facts:
-        """Clean, certify cheaply, attack what is open, ask the costly certifiers about the rest.
+        """Clean, cheap certifiers, PGD-50, costly certifiers, AutoAttack, health checks.
 
         Args:
             bounded: the model prepared for bounding, or None if it cannot be bounded.
@@ -92,13 +93,14 @@ class Evaluation:
         for certifier in self.protocol.certifiers:
             if bounded is not None and certifier not in not_asked:
                 self.certify(bounded, certifier)
-        self.choose_audit()
+        self.choose_audit(self.protocol.certifiers)
         self.attack(self.pgd())
-        self.attack(self.autoattack())
-        health.check(self)
         for certifier in self.protocol.closing_certifiers:
             if bounded is not None and certifier not in not_asked:
                 close(self, bounded, certifier)
+        self.choose_audit(self.protocol.closing_certifiers)
+        self.attack(self.autoattack())
+        health.check(self)
         return self.facts
 
     def pgd(self) -> PGD:
@@ -185,22 +187,19 @@ class Evaluation:
         count = f"{int(proven.sum())} of {len(self.x)} proven"
         self.report.finish(f"{count}; {self.facts.bracket_note(epsilon, proven)}")
 
-    def choose_audit(self) -> None:
-        """Mark the certified images that are attacked all the same.
+    def choose_audit(self, certifiers: tuple[str, ...]) -> None:
+        """Mark some images that these certifiers proved, which are attacked all the same.
 
-        Each at the largest epsilon it is certified at: whatever breaks it at a smaller one
-        breaks it there, too. They are attacked in their seats among the others.
+        They are drawn at the largest epsilon at which these certifiers proved anything, where
+        their claims are hardest, and attacked in their seats among the others.
         """
-        certified = np.zeros(len(self.x), dtype=bool)
-        largest = np.full(len(self.x), "", dtype=object)
-        for epsilon in self.epsilons:
-            proven = self.facts.epsilons[epsilon].proven
-            largest[proven] = epsilon
-            certified |= proven
-        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, "audit"))
-        chosen = draw.permutation(np.flatnonzero(certified))[: self.protocol.audit_images]
-        for epsilon, facts in self.facts.epsilons.items():
-            facts.audited[chosen] = largest[chosen] == epsilon
+        for facts in reversed(self.facts.epsilons.values()):
+            proven = np.flatnonzero(np.isin(facts.proven_by.astype(str), certifiers))
+            if len(proven):
+                purpose = f"audit:{certifiers[0]}"
+                draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
+                facts.audited[draw.permutation(proven)[: self.protocol.audit_images]] = True
+                return
 
     def attack(self, attack: Attack) -> None:
         """Attack every correct image that is open or audited, smallest epsilon first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from rich.console import Console
@@ -16,11 +16,11 @@ from rich.console import Console
 from benchmark.errors import CorobenchError
 
 FAMILIES = ("adv", "ibp")
-#: Pruned arms of each family; all start from the family's dense parent. The longest come first, so
-#: that no worker is left with a long one at the end.
+#: Pruned arms of each family; all start from the family's dense parent.
 ARMS = ("mismatch-10x", "lwm-10x", "random-10x")
 
 Command = tuple[str, ...]
+Job = list[Command]
 
 
 def train_command(name: str, out: Path, seed: int) -> Command:
@@ -38,20 +38,23 @@ def evaluate_command(name: str, out: Path, subset: int | None, seed: int) -> Com
     return ("evaluate", folder, "--out", results, "--force", *size)
 
 
-def plan(out: Path, subset: int | None, seed: int) -> list[list[list[Command]]]:
-    """Rounds of jobs; the jobs of a round are independent, each is a list of commands.
+def plan(out: Path, subset: int | None, seed: int) -> list[tuple[Job, list[Job]]]:
+    """Per family: how its dense parent is trained, and the jobs that start from the parent.
 
-    First the dense parents are trained, then everything that starts from them.
+    The longest jobs come first, so that no worker is left with a long one at the end.
     """
-    dense = [f"digits-{family}-dense" for family in FAMILIES]
-    pruned = [f"digits-{family}-{arm}" for family in FAMILIES for arm in ARMS]
-    first = [[train_command(entry, out, seed)] for entry in dense]
-    second = [
-        [train_command(entry, out, seed), evaluate_command(entry, out, subset, seed)]
-        for entry in pruned
-    ]
-    adversarial, certified = ([evaluate_command(entry, out, subset, seed)] for entry in dense)
-    return [first, [*second[:2], adversarial, *second[2:], certified]]
+    families = []
+    for family in FAMILIES:
+        dense, *pruned = (f"digits-{family}-{arm}" for arm in ("dense", *ARMS))
+        jobs = [
+            [train_command(entry, out, seed), evaluate_command(entry, out, subset, seed)]
+            for entry in pruned
+        ]
+        evaluate_dense = [evaluate_command(dense, out, subset, seed)]
+        is_longest = family == "adv"
+        jobs = [evaluate_dense, *jobs] if is_longest else [*jobs, evaluate_dense]
+        families.append(([train_command(dense, out, seed)], jobs))
+    return families
 
 
 def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0) -> Path:
@@ -79,9 +82,15 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
     )
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for jobs in plan(out, subset, seed):
-            if any(pool.map(run_commands, jobs)):
+        following = {pool.submit(run_commands, job): jobs for job, jobs in plan(out, subset, seed)}
+        while following:
+            done, _ = wait(following, return_when=FIRST_COMPLETED)
+            if any(future.result() for future in done):
+                pool.shutdown(cancel_futures=True)
                 raise CorobenchError("a step of the quickstart failed; its message is above")
+            for future in done:
+                for job in following.pop(future):
+                    following[pool.submit(run_commands, job)] = []
     site = out / "site"
     if invoke(["render", str(out / "results"), "--out", str(site)]):
         raise CorobenchError("the page could not be rendered; the message is above")
@@ -90,7 +99,7 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
     return page
 
 
-def run_commands(commands: list[Command]) -> int:
+def run_commands(commands: Job) -> int:
     """Run commands in this process until one fails; returns its exit code.
 
     The process keeps to one thread: the networks are so small that a second one only waits.

@@ -149,7 +149,8 @@ class Protocol:
         autoattack_version: the suite's name in the attack library.
         square_queries: queries of the black-box attack within the suite.
         certifiers: asked of every correct image before the attacks, cheapest first.
-        closing_certifiers: asked after the attacks of what is neither proven nor broken.
+        closing_certifiers: asked between PGD-50 and AutoAttack, of what is neither proven nor
+            broken.
         crown_max_hidden_units: CROWN, alpha-CROWN and BaB are asked of networks up to this many
             ReLU inputs; above, their counts are null ("not asked"), never 0.
         closing_group: images that a closing certifier is asked about at once; a group without a
@@ -157,8 +158,9 @@ class Protocol:
         max_subdomains: bounded subdomains per image of branch and bound ("BaB").
         certify_budget_s: seconds per image after which a search is stopped ("timeout"); a safety
             stop, for `max_subdomains` alone should decide.
-        audit_images: certified images that are attacked all the same, each at the largest
-            epsilon it is certified at; all of them where there are fewer.
+        audit_images: certified images that are attacked all the same, at the largest epsilon with
+            a proof: so many of those that `certifiers` prove, and as many of those that
+            `closing_certifiers` prove; all of them where there are fewer.
     """
 
     version: str = PROTOCOL
@@ -173,7 +175,7 @@ class Protocol:
     closing_group: int = 16
     max_subdomains: int = 500
     certify_budget_s: float = 60.0
-    audit_images: int = 50
+    audit_images: int = 25
 
     def as_settings(self) -> dict[str, object]:
         """The settings as JSON-able literals, for the identity of a result."""

@@ -1,4 +1,4 @@
-"""The costly certifiers after the attacks: what they prove, refute, leave and give up."""
+"""The costly certifiers before AutoAttack: what they prove, refute, leave and give up."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ WEAK = Protocol(pgd_steps=1, pgd_restarts=1, closing_group=4)
 class _Blind(PGD):
     """An attack that finds nothing, so that everything is left to the search."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(0, 0)
-        self.name = "pgd50"
+        self.name = name
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def _evaluation(
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind())
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind())
-    monkeypatch.setattr("benchmark.health.FEWER_STEPS", _Blind())
+    monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind("pgd50"))
+    monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind("autoattack"))
+    monkeypatch.setattr("benchmark.health.FEWER_STEPS", _Blind("pgd10"))
 
 
 def _table(facts: Facts, y: Tensor) -> pd.DataFrame:
