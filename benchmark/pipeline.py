@@ -190,16 +190,17 @@ class Evaluation:
     def choose_audit(self, certifiers: tuple[str, ...]) -> None:
         """Mark some images that these certifiers proved, which are attacked all the same.
 
-        They are drawn at the largest epsilon at which these certifiers proved anything, where
-        their claims are hardest, and attacked in their seats among the others.
+        They are drawn at the largest epsilon first, where claims are hardest, and only where too
+        few are proven there from the smaller ones. They are attacked in their seats.
         """
+        purpose = "audit:" + "+".join(certifiers)
+        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
+        taken = np.zeros(len(self.x), dtype=bool)
         for facts in reversed(self.facts.epsilons.values()):
-            proven = np.flatnonzero(np.isin(facts.proven_by.astype(str), certifiers))
-            if len(proven):
-                purpose = f"audit:{certifiers[0]}"
-                draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
-                facts.audited[draw.permutation(proven)[: self.protocol.audit_images]] = True
-                return
+            proven = np.isin(facts.proven_by.astype(str), certifiers)
+            num_left = self.protocol.audit_images - int(taken.sum())
+            chosen = draw.permutation(np.flatnonzero(proven & ~taken))[:num_left]
+            taken[chosen] = facts.audited[chosen] = True
 
     def attack(self, attack: Attack) -> None:
         """Attack every correct image that is open or audited, smallest epsilon first.

@@ -158,9 +158,9 @@ class Protocol:
         max_subdomains: bounded subdomains per image of branch and bound ("BaB").
         certify_budget_s: seconds per image after which a search is stopped ("timeout"); a safety
             stop, for `max_subdomains` alone should decide.
-        audit_images: certified images that are attacked all the same, at the largest epsilon with
-            a proof: so many of those that `certifiers` prove, and as many of those that
-            `closing_certifiers` prove; all of them where there are fewer.
+        audit_images: certified images that are attacked all the same, largest epsilon first: so
+            many of those that `certifiers` prove, and as many of those that `closing_certifiers`
+            prove; all of them where there are fewer.
     """
 
     version: str = PROTOCOL
@@ -175,7 +175,7 @@ class Protocol:
     closing_group: int = 16
     max_subdomains: int = 500
     certify_budget_s: float = 60.0
-    audit_images: int = 25
+    audit_images: int = 50
 
     def as_settings(self) -> dict[str, object]:
         """The settings as JSON-able literals, for the identity of a result."""

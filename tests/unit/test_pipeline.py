@@ -28,7 +28,7 @@ from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.store import ChunkStore
 from benchmark.tracks import TRACKS, Protocol, Track
 
-FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20, audit_images=50)
+FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
 SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
 
 
@@ -259,19 +259,34 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
         score(table, run.model_copy(update={"audit": Audit()}))
 
 
-def test_the_audit_takes_what_each_group_of_certifiers_proved_at_the_largest_epsilon(
-    evaluated: tuple[Facts, pd.DataFrame],
-) -> None:
+def test_the_audit_takes_all_where_there_are_few(evaluated: tuple[Facts, pd.DataFrame]) -> None:
     facts, _ = evaluated
     small, large = facts.epsilons["1/16"], facts.epsilons["2/16"]
-    expected = {"1/16": np.zeros(48, dtype=bool), "2/16": np.zeros(48, dtype=bool)}
+    expected_small = np.zeros(48, dtype=bool)
     for group in (FAST.certifiers, FAST.closing_certifiers):
-        proven = {
-            epsilon: np.isin(known.proven_by.astype(str), group)
-            for epsilon, known in facts.epsilons.items()
-        }
-        largest = "2/16" if proven["2/16"].any() else "1/16"
-        expected[largest] |= proven[largest]
-        assert proven[largest].any()
-    assert (small.audited == expected["1/16"]).all()
-    assert (large.audited == expected["2/16"]).all()
+        by_group = np.isin(small.proven_by.astype(str), group)
+        expected_small |= by_group & ~np.isin(large.proven_by.astype(str), group)
+    assert large.audited.any()
+    assert (large.audited == large.proven).all()
+    assert (small.audited == expected_small).all()
+
+
+def test_the_audit_prefers_the_largest_epsilon(
+    evaluated: tuple[Facts, pd.DataFrame],
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+) -> None:
+    facts, _ = evaluated
+    num_large = int(facts.epsilons["2/16"].proven.sum())
+    evaluation = _evaluation(
+        trained, digits[0][:48], digits[1][:48], tmp_path, replace(FAST, audit_images=num_large + 2)
+    )
+    for epsilon, known in facts.epsilons.items():
+        evaluation.facts.epsilons[epsilon].proven_by = known.proven_by
+    evaluation.choose_audit(CERTIFIERS)
+    audited = {e: known.audited for e, known in evaluation.facts.epsilons.items()}
+    assert (audited["2/16"] == facts.epsilons["2/16"].proven).all()
+    assert audited["1/16"].sum() == 2
+    assert facts.epsilons["1/16"].proven[audited["1/16"]].all()
+    assert not (audited["1/16"] & audited["2/16"]).any()
