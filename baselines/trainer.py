@@ -81,6 +81,11 @@ class StageTrainer:
         self._parameters = list(model.parameters())
         self._optimiser = optimiser(settings, self._parameters)
         self._generator = torch.Generator(data.device)
+        # Convolutions on a GPU are faster with the channels last; bounds expect the usual layout.
+        self._layout = torch.contiguous_format
+        if data.device.type == "cuda" and not settings.objective.needs_bounds:
+            self._layout = torch.channels_last
+        model.to(memory_format=self._layout)
         if settings.objective.needs_bounds:
             bounds.build()
         self._measured_bounds = bounds if bounds.is_available() else None
@@ -167,6 +172,7 @@ class StageTrainer:
             lower_margins=self.bounds.lower_margins,
         )
         x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
+        x_BCHW = x_BCHW.contiguous(memory_format=self._layout)
         with self._precision():
             loss = self.settings.objective.loss(
                 self.model, x_BCHW, self.data.labels_N[batch], moment

@@ -1,0 +1,123 @@
+"""Recipes too long for a test, end to end in miniature: thin networks, one epoch, made-up images.
+
+Nothing of it is a result; it shows that every recipe of the paper's scale and every pruner of the
+reference entries runs through pre-training, pruning and fine-tuning to a valid submission.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from baselines import procedure
+from baselines.pruners import Hydra, Pruner
+from baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
+from baselines.recipe_file import load_recipe
+from benchmark.compactness import sparsity
+from benchmark.submission import load_submission, validate
+from benchmark.tracks import get_track
+
+PAPER_SCALE = [f"cifar10/adv-{network}-lwm-10x" for network in ("vgg16", "resnet18", "wrn")]
+PRUNERS = [
+    name
+    for name in packaged_names("fashion-mnist")
+    if name.endswith("-10x") and "/ibp-" in name and "large" not in name
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty random images per track as image folders, in a folder named after the track."""
+    parent = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name in ("cifar10", "fashion-mnist"):
+        channels, height, width = get_track(name).shape
+        for label in range(10):
+            place = parent / name / "train" / str(label)
+            place.mkdir(parents=True)
+            for number in range(6):
+                shape = (height, width, 3) if channels == 3 else (height, width)
+                pixels = random.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return parent
+
+
+def _short(stage: TrainStage | None) -> TrainStage | None:
+    if stage is None:
+        return None
+    return stage.model_copy(update={"epochs": 1, "batch_size": 16, "ramp": Ramp()})
+
+
+def miniature(recipe: Recipe, width: float) -> Recipe:
+    """The same procedure, thin and short."""
+    network = Network(
+        architecture=recipe.model.architecture,
+        arguments={**recipe.model.arguments, "width": width},
+    )
+    prune = recipe.prune
+    if prune is not None and isinstance(prune.pruner, Hydra):
+        pruner: Pruner = prune.pruner.model_copy(update={"epochs": 1})
+        prune = prune.model_copy(update={"pruner": pruner})
+    return recipe.model_copy(
+        update={
+            "model": network,
+            "validation_rate": 0.2,
+            "pretrain": _short(recipe.pretrain),
+            "finetune": _short(recipe.finetune),
+            "prune": prune,
+            "parent": miniature(recipe.parent, width) if recipe.parent else None,
+        }
+    )
+
+
+@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS])
+def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    trained = procedure.run(miniature(recipe, 0.2), tmp_path, data_root=folders)
+    assert trained.is_finished
+    assert dict(validate([trained.folder])) == {trained.folder: []}
+    kept = 1.0 - sparsity(load_submission(trained.folder).model)
+    assert recipe.prune is not None
+    # Whole filters cannot hit the share exactly in a thin network.
+    structured = recipe.prune.pruner.name == "filter-l1"
+    assert kept == pytest.approx(recipe.prune.keep_ratio, abs=0.1 if structured else 0.01)
+
+
+def test_the_layout_in_memory_changes_no_step(tmp_path: Path) -> None:
+    """What a GPU does for speed, on a CPU: channels last, the same loss and weights."""
+    from fractions import Fraction
+
+    from baselines.masks import Masks
+    from baselines.measures import LazyBounds
+    from baselines.objectives import PgdAt
+    from baselines.trainer import StageTrainer
+    from baselines.training_data import TrainingData
+
+    x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = TrainingData(x, torch.arange(16) % 2, x[:2], torch.arange(2), "canonical", "")
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        stage = TrainStage(objective=PgdAt(num_steps=2), epochs=1, batch_size=8)
+        trainer = StageTrainer(
+            "pretrain",
+            stage,
+            model,
+            Masks(),
+            data,
+            Fraction(1, 10),
+            lambda purpose, index: 0,
+            LazyBounds(model, (3, 8, 8), 2),
+        )
+        trainer._layout = layout
+        model.to(memory_format=layout)
+        trainer._generator.manual_seed(0)
+        loss = trainer._step(torch.arange(8), 0.5)
+        found.append((loss, model[0].weight.detach().clone()))
+    torch.testing.assert_close(found[0], found[1])
