@@ -32,6 +32,7 @@ Exit codes:
 #: Commands that live in another module: name -> "module:attribute".
 MOUNTED = {
     "architectures": "benchmark.cli_listing:architectures",
+    "check": "benchmark.cli_gate:check",
     "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
     "recheck": "benchmark.cli_results:recheck",

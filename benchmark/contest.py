@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmark import store, threat
 from benchmark.errors import ResultError
-from benchmark.evidence import Evidence, beside, load_evidence, read_arrays
+from benchmark.evidence import Evidence, load_evidence, read_arrays
 from benchmark.records import Audit, Contest, Outcome, Result
 from benchmark.scoring import score
 from benchmark.stages.base import is_wrong, predict_one_by_one
@@ -114,9 +114,9 @@ def contest(
         buffer = io.BytesIO()
         stored = evidence.adversarial.reshape(-1, *evidence.submission.track.shape)
         np.savez_compressed(buffer, images=np.concatenate([stored, np.stack(kept)]))
-        store.write_atomic(beside(result_path, "adversarial.npz"), buffer.getvalue())
+        store.write_atomic(store.beside(result_path, "adversarial.npz"), buffer.getvalue())
         store.write_atomic(
-            beside(result_path, "outcomes.parquet"), store.encode_outcomes(table, run)
+            store.beside(result_path, "outcomes.parquet"), store.encode_outcomes(table, run)
         )
         store.write_atomic(result_path, store.encode_result(after))
     return Contested(evidence.result, after, len(images), num_confirmed, broken, tuple(rejected))

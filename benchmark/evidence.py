@@ -59,8 +59,8 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
     result = store.read_result(path)
-    table, run = store.read_outcomes(beside(path, "outcomes.parquet"))
-    stored = beside(path, "adversarial.npz")
+    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    stored = store.beside(path, "adversarial.npz")
     adversarial = read_arrays(stored, ("images",))["images"]
     if adversarial.dtype != np.float32:
         raise ResultError(f"{stored}: images: expected float32, but found {adversarial.dtype}")
@@ -71,11 +71,6 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     if dataset.fingerprint != result.data.fingerprint:
         raise ResultError(f"{path}: belongs to other images than {dataset.source}")
     return Evidence(path, result, table, run, adversarial.astype(np.float32), entry, dataset)
-
-
-def beside(path: Path, ending: str) -> Path:
-    """The file of another kind that belongs to a result file."""
-    return path.with_name(f"{path.stem}.{ending}")
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:

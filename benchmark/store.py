@@ -83,6 +83,11 @@ def result_stem(entry: str, n: int, standard_n: int) -> str:
     return entry if n == standard_n else f"{entry}@{n}"
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The file of another kind that belongs to a result file."""
+    return path.with_name(f"{path.stem}.{ending}")
+
+
 def encode_result(result: Result) -> bytes:
     """The bytes of a result file; equal results give equal bytes."""
     payload = result.model_dump(mode="json", by_alias=True)

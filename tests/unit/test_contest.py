@@ -15,9 +15,10 @@ from benchmark import store
 from benchmark.cli import invoke
 from benchmark.contest import contest
 from benchmark.errors import ResultError
-from benchmark.evidence import beside, read_arrays
+from benchmark.evidence import read_arrays
 from benchmark.records import Outcome
 from benchmark.scoring import bracket, score
+from benchmark.store import beside
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "digits-adv-lwm-10x"

@@ -1,0 +1,99 @@
+"""The command ``check``: the gate for a project's continuous integration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmark import cli_options
+
+
+@click.command()
+@click.argument("candidate", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--baseline",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Result file; its outcome table lies beside it.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Percentage points that a metric may lose.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Chance of a false alarm over all metrics.",
+)
+@click.option(
+    "--max-bytes-growth",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Percent that the packed weights may grow.",
+)
+@click.option("--whole", is_flag=True, help="Look at all images, also where it is settled before.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@cli_options.device
+@cli_options.data_root
+def check(
+    candidate: Path,
+    baseline: Path,
+    max_drop: float,
+    alpha: float,
+    max_bytes_growth: float,
+    whole: bool,
+    json_path: Path | None,
+    junit: Path | None,
+    device: str,
+    data_root: Path | None,
+) -> None:
+    """Is CANDIDATE less accurate, less robust or larger than its baseline?
+
+    CANDIDATE is a submission folder, which is evaluated on the baseline's images until the verdict
+    is settled, or a result file. In a GitHub workflow the findings become annotations and a job
+    summary.
+
+    \b
+    Exit codes:
+      0  passes, perhaps with a warning
+      1  fails: a drop beyond --max-drop that is no chance, or too many bytes
+      2  something you can mend
+      3  a contradiction: a certified image of the candidate was broken
+
+    \b
+    Examples:
+      corobench check model --baseline robustness.json
+      corobench check model --baseline robustness.json --max-drop 2 --junit gate.xml
+      corobench check new.json --baseline old.json --max-bytes-growth 5
+    """
+    from benchmark import store
+    from benchmark.gate import report
+    from benchmark.gate.rule import Rule, Verdict
+    from benchmark.gate.run import check as compare
+
+    rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
+    checked = compare(candidate, baseline, rule, device=device, data_root=data_root, whole=whole)
+    Console().print(report.terminal_table(checked))
+    if json_path is not None:
+        store.write_atomic(json_path, report.as_json(checked).encode())
+    if junit is not None:
+        store.write_atomic(junit, report.as_junit(checked).encode())
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in report.workflow_commands(checked):
+            click.echo(line)
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as stream:
+                stream.write(report.markdown(checked))
+    if checked.verdict == Verdict.FAIL:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,1 @@
+"""The gate: is a candidate less robust, less accurate or larger than its baseline?"""

@@ -1,0 +1,173 @@
+"""The rule of the gate: paired counts in, verdicts out; no torch.
+
+Per metric the images that only the baseline gets right are set against those that only the
+candidate gets right. A metric **fails** where the drop is larger than allowed and the exact McNemar
+test, Holm-corrected over all metrics, says that it is no chance; it **warns** where the drop is
+larger than allowed and may be chance. Sizes are measured exactly and need no test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from benchmark.records import Outcome
+from benchmark.statistics import holm, mcnemar_exact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Verdict(StrEnum):
+    """What the gate says, of one metric or of all."""
+
+    PASS = "pass"  # noqa: S105 (a verdict, no secret)
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a project allows.
+
+    Attributes:
+        max_drop: percentage points that a metric may lose.
+        alpha: chance of a false alarm over all metrics, in (0, 1).
+        max_bytes_growth: percent that the packed weights may grow.
+    """
+
+    max_drop: float = 1.0
+    alpha: float = 0.05
+    max_bytes_growth: float = 0.0
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One metric on the same images.
+
+    Attributes:
+        metric: "clean", "pgd50", "autoattack" or "certified".
+        epsilon: radius, or empty for "clean".
+        n: images compared.
+        baseline: right in the baseline.
+        candidate: right in the candidate.
+        only_baseline: right in the baseline alone.
+        only_candidate: right in the candidate alone.
+    """
+
+    metric: str
+    epsilon: str
+    n: int
+    baseline: int
+    candidate: int
+    only_baseline: int
+    only_candidate: int
+
+    @property
+    def name(self) -> str:
+        """For people: "autoattack 1/16"."""
+        return f"{self.metric} {self.epsilon}".strip()
+
+    @property
+    def drop(self) -> float:
+        """Percentage points lost; below 0 where the candidate is better."""
+        return 100.0 * (self.only_baseline - self.only_candidate) / self.n
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A metric with its p-values and verdict."""
+
+    paired: Paired
+    p_value: float
+    p_corrected: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Size:
+    """Packed bytes of both, and whether the growth is allowed."""
+
+    baseline: int
+    candidate: int
+    verdict: Verdict
+
+    @property
+    def growth(self) -> float:
+        """Percent."""
+        return 100.0 * (self.candidate - self.baseline) / self.baseline
+
+
+def pair(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[Paired]:
+    """Every metric that both outcome tables answer, on the images that both hold.
+
+    Args:
+        baseline: outcome table, rows of at least the candidate's images.
+        candidate: outcome table.
+    """
+    keys = ["image", "epsilon"]
+    both = baseline.merge(candidate, on=keys, suffixes=("_b", "_c"), validate="one_to_one")
+    found = []
+    for number, (epsilon, rows) in enumerate(both.groupby("epsilon", sort=False)):
+        if number == 0:
+            right = {side: rows[f"outcome_{side}"] != Outcome.MISCLASSIFIED for side in "bc"}
+            found.append(_paired("clean", "", right))
+        for metric in ("pgd50", "autoattack"):
+            right = {side: rows[f"{metric}_{side}"].fillna(False) for side in "bc"}
+            found.append(_paired(metric, str(epsilon), right))
+        if all(_is_certified_at_all(rows, side) for side in "bc"):
+            right = {side: rows[f"outcome_{side}"] == Outcome.CERTIFIED for side in "bc"}
+            found.append(_paired("certified", str(epsilon), right))
+    return found
+
+
+def _is_certified_at_all(rows: pd.DataFrame, side: str) -> bool:
+    return bool(rows[f"ibp_{side}"].notna().any())
+
+
+def _paired(metric: str, epsilon: str, right: Mapping[str, pd.Series]) -> Paired:
+    baseline, candidate = (right[side].to_numpy(dtype=bool) for side in "bc")
+    return Paired(
+        metric,
+        epsilon,
+        n=len(baseline),
+        baseline=int(baseline.sum()),
+        candidate=int(candidate.sum()),
+        only_baseline=int((baseline & ~candidate).sum()),
+        only_candidate=int((candidate & ~baseline).sum()),
+    )
+
+
+def judge(metrics: Sequence[Paired], rule: Rule) -> list[Judged]:
+    """Apply the rule to all metrics of one comparison."""
+    p_values = [mcnemar_exact(m.only_baseline, m.only_candidate) for m in metrics]
+    judged = []
+    for metric, p_value, corrected in zip(metrics, p_values, holm(p_values), strict=True):
+        verdict = Verdict.PASS
+        if metric.drop > rule.max_drop:
+            verdict = Verdict.FAIL if corrected <= rule.alpha else Verdict.WARN
+        judged.append(Judged(metric, p_value, corrected, verdict))
+    return judged
+
+
+def judge_size(baseline: int, candidate: int, rule: Rule) -> Size:
+    """Compare packed bytes.
+
+    Args:
+        baseline: bytes, at least 1.
+        candidate: bytes.
+    """
+    allowed = baseline * (1 + rule.max_bytes_growth / 100.0)
+    return Size(baseline, candidate, Verdict.FAIL if candidate > allowed else Verdict.PASS)
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The gravest of them; "pass" for none.
+
+    >>> str(worst([Verdict.PASS, Verdict.WARN]))
+    'warn'
+    """
+    order = list(Verdict)
+    return max(verdicts, key=order.index, default=Verdict.PASS)

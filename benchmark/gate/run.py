@@ -1,0 +1,225 @@
+"""Compare a candidate with its baseline, a slice of images at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from benchmark import store
+from benchmark.errors import ResultError
+from benchmark.gate.rule import Judged, Rule, Size, Verdict, judge, judge_size, pair, worst
+from benchmark.gate.sequential import looks, settled
+from benchmark.records import Result
+
+if TYPE_CHECKING:
+    from benchmark.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the gate found.
+
+    Attributes:
+        verdict: of everything.
+        judged: one for each metric.
+        size: packed bytes.
+        n: images compared.
+        total: images of the baseline.
+        is_settled_early: the verdict on all `total` images was nearly certain after n.
+        notes: what a reader should know about the comparison.
+        rule: that was applied.
+        candidate, baseline: what was compared.
+        seconds: wall-clock.
+    """
+
+    verdict: Verdict
+    judged: tuple[Judged, ...]
+    size: Size
+    n: int
+    total: int
+    is_settled_early: bool
+    notes: tuple[str, ...]
+    rule: Rule
+    candidate: str
+    baseline: str
+    seconds: float
+
+
+def check(
+    candidate: Path,
+    baseline: Path,
+    rule: Rule,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    whole: bool = False,
+    report: Reporter | None = None,
+) -> Checked:
+    """Compare a candidate with a baseline on the baseline's images.
+
+    A submission folder is evaluated, in slices of the published order, until the verdict is
+    settled. A result file is compared as it is.
+
+    Args:
+        candidate: submission folder, or a result file with its outcome table beside it.
+        baseline: result file, with its outcome table beside it.
+        rule: what is allowed.
+        device: for evaluating.
+        data_root: folder of the dataset, or None for the usual search.
+        whole: look at all images even where the verdict is settled before.
+        report: progress; standard error by default.
+
+    Raises:
+        CorobenchError: anything a user can fix; the two cannot be compared.
+        ContradictionError: a certified image of the candidate was broken.
+    """
+    start = time.monotonic()
+    reference = store.read_result(baseline)
+    table, _ = store.read_outcomes(store.beside(baseline, "outcomes.parquet"))
+    if candidate.is_file():
+        source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
+    else:
+        source = _Evaluated(candidate, reference, baseline, device, data_root, report)
+    size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
+    if source.weights_sha256 == reference.weights_sha256:
+        # The same weights: every image fares alike, and there is nothing to evaluate.
+        judged = judge(pair(table, table), rule)
+        notes = (*source.notes, "the same weights as the baseline: nothing was evaluated")
+        seconds = time.monotonic() - start
+        return Checked(
+            worst([size.verdict]),
+            tuple(judged),
+            size,
+            n=reference.n,
+            total=reference.n,
+            is_settled_early=False,
+            notes=notes,
+            rule=rule,
+            candidate=str(candidate),
+            baseline=str(baseline),
+            seconds=seconds,
+        )
+    early: list[Verdict] | None = None
+    judged, n, total = [], 0, source.total
+    for n, rows in source.slices():
+        metrics = pair(table, rows)
+        judged = judge(metrics, rule)
+        early = settled(metrics, total, rule) if n < total and not whole else None
+        if early is not None:
+            judged = [_as_settled(*both) for both in zip(judged, early, strict=True)]
+            break
+    return Checked(
+        worst([size.verdict, *(one.verdict for one in judged)]),
+        tuple(judged),
+        size,
+        n=n,
+        total=total,
+        is_settled_early=early is not None,
+        notes=source.notes,
+        rule=rule,
+        candidate=str(candidate),
+        baseline=str(baseline),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _as_settled(one: Judged, verdict: Verdict) -> Judged:
+    """The verdict on all images where it is known, and a doubt where it is open.
+
+    Green is said only where no metric can fail; red as soon as one will, and the others stay open.
+    """
+    if verdict == Verdict.PASS and one.verdict != Verdict.PASS:
+        verdict = Verdict.WARN
+    return replace(one, verdict=verdict)
+
+
+class _Stored:
+    """A candidate whose result is there already."""
+
+    def __init__(self, path: Path, reference: Result, baseline: Path) -> None:
+        result = store.read_result(path)
+        _require_same(result, reference, path, baseline)
+        self._table, _ = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+        self.total = min(result.n, reference.n)
+        self.bytes_packed = result.compactness.bytes_packed
+        self.weights_sha256 = result.weights_sha256
+        self.notes = _notes(result.versions, reference)
+
+    def slices(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        yield self.total, self._table
+
+
+class _Evaluated:
+    """A submission folder, evaluated slice by slice."""
+
+    def __init__(
+        self,
+        folder: Path,
+        reference: Result,
+        baseline: Path,
+        device: str,
+        data_root: Path | None,
+        report: Reporter | None,
+    ) -> None:
+        from benchmark import compactness
+        from benchmark.evaluate import versions
+        from benchmark.submission import load_submission
+
+        self._submission = load_submission(folder, reference.track)
+        self._folder, self._reference, self._baseline = folder, reference, baseline
+        self._device, self._data_root, self._report = device, data_root, report
+        self.total = reference.n
+        track = self._submission.track
+        measured = compactness.measure(self._submission.model, track.shape)
+        self.bytes_packed = measured.bytes_packed
+        self.weights_sha256 = self._submission.weights_sha256
+        self.notes = _notes(versions(), reference)
+
+    def slices(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        from benchmark.gate.evaluation import outcomes_in_slices
+
+        tables = []
+        for n, rows in outcomes_in_slices(
+            self._submission,
+            self._folder,
+            self._reference,
+            self._baseline,
+            looks(self.total),
+            device=self._device,
+            data_root=self._data_root,
+            report=self._report,
+        ):
+            tables.append(rows)
+            yield n, pd.concat(tables, ignore_index=True)
+
+
+def _notes(versions: dict[str, str], reference: Result) -> tuple[str, ...]:
+    return tuple(
+        f"{name} {versions.get(name, 'none')} here, {old} in the baseline"
+        for name, old in sorted(reference.versions.items())
+        if versions.get(name) != old
+    )
+
+
+def _require_same(result: Result, reference: Result, path: Path, baseline: Path) -> None:
+    """Refuse to compare results of different images, radii or protocols.
+
+    Raises:
+        ResultError: names the key.
+    """
+    for key, mine, theirs in (
+        ("protocol", result.protocol, reference.protocol),
+        ("track", result.track, reference.track),
+        ("data.fingerprint", result.data.fingerprint, reference.data.fingerprint),
+        ("epsilons", list(result.epsilons), list(reference.epsilons)),
+    ):
+        if mine != theirs:
+            raise ResultError(
+                f"{path}: {key}: expected {theirs!r} as in {baseline}, but found {mine!r}; "
+                "only results of the same images, radii and protocol can be compared"
+            )

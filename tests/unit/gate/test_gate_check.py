@@ -1,0 +1,107 @@
+"""``corobench check`` as a project uses it: green, red, bad input, reports, the pytest fixture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmark.cli import invoke
+from benchmark.gate.pytest_plugin import Gate
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
+PAPER, MISMATCH = (RESULTS / f"digits-adv-{arm}-10x.json" for arm in ("lwm", "mismatch"))
+pytest_plugins = ["pytester"]
+
+
+def test_a_result_against_itself_is_green(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["check", str(PAPER), "--baseline", str(PAPER)]) == 0
+    assert "PASS (500 of 500 images" in capsys.readouterr().out
+
+
+def test_the_mismatched_arm_is_red_against_the_papers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary, report, junit = (tmp_path / name for name in ("summary.md", "gate.json", "gate.xml"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    options = ["--json", str(report), "--junit", str(junit)]
+    assert invoke(["check", str(MISMATCH), "--baseline", str(PAPER), *options]) == 1
+    assert "::error title=corobench::certified 2/16: 71.2 % to " in capsys.readouterr().out
+    assert "FAIL" in summary.read_text() and "| certified 2/16 |" in summary.read_text()
+    content = json.loads(report.read_text())
+    assert content["verdict"] == "fail" and content["n"] == content["total"] == 500
+    failing = {
+        f"{m['metric']} {m['epsilon']}" for m in content["metrics"] if m["verdict"] == "fail"
+    }
+    assert {"certified 2/16", "autoattack 2/16"} <= failing
+    suite = ElementTree.parse(junit).getroot()
+    assert int(suite.attrib["failures"]) == len(failing)
+    assert int(suite.attrib["tests"]) == len(content["metrics"]) + 1
+
+
+def test_a_better_candidate_is_green(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other way round the paper's arm gains; only where it loses by chance it may warn."""
+    assert invoke(["check", str(PAPER), "--baseline", str(MISMATCH)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "said"),
+    [
+        ("missing", str(PAPER), "missing"),
+        (str(PAPER), "nowhere.json", "nowhere.json: cannot be read"),
+        (
+            str(RESULTS.parent / "fashion-mnist" / "fashion-mnist-ibp-dense.json"),
+            str(PAPER),
+            "track: expected 'digits'",
+        ),
+    ],
+)
+def test_bad_input(
+    candidate: str, baseline: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["check", candidate, "--baseline", baseline]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_is_evaluated_until_the_verdict_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AutoAttack left out, for time: the mismatched arm is red after the first tenth."""
+    from benchmark.stages.pgd import PGD
+
+    def weak(self: object) -> PGD:
+        attack = PGD(10, 1, 0.25)
+        attack.name = "autoattack"
+        return attack
+
+    monkeypatch.setattr("benchmark.pipeline.Evaluation.autoattack", weak)
+    folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
+    found = Gate().holds(folder, PAPER)
+    assert not found
+    assert found.checked.n < found.checked.total and found.checked.is_settled_early
+    assert "certified 2/16" in repr(found) and "FAIL" in repr(found)
+    same = Gate().holds(ROOT / "submissions" / "digits-adv-lwm-10x", PAPER)
+    assert same and "the same weights" in same.checked.notes[-1]
+
+
+def test_the_fixture_in_a_projects_own_tests(pytester: pytest.Pytester) -> None:
+    for path in RESULTS.glob("digits-adv-*-10x.*"):
+        shutil.copy(path, pytester.path)
+    pytester.makepyfile(
+        """
+        def test_green(corobench_gate):
+            assert corobench_gate.holds("digits-adv-lwm-10x.json", "digits-adv-lwm-10x.json")
+
+        def test_red(corobench_gate):
+            baseline = "digits-adv-lwm-10x.json"
+            assert corobench_gate.holds("digits-adv-mismatch-10x.json", baseline=baseline)
+        """
+    )
+    found = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    found.assert_outcomes(passed=1, failed=1)
+    found.stdout.fnmatch_lines(["*certified 2/16*71.2 %*fail*"])
