@@ -1,4 +1,4 @@
-"""The command ``check``: the gate for a project's continuous integration."""
+"""Commands of continuous integration: the gate ``check``, and ``intake`` of a new entry."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from benchmark import cli_options
+from benchmark.errors import ContradictionError
 
 
 @click.command()
@@ -97,3 +98,75 @@ def check(
                 stream.write(report.markdown(checked))
     if checked.verdict == Verdict.FAIL:
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--base",
+    help="Git revision that the pull request starts from; files outside the entry are faults.",
+)
+@click.option(
+    "--full", is_flag=True, help="The standard subset instead of the smallest, quick one."
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("leaderboard/results"),
+    show_default=True,
+    help="The board's results; a handed-in result lies there, too, and is compared.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build/intake"),
+    show_default=True,
+    help="Gets the result that is measured here.",
+)
+@cli_options.device
+@cli_options.data_root
+def intake(
+    folder: Path,
+    base: str | None,
+    full: bool,
+    results: Path,
+    out: Path,
+    device: str,
+    data_root: Path | None,
+) -> None:
+    """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
+
+    Refused are faults of the folder, a missing licence, the weights of another entry, changed files
+    outside the entry, and a handed-in result that claims more than is measured, beyond chance.
+
+    \b
+    Examples:
+      corobench intake submissions/my-model
+      corobench intake submissions/my-model --base origin/main --full
+    """
+    from benchmark import intake as taking
+    from benchmark.terminal import scorecard
+
+    entries = sorted(path.parent for path in folder.resolve().parent.glob("*/submission.toml"))
+    others = [path for path in entries if not path.name.startswith("_")]
+    changed = taking.changed_files(base, Path()) if base else []
+    found = taking.take_in(
+        folder,
+        others=others,
+        results=results,
+        out=out,
+        full=full,
+        changed=changed,
+        device=device,
+        data_root=data_root,
+    )
+    Console().print(scorecard(found.evaluated.result))
+    text = taking.markdown(found)
+    click.echo(text)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    contradictions = found.evaluated.result.audit.contradictions
+    if contradictions:
+        raise ContradictionError(f"{folder}: " + "\n".join(contradictions))

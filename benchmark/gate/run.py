@@ -58,6 +58,7 @@ def check(
     device: str = "cpu",
     data_root: Path | None = None,
     whole: bool = False,
+    even_if_equal: bool = False,
     report: Reporter | None = None,
 ) -> Checked:
     """Compare a candidate with a baseline on the baseline's images.
@@ -72,6 +73,7 @@ def check(
         device: for evaluating.
         data_root: folder of the dataset, or None for the usual search.
         whole: look at all images even where the verdict is settled before.
+        even_if_equal: compare outcomes also where both have the same weights.
         report: progress; standard error by default.
 
     Raises:
@@ -86,7 +88,7 @@ def check(
     else:
         source = _Evaluated(candidate, reference, baseline, device, data_root, report)
     size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
-    if source.weights_sha256 == reference.weights_sha256:
+    if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
         # The same weights: every image fares alike, and there is nothing to evaluate.
         judged = judge(pair(table, table), rule)
         notes = (*source.notes, "the same weights as the baseline: nothing was evaluated")

@@ -1,0 +1,196 @@
+"""A new entry by pull request: what is refused, and what is said of one that is fine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from benchmark import evaluate as evaluation
+from benchmark import intake
+from benchmark.cli import invoke
+from benchmark.errors import ConfigError, ResultError, SubmissionError
+from benchmark.pipeline import Evaluation
+from benchmark.stages.pgd import PGD
+from benchmark.tracks import TRACKS, Protocol
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "leaderboard" / "results"
+ENTRY = "digits-ibp-lwm-10x"
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> Path:
+    """A board with the dense parent, and the entry that is handed in."""
+    folder = tmp_path / "submissions"
+    for name in ("digits-ibp-dense", ENTRY):
+        shutil.copytree(ROOT / "submissions" / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack stands still, and there are fewer images: the tests are about what follows."""
+
+    def short(self: Evaluation) -> PGD:
+        attack = PGD(10, 1, 0.25)
+        attack.name = "autoattack"
+        return attack
+
+    monkeypatch.setattr(Evaluation, "autoattack", short)
+    track = replace(TRACKS["digits"], subsets=(60, 500))
+    monkeypatch.setitem(TRACKS, "digits", track)
+    weak = Protocol(closing_certifiers=())
+    monkeypatch.setattr(evaluation.Settings, "protocol", property(lambda self: weak))
+
+
+def _faults(folder: Path, changed: tuple[str, ...] = ()) -> list[str]:
+    return intake.find_faults(folder, sorted(folder.parent.iterdir()), changed)
+
+
+def test_a_good_entry_has_no_fault(entries: Path) -> None:
+    own = (
+        f"submissions/{ENTRY}/model.safetensors",
+        f"leaderboard/results/1.0/digits/{ENTRY}.json",
+        f"leaderboard/results/1.0/digits/{ENTRY}.outcomes.parquet",
+    )
+    assert _faults(entries / ENTRY, own) == []
+
+
+def test_files_outside_the_entry_are_refused(entries: Path) -> None:
+    foreign = (
+        "benchmark/scoring.py",
+        f"submissions/{ENTRY}-2/model.safetensors",
+        "leaderboard/results/1.0/digits/digits-ibp-dense.json",
+        f"leaderboard/results/1.0/digits/../../{ENTRY}.json",
+    )
+    faults = _faults(entries / ENTRY, foreign)
+    assert len(faults) == 4 and all("is not the entry's own" in fault for fault in faults)
+
+
+def test_another_entrys_weights_are_refused_however_they_are_stored(entries: Path) -> None:
+    copy = entries / "copied"
+    shutil.copytree(entries / ENTRY, copy)
+    manifest = (copy / "submission.toml").read_text().replace(f'"{ENTRY}"', '"copied"')
+    (copy / "submission.toml").write_text(manifest)
+    weights = load_file(copy / "model.safetensors")
+    save_file(dict(reversed(weights.items())), copy / "model.safetensors", {"note": "mine"})
+    assert any(f"same effective weights as {ENTRY}" in fault for fault in _faults(copy))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('licence = "MIT"', 'licence = "unknown"', "licence"),
+        ('parent = "digits-ibp-dense"', 'parent = "nobody"', "'nobody' is no entry here"),
+        ("sparsity = 0.8", "sparsity = 0.5", "sparsity"),
+    ],
+)
+def test_faults_of_the_folder(entries: Path, old: str, new: str, said: str) -> None:
+    path = entries / ENTRY / "submission.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert any(said in fault for fault in _faults(entries / ENTRY))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_an_entry_is_measured_and_compared_with_what_it_claims(
+    entries: Path, tmp_path: Path
+) -> None:
+    others = sorted(entries.iterdir())
+    found = intake.take_in(entries / ENTRY, others=others, results=RESULTS, out=tmp_path / "out")
+    assert found.evaluated.result.quick and found.evaluated.result.n == 60
+    assert found.claim is not None and found.claim.n == 60
+    text = intake.markdown(found)
+    assert "never ranked" in text and "agrees on 60 images" in text
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    place = results / "1.0" / "digits"
+    place.mkdir(parents=True)
+    for ending in intake.ENDINGS:
+        shutil.copy(
+            RESULTS / "1.0" / "digits" / f"digits-ibp-dense.{ending}", place / f"{ENTRY}.{ending}"
+        )
+    with pytest.raises(ResultError, match="belongs to other weights"):
+        intake.take_in(
+            entries / ENTRY,
+            others=sorted(entries.iterdir()),
+            results=results,
+            out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_claim_beyond_what_is_measured_is_refused(
+    entries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An honest table, but of a stronger model: the handed-in outcomes do not hold."""
+    weights = load_file(entries / ENTRY / "model.safetensors")
+    last = sorted(name for name in weights if name.endswith("bias"))[-1]
+    weights[last] = weights[last] + 20.0 * (weights[last] == weights[last].max())
+    save_file(weights, entries / ENTRY / "model.safetensors")
+    results = tmp_path / "results"
+    shutil.copytree(RESULTS / "1.0" / "digits", results / "1.0" / "digits")
+    from benchmark import store
+    from benchmark.submission import load_submission
+
+    path = results / "1.0" / "digits" / f"{ENTRY}.json"
+    sha = load_submission(entries / ENTRY).weights_sha256
+    forged = store.read_result(path).model_copy(update={"weights_sha256": sha})
+    path.write_bytes(store.encode_result(forged))
+    with pytest.raises(ResultError, match="claims more than"):
+        intake.take_in(
+            entries / ENTRY,
+            others=sorted(entries.iterdir()),
+            results=results,
+            out=tmp_path / "out",
+        )
+
+
+def test_the_board_around_a_new_result() -> None:
+    from benchmark.store import read_result
+
+    place = RESULTS / "1.0" / "digits"
+    new = read_result(place / f"{ENTRY}.json")
+    board = intake._neighbours(new, RESULTS)
+    assert new in board and 3 <= len(board) <= 5
+    low = [list(one.epsilons.values())[-1].counts["certified"] for one in board]
+    assert low == sorted(low, reverse=True)
+
+
+def test_changed_files_come_from_git(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+
+    git("init", "--quiet", "--initial-branch=main")
+    (tmp_path / "old").touch()
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "old")
+    git("checkout", "--quiet", "-b", "request")
+    (tmp_path / "new").touch()
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "new")
+    assert intake.changed_files("main", tmp_path) == ["new"]
+    for wrong in ("nowhere", "--output=owned"):
+        with pytest.raises(ConfigError, match="git cannot compare"):
+            intake.changed_files(wrong, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".git", "old", "new"}
+
+
+def test_a_refused_entry_ends_with_exit_code_2(
+    entries: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(entries / "digits-ibp-dense")
+    assert invoke(["intake", str(entries / ENTRY)]) == 2
+    assert "is no entry here" in capsys.readouterr().err
+    with pytest.raises(SubmissionError):
+        intake.take_in(entries / ENTRY, others=[], results=RESULTS, out=entries / "out")
