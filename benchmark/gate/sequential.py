@@ -23,7 +23,7 @@ NUM_DRAWS = 2000
 PRIOR = 0.5
 """Added to each of the three counts: Jeffreys' prior."""
 
-SURE_PASS = 0.05
+SURE_PASS = 0.1
 """Green, once no metric fails in more than this share of its futures."""
 
 SURE_FAIL = 0.99
@@ -48,8 +48,8 @@ def looks(total: int) -> tuple[int, ...]:
 def settled(metrics: Sequence[Paired], total: int, rule: Rule) -> list[Verdict] | None:
     """The verdicts on `total` images, where they are as good as known.
 
-    For green every metric counts as if it alone were tested, for red as if it had the whole
-    correction to bear: Holm's lies between the two.
+    Every metric bears the whole correction: where none is below alpha divided by their number,
+    Holm's test rejects nothing, and where one is, it rejects that one.
 
     Args:
         metrics: counts so far, all on the same n images.
@@ -62,14 +62,16 @@ def settled(metrics: Sequence[Paired], total: int, rule: Rule) -> list[Verdict] 
     can_still_fail = False
     verdicts = []
     for metric in metrics:
-        alone, corrected = (
-            _chance_to_fail(
-                metric.only_baseline, metric.only_candidate, metric.n, total, rule.max_drop, alpha
-            )
-            for alpha in (rule.alpha, rule.alpha / len(metrics))
+        chance = _chance_to_fail(
+            metric.only_baseline,
+            metric.only_candidate,
+            metric.n,
+            total,
+            rule.max_drop,
+            rule.alpha / len(metrics),
         )
-        verdicts.append(Verdict.FAIL if corrected >= SURE_FAIL else Verdict.PASS)
-        can_still_fail |= alone > SURE_PASS
+        verdicts.append(Verdict.FAIL if chance >= SURE_FAIL else Verdict.PASS)
+        can_still_fail |= chance > SURE_PASS
     return None if can_still_fail and Verdict.FAIL not in verdicts else verdicts
 
 
