@@ -92,10 +92,7 @@ def check(
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in report.workflow_commands(checked):
             click.echo(line)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as stream:
-                stream.write(report.markdown(checked))
+        _add_to_job_summary(report.markdown(checked))
     if checked.verdict == Verdict.FAIL:
         raise click.exceptions.Exit(1)
 
@@ -163,10 +160,15 @@ def intake(
     Console().print(scorecard(found.evaluated.result))
     text = taking.markdown(found)
     click.echo(text)
+    _add_to_job_summary(text)
+    contradictions = found.evaluated.result.audit.contradictions
+    if contradictions:
+        raise ContradictionError(f"{folder}: " + "\n".join(contradictions))
+
+
+def _add_to_job_summary(text: str) -> None:
+    """Append to the summary of a GitHub job, where there is one."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as stream:
             stream.write(text)
-    contradictions = found.evaluated.result.audit.contradictions
-    if contradictions:
-        raise ContradictionError(f"{folder}: " + "\n".join(contradictions))

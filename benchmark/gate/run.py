@@ -88,27 +88,14 @@ def check(
     else:
         source = _Evaluated(candidate, reference, baseline, device, data_root, report)
     size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
+    notes, total, slices = source.notes, source.total, source.slices()
     if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
         # The same weights: every image fares alike, and there is nothing to evaluate.
-        judged = judge(pair(table, table), rule)
-        notes = (*source.notes, "the same weights as the baseline: nothing was evaluated")
-        seconds = time.monotonic() - start
-        return Checked(
-            worst([size.verdict]),
-            tuple(judged),
-            size,
-            n=reference.n,
-            total=reference.n,
-            is_settled_early=False,
-            notes=notes,
-            rule=rule,
-            candidate=str(candidate),
-            baseline=str(baseline),
-            seconds=seconds,
-        )
+        notes = (*notes, "the same weights as the baseline: nothing was evaluated")
+        total, slices = reference.n, iter([(reference.n, table)])
     early: list[Verdict] | None = None
-    judged, n, total = [], 0, source.total
-    for n, rows in source.slices():
+    judged, n = [], 0
+    for n, rows in slices:
         metrics = pair(table, rows)
         judged = judge(metrics, rule)
         early = settled(metrics, total, rule) if n < total and not whole else None
@@ -122,7 +109,7 @@ def check(
         n=n,
         total=total,
         is_settled_early=early is not None,
-        notes=source.notes,
+        notes=notes,
         rule=rule,
         candidate=str(candidate),
         baseline=str(baseline),

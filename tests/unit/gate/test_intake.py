@@ -52,6 +52,11 @@ def _faults(folder: Path, changed: tuple[str, ...] = ()) -> list[str]:
     return intake.find_faults(folder, sorted(folder.parent.iterdir()), changed)
 
 
+def _take_in(entries: Path, results: Path, out: Path) -> intake.Intake:
+    others = sorted(entries.iterdir())
+    return intake.take_in(entries / ENTRY, others=others, results=results, out=out)
+
+
 def test_a_good_entry_has_no_fault(entries: Path) -> None:
     own = (
         f"submissions/{ENTRY}/model.safetensors",
@@ -101,8 +106,7 @@ def test_faults_of_the_folder(entries: Path, old: str, new: str, said: str) -> N
 def test_an_entry_is_measured_and_compared_with_what_it_claims(
     entries: Path, tmp_path: Path
 ) -> None:
-    others = sorted(entries.iterdir())
-    found = intake.take_in(entries / ENTRY, others=others, results=RESULTS, out=tmp_path / "out")
+    found = _take_in(entries, RESULTS, tmp_path / "out")
     assert found.evaluated.result.quick and found.evaluated.result.n == 60
     assert found.claim is not None and found.claim.n == 60
     text = intake.markdown(found)
@@ -119,12 +123,7 @@ def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> 
             RESULTS / "1.0" / "digits" / f"digits-ibp-dense.{ending}", place / f"{ENTRY}.{ending}"
         )
     with pytest.raises(ResultError, match="belongs to other weights"):
-        intake.take_in(
-            entries / ENTRY,
-            others=sorted(entries.iterdir()),
-            results=results,
-            out=tmp_path / "out",
-        )
+        _take_in(entries, results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -147,12 +146,7 @@ def test_a_claim_beyond_what_is_measured_is_refused(
     forged = store.read_result(path).model_copy(update={"weights_sha256": sha})
     path.write_bytes(store.encode_result(forged))
     with pytest.raises(ResultError, match="claims more than"):
-        intake.take_in(
-            entries / ENTRY,
-            others=sorted(entries.iterdir()),
-            results=results,
-            out=tmp_path / "out",
-        )
+        _take_in(entries, results, tmp_path / "out")
 
 
 def test_the_board_around_a_new_result() -> None:
