@@ -18,11 +18,10 @@ import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from benchmark.errors import ResultError
 from benchmark.records import Outcome, Result
-from benchmark.statistics import holm, mcnemar_exact
+from benchmark.statistics import RESAMPLES, Kept, holm, mcnemar_exact, retention
 from leaderboard.loading import load_results
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
@@ -33,19 +32,9 @@ GOALS = {"clean": 0.97, "autoattack": 0.97, "vra": 0.95}
 MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
 #: Training objectives whose networks are made to be verified.
 VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
-RESAMPLES = 2000
 ALPHA = 0.05
 
 Flags = dict[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A retention: kept share of the parent's count, with its 95 % interval."""
-
-    rate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -245,38 +234,6 @@ def average(families: list[Family], measure: str) -> Kept | None:
     below = np.sqrt(sum((one.rate - one.low) ** 2 for one in known)) / len(known)
     above = np.sqrt(sum((one.high - one.rate) ** 2 for one in known)) / len(known)
     return Kept(mean, mean - float(below), mean + float(above))
-
-
-def retention(child: NDArray[np.bool_], parent: NDArray[np.bool_]) -> Kept | None:
-    """Kept share of the parent's count, with a paired percentile bootstrap interval over images.
-
-    Args:
-        child: bool (n,).
-        parent: bool (n,), on the same images.
-
-    >>> kept = retention(np.array([1, 1, 1, 0] * 50, bool), np.ones(200, bool))
-    >>> kept.rate, kept.low < 0.75 < kept.high
-    (0.75, True)
-    """
-    if not parent.any():
-        return None
-    rate = float(child.sum() / parent.sum())
-    if np.array_equal(child, parent):
-        return Kept(rate, rate, rate)
-
-    def ratio(x: NDArray[np.bool_], y: NDArray[np.bool_], axis: int = -1) -> NDArray[np.float64]:
-        return np.asarray(x.sum(axis=axis) / np.maximum(y.sum(axis=axis), 1))
-
-    found = bootstrap(
-        (child, parent),
-        ratio,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return Kept(rate, float(found.low), float(found.high))
 
 
 def _child(result: Result, path: Path, epsilon: str, parent: Flags) -> Child:

@@ -6,12 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
-from leaderboard.reproduction import average, compare, find_families, report, retention
+from leaderboard.reproduction import average, compare, find_families, report
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -80,24 +79,3 @@ def test_text_of_a_submission_stays_text(results: Path) -> None:
     text = report([results])
     assert "a\\|b &lt;script&gt; \\`x\\` \\[l\\](u)" in text
     assert "<script>" not in text
-
-
-def test_retention_covers_the_truth() -> None:
-    """Simulated: the 95 % interval holds the true ratio of two correlated rates."""
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(60):
-        parent = generator.random(300) < 0.8
-        child = np.where(parent, generator.random(300) < 0.9, generator.random(300) < 0.2)
-        kept = retention(child, parent)
-        assert kept is not None
-        covered += kept.low <= (0.8 * 0.9 + 0.2 * 0.2) / 0.8 <= kept.high
-    assert covered >= 51  # 95 % of 60 is 57; fewer than 51 happens once in 1000
-
-
-def test_no_parent_image_no_ratio() -> None:
-    assert retention(np.ones(5, dtype=bool), np.zeros(5, dtype=bool)) is None
-    same = np.array([True, False, True])
-    kept = retention(same, same)
-    assert kept is not None
-    assert (kept.rate, kept.low, kept.high) == (1.0, 1.0, 1.0)
