@@ -28,7 +28,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
       corobench score results/1.0/digits/my-model.outcomes.parquet
       corobench score results/1.0/digits/*.outcomes.parquet --write
     """
-    from benchmark import scoring, store
+    from benchmark import rounds, scoring, store
     from benchmark.terminal import scorecard
 
     for path in outcomes:
@@ -37,6 +37,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         Console().print(scorecard(result))
         target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
         if write:
+            rounds.require_open(target.parent)
             store.write_atomic(target, store.encode_result(result))
             click.echo(str(target))
         elif target.exists() and target.read_bytes() != store.encode_result(result):

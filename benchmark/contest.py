@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from benchmark import store, threat
+from benchmark import rounds, store, threat
 from benchmark.errors import ResultError
 from benchmark.evidence import Evidence, load_evidence, read_arrays
 from benchmark.records import Audit, Contest, Outcome, Result
@@ -70,8 +70,11 @@ def contest(
         write: replace the result and the files beside it.
 
     Raises:
-        CorobenchError: a file is missing or broken, or belongs to other weights or images.
+        CorobenchError: a file is missing or broken, belongs to other weights or images, or to a
+            frozen round.
     """
+    if write:
+        rounds.require_open(result_path.parent)
     evidence = load_evidence(result_path, submission, data_root)
     images, indices = _read(images_path, evidence)
     table = evidence.table.copy()

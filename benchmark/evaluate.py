@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import benchmark
-from benchmark import compactness, store
+from benchmark import compactness, rounds, store
 from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
@@ -26,7 +26,7 @@ from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
 from benchmark.scoring import score
 from benchmark.submission import Submission, check_contract, load_submission
-from benchmark.tracks import Protocol, Track, parse_epsilon
+from benchmark.tracks import Protocol, Track, parse_epsilon, round_of, settings_of
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
@@ -99,12 +99,6 @@ def versions() -> dict[str, str]:
         "pyautoattack": importlib.metadata.version("pyautoattack"),
         "auto_LiRPA": lirpa_version().removeprefix("auto_LiRPA").strip(),
     }
-
-
-def settings_of(protocol: Protocol, track: Track) -> dict[str, object]:
-    """The resolved settings of every stage, as they enter the identity of a result."""
-    sizes = {"chunk_size": track.chunk_size, "attack_batch": track.attack_batch}
-    return {**protocol.as_settings(), **sizes}
 
 
 def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -> Evaluated:
@@ -217,15 +211,16 @@ def prepare_certifiers(
 def result_path(out: Path, run: Run, track: Track) -> Path:
     """Where the result of a run lies below `out`."""
     stem = store.result_stem(run.entry, run.n, standard_subset(track))
-    return out / run.protocol / run.track / f"{stem}.json"
+    return out / round_of(run.protocol) / run.track / f"{stem}.json"
 
 
 def prepare_folder(folder: Path) -> None:
     """Make sure before hours of work that the result can be written.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot, or the folder belongs to a frozen round.
     """
+    rounds.require_open(folder)
     probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
     store.write_atomic(probe, b"")
     probe.unlink()

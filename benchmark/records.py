@@ -290,7 +290,7 @@ class Run(StoredRecord):
     """What identifies a result, and everything of it that is not an outcome.
 
     Attributes:
-        protocol: version of the protocol.
+        protocol: version of the protocol; results of one major.minor are comparable.
         entry: id of the submission.
         track: name of the track.
         n: images evaluated: the first n of the published order.

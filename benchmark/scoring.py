@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.errors import ResultError
 from benchmark.records import CERTIFIER_COLUMNS, EpsilonScore, Outcome, Result, Run
+from benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,43 @@ def bracket(score: EpsilonScore) -> Bracket:
     counts = score.counts
     wrong = counts.get(Outcome.MISCLASSIFIED, 0) + counts.get(Outcome.ATTACKED, 0)
     return Bracket(counts.get(Outcome.CERTIFIED, 0), sum(counts.values()) - wrong)
+
+
+def rank_key(result: Result, epsilon: str) -> tuple[int, int, int]:
+    """What boards are sorted by, best first: more certified, then more not attacked, then fewer
+    non-zeros. An entry that no certifier was asked of comes after one with no proof.
+    """
+    one = result.epsilons[epsilon]
+    low, high = bracket(one)
+    asked = any(count is not None for count in one.certified_by.values())
+    return -(low if asked else -1), -high, result.compactness.num_nonzero
+
+
+def why_unpublished(result: Result) -> list[str]:
+    """Every reason why a result may not be published; empty for one that may.
+
+    The file's own word is not enough: n, epsilons and settings are compared with those of the
+    track and the protocol. Mirror data and frozen entries are published and stand apart.
+    """
+    track = get_track(result.track)
+    reasons = []
+    if result.quick:
+        reasons.append("quick: true; a quick look is for CI and never ranked")
+    if not track.is_ranked(result.n):
+        ranked = ", ".join(map(str, track.subsets[1:]))
+        reasons.append(f"n: expected a ranked subset ({ranked}), but found {result.n}")
+    if set(result.epsilons) != set(track.epsilons):
+        reasons.append(
+            f"epsilons: expected {', '.join(track.epsilons)}, but found "
+            f"{', '.join(result.epsilons) or 'none'}"
+        )
+    if round_of(result.protocol) == round_of(PROTOCOL):
+        expected = settings_of(Protocol(), track)
+        del expected["version"]  # its third number may differ
+        other = [key for key in sorted(expected) if result.settings.get(key) != expected[key]]
+        if other:
+            reasons.append(f"settings: not those of protocol {PROTOCOL}: {', '.join(other)}")
+    return reasons
 
 
 def score(table: pd.DataFrame, run: Run) -> Result:

@@ -26,6 +26,7 @@ from benchmark.safe_json import check_depth
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _RUN_KEY = b"corobench.run"
 _DIGEST_BYTES = 32
@@ -100,6 +101,22 @@ def read_result(path: Path) -> Result:
     Raises:
         ResultError: unreadable, not JSON, of another schema, or a key at fault; names it.
     """
+    payload = read_payload(path)
+    require_schema(payload, path)
+    try:
+        result = Result.model_validate(payload)
+    except ValidationError as error:
+        raise ResultError(f"{path}: {describe_validation(error)}") from error
+    check_counts(result, path)
+    return result
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """The JSON object of a result file, of whatever schema.
+
+    Raises:
+        ResultError: unreadable, not JSON, or no object.
+    """
     try:
         text = path.read_bytes().decode()
         check_depth(text)
@@ -108,18 +125,27 @@ def read_result(path: Path) -> Result:
         raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise ResultError(f"{path}: not JSON ({error}); expected a result file") from error
-    if not isinstance(payload, dict) or payload.get("schema") != SCHEMA:
-        found = payload.get("schema") if isinstance(payload, dict) else type(payload).__name__
-        raise ResultError(
-            f"{path}: schema: expected {SCHEMA}, but found {found!r}; "
-            "was it written by `corobench evaluate`?"
-        )
-    try:
-        result = Result.model_validate(payload)
-    except ValidationError as error:
-        raise ResultError(f"{path}: {describe_validation(error)}") from error
-    check_counts(result, path)
-    return result
+    if not isinstance(payload, dict):
+        found = type(payload).__name__
+        raise ResultError(f"{path}: expected a result file, but found a JSON {found}")
+    return payload
+
+
+def require_schema(payload: Mapping[str, Any], path: Path) -> None:
+    """Refuse a schema that this corobench does not read.
+
+    Raises:
+        ResultError: says whether it is newer, older or none.
+    """
+    found = payload.get("schema")
+    if type(found) is int and found == SCHEMA:
+        return
+    hint = "was it written by `corobench evaluate`?"
+    if type(found) is int:
+        hint = "it was written by a newer corobench, so update this one"
+        if found < SCHEMA:
+            hint = "there is no way from it to today's"
+    raise ResultError(f"{path}: schema: expected {SCHEMA}, but found {found!r}; {hint}")
 
 
 def check_counts(result: Result, path: Path) -> None:
@@ -175,6 +201,15 @@ def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
     Raises:
         ResultError: not an outcome table of corobench, or columns missing.
     """
+    return typed_outcomes(*read_raw_outcomes(path), path)
+
+
+def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """An outcome table with whatever columns it has, and its run as a JSON object.
+
+    Raises:
+        ResultError: not an outcome table of corobench.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -184,12 +219,29 @@ def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
     record = (arrow.schema.metadata or {}).get(_RUN_KEY)
-    missing = sorted(set(OUTCOME_COLUMNS) - set(arrow.column_names))
-    if record is None or missing:
-        what = f"columns missing: {', '.join(missing)}" if missing else "no run record inside"
-        raise ResultError(f"{path}: not an outcome table of corobench ({what})")
     try:
-        run = Run.model_validate_json(record)
+        run = json.loads(record or b"")
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict):
+        raise ResultError(f"{path}: not an outcome table of corobench (no run record inside)")
+    return arrow, run
+
+
+def typed_outcomes(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple[pd.DataFrame, Run]:
+    """The same with today's columns and types.
+
+    Raises:
+        ResultError: columns missing, or a key of the run at fault.
+    """
+    missing = sorted(set(OUTCOME_COLUMNS) - set(arrow.column_names))
+    if missing:
+        raise ResultError(
+            f"{path}: not an outcome table of corobench (columns missing: {', '.join(missing)}); "
+            "if an earlier corobench wrote it, `corobench migrate` on its result file adds them"
+        )
+    try:
+        run = Run.model_validate_json(json.dumps(record))
     except ValidationError as error:
         raise ResultError(f"{path}: run record: {describe_validation(error)}") from error
     table = arrow.to_pandas()

@@ -142,7 +142,8 @@ class Protocol:
     """Settings of every stage, the same for every entry.
 
     Attributes:
-        version: results are comparable within one version only.
+        version: major.minor, or with a third number for a release that changes no number of a
+            result; results are comparable within major.minor.
         pgd_steps: gradient steps of the paper's empirical robust accuracy (PGD-50).
         pgd_restarts: random restarts of PGD; an image counts as broken if any breaks it.
         pgd_step_rate: step size as a share of epsilon.
@@ -188,6 +189,23 @@ class Protocol:
     def all_certifiers(self) -> tuple[str, ...]:
         """Cheapest first."""
         return (*self.certifiers, *self.closing_certifiers)
+
+
+def settings_of(protocol: Protocol, track: Track) -> dict[str, object]:
+    """The resolved settings of every stage, as they enter the identity of a result."""
+    sizes = {"chunk_size": track.chunk_size, "attack_batch": track.attack_batch}
+    return {**protocol.as_settings(), **sizes}
+
+
+def round_of(protocol: str) -> str:
+    """The round of a protocol version: major.minor. Results of one round are comparable.
+
+    A third number marks a release of the protocol that changes no number of a result.
+
+    >>> round_of("1.0"), round_of("1.0.2")
+    ('1.0', '1.0')
+    """
+    return ".".join(protocol.split(".")[:2])
 
 
 def get_track(name: str) -> Track:

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from benchmark.records import CERTIFIERS, EpsilonScore, Result
-from benchmark.tracks import TRACKS, Track, parse_epsilon
+from benchmark.scoring import rank_key, why_unpublished
+from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from leaderboard.loading import identity
 from leaderboard.measures import Bracket, Retention, Share, bracket, retentions
 
@@ -86,13 +87,7 @@ class Row:
 
     def sort_key(self) -> tuple[object, ...]:
         """The stated rule: more certified, then more not attacked, then fewer non-zeros."""
-        certified = self.bracket.certified
-        return (
-            -(certified.count if certified else -1),
-            -self.bracket.not_attacked.count,
-            self.result.compactness.num_nonzero,
-            self.page,
-        )
+        return *rank_key(self.result, self.epsilon), self.page
 
 
 @dataclass(frozen=True)
@@ -163,17 +158,11 @@ def group_results(results: Sequence[Result]) -> tuple[Group, ...]:
 
 
 def may_rank(result: Result) -> bool:
-    """Whether n and the epsilons are a public setting; the file's own word alone is not enough.
+    """Whether n, epsilons and settings are public; the file's own word alone is not enough.
 
     A frozen entry, whose audit found a contradiction, is never ranked.
     """
-    track = TRACKS[result.track]
-    return (
-        not result.quick
-        and not result.is_frozen
-        and track.is_ranked(result.n)
-        and set(result.epsilons) == set(track.epsilons)
-    )
+    return not why_unpublished(result) and not result.is_frozen
 
 
 def page_paths(results: Iterable[Result]) -> dict[tuple[str, ...], str]:
@@ -202,7 +191,8 @@ def find_parent(result: Result, among: Sequence[Result]) -> Result | None:
         other
         for other in among
         if other.entry == parent
-        and (other.track, other.protocol, other.n) == (result.track, result.protocol, result.n)
+        and (other.track, round_of(other.protocol), other.n)
+        == (result.track, round_of(result.protocol), result.n)
         and other.data.fingerprint == result.data.fingerprint
     ]
     return min(same, key=lambda other: (other.seed != result.seed, identity(other)), default=None)
@@ -212,7 +202,7 @@ def _group_key(result: Result) -> GroupKey:
     place = list(TRACKS).index(result.track)
     ranked = may_rank(result) and result.data.kind == "canonical"
     fingerprint = result.data.fingerprint
-    return place, result.protocol, result.data.kind, fingerprint, result.n, ranked
+    return place, round_of(result.protocol), result.data.kind, fingerprint, result.n, ranked
 
 
 def _newest_first(protocol: str) -> tuple[tuple[int, ...]]:

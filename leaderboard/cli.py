@@ -20,6 +20,7 @@ Examples:
   corobench render leaderboard/results --out build/site
   corobench render leaderboard/results/1.0/digits/lwm-10x.json --out build/site
   corobench render leaderboard/results build/my-results --out build/site
+  corobench render leaderboard/results --out public --public
 
 \b
 Exit codes:
@@ -68,7 +69,12 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the site. Files in it that corobench did not write stay as they are.",
 )
-def render(results: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Refuse what may not be published: quick results, and other settings than the protocol's.",
+)
+def render(results: tuple[Path, ...], out: Path, public: bool) -> None:
     """Render the leaderboard from RESULTS into a folder that opens without a server.
 
     RESULTS are result files, or folders that are searched for <protocol>/<track>/<entry>.json.
@@ -77,7 +83,7 @@ def render(results: tuple[Path, ...], out: Path) -> None:
     """
     console = Console()
     with Console(stderr=True).status("rendering the leaderboard"):
-        summary = build_site(results, out)
+        summary = build_site(results, out, public=public)
     console.print(terminal_table(summary.results))
     console.print(summary_table(summary))
     if summary.ignored:

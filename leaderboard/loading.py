@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from benchmark.errors import ResultError
 from benchmark.records import Result
+from benchmark.rounds import require_unchanged
 from benchmark.safe_json import check_depth
+from benchmark.tracks import round_of
 from leaderboard.consistency import contradictions
 from leaderboard.discovery import LAYOUT, Candidate, Ignored, find_result_files
 from leaderboard.faults import describe
@@ -41,7 +43,8 @@ def load_results(paths: Sequence[Path]) -> Loaded:
 
     Raises:
         ResultError: a path is missing, no result was found, or some files are at fault; then
-            the error names each file, the key, what was expected and what was found.
+            the error names each file, the key, what was expected and what was found; or a frozen
+            round changed.
     """
     candidates, ignored = find_result_files(paths)
     faults: list[str] = []
@@ -62,6 +65,7 @@ def load_results(paths: Sequence[Path]) -> Loaded:
         names = ", ".join(str(path) for path in paths)
         seen = f", only {len(ignored)} other JSON files" if ignored else ""
         raise ResultError(f"{names}: expected result files at {LAYOUT}, found none{seen}")
+    require_unchanged(path for path, _ in read)
     merged = _merge(read)
     results, files = tuple(result for _, result in merged), tuple(path for path, _ in merged)
     return Loaded(results, files, tuple(sorted(ignored, key=lambda item: str(item.path))))
@@ -147,7 +151,7 @@ def _misplaced(path: Path, result: Result) -> list[str]:
     real = path.resolve()
     stem, _, size = real.stem.partition("@")
     said = {
-        "protocol": (real.parent.parent.name, result.protocol),
+        "protocol": (real.parent.parent.name, round_of(result.protocol)),
         "track": (real.parent.name, result.track),
         "entry": (stem, result.entry),
         "n": (size or str(result.n), str(result.n)),

@@ -26,7 +26,7 @@ from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import Result
 from benchmark.submission import Submission, check_contract
-from benchmark.tracks import Protocol, parse_epsilon
+from benchmark.tracks import Protocol, parse_epsilon, round_of
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -63,7 +63,7 @@ def outcomes_in_slices(
         ContradictionError: a certified image was broken.
     """
     track, protocol = submission.track, replace(Protocol(), audit_images=AUDIT_IMAGES)
-    if reference.protocol != protocol.version:
+    if round_of(reference.protocol) != round_of(protocol.version):
         raise ResultError(
             f"{baseline}: protocol: expected {protocol.version}, but found {reference.protocol}; "
             "evaluate the baseline again"

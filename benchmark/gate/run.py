@@ -15,6 +15,7 @@ from benchmark.errors import ResultError
 from benchmark.gate.rule import Judged, Rule, Size, Verdict, judge, judge_size, pair, worst
 from benchmark.gate.sequential import looks, settled
 from benchmark.records import Result
+from benchmark.tracks import round_of
 
 if TYPE_CHECKING:
     from benchmark.progress import Reporter
@@ -202,7 +203,7 @@ def _require_same(result: Result, reference: Result, path: Path, baseline: Path)
         ResultError: names the key.
     """
     for key, mine, theirs in (
-        ("protocol", result.protocol, reference.protocol),
+        ("protocol", round_of(result.protocol), round_of(reference.protocol)),
         ("track", result.track, reference.track),
         ("data.fingerprint", result.data.fingerprint, reference.data.fingerprint),
         ("epsilons", list(result.epsilons), list(reference.epsilons)),

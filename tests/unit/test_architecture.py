@@ -18,6 +18,8 @@ LIGHT = (
     "benchmark.tracks",
     "benchmark.errors",
     "benchmark.store",
+    "benchmark.rounds",
+    "benchmark.migration",
     "benchmark.cli",
     "benchmark.gate.pytest_plugin",
     "benchmark.gate.rule",
@@ -29,6 +31,7 @@ LIGHT = (
 LEADERBOARD_MAY_IMPORT = {
     "benchmark.errors",
     "benchmark.records",
+    "benchmark.rounds",
     "benchmark.safe_json",
     "benchmark.scoring",
     "benchmark.statistics",

@@ -23,7 +23,7 @@ from benchmark.records import (
     Training,
 )
 from benchmark.stages.autoattack import WARNING_FLAGS
-from benchmark.tracks import TRACKS, Protocol
+from benchmark.tracks import TRACKS, Protocol, settings_of
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "submissions/*/*.md", "baselines/**/*.md")
@@ -225,7 +225,6 @@ def test_file_formats_names_every_column_and_key() -> None:
 
 
 def test_the_example_of_a_result_is_valid() -> None:
-    from benchmark.evaluate import settings_of
     from benchmark.store import check_counts
 
     (example,) = _examples("json")

@@ -68,7 +68,7 @@ def test_what_is_not_an_outcome_table_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="expected an outcome table"):
         store.read_outcomes(path)
     pd.DataFrame({"a": [1]}).to_parquet(path)
-    with pytest.raises(ResultError, match="columns missing: adversarial"):
+    with pytest.raises(ResultError, match="no run record inside"):
         store.read_outcomes(path)
 
 

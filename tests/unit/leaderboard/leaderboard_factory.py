@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.records import Result
-from benchmark.tracks import TRACKS
+from benchmark.tracks import TRACKS, Protocol, settings_of
 
 CANONICAL = "c0ffee" * 10 + "c0ff"
 MIRROR = "badcab" * 10 + "badc"
@@ -68,7 +68,7 @@ def make_raw(entry: str = "lwm-10x", track: str = "digits", **more: Any) -> dict
         "epsilons": dict(zip(TRACKS[track].epsilons, scores, strict=True)),
         "compactness": make_compactness(),
         "seconds": {"clean": 0.1, "attack": 12.5, "certify": 3.0},
-        "settings": {"chunk_size": 100, "pgd": {"steps": 50, "restarts": 5}},
+        "settings": settings_of(Protocol(), TRACKS[track]),
         "submission": make_manifest(entry, track) | more.pop("submission", {}),
         "not_asked": {},
     }

@@ -1,0 +1,156 @@
+"""Frozen rounds: what may be frozen, and that a frozen round does not change unnoticed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmark import rounds, scoring, store
+from benchmark.cli import invoke
+from benchmark.errors import OutputError, ResultError
+from benchmark.tracks import PROTOCOL, round_of
+from leaderboard.build import build_site
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "leaderboard" / "results"
+ENTRY = "digits-ibp-random-10x"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A round with one published result."""
+    place = tmp_path / "results" / "1.0" / "digits"
+    place.mkdir(parents=True)
+    for path in (RESULTS / "1.0" / "digits").glob(f"{ENTRY}.*"):
+        shutil.copy(path, place)
+    return place.parent
+
+
+def _change(path: Path, **more: object) -> None:
+    """Write a result and its outcome table again, with other keys; both agree."""
+    outcomes = store.beside(path, "outcomes.parquet")
+    table, run = store.read_outcomes(outcomes)
+    run = run.model_copy(update=more)
+    outcomes.write_bytes(store.encode_outcomes(table, run))
+    path.write_bytes(store.encode_result(scoring.score(table, run)))
+
+
+def test_a_frozen_round_that_is_untouched(folder: Path) -> None:
+    assert invoke(["freeze", str(folder)]) == 0
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert invoke(["freeze", str(folder), "--check"]) == 0
+    build_site([folder.parent], folder.parent.parent / "site")
+
+
+@pytest.mark.parametrize("how", ["changed", "added", "removed"])
+def test_a_frozen_round_does_not_change_unnoticed(
+    folder: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["freeze", str(folder)]) == 0
+    images = folder / "digits" / f"{ENTRY}.adversarial.npz"
+    result = folder / "digits" / f"{ENTRY}.json"
+    if how == "changed":
+        result.write_text(result.read_text().replace('"attack": ', '"attack": 1'))
+        said = f"{ENTRY}.json: differs from the frozen round"
+    elif how == "added":
+        shutil.copy(result, folder / "digits" / f"{ENTRY}-2.json")
+        said = f"{ENTRY}-2.json: was added"
+    else:
+        images.unlink()
+        said = f"{ENTRY}.adversarial.npz: is missing"
+    capsys.readouterr()
+    assert invoke(["freeze", str(folder), "--check"]) == 2
+    assert said in capsys.readouterr().err
+    if how != "added":
+        with pytest.raises(ResultError, match="frozen round"):
+            build_site([folder.parent], folder.parent.parent / "site")
+        assert not (folder.parent.parent / "site").exists()
+
+
+def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) -> None:
+    result = folder / "digits" / f"{ENTRY}.json"
+    rounds.freeze(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    entry = str(ROOT / "submissions" / ENTRY)
+    outcomes = str(store.beside(result, "outcomes.parquet"))
+    for command in (
+        ["evaluate", entry, "--subset", "20", "--out", str(folder.parent)],
+        ["contest", str(result), str(tmp_path / "x.npz"), "--submission", entry, "--write"],
+        ["score", outcomes, "--write"],
+    ):
+        assert invoke(command) == 2, command
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before
+    with pytest.raises(OutputError, match=r"remove .*SHA256SUMS to open it again"):
+        rounds.require_open(folder / "digits")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"quick": True}, "quick: true"),
+        ({"protocol": "1.1"}, "protocol: 1.1 does not belong"),
+        ({"settings": {"pgd_steps": 10}}, "settings: not those of protocol"),
+    ],
+)
+def test_what_may_not_be_ranked_is_not_frozen(
+    folder: Path, more: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _change(folder / "digits" / f"{ENTRY}.json", **more)
+    assert invoke(["freeze", str(folder)]) == 2
+    assert said in capsys.readouterr().err
+    assert not rounds.is_frozen(folder)
+
+
+def test_a_result_that_is_not_its_table_is_not_frozen(folder: Path) -> None:
+    path = folder / "digits" / f"{ENTRY}.json"
+    result = store.read_result(path)
+    path.write_bytes(store.encode_result(result.model_copy(update={"clean": result.n})))
+    with pytest.raises(ResultError, match="differs from the scorecard"):
+        rounds.freeze(folder)
+
+
+@pytest.mark.parametrize("name", ["results", "1.0", "one"])
+def test_a_folder_that_is_no_round(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ResultError, match="expected"):
+        rounds.freeze(tmp_path / name)
+    with pytest.raises(ResultError, match="not frozen"):
+        rounds.changes(tmp_path / name)
+
+
+def test_broken_checksums_are_named(folder: Path) -> None:
+    (folder / rounds.SUMS).write_text("nonsense\n")
+    with pytest.raises(ResultError, match="line 1"):
+        rounds.changes(folder)
+
+
+def test_published_rounds_are_as_they_were_frozen_and_old_ones_are_frozen() -> None:
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+    assert folders
+    for one in folders:
+        assert rounds.is_frozen(one) or one.name == round_of(PROTOCOL), f"corobench freeze {one}"
+        assert not rounds.is_frozen(one) or rounds.changes(one) == []
+
+
+def test_a_third_number_of_the_protocol_changes_no_round(folder: Path, tmp_path: Path) -> None:
+    """1.0.1 stands on the board of 1.0, and is compared with it; 1.1 is not."""
+    from benchmark.gate.rule import Rule
+    from benchmark.gate.run import check
+
+    path = folder / "digits" / f"{ENTRY}.json"
+    published = RESULTS / "1.0" / "digits" / path.name
+    _change(path, protocol="1.0.1")
+    assert check(path, published, Rule(), even_if_equal=True).n == 500
+    assert scoring.why_unpublished(store.read_result(path)) == []
+    build_site([folder.parent], tmp_path / "site")
+    _change(path, protocol="1.1")
+    with pytest.raises(ResultError, match=r"protocol: expected '1\.0'"):
+        check(path, published, Rule())
