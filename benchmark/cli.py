@@ -24,7 +24,7 @@ from benchmark.errors import (
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  "check" is red; otherwise a defect of corobench, please report it
+  1  "check" is red or "drift" too large; otherwise a defect of corobench, please report it
   2  something you can mend: bad input, missing data, missing package
   3  a contradiction: an image was certified and attacked
 """
@@ -35,6 +35,7 @@ MOUNTED = {
     "check": "benchmark.cli_gate:check",
     "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
+    "drift": "benchmark.cli_drift:drift",
     "freeze": "benchmark.cli_rounds:freeze",
     "intake": "benchmark.cli_gate:intake",
     "migrate": "benchmark.cli_rounds:migrate",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmark import threat
-from benchmark.evidence import load_evidence
+from benchmark.evidence import Evidence, load_evidence
 from benchmark.records import Outcome
 from benchmark.stages.base import is_wrong, predict_one_by_one
 from benchmark.tracks import parse_epsilon
@@ -44,7 +44,11 @@ def recheck(result_path: Path, submission: Path, data_root: Path | None = None) 
     Raises:
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
-    evidence = load_evidence(result_path, submission, data_root)
+    return recheck_evidence(load_evidence(result_path, submission, data_root))
+
+
+def recheck_evidence(evidence: Evidence) -> Recheck:
+    """The same for a result that is read already."""
     dataset, adversarial = evidence.dataset, evidence.adversarial
     model = evidence.submission.model
     rows = evidence.table[evidence.table["outcome"] == Outcome.ATTACKED]
