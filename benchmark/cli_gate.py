@@ -134,7 +134,8 @@ def intake(
     """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
 
     Refused are faults of the folder, a missing licence, the weights of another entry, changed files
-    outside the entry, and a handed-in result that claims more than is measured, beyond chance.
+    outside the entry, a handed-in result that is quick or says more than its outcome table, and one
+    that claims more than is measured, beyond chance.
 
     \b
     Examples:
@@ -144,8 +145,7 @@ def intake(
     from benchmark import intake as taking
     from benchmark.terminal import scorecard
 
-    entries = sorted(path.parent for path in folder.resolve().parent.glob("*/submission.toml"))
-    others = [path for path in entries if not path.name.startswith("_")]
+    others = sorted(path.parent for path in folder.resolve().parent.glob("*/submission.toml"))
     changed = taking.changed_files(base, Path()) if base else []
     found = taking.take_in(
         folder,

@@ -101,18 +101,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -> Evaluated:
+def evaluate(
+    folder: Path,
+    settings: Settings,
+    report: Reporter | None = None,
+    submission: Submission | None = None,
+) -> Evaluated:
     """Evaluate a submission folder and write its result.
 
     Args:
         folder: with ``submission.toml`` and its weights.
         settings: what the user chose.
         report: progress; standard error by default.
+        submission: the folder's, where it is loaded already.
 
     Raises:
         CorobenchError: anything a user can fix; see its subclasses.
     """
-    submission = load_submission(folder, settings.track)
+    submission = submission or load_submission(folder, settings.track)
     track, protocol = submission.track, settings.protocol
     epsilons = _epsilons(settings, track)
     n = settings.n or standard_subset(track)

@@ -17,9 +17,10 @@ from benchmark.evaluate import Evaluated, Settings, evaluate, standard_subset
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
-from benchmark.scoring import bracket
+from benchmark.rounds import faults_of
+from benchmark.scoring import bracket, rank_key, why_unpublished
 from benchmark.submission import Submission, load_submission
-from benchmark.tracks import PROTOCOL
+from benchmark.tracks import PROTOCOL, parse_epsilon, round_of
 
 RESULTS = Path("leaderboard") / "results"
 ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
@@ -32,13 +33,16 @@ class Intake:
     Attributes:
         evaluated: its result on the subset that was asked for.
         claim: how the measured outcomes compare with those handed in; None where none were.
-        neighbours: results of the same track and n around it, best first, it among them; empty
-            where its n is not the board's.
+        stands: the result that would stand on the board: the one measured, or, where that is
+            quick, the one handed in; a quick one where there is none.
+        board: results of the same track and n as `stands`, best first, it among them; empty where
+            that is quick.
     """
 
     evaluated: Evaluated
     claim: Checked | None
-    neighbours: tuple[Result, ...]
+    stands: Result
+    board: tuple[Result, ...]
 
 
 def changed_files(base: str, root: Path) -> list[str]:
@@ -68,10 +72,17 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         others: folders of the entries that are there.
         changed: files of the pull request; empty where they are not known.
     """
+    return _examine(folder, others, changed)[1]
+
+
+def _examine(
+    folder: Path, others: Iterable[Path], changed: Sequence[str]
+) -> tuple[Submission | None, list[str]]:
+    """The loaded entry, None where it cannot be loaded, and all faults."""
     try:
         entry = load_submission(folder)
     except SubmissionError as error:
-        return list(error.faults)
+        return None, list(error.faults)
     faults = []
     manifest = entry.manifest
     if manifest.licence.strip().lower() in ("unknown", "none", ""):
@@ -97,7 +108,7 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
     ]
-    return faults
+    return entry, faults
 
 
 def _same_weights(entry: Submission, other: Path) -> bool:
@@ -111,8 +122,10 @@ def _is_own(path: PurePosixPath, entry: Submission) -> bool:
     name = entry.manifest.id
     if path.parts[:2] == ("submissions", name):
         return True
-    place = PurePosixPath("leaderboard", "results", PROTOCOL, entry.track.name)
-    return path in {place / f"{name}.{ending}" for ending in ENDINGS}
+    place = PurePosixPath("leaderboard", "results", round_of(PROTOCOL), entry.track.name)
+    standard = standard_subset(entry.track)
+    stems = [store.result_stem(name, n, standard) for n in entry.track.subsets[1:]]
+    return path in {place / f"{stem}.{ending}" for stem in stems for ending in ENDINGS}
 
 
 def take_in(
@@ -140,56 +153,75 @@ def take_in(
 
     Raises:
         SubmissionError: all faults.
-        ResultError: the handed-in result belongs to other weights, or claims too much.
+        ResultError: the handed-in result belongs to other weights, may not be published, differs
+            from its outcome table, or claims too much.
     """
-    faults = find_faults(folder, others, changed)
-    if faults:
+    entry, faults = _examine(folder, others, changed)
+    if entry is None or faults:
         raise SubmissionError(folder, faults)
-    entry = load_submission(folder)
     track = entry.track
     n = standard_subset(track) if full else track.subsets[0]
     settings = Settings(n=n, device=device, data_root=data_root, out=out)
-    claimed = results / PROTOCOL / track.name / f"{entry.manifest.id}.json"
-    if claimed.is_file():
-        stated = store.read_result(claimed)
-        if stated.weights_sha256 != entry.weights_sha256:
-            raise ResultError(f"{claimed}: belongs to other weights than {folder}")
-    evaluated = evaluate(folder, settings)
+    place = results / round_of(PROTOCOL) / track.name
+    claims = _claims(entry, place, folder)
+    evaluated = evaluate(folder, settings, submission=entry)
     claim = None
-    if claimed.is_file():
-        claim = check(evaluated.path, claimed, Rule(), even_if_equal=True)
-        if claim.verdict == Verdict.FAIL:
-            failing = [one.paired.name for one in claim.judged if one.verdict == Verdict.FAIL]
+    for path in claims:
+        claim = check(evaluated.path, path, Rule(), even_if_equal=True)
+        failing = [one.paired.name for one in claim.judged if one.verdict == Verdict.FAIL]
+        if claim.size.verdict == Verdict.FAIL:
+            failing.append("packed bytes")
+        if failing:
             raise ResultError(
-                f"{claimed}: claims more than {evaluated.path} measures, beyond chance: "
+                f"{path}: claims more than {evaluated.path} measures, beyond chance: "
                 f"{', '.join(failing)}"
             )
-    return Intake(evaluated, claim, _neighbours(evaluated.result, results))
+    stands = evaluated.result
+    if stands.quick and claims:
+        stands = store.read_result(claims[0])
+    return Intake(evaluated, claim, stands, board_of(stands, results))
 
 
-def _neighbours(new: Result, results: Path, around: int = 2) -> tuple[Result, ...]:
-    """The new result among those of its board at the largest epsilon, and the nearest ones."""
-    board = [new]
-    for path in sorted((results / new.protocol / new.track).glob("*.json")):
-        other = store.read_result(path)
-        comparable = (other.n, other.data.kind, list(other.epsilons)) == (
-            new.n,
-            new.data.kind,
-            list(new.epsilons),
-        )
-        if comparable and other.entry != new.entry and not other.is_frozen:
-            board.append(other)
-    if len(board) == 1:
+def _claims(entry: Submission, place: Path, folder: Path) -> list[Path]:
+    """Handed-in results of an entry, the standard subset first.
+
+    Raises:
+        ResultError: one belongs to other weights, is quick, or says more than its outcome table.
+    """
+    name = entry.manifest.id
+    claims = [path for path in (place / f"{name}.json",) if path.is_file()]
+    claims += sorted(place.glob(f"{name}@*.json"))
+    for path in claims:
+        if store.read_result(path).weights_sha256 != entry.weights_sha256:
+            raise ResultError(f"{path}: belongs to other weights than {folder}")
+    faults = [f"{path}: {fault}" for path in claims for fault in faults_of(path, place.parent.name)]
+    if faults:
+        raise ResultError("\n".join(["a handed-in result may not be published", *faults]))
+    return claims
+
+
+def board_of(new: Result, results: Path) -> tuple[Result, ...]:
+    """A result among those of its board, best first at the largest epsilon; empty for a quick one.
+
+    Args:
+        new: the result; an older one of the same entry is left out.
+        results: folder of the rounds.
+    """
+    if new.quick:
         return ()
-    board.sort(key=_rank)
-    place = board.index(new)
-    return tuple(board[max(0, place - around) : place + around + 1])
+    board = [new]
+    for path in sorted((results / round_of(new.protocol) / new.track).glob("*.json")):
+        other = store.read_result(path)
+        may_rank = not why_unpublished(other) and not other.is_frozen
+        if may_rank and other.entry != new.entry and _images(other) == _images(new):
+            board.append(other)
+    epsilon = max(new.epsilons, key=parse_epsilon)
+    board.sort(key=lambda result: (*rank_key(result, epsilon), result.entry))
+    return tuple(board)
 
 
-def _rank(result: Result) -> tuple[int, int, int]:
-    """More certified, then more not attacked, then fewer non-zeros, as on the page."""
-    low, high = bracket(list(result.epsilons.values())[-1])
-    return -low, -high, result.compactness.num_nonzero
+def _images(result: Result) -> tuple[int, str, str]:
+    return result.n, result.data.kind, result.data.fingerprint
 
 
 def markdown(found: Intake) -> str:
@@ -212,14 +244,34 @@ def markdown(found: Intake) -> str:
     lines += ["", f"{clean}; {left}; {size.bytes_packed:,} bytes packed."]
     if result.quick:
         lines += ["", "A quick look: it is never ranked. A maintainer asks for the full one."]
+    if not found.board:
+        lines += ["", "It was handed in without a result, so there is no place on the board yet."]
     if found.claim is not None:
         lines += ["", f"The handed-in result agrees on {found.claim.n} images."]
-    if found.neighbours:
-        lines += ["", "| entry | proven at least | at most | non-zero |", "|---|---:|---:|---:|"]
-        for other in found.neighbours:
-            low, high = (
-                f"{100 * end / other.n:.1f} %" for end in bracket(list(other.epsilons.values())[-1])
-            )
-            name = f"**{other.entry}**" if other is result else other.entry
-            lines.append(f"| {name} | {low} | {high} | {other.compactness.num_nonzero:,} |")
+    if found.board and found.stands is not result:
+        lines += [
+            "",
+            "The place on the board is the handed-in result's, until it is evaluated in full.",
+        ]
+    if found.board:
+        lines += _board_diff(found.stands, found.board)
     return "\n".join(lines) + "\n"
+
+
+def _board_diff(new: Result, board: Sequence[Result], around: int = 3) -> list[str]:
+    """The board with the new line marked, and the lines around it."""
+    epsilon = max(new.epsilons, key=parse_epsilon)
+    place = board.index(new)
+    shown = range(max(0, place - around), min(len(board), place + around + 1))
+    width = max(len(board[number].entry) for number in shown)
+    title = f"The board at {epsilon}, n = {new.n}: proven at least – at most, non-zero parameters"
+    lines = ["", title, "", "```diff"]
+    for number in shown:
+        other = board[number]
+        low, high = (100 * end / other.n for end in bracket(other.epsilons[epsilon]))
+        mark = "+" if number == place else " "
+        lines.append(
+            f"{mark} {number + 1:>3}  {other.entry:<{width}}  {low:5.1f} – {high:5.1f} %  "
+            f"{other.compactness.num_nonzero:>12,}"
+        )
+    return [*lines, "```"]

@@ -43,7 +43,8 @@ def freeze(folder: Path) -> int:
     results = sorted(folder.glob("*/*.json"))
     if not results:
         raise ResultError(f"{folder}: expected results at <track>/<entry>.json, but found none")
-    faults = [f"{path}: {fault}" for path in results for fault in _faults(path, folder)]
+    name = folder.resolve().name
+    faults = [f"{path}: {fault}" for path in results for fault in faults_of(path, name)]
     if faults:
         raise ResultError("\n".join(faults))
     lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
@@ -51,7 +52,13 @@ def freeze(folder: Path) -> int:
     return len(lines)
 
 
-def _faults(path: Path, folder: Path) -> list[str]:
+def faults_of(path: Path, name: str) -> list[str]:
+    """Why a result file may not stand in a round, one line each; empty for one that may.
+
+    Args:
+        path: of the result file; its outcome table lies beside it.
+        name: of the round, such as "1.0".
+    """
     try:
         result = store.read_result(path)
         table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
@@ -60,8 +67,8 @@ def _faults(path: Path, folder: Path) -> list[str]:
     except ResultError as error:
         return [error.message]
     faults = why_unpublished(result)
-    if round_of(result.protocol) != folder.resolve().name:
-        faults.append(f"protocol: {result.protocol} does not belong into this round")
+    if round_of(result.protocol) != name:
+        faults.append(f"protocol: {result.protocol} does not belong into the round {name}")
     return faults
 
 

@@ -11,11 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from benchmark import evaluate as evaluation
-from benchmark import intake
+from benchmark import intake, scoring, store
 from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.pipeline import Evaluation
 from benchmark.stages.pgd import PGD
+from benchmark.submission import load_submission
 from benchmark.tracks import TRACKS, Protocol
 
 ROOT = Path(__file__).parents[3]
@@ -111,6 +112,72 @@ def test_an_entry_is_measured_and_compared_with_what_it_claims(
     assert found.claim is not None and found.claim.n == 60
     text = intake.markdown(found)
     assert "never ranked" in text and "agrees on 60 images" in text
+    marked = [line for line in text.splitlines() if line.startswith("+ ")]
+    assert len(marked) == 1 and ENTRY in marked[0]
+    assert "the handed-in result's" in text
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_entry_is_loaded_once(
+    entries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(
+        intake, "load_submission", lambda folder: (loaded.append(folder), load(folder))[1]
+    )
+    monkeypatch.setattr(evaluation, "load_submission", None)
+    load = load_submission
+    _take_in(entries, tmp_path / "none", tmp_path / "out")
+    assert loaded.count(entries / ENTRY) == 1
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize(
+    ("stem", "more", "said"),
+    [
+        (ENTRY, {"quick": True}, "quick: true"),
+        (f"{ENTRY}@60", {"quick": False, "n": 60}, "n: expected a ranked subset"),
+        (ENTRY, {"settings": {}}, "settings: not those of protocol"),
+        (ENTRY, {"clean": 500}, "differs from the scorecard of its outcome table"),
+    ],
+)
+def test_a_handed_in_result_that_may_not_be_published(
+    entries: Path, tmp_path: Path, stem: str, more: dict[str, object], said: str
+) -> None:
+    """Nothing is evaluated for it: neither quick results nor files that say more than theirs."""
+    place = tmp_path / "results" / "1.0" / "digits"
+    place.mkdir(parents=True)
+    source = RESULTS / "1.0" / "digits" / f"{ENTRY}.json"
+    path = place / f"{stem}.json"
+    table, run = store.read_outcomes(store.beside(source, "outcomes.parquet"))
+    if "n" in more:
+        table = table[table["position"] < more["n"]]
+    run = run.model_copy(update={key: value for key, value in more.items() if key != "clean"})
+    store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
+    result = scoring.score(table, run)
+    if "clean" in more:
+        result = result.model_copy(update=more)
+    path.write_bytes(store.encode_result(result))
+    with pytest.raises(ResultError, match=said):
+        _take_in(entries, tmp_path / "results", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_larger_ranked_subset_is_the_entrys_own(entries: Path) -> None:
+    name = "fashion-mnist-ibp-dense"
+    shutil.copytree(ROOT / "submissions" / name, entries / name)
+    place = "leaderboard/results/1.0/fashion-mnist"
+    assert _faults(entries / name, (f"{place}/{name}@10000.json",)) == []
+    assert len(_faults(entries / name, (f"{place}/{name}@100.json",))) == 1
+
+
+def test_the_templates_weights_are_no_entry(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    shutil.copytree(ROOT / "submissions" / "_template", folder / "_template")
+    shutil.copytree(ROOT / "submissions" / "_template", folder / "mine")
+    path = folder / "mine" / "submission.toml"
+    path.write_text(path.read_text().replace('id = "template"', 'id = "mine"'))
+    assert any("same effective weights as _template" in fault for fault in _faults(folder / "mine"))
 
 
 @pytest.mark.usefixtures("_quick")
@@ -138,25 +205,24 @@ def test_a_claim_beyond_what_is_measured_is_refused(
     save_file(weights, entries / ENTRY / "model.safetensors")
     results = tmp_path / "results"
     shutil.copytree(RESULTS / "1.0" / "digits", results / "1.0" / "digits")
-    from benchmark import store
-    from benchmark.submission import load_submission
-
     path = results / "1.0" / "digits" / f"{ENTRY}.json"
     sha = load_submission(entries / ENTRY).weights_sha256
-    forged = store.read_result(path).model_copy(update={"weights_sha256": sha})
-    path.write_bytes(store.encode_result(forged))
+    outcomes = store.beside(path, "outcomes.parquet")
+    table, run = store.read_outcomes(outcomes)
+    run = run.model_copy(update={"weights_sha256": sha})
+    outcomes.write_bytes(store.encode_outcomes(table, run))
+    path.write_bytes(store.encode_result(scoring.score(table, run)))
     with pytest.raises(ResultError, match="claims more than"):
         _take_in(entries, results, tmp_path / "out")
 
 
 def test_the_board_around_a_new_result() -> None:
-    from benchmark.store import read_result
-
     place = RESULTS / "1.0" / "digits"
-    new = read_result(place / f"{ENTRY}.json")
-    board = intake._neighbours(new, RESULTS)
-    assert new in board and 3 <= len(board) <= 5
-    low = [list(one.epsilons.values())[-1].counts["certified"] for one in board]
+    new = store.read_result(place / f"{ENTRY}.json")
+    board = intake.board_of(new, RESULTS)
+    assert new in board and len(board) == len(list(place.glob("*.json")))
+    assert intake.board_of(new.model_copy(update={"quick": True}), RESULTS) == ()
+    low = [one.epsilons["2/16"].counts["certified"] for one in board]
     assert low == sorted(low, reverse=True)
 
 
