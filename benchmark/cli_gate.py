@@ -104,6 +104,11 @@ def check(
     help="Git revision that the pull request starts from; files outside the entry are faults.",
 )
 @click.option(
+    "--entries",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the entries that are there; the one FOLDER lies in by default.",
+)
+@click.option(
     "--full", is_flag=True, help="The standard subset instead of the smallest, quick one."
 )
 @click.option(
@@ -125,6 +130,7 @@ def check(
 def intake(
     folder: Path,
     base: str | None,
+    entries: Path | None,
     full: bool,
     results: Path,
     out: Path,
@@ -133,19 +139,21 @@ def intake(
 ) -> None:
     """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
 
-    Refused are faults of the folder, a missing licence, the weights of another entry, changed files
-    outside the entry, a handed-in result that is quick or says more than its outcome table, and one
-    that claims more than is measured, beyond chance.
+    Refused are faults of the folder, a missing licence, what says "unknown", the id or the weights
+    of another entry, changed files outside the entry, a handed-in result that is quick or says more
+    than its outcome table, and one that claims more than is measured, beyond chance.
 
     \b
     Examples:
       corobench intake submissions/my-model
       corobench intake submissions/my-model --base origin/main --full
+      corobench intake submissions/my-model --entries ../base/submissions
     """
     from benchmark import intake as taking
     from benchmark.terminal import scorecard
 
-    others = sorted(path.parent for path in folder.resolve().parent.glob("*/submission.toml"))
+    place = (entries or folder.parent).resolve()
+    others = sorted(path.parent for path in place.glob("*/submission.toml"))
     changed = taking.changed_files(base, Path()) if base else []
     found = taking.take_in(
         folder,

@@ -90,9 +90,24 @@ def _examine(
             "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
             f"found {manifest.licence!r}; others may not use weights without one"
         )
+    unknown = {
+        "method.pretrain_objective": manifest.method.pretrain_objective,
+        "training.data": manifest.training.data,
+    }
+    faults += [
+        f"submission.toml: `{key}`: expected what it is, but found {value!r}"
+        for key, value in unknown.items()
+        if value.strip().lower() == "unknown"
+    ]
     ids = set()
     for other in others:
         if other.resolve() == folder.resolve():
+            continue
+        if other.name == manifest.id:
+            faults.append(
+                f"submission.toml: `id`: {manifest.id!r} is there already, and no entry is "
+                "replaced; choose another id"
+            )
             continue
         ids.add(other.name)
         same = _same_weights(entry, other)
@@ -271,7 +286,7 @@ def _board_diff(new: Result, board: Sequence[Result], around: int = 3) -> list[s
         low, high = (100 * end / other.n for end in bracket(other.epsilons[epsilon]))
         mark = "+" if number == place else " "
         lines.append(
-            f"{mark} {number + 1:>3}  {other.entry:<{width}}  {low:5.1f} – {high:5.1f} %  "
+            f"{mark} {other.entry:<{width}}  {low:5.1f} – {high:5.1f} %  "
             f"{other.compactness.num_nonzero:>12,}"
         )
     return [*lines, "```"]

@@ -94,6 +94,7 @@ def test_another_entrys_weights_are_refused_however_they_are_stored(entries: Pat
         ('licence = "MIT"', 'licence = "unknown"', "licence"),
         ('parent = "digits-ibp-dense"', 'parent = "nobody"', "'nobody' is no entry here"),
         ("sparsity = 0.8", "sparsity = 0.5", "sparsity"),
+        ('pretrain_objective = "ibp"', 'pretrain_objective = "unknown"', "pretrain_objective"),
     ],
 )
 def test_faults_of_the_folder(entries: Path, old: str, new: str, said: str) -> None:
@@ -169,6 +170,16 @@ def test_a_larger_ranked_subset_is_the_entrys_own(entries: Path) -> None:
     place = "leaderboard/results/1.0/fashion-mnist"
     assert _faults(entries / name, (f"{place}/{name}@10000.json",)) == []
     assert len(_faults(entries / name, (f"{place}/{name}@100.json",))) == 1
+
+
+def test_an_entry_that_is_there_is_not_replaced(entries: Path, tmp_path: Path) -> None:
+    """The entries of the base branch are compared, so that nobody takes another's id."""
+    request = tmp_path / "request" / "submissions" / ENTRY
+    shutil.copytree(ROOT / "submissions" / "digits-adv-dense", request)
+    path = request / "submission.toml"
+    path.write_text(path.read_text().replace('"digits-adv-dense"', f'"{ENTRY}"'))
+    faults = intake.find_faults(request, sorted(entries.iterdir()), ())
+    assert any("is there already" in fault for fault in faults)
 
 
 def test_the_templates_weights_are_no_entry(tmp_path: Path) -> None:

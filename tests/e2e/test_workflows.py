@@ -1,0 +1,155 @@
+"""The workflow of a pull request and the GitLab template, run step by step in scratch repositories.
+
+Somebody else's actions (checkout, setup-python) are done by the tests; every ``run`` and ``script``
+is the file's own text.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workflow_runner import EXPRESSION, Ran, recording_python, run_shell, run_steps
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path("leaderboard") / "results" / "1.0" / "digits"
+NEW = "digits-ibp-lwm-10x"
+ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=example", "-c", "user.email=example@example.org")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def commit(folder: Path, message: str) -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """What the two checkouts leave: ``base`` and, with a branch for the request, ``request``."""
+    base = tmp_path / "workspace" / "base"
+    (base / RESULTS).mkdir(parents=True)
+    for name in ("digits-ibp-dense", "digits-ibp-random-10x"):
+        shutil.copytree(ROOT / "submissions" / name, base / "submissions" / name)
+        for ending in ENDINGS:
+            shutil.copy(ROOT / RESULTS / f"{name}.{ending}", base / RESULTS)
+    shutil.copy(ROOT / ".gitignore", base)
+    git(base, "init", "--quiet", "--initial-branch=main")
+    commit(base, "The board")
+    request = base.parent / "request"
+    git(base.parent, "clone", "--quiet", str(base), str(request))
+    git(request, "checkout", "--quiet", "-b", "entry")
+    return base.parent
+
+
+def hand_in(workspace: Path) -> None:
+    """Add an entry with its result, as a stranger would."""
+    request = workspace / "request"
+    shutil.copytree(ROOT / "submissions" / NEW, request / "submissions" / NEW)
+    for ending in ENDINGS:
+        shutil.copy(ROOT / RESULTS / f"{NEW}.{ending}", request / RESULTS)
+
+
+def pull_request(workspace: Path, full: bool = False) -> Ran:
+    """Run the job "intake" on what the request's branch holds."""
+    workflow: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/intake.yml").read_text())
+    commit(workspace / "request", "A new entry")
+    job = workflow["jobs"]["intake"]
+    expressions = set(EXPRESSION.findall(str(job["steps"][-1]["env"])))
+    base = "github.event.pull_request.base.sha"
+    (label,) = expressions - {base}
+    assert "full evaluation" in label
+    values = {
+        base: git(workspace / "base", "rev-parse", "HEAD").strip(),
+        label: "--full" if full else "",
+    }
+    tools = recording_python(workspace.parent / "tools")
+    return run_steps(job["steps"], workspace, values, [tools])
+
+
+def test_the_workflow_has_no_secrets_and_a_token_that_reads() -> None:
+    text = (ROOT / ".github/workflows/intake.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "pull_request" in workflow[True] and "pull_request_target" not in workflow[True]
+    assert "secrets." not in text and "persist-credentials: true" not in text
+    for step in workflow["jobs"]["intake"]["steps"]:
+        assert "${{" not in step.get("run", ""), "an expression in a script could run as code"
+
+
+def test_a_new_entry_by_pull_request(workspace: Path) -> None:
+    hand_in(workspace)
+    ran = pull_request(workspace)
+    assert ran.code == 0, ran.said
+    assert f"corobench: {NEW} on digits, n = 100" in ran.summary
+    assert "agrees on 100 images" in ran.summary
+    (line,) = [line for line in ran.summary.splitlines() if line.startswith("+ ")]
+    assert line.startswith(f"+ {NEW}")
+    installed = (workspace.parent / "tools" / "pip.txt").read_text()
+    assert installed.splitlines()[0] == "-m pip install ./base"
+    assert git(workspace / "request", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("foreign", "is not the entry's own"),
+        ("result only", "results change without an entry"),
+        ("taken", "is there already"),
+        ("copied", "the same effective weights as digits-ibp-random-10x"),
+    ],
+)
+def test_what_a_pull_request_may_not_do(workspace: Path, spoil: str, said: str) -> None:
+    """Each is refused before anything is evaluated."""
+    request = workspace / "request"
+    random = request / "submissions" / "digits-ibp-random-10x"
+    if spoil == "foreign":
+        hand_in(workspace)
+        shutil.copy(request / RESULTS / f"{NEW}.json", request / RESULTS / "digits-ibp-dense.json")
+        (request / "benchmark").mkdir()
+        (request / "benchmark" / "__init__.py").write_text("print('owned')")
+    elif spoil == "result only":
+        shutil.copy(ROOT / RESULTS / f"{NEW}.json", request / RESULTS)
+    elif spoil == "taken":
+        source = ROOT / "submissions" / NEW / "model.safetensors"
+        shutil.copy(source, random / "model.safetensors")
+    else:
+        shutil.copytree(random, request / "submissions" / "mine")
+        path = request / "submissions" / "mine" / "submission.toml"
+        path.write_text(path.read_text().replace('id = "digits-ibp-random-10x"', 'id = "mine"'))
+    ran = pull_request(workspace)
+    assert ran.code in (1, 2), ran.said
+    assert said in ran.said and "owned" not in ran.said
+    assert ran.summary == "" and not (request / "build").exists()
+
+
+def test_the_gitlab_template(tmp_path: Path) -> None:
+    """The job as GitLab runs it: variables in the environment, before_script, script."""
+    job = yaml.safe_load((ROOT / "ci" / "gitlab-gate.yml").read_text())["corobench-gate"]
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("robustness", "candidate"):
+        entry = "digits-ibp-lwm-10x" if name == "robustness" else "digits-ibp-random-10x"
+        for ending in ENDINGS[:2]:
+            shutil.copy(ROOT / RESULTS / f"{entry}.{ending}", project / f"{name}.{ending}")
+    variables = {key: str(value) for key, value in job["variables"].items()}
+    variables |= {"CI": "true", "GITLAB_CI": "true", "CANDIDATE": "candidate.json"}
+    tools = recording_python(tmp_path / "tools")
+    script = "\n".join([*job["before_script"], *job["script"]])
+    done = run_shell(script, project, variables, [tools])
+    assert done.returncode == 1, done.stderr
+    assert "FAIL" in done.stdout
+    assert (tmp_path / "tools" / "pip.txt").read_text().startswith("-m pip install corobench")
+    for path in [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]:
+        assert (project / path).stat().st_size > 0
+    variables["CANDIDATE"] = "robustness.json"
+    assert run_shell(script, project, variables, [tools]).returncode == 0
