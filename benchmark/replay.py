@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from benchmark import drift, store
 from benchmark.certify.batch_sizes import batch_sizes
-from benchmark.compaction import compacted
 from benchmark.data import subset
 from benchmark.drift import Drift
+from benchmark.equivalent import equivalent
 from benchmark.errors import ResultError
 from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device, versions
 from benchmark.evidence import Evidence, load_evidence
@@ -170,8 +170,9 @@ def replay(
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
     check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
-    equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
-    bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, place)
+    other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+    network = None if other is None else other.network
+    bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{old.entry}, {int(sample.sum())} images") as progress,
@@ -186,10 +187,10 @@ def replay(
             seed=old.seed,
             chunks=store.ChunkStore(Path(chunks), {"drift": old.identity}),
             report=progress,
-            equivalent=equivalent,
+            equivalent=network,
             stored=evidence.table,
             sample=sample,
-            batches=batch_sizes(num_hidden_units(equivalent or model, track.shape)),
+            batches=batch_sizes(num_hidden_units(network or model, track.shape)),
         )
         facts = evaluation.run(bounded, not_asked)
     chosen = indices[sample]
