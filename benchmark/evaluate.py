@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -309,6 +310,7 @@ def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.n
             "flags": {
                 epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
             },
+            "date": datetime.now(UTC).date().isoformat(),
             "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
         }
     )
