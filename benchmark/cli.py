@@ -36,10 +36,12 @@ MOUNTED = {
     "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
     "intake": "benchmark.cli_gate:intake",
+    "pictures": "benchmark.cli_results:pictures",
     "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
     "report": "leaderboard.cli:report",
     "score": "benchmark.cli_results:score",
+    "serve": "leaderboard.cli_serve:serve",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
 }

@@ -17,6 +17,7 @@ from torch import nn
 
 import benchmark
 from benchmark import compactness, store
+from benchmark.clean_images import write_clean_images
 from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
@@ -161,6 +162,7 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
         )
         facts = evaluation.run(bounded, not_asked)
     result = _write(path, run, facts, indices, labels)
+    write_clean_images(path.parent, run.data.fingerprint, images, indices)
     chunks.discard()
     return Evaluated(result, path, reused=False)
 

@@ -1,6 +1,7 @@
 """Result files -> the static site: pure, sorted, the same bytes every time.
 
-Reads nothing but result files, asks no clock and no network. Adding an entry is adding a file.
+Reads result files, what lies beside them, and the project's documents; asks no clock and no
+network. Adding an entry is adding its files.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from pathlib import Path
 from benchmark.records import Result
 from leaderboard.boards import Group, group_results
 from leaderboard.discovery import Ignored
-from leaderboard.loading import load_results
-from leaderboard.pages import render_pages
+from leaderboard.documents import ROOT, read_documents
+from leaderboard.evidence import read_all
+from leaderboard.gallery import CleanImages, read_clean_images
+from leaderboard.loading import Loaded, load_results
+from leaderboard.pages import Site, render_pages
 from leaderboard.writing import write_site
 
 
@@ -38,21 +42,32 @@ class SiteSummary:
     ignored: tuple[Ignored, ...]
 
 
-def build_site(results: Sequence[Path], out: Path) -> SiteSummary:
+def build_site(
+    results: Sequence[Path],
+    out: Path,
+    address: str = "",
+    repository: str = "",
+    documents: Path = ROOT,
+) -> SiteSummary:
     """Render the leaderboard.
 
     Args:
         results: result files, or folders searched for ``<protocol>/<track>/<entry>.json``.
         out: folder of the site; ``index.html`` is in it. Files in it that corobench did not
             write stay as they are.
+        address: where the site will be published, for the feed; empty where it is not known.
+        repository: where files of the project can be read, for links in the documents.
+        documents: folder of RULES.md and the other documents; those not there are left out.
 
     Raises:
         ResultError: no results, or faults in them, each with file, key and what was expected.
         OutputError: `out` cannot be written; then it is left as it was.
     """
     loaded = load_results(results)
-    groups = group_results(loaded.results)
-    files = render_pages(groups)
+    groups = group_results(loaded.results, read_all(loaded.results, loaded.paths))
+    folder = f"{address.rstrip('/')}/" if address else ""
+    site = Site(read_documents(documents, repository), _clean_images(loaded), folder)
+    files = render_pages(groups, site)
     write_site(files, out)
     return SiteSummary(
         index=out / "index.html",
@@ -62,3 +77,15 @@ def build_site(results: Sequence[Path], out: Path) -> SiteSummary:
         num_bytes=sum(len(content) for content in files.values()),
         ignored=loaded.ignored,
     )
+
+
+def _clean_images(loaded: Loaded) -> dict[str, CleanImages]:
+    """Fingerprint of the data -> the clean images beside the results, where they are kept."""
+    found = {}
+    for result, path in zip(loaded.results, loaded.paths, strict=True):
+        fingerprint = result.data.fingerprint
+        if fingerprint not in found:
+            images = read_clean_images(path.parent, fingerprint)
+            if images is not None:
+                found[fingerprint] = images
+    return found
