@@ -1,11 +1,15 @@
 """Files that the pages share: our own, and the table library out of its installed package.
 
 DataTables comes with the package `itables`, as a module. A browser does not load modules from
-``file://``, so the module's only export is turned into a global; nothing else of it is changed.
+``file://``, so the module's only export is turned into a global; nothing else of it is changed. It
+travels gzipped inside a script, which makes the first load of a page 380 kB lighter where nobody
+compresses on the way.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 from functools import lru_cache
 from importlib.resources import files
@@ -15,6 +19,10 @@ from benchmark.errors import DependencyError
 OWN = ("board.js", "compare.js", "entry.js", "style.css")
 LIBRARY = "datatables.js"
 
+_NOTICE = (
+    "/*! DataTables (MIT licence, SpryMedia Ltd and contributors) with what itables bundles,\n"
+    "    gzipped; the licences of all parts stand at its end. */\n"
+)
 _EXPORT = re.compile(r"export\s*\{([^{}]*)\};?\s*")
 
 
@@ -27,7 +35,7 @@ def assets() -> dict[str, bytes]:
 
 @lru_cache(maxsize=1)
 def table_library() -> bytes:
-    """DataTables as a plain script that sets ``window.DataTable``.
+    """DataTables packed into a script that sets ``corobench.packed``; the board unpacks it.
 
     Raises:
         DependencyError: the installed itables holds no such module.
@@ -39,7 +47,8 @@ def table_library() -> bytes:
             f"itables: expected its file html/dt_bundle.js ({error}); "
             "install it again: python -m pip install 'itables>=2.5'"
         ) from error
-    return classic_script(source).encode()
+    packed = base64.b64encode(gzip.compress(classic_script(source).encode(), mtime=0)).decode()
+    return f'{_NOTICE}(window.corobench ??= {{}}).packed = "{packed}";\n'.encode()
 
 
 def classic_script(source: str) -> str:

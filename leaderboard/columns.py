@@ -124,6 +124,13 @@ def _certified(row: Row) -> Cell:
     return _share(row.bracket.certified, with_interval=True)
 
 
+def _outcome(key: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        return _share(next(item.share for item in row.bracket.segments if item.key == key))
+
+    return cell
+
+
 def _certifier(name: str) -> Column:
     def cell(row: Row) -> Cell:
         share = row.certifier(name)
@@ -207,7 +214,6 @@ _FIRST = (
         "Smaller",
         "Times fewer convolution and linear weights, measured",
         _times,
-        shown=True,
     ),
     Column(
         "nonzero",
@@ -259,6 +265,10 @@ _FIRST = (
     ),
 )
 _LAST = (
+    Column("undecided", "Undecided", "% neither broken nor proven", _outcome("undecided")),
+    Column("unfinished", "Unfinished", "% timeout or error", _outcome("unfinished")),
+    Column("attacked", "Attacked", "% broken by an attack", _outcome("attacked")),
+    Column("misclassified", "Misclassified", "% wrong without one", _outcome("misclassified")),
     Column("pgd50", "ERA", "% right after PGD-50", lambda row: _share(row.pgd50), shown=True),
     Column(
         "autoattack",
@@ -279,8 +289,8 @@ _LAST = (
     Column(
         "extra",
         "Training data",
-        "Whether anything beyond the track's training set was used",
-        _text(lambda row: "extra" if row.result.submission.training.extra_data else "track's own"),
+        "Whether anything beyond the track's own training set was used",
+        _text(lambda row: "extra" if row.result.submission.training.extra_data else "own"),
         "text",
     ),
     Column(

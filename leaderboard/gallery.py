@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,12 +99,9 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
 
 def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:
     """Choose and draw the figures of one entry."""
-    attacked: list[Shown] = []
-    if evidence.adversarial_path is not None:
-        seen: set[int] = set()
-        for epsilon in result.epsilons:
-            attacked += _attacked(evidence, clean, epsilon, seen)
-    return Gallery(tuple(attacked), _certified(result, evidence, clean))
+    has_images = evidence.adversarial_path is not None
+    attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
+    return Gallery(attacked, _certified(result, evidence, clean))
 
 
 def png_source(picture: Picture) -> str:
@@ -111,36 +109,52 @@ def png_source(picture: Picture) -> str:
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=False, compress_level=9)
+    image.save(buffer, "PNG", optimize=False, compress_level=6)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _attacked(
-    evidence: Evidence, clean: CleanImages | None, epsilon: str, seen: set[int]
-) -> list[Shown]:
-    """The first images that are broken at this epsilon and were not shown at a smaller one."""
-    shown: list[Shown] = []
-    known = evidence.epsilons[epsilon]
-    for position in np.flatnonzero((known.letters == "a") & (known.rows >= 0)):
-        index, row = int(evidence.images[position]), int(known.rows[position])
-        if row in seen or (clean is not None and clean.get(index) is None):
-            continue
-        if len(shown) == NUM_ATTACKED:
-            break
-        seen.add(row)
-        if row >= len(evidence.adversarial):
-            raise ResultError(
-                f"{evidence.adversarial_path}: expected row {row} as in the outcome table, found "
-                f"{len(evidence.adversarial)} images; evaluate the entry again"
-            )
-        shown.append(_broken(evidence, clean, epsilon, int(position), row))
-    return shown
+    evidence: Evidence, clean: CleanImages | None, epsilons: Sequence[str]
+) -> tuple[Shown, ...]:
+    """Per epsilon the first images that it breaks and that were not shown at a smaller one."""
+    chosen: list[tuple[str, int]] = []
+    seen: set[int] = set()
+    for epsilon in epsilons:
+        known = evidence.epsilons[epsilon]
+        left = NUM_ATTACKED
+        for position in np.flatnonzero((known.letters == "a") & (known.rows >= 0)):
+            row, index = int(known.rows[position]), int(evidence.images[position])
+            if row in seen or (clean is not None and clean.get(index) is None):
+                continue
+            seen.add(row)
+            chosen.append((epsilon, int(position)))
+            left -= 1
+            if not left:
+                break
+    if not chosen:
+        return ()
+    images = evidence.adversarial(max(seen) + 1)
+    if len(images) <= max(seen):
+        raise ResultError(
+            f"{evidence.adversarial_path}: expected row {max(seen)} as in the outcome table, found "
+            f"{len(images)} images; evaluate the entry again"
+        )
+    return tuple(
+        _broken(
+            evidence, clean, epsilon, position, images[evidence.epsilons[epsilon].rows[position]]
+        )
+        for epsilon, position in chosen
+    )
 
 
 def _broken(
-    evidence: Evidence, clean: CleanImages | None, epsilon: str, position: int, row: int
+    evidence: Evidence,
+    clean: CleanImages | None,
+    epsilon: str,
+    position: int,
+    adversarial: Picture,
 ) -> Shown:
-    index, adversarial = int(evidence.images[position]), evidence.adversarial[row]
+    index = int(evidence.images[position])
     before = clean.get(index) if clean is not None else None
     panels: tuple[str, ...]
     if before is None:

@@ -121,6 +121,7 @@ def _board_pages(environment: Environment, group: Group, board: Board) -> dict[s
         columns=listed,
         config=_config(group, board, listed, filters),
         facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
+        values={row.name: _values(row, listed) for row in board.rows},
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
     )
@@ -155,9 +156,18 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
 
 
 def _facet_codes(row: Row, filters: Sequence[Facet]) -> str:
-    """Per facet the place of the row's value in it, separated by spaces."""
+    """Per facet the place of the row's value in it, as the letter with that number from "0" on."""
     values = facet_values(row)
-    return " ".join(str(facet.values.index(values[facet.key])) for facet in filters)
+    return "".join(chr(48 + facet.values.index(values[facet.key])) for facet in filters)
+
+
+def _values(row: Row, listed: Sequence[Column]) -> str:
+    """The numbers of a row, separated by commas; nothing where there is none."""
+    cells = [column.cell(row).value for column in listed if column.kind == "number"]
+    return ",".join(
+        "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        for value in cells
+    )
 
 
 def _entry_pages(

@@ -67,7 +67,8 @@ class Range:
     @property
     def path(self) -> str:
         """From the certified end to the not-attacked end."""
-        return f"M{coordinate(self.x)} {coordinate(self.low_y)}V{coordinate(self.high_y)}"
+        x, low, high = (coordinate(round(at, 1)) for at in (self.x, self.low_y, self.high_y))
+        return f"M{x} {low}V{high}"
 
 
 @dataclass(frozen=True)

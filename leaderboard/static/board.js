@@ -6,9 +6,12 @@
 
 window.corobench ??= {};
 
-(() => {
+(async () => {
   const element = document.querySelector("table[data-config]");
-  if (!element || !window.DataTable) return;
+  if (!element || !corobench.packed || !window.DecompressionStream) return;
+  const bytes = Uint8Array.from(atob(corobench.packed), (letter) => letter.codePointAt(0));
+  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  document.head.append(Object.assign(document.createElement("script"), { textContent: await new Response(unpacked).text() }));
   const config = JSON.parse(element.dataset.config);
   const { columns, facets } = config;
   const phone = matchMedia("(max-width: 47.99rem)").matches;
@@ -30,19 +33,28 @@ window.corobench ??= {};
   /* ------------------------------------------------------------- what the table holds */
 
   const rows = [...element.tBodies[0].rows];
-  const own = (cell) => cell.firstElementChild?.matches("a.title") ? cell.firstElementChild.textContent : cell.firstChild?.textContent ?? "";
+  rows.forEach((row) => {
+    const values = row.dataset.v.split(",");
+    columns.forEach((column, place) => {
+      const cell = row.cells[place];
+      if (column.kind === "number") cell.dataset.order = values.shift();
+      if (column.key === "entry") row.dataset.entry = cell.querySelector("small").textContent.split(" · ")[0];
+    });
+    const certified = columns.findIndex((column) => column.key === "certified");
+    row.cells[placeOf("bracket")].dataset.order = row.cells[certified].dataset.order;
+  });
   const records = rows.map((row) => {
     const record = { entry: row.dataset.entry, epsilon: config.epsilon, n: config.n };
     columns.forEach((column, place) => {
       const cell = row.cells[place];
       if (column.key === "bracket") return;
-      if (column.key === "entry") record.title = own(cell).trim();
+      if (column.key === "entry") record.title = cell.querySelector("a").textContent.trim();
       else if (column.kind === "text") record[column.key] = cell.textContent.trim().replace(/^—$/, "");
-      else record[column.key] = cell.dataset.order === "" ? null : Number(cell.dataset.order ?? cell.textContent);
+      else record[column.key] = cell.dataset.order === "" ? null : Number(cell.dataset.order);
     });
     return record;
   });
-  const codes = rows.map((row) => (row.dataset.f ? row.dataset.f.split(" ").map(Number) : []));
+  const codes = rows.map((row) => ([...row.dataset.f].map((letter) => letter.codePointAt(0) - 48)));
   const names = rows.map((row) => row.id);
 
   /* ------------------------------------------------------------------------- the view */
@@ -119,7 +131,7 @@ window.corobench ??= {};
         targets: place + FIRST,
         type: column.kind === "text" ? "string" : "count",
         orderSequence: column.first === "asc" ? ["asc", "desc"] : ["desc", "asc"],
-        className: `c-${column.key}`,
+        className: `c-${column.key} k-${column.kind}`,
         searchable: column.kind === "text",
         createdCell: (cell) => { cell.dataset.label = column.title; },
       })),
@@ -133,6 +145,9 @@ window.corobench ??= {};
       return !chosen?.length || chosen.includes(facet.values[codes[index][place]]);
     }),
   );
+
+  for (const dense of document.querySelectorAll("g.dense")) [...dense.children].forEach((path, index) => { path.dataset.i = index; });
+  const points = document.querySelectorAll("[data-i]");
 
   /* ----------------------------------------------------------------------- the toolbar */
 
@@ -244,7 +259,7 @@ window.corobench ??= {};
       row.classList.toggle("on", on);
       row.cells[0].firstChild.checked = on;
     });
-    for (const point of document.querySelectorAll("[data-i]")) {
+    for (const point of points) {
       const index = Number(point.dataset.i);
       point.classList.toggle("on", view.sel.includes(names[index]));
       point.classList.toggle("out", !inside.has(index));
@@ -373,7 +388,7 @@ window.corobench ??= {};
   const cite = async (kind) => {
     const page = table.rows({ search: "applied", order: "applied", page: "current" }).indexes().toArray();
     const chosen = view.sel.length ? view.sel.map((name) => names.indexOf(name)) : page;
-    const { group, entries } = await corobench.load(config.data, chosen.map((index) => `../${rows[index].dataset.page}`));
+    const { group, entries } = await corobench.load(config.data, chosen.map((index) => rows[index].querySelector("th a").getAttribute("href").replace(/html$/, "js")));
     const text = kind === "bibtex"
       ? entries.map((entry) => entry.bibtex).join("\n\n")
       : [group.header, ...entries.map((entry) => entry.epsilons[config.epsilon].latex)].join("\n");

@@ -56,6 +56,7 @@ class Tab:
 
     def __init__(self, browser: Any, site: Path, **options: Any) -> None:
         self.site = site
+        self.is_scripted = options.get("java_script_enabled", True)
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
@@ -66,9 +67,15 @@ class Tab:
 
     def open(self, name: str) -> Any:
         path, _, fragment = name.partition("#")
-        self.page.goto("about:blank")
-        self.page.goto((self.site / path).as_uri() + (f"#{fragment}" if fragment else ""))
+        self.go((self.site / path).as_uri() + (f"#{fragment}" if fragment else ""))
         return self.page
+
+    def go(self, address: str) -> None:
+        """Open an address and wait until its script has made the page live."""
+        self.page.goto("about:blank")
+        self.page.goto(address)
+        if "/boards/" in address and self.is_scripted:
+            self.page.locator("table.live").wait_for()
 
 
 @pytest.fixture
@@ -154,8 +161,7 @@ def test_the_address_holds_the_exact_view(tab: Tab) -> None:
     assert "#" in address
     assert before["plot"]
     assert len(before["chosen"]) == 1
-    page.goto("about:blank")
-    page.goto(address)
+    tab.go(address)
     assert state() == before
     assert page.url == address
 
@@ -222,8 +228,7 @@ def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
     assert page.locator(".differing img").count() > 0
     assert page.locator("input[name=e]:checked").count() == 2
     address = page.url
-    page.goto("about:blank")
-    page.goto(address)
+    tab.go(address)
     page.locator("#num-differing").wait_for()
     assert page.locator("input[name=e]:checked").count() == 2
 
