@@ -35,33 +35,49 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
         input_shape: channels, height, width.
         x_BCHW: float32 (B, C, H, W), images on which both must agree.
     """
+    chain = as_chain(model, input_shape)
+    if chain is None:
+        return None
+    num_weights = count_weights(chain)
+    remove_dead(chain)
+    if count_weights(chain) > (1 - WORTH_IT) * num_weights:
+        return None
+    return if_equal(model, chain, x_BCHW)
+
+
+def as_chain(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
+    """Copies of the layers in order, batch-norm folded, or None for a network that is no chain."""
     try:
-        smaller = _as_chain(prepare(model, input_shape))
+        return _as_chain(prepare(model, input_shape))
     except NotCertifiable:
         return None
-    if smaller is None:
-        return None
-    num_weights = _num_weights(smaller)
-    while _remove_one(smaller):
+
+
+def remove_dead(chain: list[nn.Module]) -> None:
+    """Remove every removable channel, in place."""
+    while _remove_one(chain):
         pass
-    if _num_weights(smaller) > (1 - WORTH_IT) * num_weights:
-        return None
-    chain = nn.Sequential(*smaller).eval().requires_grad_(False).to(x_BCHW.device)
+
+
+def if_equal(model: nn.Module, chain: list[nn.Module], x_BCHW: Tensor) -> nn.Module | None:
+    """The chain as a network, or None where its logits are not the model's, save for rounding.
+
+    Args:
+        model: in eval mode.
+        chain: layers in order.
+        x_BCHW: float32 (B, C, H, W), images on which both must agree.
+    """
+    network = nn.Sequential(*chain).eval().requires_grad_(False).to(x_BCHW.device)
     with torch.no_grad():
-        expected, found = model(x_BCHW), chain(x_BCHW)
+        expected, found = model(x_BCHW), network(x_BCHW)
     scale = max(1.0, float(expected.abs().max()))
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         return None
-    return chain
+    return network
 
 
-def compaction_note(model: nn.Module, smaller: nn.Module) -> str:
-    """How much smaller the equivalent network is, for people."""
-    before, after = (_num_weights(list(network.modules())) for network in (model, smaller))
-    return f"searching on an equivalent network of {after:,} instead of {before:,} weights"
-
-
-def _num_weights(chain: Sequence[nn.Module]) -> int:
+def count_weights(chain: Sequence[nn.Module]) -> int:
+    """Entries of the weight tensors, biases not counted."""
     return sum(layer.weight.numel() for layer in chain if isinstance(layer, nn.Conv2d | nn.Linear))
 
 

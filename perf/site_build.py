@@ -32,7 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, nargs="+", default=[10, 100, 500, 1000])
     sizes = parser.parse_args().entries
-    print("entries | build, s | of which processor, s | files | site, MB | board page, kB | first load, kB | gzipped, kB")
+    print(
+        "entries | build, s | processor, s | files | site, MB | page, kB | first load, kB | gzipped"
+    )
     is_good, seconds = True, 0.0
     for num_entries in sizes:
         with tempfile.TemporaryDirectory() as folder:
