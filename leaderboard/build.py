@@ -6,7 +6,9 @@ network. Adding an entry is adding its files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +65,12 @@ def build_site(
         ResultError: no results, or faults in them, each with file, key and what was expected.
         OutputError: `out` cannot be written; then it is left as it was.
     """
-    loaded = load_results(results)
-    groups = group_results(loaded.results, read_all(loaded.results, loaded.paths))
-    folder = f"{address.rstrip('/')}/" if address else ""
-    site = Site(read_documents(documents, repository), _clean_images(loaded), folder)
-    files = render_pages(groups, site)
+    with _without_collector():
+        loaded = load_results(results)
+        groups = group_results(loaded.results, read_all(loaded.results, loaded.paths))
+        folder = f"{address.rstrip('/')}/" if address else ""
+        site = Site(read_documents(documents, repository), _clean_images(loaded), folder)
+        files = render_pages(groups, site)
     write_site(files, out)
     return SiteSummary(
         index=out / "index.html",
@@ -89,3 +92,15 @@ def _clean_images(loaded: Loaded) -> dict[str, CleanImages]:
             if images is not None:
                 found[fingerprint] = images
     return found
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No garbage collection meanwhile: it would scan all results again and again (a fifth)."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
