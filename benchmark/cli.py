@@ -39,10 +39,12 @@ MOUNTED = {
     "freeze": "benchmark.cli_rounds:freeze",
     "intake": "benchmark.cli_gate:intake",
     "migrate": "benchmark.cli_rounds:migrate",
+    "pictures": "benchmark.cli_results:pictures",
     "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
     "report": "leaderboard.cli:report",
     "score": "benchmark.cli_results:score",
+    "serve": "leaderboard.cli_serve:serve",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
 }

@@ -1,4 +1,4 @@
-"""Commands on results that are there: score, recheck, contest."""
+"""Commands on results that are there: score, recheck, contest, pictures."""
 
 from __future__ import annotations
 
@@ -131,3 +131,21 @@ def contest(
             "certified images were broken, so a certifier is wrong; the entry is frozen and will "
             "not be ranked:\n" + "\n".join(new)
         )
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@cli_options.data_root
+def pictures(results: Path, data_root: Path | None) -> None:
+    """Keep the first clean images of each track beside its RESULTS, for galleries on the page.
+
+    `evaluate` does this by itself; this command is for results that were evaluated before.
+
+    \b
+    Example:
+      corobench pictures leaderboard/results
+    """
+    from benchmark.clean_images import add_clean_images
+
+    for path in add_clean_images(results, data_root):
+        click.echo(str(path))

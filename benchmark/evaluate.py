@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from torch import nn
 
 import benchmark
 from benchmark import compactness, rounds, store
+from benchmark.clean_images import write_clean_images
 from benchmark.data import Dataset, load_test, subset
 from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, OutputError, ResultError
@@ -161,6 +163,7 @@ def evaluate(
         )
         facts = evaluation.run(bounded, not_asked)
     result = _write(path, run, facts, indices, labels)
+    write_clean_images(path.parent, run.data.fingerprint, images, indices)
     chunks.discard()
     return Evaluated(result, path, reused=False)
 
@@ -311,6 +314,7 @@ def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.n
             "flags": {
                 epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
             },
+            "date": datetime.now(UTC).date().isoformat(),
             "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
         }
     )

@@ -63,6 +63,7 @@ LongText = Annotated[str, StringConstraints(max_length=4000)]
 Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
+Day = Annotated[str, StringConstraints(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
 
 
 class Record(BaseModel):
@@ -313,6 +314,8 @@ class Run(StoredRecord):
         searched_on: the network that attacks and certifiers worked on: the submitted one, or an
             equivalent of it (`benchmark.equivalent`); images are judged by the submitted one.
         identity: sha256 over all of the above that identifies the result.
+        date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
+            recorded. It identifies nothing.
     """
 
     protocol: str
@@ -337,6 +340,7 @@ class Run(StoredRecord):
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     identity: str = ""
+    date: Day = ""
 
 
 class Result(StoredRecord):
@@ -371,6 +375,7 @@ class Result(StoredRecord):
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     identity: str = ""
+    date: Day = ""
 
     @property
     def is_frozen(self) -> bool:

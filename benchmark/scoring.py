@@ -117,6 +117,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         contests=run.contests,
         searched_on=run.searched_on,
         identity=run.identity,
+        date=run.date,
     )
 
 

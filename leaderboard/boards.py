@@ -1,20 +1,22 @@
 """Results -> boards: one table per track, kind of data, n and epsilon, never mixed.
 
-Rows are sorted by a stated rule and carry no rank numbers: neighbours whose intervals overlap
-cannot be told apart, and a number would pretend that they can.
+Rows are sorted by a stated rule and carry rank groups, not ranks: what the paired tests on the same
+images cannot tell apart stands in one group.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from benchmark.records import CERTIFIERS, EpsilonScore, Result
 from benchmark.scoring import rank_key, why_unpublished
+from benchmark.statistics import Standing, rank_groups
 from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
+from leaderboard.evidence import Evidence, EvidenceOf
 from leaderboard.loading import identity
 from leaderboard.measures import Bracket, Retention, Share, bracket, retentions
 
@@ -30,6 +32,8 @@ class Row:
         variant: what tells it from another row of the same entry, or empty.
         parent: result of the dense parent on the same images, or None.
         parent_page: path of the parent's page inside the site, or empty.
+        evidence: outcomes image by image, or None where no table lies beside the result.
+        standing: rank group and the ranks that the entry can hold; None on boards without ranks.
     """
 
     result: Result
@@ -38,6 +42,8 @@ class Row:
     variant: str
     parent: Result | None
     parent_page: str
+    evidence: Evidence | None = field(default=None, repr=False)
+    standing: Standing | None = None
 
     @property
     def quick(self) -> bool:
@@ -142,11 +148,14 @@ class Group:
 GroupKey = tuple[int, str, str, str, int, bool]
 
 
-def group_results(results: Sequence[Result]) -> tuple[Group, ...]:
+def group_results(
+    results: Sequence[Result], evidence: EvidenceOf | None = None
+) -> tuple[Group, ...]:
     """Groups in the order of the page: track; ranked first, mirrors, quick ones; larger n first.
 
     Args:
         results: validated results in any order.
+        evidence: identity of a result -> its outcomes; rank groups need those of a whole board.
     """
     ordered = sorted(results, key=identity)
     pages = page_paths(ordered)
@@ -154,7 +163,7 @@ def group_results(results: Sequence[Result]) -> tuple[Group, ...]:
     for result in ordered:
         members.setdefault(_group_key(result), []).append(result)
     keys = sorted(members, key=lambda key: (key[0], *_newest_first(key[1]), *_standing(key)))
-    return tuple(_group(key, members[key], pages) for key in keys)
+    return tuple(_group(key, members[key], pages, evidence or {}) for key in keys)
 
 
 def may_rank(result: Result) -> bool:
@@ -214,7 +223,12 @@ def _standing(key: GroupKey) -> tuple[object, ...]:
     return not ranked, kind == "mirror", -n, fingerprint
 
 
-def _group(key: GroupKey, results: list[Result], pages: dict[tuple[str, ...], str]) -> Group:
+def _group(
+    key: GroupKey,
+    results: list[Result],
+    pages: dict[tuple[str, ...], str],
+    evidence: EvidenceOf,
+) -> Group:
     place, protocol, kind, fingerprint, n, ranked = key
     track = list(TRACKS.values())[place]
     standing = "" if ranked else f"-{kind}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
@@ -232,14 +246,28 @@ def _group(key: GroupKey, results: list[Result], pages: dict[tuple[str, ...], st
                 variant=variants[identity(result)],
                 parent=parent,
                 parent_page=pages[identity(parent)] if parent else "",
+                evidence=evidence.get(identity(result)),
             )
             for result in results
             if epsilon in result.epsilons
             for parent in [parents[identity(result)]]
         ]
         board_id = f"{group_id}-eps{epsilon.replace('/', '-')}"
-        boards.append(Board(board_id, epsilon, tuple(sorted(rows, key=Row.sort_key))))
+        rows = sorted(rows, key=Row.sort_key)
+        boards.append(Board(board_id, epsilon, _with_standings(rows) if ranked else tuple(rows)))
     return Group(group_id, track, protocol, kind, fingerprint, n, ranked, tuple(boards))
+
+
+def _with_standings(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with their rank groups, by paired tests on what is certified."""
+    known = [row.evidence for row in rows if row.evidence is not None]
+    if len(known) < len(rows) or len({tuple(item.images) for item in known}) != 1:
+        return tuple(rows)
+    proven = [item.is_right(row.epsilon, "c") for row, item in zip(rows, known, strict=True)]
+    standings = rank_groups(proven)
+    return tuple(
+        replace(row, standing=standing) for row, standing in zip(rows, standings, strict=True)
+    )
 
 
 def _radius(epsilon: str) -> tuple[object, ...]:

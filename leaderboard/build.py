@@ -1,11 +1,14 @@
 """Result files -> the static site: pure, sorted, the same bytes every time.
 
-Reads nothing but result files, asks no clock and no network. Adding an entry is adding a file.
+Reads result files, what lies beside them, and the project's documents; asks no clock and no
+network. Adding an entry is adding its files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +17,11 @@ from benchmark.records import Result
 from benchmark.scoring import why_unpublished
 from leaderboard.boards import Group, group_results
 from leaderboard.discovery import Ignored
+from leaderboard.documents import ROOT, read_documents
+from leaderboard.evidence import read_all
+from leaderboard.gallery import CleanImages, read_clean_images
 from leaderboard.loading import Loaded, load_results
-from leaderboard.pages import render_pages
+from leaderboard.pages import Site, render_pages
 from leaderboard.writing import write_site
 
 
@@ -40,7 +46,15 @@ class SiteSummary:
     ignored: tuple[Ignored, ...]
 
 
-def build_site(results: Sequence[Path], out: Path, *, public: bool = False) -> SiteSummary:
+def build_site(
+    results: Sequence[Path],
+    out: Path,
+    address: str = "",
+    repository: str = "",
+    documents: Path = ROOT,
+    *,
+    public: bool = False,
+) -> SiteSummary:
     """Render the leaderboard.
 
     Args:
@@ -48,16 +62,22 @@ def build_site(results: Sequence[Path], out: Path, *, public: bool = False) -> S
         out: folder of the site; ``index.html`` is in it. Files in it that corobench did not
             write stay as they are.
         public: refuse quick results and other settings than the protocol's.
+        address: where the site will be published, for the feed; empty where it is not known.
+        repository: where files of the project can be read, for links in the documents.
+        documents: folder of RULES.md and the other documents; those not there are left out.
 
     Raises:
         ResultError: no results, or faults in them, each with file, key and what was expected.
         OutputError: `out` cannot be written; then it is left as it was.
     """
-    loaded = load_results(results)
-    if public:
-        _require_public(loaded)
-    groups = group_results(loaded.results)
-    files = render_pages(groups)
+    with _without_collector():
+        loaded = load_results(results)
+        if public:
+            _require_public(loaded)
+        groups = group_results(loaded.results, read_all(loaded.results, loaded.paths))
+        folder = f"{address.rstrip('/')}/" if address else ""
+        site = Site(read_documents(documents, repository), _clean_images(loaded), folder)
+        files = render_pages(groups, site)
     write_site(files, out)
     return SiteSummary(
         index=out / "index.html",
@@ -77,3 +97,27 @@ def _require_public(loaded: Loaded) -> None:
     ]
     if faults:
         raise ResultError("\n".join(["these results may not be published", *faults]))
+
+
+def _clean_images(loaded: Loaded) -> dict[str, CleanImages]:
+    """Fingerprint of the data -> the clean images beside the results, where they are kept."""
+    found = {}
+    for result, path in zip(loaded.results, loaded.paths, strict=True):
+        fingerprint = result.data.fingerprint
+        if fingerprint not in found:
+            images = read_clean_images(path.parent, fingerprint)
+            if images is not None:
+                found[fingerprint] = images
+    return found
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No garbage collection meanwhile: it would scan all results again and again (a fifth)."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

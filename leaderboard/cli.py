@@ -21,6 +21,8 @@ Examples:
   corobench render leaderboard/results/1.0/digits/lwm-10x.json --out build/site
   corobench render leaderboard/results build/my-results --out build/site
   corobench render leaderboard/results --out public --public
+  corobench render leaderboard/results --watch
+  corobench render leaderboard/results --address https://example.org/board/
 
 \b
 Exit codes:
@@ -74,7 +76,27 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     is_flag=True,
     help="Refuse what may not be published: quick results, and other settings than the protocol's.",
 )
-def render(results: tuple[Path, ...], out: Path, public: bool) -> None:
+@click.option(
+    "--address",
+    default="",
+    metavar="URL",
+    help="Where the site will be published; the feed's links start with it.",
+)
+@click.option(
+    "--repository",
+    default="",
+    metavar="URL",
+    help="Where files of the project can be read; links of the rendered documents lead there.",
+)
+@click.option("--watch", is_flag=True, help="Render again whenever a result changes.")
+def render(
+    results: tuple[Path, ...],
+    out: Path,
+    public: bool,
+    address: str,
+    repository: str,
+    watch: bool,
+) -> None:
     """Render the leaderboard from RESULTS into a folder that opens without a server.
 
     RESULTS are result files, or folders that are searched for <protocol>/<track>/<entry>.json.
@@ -83,7 +105,7 @@ def render(results: tuple[Path, ...], out: Path, public: bool) -> None:
     """
     console = Console()
     with Console(stderr=True).status("rendering the leaderboard"):
-        summary = build_site(results, out, public=public)
+        summary = build_site(results, out, address, repository, public=public)
     console.print(terminal_table(summary.results))
     console.print(summary_table(summary))
     if summary.ignored:
@@ -100,6 +122,10 @@ def render(results: tuple[Path, ...], out: Path, public: bool) -> None:
         highlight=False,
     )
     console.print(str(summary.index), markup=False, highlight=False, soft_wrap=True)
+    if watch:
+        from leaderboard import cli_serve
+
+        cli_serve.watch(results, lambda: cli_serve.build_and_say(results, out))
 
 
 def summary_table(summary: SiteSummary) -> Table:

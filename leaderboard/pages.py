@@ -1,19 +1,47 @@
-"""Boards -> the bytes of every page. The templates escape everything; nothing is marked safe."""
+"""Boards -> the bytes of every page. The templates escape everything that entries say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files as package_files
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmark.tracks import PROTOCOL
 from leaderboard import format as text
+from leaderboard.assets import assets
 from leaderboard.boards import Board, Group, Row
+from leaderboard.citation import bibtex, latex_header, latex_row
+from leaderboard.classes import per_class
+from leaderboard.columns import Column, columns, csv_bytes, json_bytes
+from leaderboard.comparison import entry_path, entry_script, group_path, group_script
+from leaderboard.curves import curves
+from leaderboard.documents import Document
+from leaderboard.feed import PATH as FEED
+from leaderboard.feed import feed, newest_rows
+from leaderboard.gallery import CleanImages, gallery
 from leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
-from leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, TOP, WIDTH, Plot, plot
+from leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
+from leaderboard.taxonomy import Facet, facet_values, facets
 
-ASSETS = ("board.js", "style.css")
+#: Rows of a board that the front page shows.
+NUM_FIRST = 5
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a site is made of beside its boards.
+
+    Attributes:
+        documents: rendered Markdown.
+        clean_images: fingerprint of the data -> clean images.
+        address: where the site is published, or empty.
+    """
+
+    documents: tuple[Document, ...] = ()
+    clean_images: Mapping[str, CleanImages] = field(default_factory=dict)
+    address: str = ""
 
 
 class Notes:
@@ -30,36 +58,151 @@ class Notes:
         return self.reasons.index(reason) + 1
 
 
-def render_pages(groups: Sequence[Group]) -> dict[str, bytes]:
+def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str, bytes]:
     """Every file of the site.
 
     Args:
         groups: in the order of the page.
+        site: documents, pictures and address.
 
     Returns:
-        Path inside the site -> content: ``index.html``, one page per result, the assets.
+        Path inside the site -> content.
     """
-    environment = _environment()
+    site = site or Site()
+    environment = _environment(site)
+    pages = {"index.html": _index(environment, groups)}
+    for group in groups:
+        clean = site.clean_images.get(group.fingerprint)
+        pages[group_path(group)] = group_script(group, clean)
+        for board in group.boards:
+            pages |= _board_pages(environment, group, board)
+        pages[compare_page(group)] = _page(environment, "compare.html", "../", group=group)
+        pages |= _entry_pages(environment, group, clean)
+    for document in site.documents:
+        pages[document.page] = _page(environment, "document.html", "", document=document)
+    pages[FEED] = feed(groups, site.address)
+    return dict(sorted((pages | assets()).items()))
+
+
+def board_page(board: Board) -> str:
+    """Path of a board's page inside the site."""
+    return f"boards/{board.id}.html"
+
+
+def compare_page(group: Group) -> str:
+    """Path of a group's compare page inside the site."""
+    return f"compare/{group.id}.html"
+
+
+def _index(environment: Environment, groups: Sequence[Group]) -> bytes:
     tracks = {group.track.name: group.track for group in groups}
-    index = environment.get_template("index.html").render(
-        root="",
+    return _page(
+        environment,
+        "index.html",
+        "",
         groups=groups,
         tracks=list(tracks.values()),
         num_results=sum(group.num_entries for group in groups),
         example=_example(),
+        newest=newest_rows(groups)[:6],
+        num_first=NUM_FIRST,
     )
-    pages = {"index.html": _encode(index)}
-    entry_page = environment.get_template("entry.html")
-    for path, rows in _rows_by_page(groups).items():
+
+
+def _board_pages(environment: Environment, group: Group, board: Board) -> dict[str, bytes]:
+    page = board_page(board)
+    listed, filters = columns(board), facets(board.rows)
+    html = _page(
+        environment,
+        "board.html",
+        "../",
+        group=group,
+        board=board,
+        columns=listed,
+        config=_config(group, board, listed, filters),
+        facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
+        values={row.name: _values(row, listed) for row in board.rows},
+        plots=[plot(board.rows, size) for size in SIZES],
+        curves=curves(board.rows),
+    )
+    stem = page.removesuffix(".html")
+    return {page: html, f"{stem}.csv": csv_bytes(board), f"{stem}.json": json_bytes(board)}
+
+
+def _config(group: Group, board: Board, listed: Sequence[Column], filters: Sequence[Facet]) -> str:
+    """What the script of a board must know, as JSON."""
+    record = {
+        "board": board.id,
+        "group": group.id,
+        "epsilon": board.epsilon,
+        "n": group.n,
+        "compare": f"../{compare_page(group)}",
+        "data": f"../{group_path(group)}",
+        "columns": [
+            {
+                "key": column.key,
+                "title": column.title,
+                "kind": column.kind,
+                "shown": column.shown,
+                "first": column.best_first,
+            }
+            for column in listed
+        ],
+        "facets": [
+            {"key": facet.key, "title": facet.title, "values": facet.values} for facet in filters
+        ],
+    }
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def _facet_codes(row: Row, filters: Sequence[Facet]) -> str:
+    """Per facet the place of the row's value in it, as the letter with that number from "0" on."""
+    values = facet_values(row)
+    return "".join(chr(48 + facet.values.index(values[facet.key])) for facet in filters)
+
+
+def _values(row: Row, listed: Sequence[Column]) -> str:
+    """The numbers of a row, separated by commas; nothing where there is none."""
+    cells = [column.cell(row).value for column in listed if column.kind == "number"]
+    return ",".join(
+        "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        for value in cells
+    )
+
+
+def _entry_pages(
+    environment: Environment, group: Group, clean: CleanImages | None
+) -> dict[str, bytes]:
+    pages = {}
+    template = environment.get_template("entry.html")
+    boards = {board.epsilon: board for board in group.boards}
+    for path, rows in _rows_by_page(group).items():
+        first = rows[0]
+        known = first.evidence
         root = "../" * path.count("/")
-        pages[path] = _encode(entry_page.render(root=root, rows=rows, first=rows[0]))
-    static = package_files("leaderboard") / "static"
-    for name in ASSETS:
-        pages[f"assets/{name}"] = (static / name).read_bytes()
-    return dict(sorted(pages.items()))
+        html = template.render(
+            root=root,
+            group=group,
+            rows=rows,
+            first=first,
+            boards=boards,
+            classes=per_class(known, [row.epsilon for row in rows], group.track.classes)
+            if known
+            else [],
+            gallery=gallery(first.result, known, clean) if known else None,
+            latex="\n".join([latex_header(), *(latex_row(row) for row in rows)]),
+            bibtex=bibtex(first),
+        )
+        pages[path] = _encode(html)
+        pages[entry_path(first)] = entry_script(rows)
+    return pages
 
 
-def _environment() -> Environment:
+def _page(environment: Environment, name: str, root: str, **context: object) -> bytes:
+    return _encode(environment.get_template(name).render(root=root, **context))
+
+
+def _environment(site: Site) -> Environment:
     environment = Environment(
         loader=PackageLoader("leaderboard"),
         autoescape=True,
@@ -82,7 +225,7 @@ def _environment() -> Environment:
         segments=SEGMENTS,
         segment_names=SEGMENT_NAMES,
         protocol=PROTOCOL,
-        plot=_plot,
+        plot=plot,
         frame={
             "width": WIDTH,
             "height": HEIGHT,
@@ -93,21 +236,20 @@ def _environment() -> Environment:
         },
         notes=Notes,
         share=Share,
+        board_page=board_page,
+        compare_page=compare_page,
+        group_path=group_path,
+        documents={document.page: document.title for document in site.documents},
     )
     return environment
 
 
-def _plot(board: Board) -> Plot:
-    return plot(board.rows)
-
-
-def _rows_by_page(groups: Sequence[Group]) -> dict[str, list[Row]]:
+def _rows_by_page(group: Group) -> dict[str, list[Row]]:
     """Path of each entry's page -> its rows, one per epsilon, ascending."""
     pages: dict[str, list[Row]] = {}
-    for group in groups:
-        for board in group.boards:
-            for row in board.rows:
-                pages.setdefault(row.page, []).append(row)
+    for board in group.boards:
+        for row in board.rows:
+            pages.setdefault(row.page, []).append(row)
     return dict(sorted(pages.items()))
 
 

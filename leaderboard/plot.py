@@ -1,23 +1,34 @@
-"""Where everything goes in the plot of size against robustness; the template draws it.
+"""Where everything goes in the plots of a board; the template draws it.
 
-Each entry is a vertical range at its number of non-zeros: from what is certified up to what was
-not attacked. The true robust accuracy lies somewhere in the range. Why this is drawn by a
-template and not by matplotlib: docs/decisions/0002-leaderboard-plots.md.
+Each entry is a vertical range at its size: from what is certified up to what was not attacked. The
+true robust accuracy lies somewhere in the range. Why this is drawn by a template and not by a
+plotting library: docs/decisions/0002-leaderboard-plots.md and 0005-leaderboard-page.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from benchmark.records import Compactness
 from leaderboard.boards import Row
+from leaderboard.format import coordinate
+from leaderboard.pareto import Known, Step, beaten, front
 
-WIDTH, HEIGHT = 580, 330
-LEFT, RIGHT_EDGE, TOP, BOTTOM = 36, 446, 26, 282
+WIDTH, HEIGHT = 600, 340
+LEFT, RIGHT_EDGE, TOP, BOTTOM = 36, 450, 26, 290
 STEP = 13.0  # between ranges drawn side by side, and between labels, in user units
 MAX_LABELS = 16
-LABEL_LENGTH = 22
+MAX_LINKS = 40  # above, ranges are not set side by side and are no links of their own
+LABEL_LENGTH = 26
+
+#: What the size axis can show: key -> (words, value).
+SIZES: dict[str, tuple[str, Callable[[Compactness], int]]] = {
+    "nonzero": ("parameters that are not zero", lambda size: size.num_nonzero),
+    "packed": ("packed bytes", lambda size: size.bytes_packed),
+    "macs": ("multiply-adds per image", lambda size: size.macs_nonzero),
+}
 
 
 @dataclass(frozen=True)
@@ -34,52 +45,83 @@ class Range:
 
     Attributes:
         row: the entry.
+        index: place of the row on its board as it was built, from 0.
         x: drawn position; ranges of nearly equal size stand side by side.
         low_y: of the certified share.
         high_y: of the not-attacked share.
+        is_beaten: whether an entry that is not larger is more robust beyond doubt.
         label_x: left end of the label.
         label_y: of the label.
     """
 
     row: Row
+    index: int
     x: float
     low_y: float
     high_y: float
+    is_beaten: bool = False
     label: str = ""
     label_x: float = 0.0
     label_y: float = 0.0
 
+    @property
+    def path(self) -> str:
+        """From the certified end to the not-attacked end."""
+        x, low, high = (coordinate(round(at, 1)) for at in (self.x, self.low_y, self.high_y))
+        return f"M{x} {low}V{high}"
+
 
 @dataclass(frozen=True)
 class Plot:
-    """All positions of one plot."""
+    """All positions of one plot.
 
+    Attributes:
+        size: key of :data:`SIZES`.
+        words: what the size axis shows.
+        band: path of the area in which the Pareto front lies.
+    """
+
+    size: str
+    words: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     ranges: tuple[Range, ...]
+    band: str
+
+    @property
+    def has_links(self) -> bool:
+        """Whether ranges are few enough to be links of their own."""
+        return len(self.ranges) <= MAX_LINKS
 
 
-def plot(rows: Sequence[Row]) -> Plot:
+def plot(rows: Sequence[Row], size: str = "nonzero") -> Plot:
     """Lay out the plot of one board.
 
     Args:
-        rows: at least one; an entry without non-zeros is placed at 1.
+        rows: at least one; a size of 0 is placed at 1.
+        size: key of :data:`SIZES`.
     """
-    sizes = [max(1, row.result.compactness.num_nonzero) for row in rows]
-    low, high = _domain(min(sizes), max(sizes))
-
-    def place(size: float) -> float:
-        return LEFT + (RIGHT_EDGE - LEFT) * (math.log10(size) - low) / (high - low)
-
-    ranges = [
-        Range(row, place(size), y_of(row.bracket.low_rate), y_of(row.bracket.not_attacked.rate))
-        for row, size in sorted(zip(rows, sizes, strict=True), key=lambda pair: pair[1])
+    words, measure = SIZES[size]
+    sizes = [max(1, measure(row.result.compactness)) for row in rows]
+    axis = log_axis(sizes)
+    known = [
+        Known(value, row.bracket.low_interval_rate, row.bracket.not_attacked.interval.high)
+        for value, row in zip(sizes, rows, strict=True)
     ]
-    labelled = len(rows) <= MAX_LABELS
-    placed = [item for cluster in _clusters(ranges) for item in _spread(cluster, labelled)]
-    y_ticks = tuple(Tick(y_of(step / 5), str(20 * step)) for step in range(6))
-    x_ticks = tuple(Tick(place(size), _tick_text(size)) for size in _log_ticks(low, high))
-    return Plot(x_ticks, y_ticks, tuple(placed))
+    ranges = [
+        Range(row, index, axis(value), y_of(row.bracket.low_rate), _high_y(row), lost)
+        for index, (row, value, lost) in enumerate(zip(rows, sizes, beaten(known), strict=True))
+    ]
+    ranges.sort(key=lambda item: item.x)
+    if len(rows) <= MAX_LINKS:
+        labelled = len(rows) <= MAX_LABELS
+        ranges = [item for cluster in _clusters(ranges) for item in _spread(cluster, labelled)]
+    return Plot(size, words, axis.ticks, percent_ticks(), tuple(ranges), _band(front(known), axis))
+
+
+def percent_ticks() -> tuple[Tick, ...]:
+    """Every 20 % on an axis from 0 to 100."""
+    return tuple(Tick(y_of(step / 5), str(20 * step)) for step in range(6))
 
 
 def y_of(rate: float) -> float:
@@ -87,31 +129,84 @@ def y_of(rate: float) -> float:
     return BOTTOM - (BOTTOM - TOP) * rate
 
 
-def _domain(smallest: int, largest: int) -> tuple[float, float]:
-    """Ends of the log axis with room at both sides, at least half a decade."""
-    low, high = math.log10(smallest), math.log10(largest)
+@dataclass(frozen=True)
+class LogAxis:
+    """A horizontal log axis; ends are decimal logarithms."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: float) -> float:
+        return LEFT + (RIGHT_EDGE - LEFT) * (math.log10(value) - self.low) / (self.high - self.low)
+
+    @property
+    def ticks(self) -> tuple[Tick, ...]:
+        """Round values inside the axis: powers of ten, with 2 and 5 between on a short one."""
+        steps = (1, 2, 5) if self.high - self.low < 2.5 else (1,)
+        decades = range(max(0, math.floor(self.low)), math.ceil(self.high) + 1)
+        values = [step * 10**decade for decade in decades for step in steps]
+        inside = [value for value in values if self.low <= math.log10(value) <= self.high]
+        return tuple(Tick(self(value), tick_text(value)) for value in inside)
+
+
+def log_axis(values: Sequence[float]) -> LogAxis:
+    """An axis for these values with room at both sides, at least half a decade."""
+    low, high = math.log10(min(values)), math.log10(max(values))
     room = max(0.25, (high - low) * 0.12)
-    return low - room, high + room
+    return LogAxis(low - room, high + room)
 
 
-def _log_ticks(low: float, high: float) -> list[int]:
-    """Round sizes inside the axis: powers of ten, with 2 and 5 between on a short axis."""
-    steps = (1, 2, 5) if high - low < 2.5 else (1,)
-    decades = range(max(0, math.floor(low)), math.ceil(high) + 1)
-    sizes = [step * 10**decade for decade in decades for step in steps]
-    return [size for size in sizes if low <= math.log10(size) <= high]
+def tick_text(value: int) -> str:
+    """A round number without idle digits.
 
-
-def _tick_text(size: int) -> str:
-    """A round size without idle digits.
-
-    >>> [_tick_text(size) for size in (500, 20_000, 5_000_000)]
+    >>> [tick_text(value) for value in (500, 20_000, 5_000_000)]
     ['500', '20k', '5M']
     """
     for factor, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if size >= factor:
-            return f"{size // factor}{unit}"
-    return str(size)
+        if value >= factor:
+            return f"{value // factor}{unit}"
+    return str(value)
+
+
+def spread_heights(wanted: Sequence[float]) -> list[float]:
+    """Heights near the wanted ones, at least one step apart and inside the plot."""
+    order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
+    heights = [0.0] * len(wanted)
+    floor = float(TOP)
+    for index in order:
+        heights[index] = max(wanted[index], floor)
+        floor = heights[index] + STEP
+    ceiling = float(BOTTOM)
+    for index in reversed(order):
+        heights[index] = min(heights[index], ceiling)
+        ceiling = heights[index] - STEP
+    return heights
+
+
+def shorten(text: str, track: str = "") -> str:
+    """A label that fits, without the name of the track in front.
+
+    >>> shorten("digits-adv-dense", "digits")
+    'adv-dense'
+    """
+    text = text.removeprefix(f"{track}-")
+    return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
+
+
+def _high_y(row: Row) -> float:
+    return y_of(row.bracket.not_attacked.rate)
+
+
+def _band(steps: Sequence[Step], axis: LogAxis) -> str:
+    """A closed path: along the upper steps to the right edge, and back along the lower ones."""
+    first = steps[0]
+    out = f"M{coordinate(axis(first.size))} {coordinate(y_of(first.high))}"
+    for step in steps[1:]:
+        out += f"H{coordinate(axis(step.size))}V{coordinate(y_of(step.high))}"
+    out += f"H{RIGHT_EDGE}V{coordinate(y_of(steps[-1].low))}"
+    for step, before in zip(reversed(steps[1:]), reversed(steps[:-1]), strict=True):
+        out += f"H{coordinate(axis(step.size))}V{coordinate(y_of(before.low))}"
+    return f"{out}H{coordinate(axis(first.size))}Z"
 
 
 def _clusters(ranges: Sequence[Range]) -> list[list[Range]]:
@@ -134,27 +229,13 @@ def _spread(cluster: list[Range], labelled: bool) -> list[Range]:
     if not labelled:
         return moved
     label_x = moved[-1].x + STEP
-    heights = _apart([(item.low_y + item.high_y) / 2 for item in moved])
+    heights = spread_heights([(item.low_y + item.high_y) / 2 for item in moved])
     return [
-        replace(item, label=_shorten(item.row.result.entry), label_x=label_x, label_y=height)
+        replace(
+            item,
+            label=shorten(item.row.result.entry, item.row.result.track),
+            label_x=label_x,
+            label_y=height,
+        )
         for item, height in zip(moved, heights, strict=True)
     ]
-
-
-def _apart(wanted: Sequence[float]) -> list[float]:
-    """Heights near the wanted ones, at least one step apart and inside the plot."""
-    order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
-    heights = [0.0] * len(wanted)
-    floor = float(TOP)
-    for index in order:
-        heights[index] = max(wanted[index], floor)
-        floor = heights[index] + STEP
-    ceiling = float(BOTTOM)
-    for index in reversed(order):
-        heights[index] = min(heights[index], ceiling)
-        ceiling = heights[index] - STEP
-    return heights
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"

@@ -85,7 +85,12 @@ def test_rendering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         sites.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
     assert sites[0] == sites[1]
-    assert all(path.stem.encode() in sites[0]["index.html"] for path in PUBLISHED)
+    boards = b"".join(sites[0][name] for name in sites[0] if name.startswith("boards/"))
+    assert all(path.stem.encode() in boards for path in PUBLISHED)
+    galleries = [
+        name for name in sites[0] if name.startswith("entries/") and b"<img" in sites[0][name]
+    ]
+    assert len(galleries) == len(PUBLISHED)
 
 
 def test_the_reproduction_report_follows_from_the_results() -> None:

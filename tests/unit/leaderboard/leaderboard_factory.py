@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from benchmark.records import Result
 from benchmark.tracks import TRACKS, Protocol, settings_of
 
@@ -136,3 +139,46 @@ def write_result(root: Path, result: Result | dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(raw), encoding="utf-8")
     return path
+
+
+def write_evidence(path: Path, shift: int = 0) -> None:
+    """An outcome table, adversarial images and clean images that fit a result file.
+
+    Args:
+        path: of the result file.
+        shift: rotates the outcomes over the images, so that entries differ in which they hold.
+    """
+    raw = json.loads(path.read_text())
+    n, shape = raw["n"], TRACKS[raw["track"]].shape
+    labels = np.arange(n) % 10
+    parts, num_rows = [], 0
+    for epsilon, score in raw["epsilons"].items():
+        outcomes = [name for name, count in score["counts"].items() for _ in range(count)]
+        outcome = np.roll(np.asarray(outcomes, dtype=object), shift)
+        attacked = outcome == "attacked"
+        rows = np.where(attacked, num_rows + np.cumsum(attacked) - 1, -1)
+        num_rows += int(attacked.sum())
+        parts.append(
+            pd.DataFrame(
+                {
+                    "image": np.arange(n, dtype="int32") + 1000,
+                    "position": np.arange(n, dtype="int32"),
+                    "label": labels.astype("int16"),
+                    "predicted": np.where(outcome == "misclassified", 9 - labels, labels),
+                    "epsilon": epsilon,
+                    "outcome": outcome,
+                    "margin": np.where(outcome == "certified", 0.5, np.nan).astype("float32"),
+                    "adversarial": rows.astype("int32"),
+                }
+            )
+        )
+    pd.concat(parts).to_parquet(path.with_name(f"{path.stem}.outcomes.parquet"), index=False)
+    images = np.full((num_rows, *shape), 0.75, dtype=np.float32)
+    np.savez_compressed(path.with_name(f"{path.stem}.adversarial.npz"), images=images)
+    fingerprint = raw["data"]["fingerprint"]
+    np.savez_compressed(
+        path.with_name(f"clean-images.{fingerprint[:8]}.npz"),
+        images=np.full((min(n, 200), *shape), 0.5, dtype=np.float32),
+        indices=np.arange(min(n, 200), dtype=np.int32) + 1000,
+        fingerprint=np.asarray(fingerprint),
+    )

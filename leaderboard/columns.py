@@ -1,0 +1,304 @@
+"""The columns of a board: what each one says, in text for people and in numbers for machines.
+
+One list serves the table of the page, the column chooser, and the CSV and JSON files, so that they
+cannot disagree. Numbers for machines are the counts of the result files, never percentages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from leaderboard.boards import Board, Row
+from leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
+from leaderboard.measures import Retention, Share
+from leaderboard.taxonomy import tier, times_smaller
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: for people.
+        value: for machines and for sorting; None where there is no number.
+        small: a second figure in small print, such as an interval; may be empty.
+        reason: why there is no number, for a footnote; empty where there is one.
+    """
+
+    text: str
+    value: Value
+    small: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: in permanent links and exported files.
+        title: heading.
+        help: what exactly it says.
+        cell: of a row.
+        kind: how it sorts.
+        shown: whether it is among those shown at first.
+        best_first: the direction of the first click.
+    """
+
+    key: str
+    title: str
+    help: str
+    cell: Callable[[Row], Cell]
+    kind: Literal["text", "number", "bar"] = "number"
+    shown: bool = False
+    best_first: Literal["asc", "desc"] = "desc"
+
+
+def columns(board: Board) -> tuple[Column, ...]:
+    """The columns of one board, in order; those that say nothing there are left out."""
+    ranked = any(row.standing for row in board.rows)
+    rank = (Column("group", "Group", _GROUP_HELP, _group, shown=True, best_first="asc"),)
+    certifiers = tuple(_certifier(name) for name in board.certifiers)
+    return (*(rank if ranked else ()), *_FIRST, *certifiers, *_LAST)
+
+
+def frame(board: Board) -> pd.DataFrame:
+    """A board as a table of plain values, one row per entry, in the order of the page.
+
+    Returns:
+        `entry`, `n`, then one column per :func:`columns`; counts are out of `n`.
+    """
+    listed = [column for column in columns(board) if column.key not in ("entry", "bracket")]
+    records = [
+        {"entry": row.result.entry, "epsilon": row.epsilon, "n": row.result.n}
+        | {column.key: column.cell(row).value for column in listed}
+        | {"weights_sha256": row.result.weights_sha256}
+        for row in board.rows
+    ]
+    table = pd.DataFrame.from_records(records)
+    whole = [column.key for column in listed if column.kind == "number"]
+    return table.astype({key: "Int64" for key in whole if key not in _FRACTIONAL})
+
+
+def csv_bytes(board: Board) -> bytes:
+    """The board as CSV; the same values as :func:`frame`."""
+    text: str = frame(board).to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def json_bytes(board: Board) -> bytes:
+    """The board as JSON, a list of one object per entry."""
+    text: str = frame(board).to_json(orient="records", indent=1, double_precision=6)
+    return (text + "\n").encode()
+
+
+# ------------------------------------------------------------------------------- the cells
+
+
+def _group(row: Row) -> Cell:
+    standing = row.standing
+    if standing is None:
+        return Cell("—", None)
+    same = standing.best == standing.worst
+    ranks = str(standing.best) if same else f"{standing.best}–{standing.worst}"
+    return Cell(str(standing.group), standing.group, f"rank {ranks}")
+
+
+def _text(pick: Callable[[Row], str]) -> Callable[[Row], Cell]:
+    return lambda row: Cell(pick(row), pick(row))
+
+
+def _share(share: Share, with_interval: bool = False) -> Cell:
+    return Cell(percent(share), share.count, interval(share) if with_interval else "")
+
+
+def _certified(row: Row) -> Cell:
+    if row.bracket.certified is None:
+        return Cell("not asked", None, "", row.why_not_asked("cascade"))
+    return _share(row.bracket.certified, with_interval=True)
+
+
+def _outcome(key: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        return _share(next(item.share for item in row.bracket.segments if item.key == key))
+
+    return cell
+
+
+def _certifier(name: str) -> Column:
+    def cell(row: Row) -> Cell:
+        share = row.certifier(name)
+        if share is None:
+            return Cell("not asked", None, "", row.why_not_asked(name))
+        return _share(share)
+
+    key = f"by_{name.lower().replace('-', '_')}"
+    return Column(key, name, f"% proven right by {name}; “not asked” is no zero", cell)
+
+
+def _kept(key: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        kept: Retention = row.retention[key]
+        if kept.ratio is None:
+            return Cell("—", None, "", kept.reason)
+        return Cell(rate_percent(kept.ratio), round(kept.ratio, 6))
+
+    return cell
+
+
+def _size(pick: Callable[[Row], int], show: Callable[[int], str]) -> Callable[[Row], Cell]:
+    return lambda row: Cell(show(pick(row)), pick(row))
+
+
+def _times(row: Row) -> Cell:
+    times = times_smaller(row)
+    if tier(row) == "dense":
+        return Cell("dense", 1.0)
+    return Cell(f"{times:.3g}×", round(times, 4) if times != float("inf") else None)
+
+
+def _flags(row: Row) -> Cell:
+    flags = [*(["frozen"] if row.result.is_frozen else []), *row.score.flags]
+    return Cell(", ".join(flags), ", ".join(flags))
+
+
+def _objectives(row: Row) -> str:
+    method = row.result.submission.method
+    parts = [method.pretrain_objective, method.finetune_objective]
+    return " → ".join(part for part in parts if part)
+
+
+_GROUP_HELP = (
+    "Rank group: entries whose certified images the exact McNemar test on the same images, "
+    "Holm-corrected over the board, cannot tell apart. Below it the ranks an entry can hold"
+)
+_FRACTIONAL = ("times", "kept_clean", "kept_autoattack", "kept_certified")
+
+_FIRST = (
+    Column(
+        "entry",
+        "Entry",
+        "Title, id and authors",
+        _text(lambda row: row.result.submission.title),
+        "text",
+        True,
+        "asc",
+    ),
+    Column(
+        "method",
+        "Method",
+        "What was done, and the training objectives before and after pruning",
+        _text(lambda row: row.result.submission.method.name),
+        "text",
+        True,
+        "asc",
+    ),
+    Column("objective", "Objectives", "Before → after pruning", _text(_objectives), "text"),
+    Column(
+        "architecture",
+        "Architecture",
+        "As listed by corobench architectures",
+        _text(lambda row: row.result.submission.model.architecture),
+        "text",
+        True,
+        "asc",
+    ),
+    Column(
+        "times",
+        "Smaller",
+        "Times fewer convolution and linear weights, measured",
+        _times,
+    ),
+    Column(
+        "nonzero",
+        "Non-zero",
+        "Parameters that are not zero, measured on the evaluated weights",
+        _size(lambda row: row.result.compactness.num_nonzero, short_count),
+        shown=True,
+        best_first="asc",
+    ),
+    Column(
+        "packed",
+        "Packed",
+        "Bytes as bitmask and values",
+        _size(lambda row: row.result.compactness.bytes_packed, short_bytes),
+        best_first="asc",
+    ),
+    Column(
+        "macs",
+        "Multiply-adds",
+        "Per image, of non-zero weights",
+        _size(lambda row: row.result.compactness.macs_nonzero, short_count),
+        best_first="asc",
+    ),
+    Column(
+        "clean", "Clean", "% right without an attack", lambda row: _share(row.clean), shown=True
+    ),
+    Column(
+        "bracket",
+        "Bracket",
+        "Certified, undecided, timeout or error, attacked, misclassified; below it the bracket "
+        "with its 95 % interval. The truth lies between the two marks",
+        _certified,
+        "bar",
+        True,
+    ),
+    Column(
+        "certified",
+        "Certified",
+        "% proven right: the lower end of the bracket, with its Wilson 95 % interval",
+        _certified,
+        shown=True,
+    ),
+    Column(
+        "not_attacked",
+        "Not attacked",
+        "% that no attack broke: the upper end of the bracket, with its Wilson 95 % interval",
+        lambda row: _share(row.bracket.not_attacked, with_interval=True),
+        shown=True,
+    ),
+)
+_LAST = (
+    Column("undecided", "Undecided", "% neither broken nor proven", _outcome("undecided")),
+    Column("unfinished", "Unfinished", "% timeout or error", _outcome("unfinished")),
+    Column("attacked", "Attacked", "% broken by an attack", _outcome("attacked")),
+    Column("misclassified", "Misclassified", "% wrong without one", _outcome("misclassified")),
+    Column("pgd50", "ERA", "% right after PGD-50", lambda row: _share(row.pgd50), shown=True),
+    Column(
+        "autoattack",
+        "AutoAttack",
+        "% right after AutoAttack, its standard suite",
+        lambda row: _share(row.autoattack),
+    ),
+    Column("kept_clean", "Clean kept", "% of the dense parent's count", _kept("clean")),
+    Column("kept_autoattack", "AutoAttack kept", "% of the parent's count", _kept("autoattack")),
+    Column(
+        "kept_certified",
+        "Certified kept",
+        "% of the parent's count",
+        _kept("certified"),
+        shown=True,
+    ),
+    Column("flags", "Flags", "Named doubts about the evaluation", _flags, "text"),
+    Column(
+        "extra",
+        "Training data",
+        "Whether anything beyond the track's own training set was used",
+        _text(lambda row: "extra" if row.result.submission.training.extra_data else "own"),
+        "text",
+    ),
+    Column(
+        "date",
+        "Date",
+        "Day on which the evaluation ended",
+        lambda row: Cell(row.result.date or "—", row.result.date),
+        "text",
+    ),
+    Column("protocol", "Protocol", "Version", _text(lambda row: row.result.protocol), "text"),
+)

@@ -1,0 +1,112 @@
+"""Sparsity curves: one method at several compressions, from its dense parent on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from leaderboard.boards import Row
+from leaderboard.format import coordinate
+from leaderboard.plot import LogAxis, Tick, log_axis, percent_ticks, shorten, spread_heights, y_of
+from leaderboard.taxonomy import times_smaller
+
+MAX_CURVES = 6
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method over compression.
+
+    Attributes:
+        name: of the method and its parent.
+        rows: the parent where it is on the board, then children by growing compression.
+        low: points of the certified shares, as an SVG polyline takes them.
+        high: points of the not-attacked shares.
+        area: closed path between the two.
+        label: shortened name, at (`label_x`, `label_y`).
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    low: str
+    high: str
+    area: str
+    label: str
+    label_x: float
+    label_y: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All positions of one plot of sparsity curves; `num_left_out` curves are not drawn."""
+
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    curves: tuple[Curve, ...]
+    num_left_out: int
+
+
+def curves(rows: Sequence[Row]) -> Curves | None:
+    """Lay out the sparsity curves of one board, or None where no method has two compressions.
+
+    Args:
+        rows: of one board, best first.
+    """
+    families = [family for family in _families(rows) if _num_sizes(family) > 1]
+    if not families:
+        return None
+    drawn = families[:MAX_CURVES]
+    axis = log_axis([times_smaller(row) for family in drawn for row in family])
+    placed = [_curve(family, axis) for family in drawn]
+    heights = spread_heights([curve.label_y for curve in placed])
+    placed = [replace(curve, label_y=y) for curve, y in zip(placed, heights, strict=True)]
+    ticks = tuple(replace(tick, text=f"{tick.text}×") for tick in axis.ticks)
+    return Curves(ticks, percent_ticks(), tuple(placed), len(families) - len(drawn))
+
+
+def _families(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of one parent and one method, each by growing compression, best method first."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        submission = row.result.submission
+        if submission.parent is None or times_smaller(row) == float("inf"):
+            continue
+        method = submission.method
+        key = (
+            submission.parent,
+            method.criterion,
+            method.structure,
+            method.scope,
+            method.schedule,
+            method.finetune_objective,
+        )
+        found.setdefault(key, []).append(row)
+    by_entry = {row.result.entry: row for row in rows}
+    return [
+        sorted([*([by_entry[key[0]]] if key[0] in by_entry else []), *children], key=times_smaller)
+        for key, children in found.items()
+    ]
+
+
+def _num_sizes(family: Sequence[Row]) -> int:
+    return len({round(times_smaller(row), 2) for row in family})
+
+
+def _curve(family: Sequence[Row], axis: LogAxis) -> Curve:
+    xs = [coordinate(axis(times_smaller(row))) for row in family]
+    lows = [y_of(row.bracket.low_rate) for row in family]
+    highs = [y_of(row.bracket.not_attacked.rate) for row in family]
+    low = [f"{x},{coordinate(y)}" for x, y in zip(xs, lows, strict=True)]
+    high = [f"{x},{coordinate(y)}" for x, y in zip(xs, highs, strict=True)]
+    last = family[-1].result.submission
+    name = f"{last.method.criterion}, {last.method.finetune_objective or 'not fine-tuned'}"
+    return Curve(
+        name=f"{name}, from {last.parent}",
+        rows=tuple(family),
+        low=" ".join(low),
+        high=" ".join(high),
+        area=f"M{'L'.join(high)}L{'L'.join(reversed(low))}Z",
+        label=shorten(f"{last.parent}: {last.method.name}", last.track),
+        label_x=float(xs[-1]) + 8,
+        label_y=(lows[-1] + highs[-1]) / 2,
+    )

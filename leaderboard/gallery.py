@@ -1,0 +1,199 @@
+"""A few images of an entry: clean, adversarial, the difference magnified; and proven ones.
+
+Everything is a small PNG inside the page. Clean images come from the file that `evaluate` keeps
+beside the results (docs/file-formats.md); without it only adversarial images are shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmark.errors import ResultError
+from benchmark.records import Result
+from benchmark.tracks import parse_epsilon
+from leaderboard.evidence import Evidence
+
+NUM_ATTACKED = 3  # per epsilon
+NUM_CERTIFIED = 6
+
+Picture = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CleanImages:
+    """Clean images of a track: float32 (k, C, H, W) in [0, 1] by their index in the test set."""
+
+    images: NDArray[np.float32]
+    place: dict[int, int]
+
+    def get(self, index: int) -> Picture | None:
+        """One image, or None where it was not kept."""
+        place = self.place.get(index)
+        return None if place is None else self.images[place]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One figure of a gallery.
+
+    Attributes:
+        index: of the image in its test set.
+        label: true class, an index.
+        epsilon: at which it is attacked or certified.
+        source: of the picture, a data address.
+        panels: what the picture shows from left to right.
+        magnified: factor of the difference; 0 without one.
+        margin: certified lower bound of the logit margin; None where there is none.
+    """
+
+    index: int
+    label: int
+    epsilon: str
+    source: str
+    panels: tuple[str, ...]
+    magnified: float = 0.0
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Figures of one entry; either part may be empty."""
+
+    attacked: tuple[Shown, ...]
+    certified: tuple[Shown, ...]
+
+
+def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
+    """The clean images beside results, or None where there are none.
+
+    Raises:
+        ResultError: the file is damaged or belongs to other data.
+    """
+    path = folder / f"clean-images.{fingerprint[:8]}.npz"
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, indices = archive["images"], archive["indices"]
+            found = str(archive["fingerprint"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultError(
+            f"{path}: expected `images`, `indices` and `fingerprint` ({error}); "
+            "remove it and run `corobench pictures` on the results"
+        ) from error
+    if found != fingerprint:
+        raise ResultError(
+            f"{path}: fingerprint: expected {fingerprint[:12]} as in the results beside it, found "
+            f"{found[:12]}; remove it and run `corobench pictures` on the results"
+        )
+    return CleanImages(images, {int(index): place for place, index in enumerate(indices)})
+
+
+def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:
+    """Choose and draw the figures of one entry."""
+    has_images = evidence.adversarial_path is not None
+    attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
+    return Gallery(attacked, _certified(result, evidence, clean))
+
+
+def png_source(picture: Picture) -> str:
+    """A picture (C, H, W) in [0, 1] as the address of a PNG inside the page."""
+    pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=False, compress_level=6)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _attacked(
+    evidence: Evidence, clean: CleanImages | None, epsilons: Sequence[str]
+) -> tuple[Shown, ...]:
+    """Per epsilon the first images that it breaks and that were not shown at a smaller one."""
+    chosen: list[tuple[str, int]] = []
+    seen: set[int] = set()
+    for epsilon in epsilons:
+        known = evidence.epsilons[epsilon]
+        left = NUM_ATTACKED
+        for position in np.flatnonzero((known.letters == "a") & (known.rows >= 0)):
+            row, index = int(known.rows[position]), int(evidence.images[position])
+            if row in seen or (clean is not None and clean.get(index) is None):
+                continue
+            seen.add(row)
+            chosen.append((epsilon, int(position)))
+            left -= 1
+            if not left:
+                break
+    if not chosen:
+        return ()
+    images = evidence.adversarial(max(seen) + 1)
+    if len(images) <= max(seen):
+        raise ResultError(
+            f"{evidence.adversarial_path}: expected row {max(seen)} as in the outcome table, found "
+            f"{len(images)} images; evaluate the entry again"
+        )
+    return tuple(
+        _broken(
+            evidence, clean, epsilon, position, images[evidence.epsilons[epsilon].rows[position]]
+        )
+        for epsilon, position in chosen
+    )
+
+
+def _broken(
+    evidence: Evidence,
+    clean: CleanImages | None,
+    epsilon: str,
+    position: int,
+    adversarial: Picture,
+) -> Shown:
+    index = int(evidence.images[position])
+    before = clean.get(index) if clean is not None else None
+    panels: tuple[str, ...]
+    if before is None:
+        panels, picture, magnified = ("adversarial",), adversarial, 0.0
+    else:
+        magnified = 0.5 / float(parse_epsilon(epsilon))
+        difference = 0.5 + (adversarial - before) * magnified
+        panels = ("clean", "adversarial", "difference")
+        gap = np.ones((*before.shape[:2], max(1, before.shape[2] // 14)), np.float32)
+        picture = np.concatenate([before, gap, adversarial, gap, difference], axis=2)
+    return Shown(
+        index, int(evidence.labels[position]), epsilon, png_source(picture), panels, magnified
+    )
+
+
+def _certified(result: Result, evidence: Evidence, clean: CleanImages | None) -> tuple[Shown, ...]:
+    """Proven images at the largest epsilon that has any: largest and smallest margins."""
+    if clean is None:
+        return ()
+    for epsilon in sorted(result.epsilons, key=parse_epsilon, reverse=True):
+        known = evidence.epsilons[epsilon]
+        proven = (known.letters == "c") & np.isfinite(known.margins)
+        places = [
+            int(position)
+            for position in np.flatnonzero(proven)
+            if clean.get(int(evidence.images[position])) is not None
+        ]
+        if places:
+            order = sorted(places, key=lambda place: (-known.margins[place], place))
+            half = NUM_CERTIFIED // 2
+            chosen = order if len(order) <= NUM_CERTIFIED else [*order[:half], *order[-half:]]
+            return tuple(_proven(evidence, clean, epsilon, place) for place in chosen)
+    return ()
+
+
+def _proven(evidence: Evidence, clean: CleanImages, epsilon: str, place: int) -> Shown:
+    index = int(evidence.images[place])
+    picture = clean.get(index)
+    assert picture is not None
+    margin = float(evidence.epsilons[epsilon].margins[place])
+    label = int(evidence.labels[place])
+    return Shown(index, label, epsilon, png_source(picture), ("clean",), margin=margin)

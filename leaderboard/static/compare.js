@@ -1,0 +1,174 @@
+/* Two to four entries side by side, on the same images. */
+"use strict";
+
+window.corobench ??= {};
+
+/* Two-sided exact McNemar p-value: twice the binomial tail of the smaller count at one half. */
+corobench.mcnemar = (onlyFirst, onlySecond) => {
+  const n = onlyFirst + onlySecond;
+  let term = -n * Math.LN2; // log of the probability of k = 0
+  let tail = 0;
+  for (let k = 0; k <= Math.min(onlyFirst, onlySecond); k += 1) {
+    tail += Math.exp(term);
+    term += Math.log(n - k) - Math.log(k + 1);
+  }
+  return n === 0 ? 1 : Math.min(1, 2 * tail);
+};
+
+/* Holm's step-down correction of a list of p-values. */
+corobench.holm = (values) => {
+  const order = values.map((_, place) => place).sort((a, b) => values[a] - values[b]);
+  const out = [];
+  let largest = 0;
+  order.forEach((place, rank) => {
+    largest = Math.max(largest, Math.min(1, (values.length - rank) * values[place]));
+    out[place] = largest;
+  });
+  return out;
+};
+
+(() => {
+  const form = document.querySelector("#choose");
+  if (!form) return;
+  const out = document.querySelector("#compared");
+  const boxes = [...form.querySelectorAll('input[name="e"]')];
+  const radius = form.querySelector('select[name="eps"]');
+  const WORDS = { c: "certified", u: "undecided", t: "timeout", e: "error", a: "attacked", m: "misclassified" };
+  const MEASURES = { clean: ["Clean", "cuaet"], not_attacked: ["Not attacked", "cuet"], certified: ["Certified", "c"] };
+  const STEP = 48;
+
+  const make = (tag, attributes = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  };
+  const percent = (count, n) => (100 * count / n).toFixed(1);
+  const grouped = (count) => count.toLocaleString("en-GB");
+  const pValue = (p) => (p < 0.0001 ? "< 0.0001" : p.toFixed(4));
+  const table = (caption, head, lines) =>
+    make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
+      make("table", {}, make("caption", {}, caption),
+        make("thead", {}, make("tr", {}, ...head.map((text, place) => make("th", { scope: "col", ...(place ? { class: "num" } : {}) }, text)))),
+        make("tbody", {}, ...lines.map(([first, ...rest]) =>
+          make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", { class: "num" }, cell)))))));
+
+  const bar = (entry, epsilon) => {
+    const counts = { c: 0, u: 0, x: 0, a: 0, m: 0 };
+    for (const letter of entry.epsilons[epsilon].outcomes) counts[letter in counts ? letter : "x"] += 1;
+    const style = Object.entries(counts).map(([key, count]) => `--${key}:${100 * count / entry.n}`).join(";");
+    const label = `${counts.c} certified, ${counts.u} undecided, ${counts.a} attacked, ${counts.m} misclassified`;
+    return make("span", { class: "bar bare", role: "img", "aria-label": label, style });
+  };
+
+  const show = async () => {
+    const chosen = boxes.filter((box) => box.checked);
+    const epsilon = radius.value;
+    for (const box of boxes) box.disabled = !box.checked && chosen.length >= 4;
+    history.replaceState(null, "", chosen.length ? `#${new URLSearchParams({ e: chosen.map((box) => box.value).join(), eps: epsilon })}` : location.pathname + location.search);
+    if (chosen.length < 2) {
+      out.replaceChildren(make("p", { class: "notice" }, "Choose two to four entries."));
+      return;
+    }
+    const { group, entries } = await corobench.load(form.dataset.group, chosen.map((box) => box.dataset.path));
+    if (boxes.filter((box) => box.checked).map((box) => box.value).join() !== chosen.map((box) => box.value).join()) return;
+    draw(group, entries, epsilon);
+  };
+
+  const draw = (group, entries, epsilon) => {
+    const title = (entry) => entry.variant ? `${entry.entry} (${entry.variant})` : entry.entry;
+    const at = (entry) => entry.epsilons[epsilon];
+    const heads = entries.map(title);
+    const share = (count, n) => (count === null ? "not asked" : `${percent(count, n)} % · ${count}`);
+    const numbers = table(`Side by side at radius ${epsilon}, n = ${grouped(group.n)}`, ["", ...heads], [
+      ["Title", ...entries.map((e) => e.title)],
+      ["Method", ...entries.map((e) => e.method)],
+      ["Architecture", ...entries.map((e) => e.architecture)],
+      ["Parameters that are not zero", ...entries.map((e) => grouped(e.nonzero))],
+      ["Packed bytes", ...entries.map((e) => grouped(e.packed))],
+      ["Multiply-adds", ...entries.map((e) => grouped(e.macs))],
+      ["Clean", ...entries.map((e) => share(e.clean, e.n))],
+      ["Certified", ...entries.map((e) => share(at(e).certified, e.n))],
+      ["Not attacked", ...entries.map((e) => share(at(e).not_attacked, e.n))],
+      ["ERA, PGD-50", ...entries.map((e) => share(at(e).pgd50, e.n))],
+      ["AutoAttack", ...entries.map((e) => share(at(e).autoattack, e.n))],
+      ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),
+    ]);
+    const parts = [make("h2", {}, "Side by side"), numbers];
+    if (entries.every((entry) => at(entry).outcomes)) parts.push(...tests(entries, epsilon, heads), ...differing(group, entries, epsilon, heads));
+    else parts.push(make("p", { class: "notice" }, "At least one of these results has no table of outcomes beside it, so there is no paired comparison."));
+    out.replaceChildren(...parts);
+  };
+
+  const tests = (entries, epsilon, heads) => {
+    const found = [];
+    for (const [measure, [word, letters]] of Object.entries(MEASURES)) {
+      for (let i = 0; i < entries.length; i += 1) for (let j = i + 1; j < entries.length; j += 1) {
+        const [a, b] = [entries[i].epsilons[epsilon].outcomes, entries[j].epsilons[epsilon].outcomes];
+        let [first, second] = [0, 0];
+        for (let k = 0; k < a.length; k += 1) {
+          const [x, y] = [letters.includes(a[k]), letters.includes(b[k])];
+          if (x && !y) first += 1;
+          if (y && !x) second += 1;
+        }
+        found.push({ measure, word, i, j, first, second, p: corobench.mcnemar(first, second) });
+      }
+    }
+    const corrected = corobench.holm(found.map((test) => test.p));
+    const lines = found.map((test, place) => [
+      `${test.word}: ${heads[test.i]} against ${heads[test.j]}`,
+      String(test.first), String(test.second), pValue(test.p), pValue(corrected[place]),
+      corrected[place] >= 0.05 ? "no difference shown" : `${heads[test.first > test.second ? test.i : test.j]} is better`,
+    ]);
+    return [make("h2", {}, "Paired tests"),
+      make("p", { class: "sub" }, `Exact McNemar test on the same ${grouped(entries[0].n)} images; Holm over the ${found.length} tests shown; 5 %.`),
+      table("Exact McNemar", ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines)];
+  };
+
+  const differing = (group, entries, epsilon, heads) => {
+    const places = [];
+    for (let k = 0; k < group.n; k += 1) {
+      const letters = new Set(entries.map((entry) => entry.epsilons[epsilon].outcomes[k]));
+      if (letters.size > 1) places.push(k);
+    }
+    const shown = (k) => Boolean(group.pictures?.[group.images[k]]);
+    places.sort((a, b) => shown(b) - shown(a) || a - b);
+    const grid = make("ul", { class: "differing" });
+    const more = make("button", { type: "button" }, "More");
+    let done = 0;
+    const add = () => {
+      for (const k of places.slice(done, done + STEP)) {
+        const label = group.classes[group.labels[k]];
+        const picture = group.pictures?.[group.images[k]];
+        const lines = entries.map((entry, place) => {
+          const letter = entry.epsilons[epsilon].outcomes[k];
+          const wrong = letter === "m" ? ` as ${group.classes[entry.predicted[k]]}` : "";
+          return make("li", {}, make("span", { class: `dot ${letter}`, "aria-hidden": "true" }), ` ${heads[place]}: ${WORDS[letter]}${wrong}`);
+        });
+        grid.append(make("li", {},
+          picture ? make("img", { src: picture, alt: `Image ${group.images[k]}, ${label}`, loading: "lazy" }) : make("span", { class: "nopicture" }, `#${group.images[k]}`),
+          make("div", {}, make("p", {}, `${label} `, make("span", { class: "sub" }, `image ${group.images[k]}`)), make("ul", {}, ...lines))));
+      }
+      done = Math.min(places.length, done + STEP);
+      more.hidden = done >= places.length;
+      more.textContent = `Show more (${places.length - done} left)`;
+    };
+    more.addEventListener("click", add);
+    add();
+    return [make("h2", {}, "Images on which they differ"),
+      make("p", { class: "sub", id: "num-differing" }, `${places.length} of ${grouped(group.n)} images have different outcomes at radius ${epsilon}.`), grid, more];
+  };
+
+  const read = () => {
+    const parts = new URLSearchParams(location.hash.slice(1));
+    const wanted = (parts.get("e") ?? "").split(",");
+    boxes.forEach((box) => { box.checked = wanted.includes(box.value); });
+    boxes.filter((box) => box.checked).slice(4).forEach((box) => { box.checked = false; });
+    if ([...radius.options].some((option) => option.value === parts.get("eps"))) radius.value = parts.get("eps");
+    show();
+  };
+  form.addEventListener("change", show);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("hashchange", read);
+  read();
+})();

@@ -1,0 +1,98 @@
+"""Where an entry stands in the taxonomy of compression: what a board can be filtered by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leaderboard.boards import Row
+
+#: Compression tiers of the benchmark: times fewer convolution and linear weights.
+TIERS = (2, 4, 8, 10, 16, 20, 32, 100)
+#: How far a measured compression may be from its tier, as a share.
+TIER_TOLERANCE = 0.06
+
+
+@dataclass(frozen=True)
+class Facet:
+    """One thing to filter by.
+
+    Attributes:
+        key: in the page's permanent link.
+        title: for people.
+        values: those that occur on the board, in a stated order.
+    """
+
+    key: str
+    title: str
+    values: tuple[str, ...]
+
+
+def times_smaller(row: Row) -> float:
+    """How many times fewer convolution and linear weights are left; 1 for a dense network."""
+    left = 1.0 - row.result.compactness.sparsity
+    return 1.0 / left if left > 0 else float("inf")
+
+
+def tier(row: Row) -> str:
+    """The tier of a compression, "dense" below 1.06x, "other" between tiers."""
+    times = times_smaller(row)
+    if times < 1 + TIER_TOLERANCE:
+        return "dense"
+    near = [step for step in TIERS if abs(times / step - 1) <= TIER_TOLERANCE]
+    return f"{near[0]}x" if near else "other"
+
+
+def facet_values(row: Row) -> dict[str, str]:
+    """Key of each facet -> this row's value."""
+    submission = row.result.submission
+    method = submission.method
+    return {
+        "pruned": "not pruned" if method.pipeline == "none" else f"{method.pipeline} training",
+        "criterion": method.criterion,
+        "objective": method.pretrain_objective,
+        "finetuned": method.finetune_objective or "none",
+        "schedule": method.schedule,
+        "scope": method.scope,
+        "structure": method.structure,
+        "architecture": submission.model.architecture,
+        "tier": tier(row),
+        "extra": "extra data" if submission.training.extra_data else "track's data only",
+        "proof": _proof(row),
+        "flags": "flagged" if row.score.flags or row.result.is_frozen else "no flags",
+    }
+
+
+_TITLES = {
+    "pruned": "Pruned",
+    "criterion": "Criterion",
+    "objective": "Trained with",
+    "finetuned": "Fine-tuned with",
+    "schedule": "Schedule",
+    "scope": "Scope",
+    "structure": "Structure",
+    "architecture": "Architecture",
+    "tier": "Times smaller",
+    "extra": "Training data",
+    "proof": "Proof",
+    "flags": "Flags",
+}
+_TIER_ORDER = ("dense", *(f"{step}x" for step in TIERS), "other")
+
+
+def facets(rows: Sequence[Row]) -> tuple[Facet, ...]:
+    """Every facet with at least two values among the rows; others would filter nothing."""
+    values = [facet_values(row) for row in rows]
+    found = []
+    for key, title in _TITLES.items():
+        present = {value[key] for value in values}
+        if len(present) > 1:
+            order = sorted(present, key=_TIER_ORDER.index) if key == "tier" else sorted(present)
+            found.append(Facet(key, title, tuple(order)))
+    return tuple(found)
+
+
+def _proof(row: Row) -> str:
+    if row.bracket.certified is None:
+        return "no proof asked"
+    return "something certified" if row.bracket.certified.count else "nothing certified"

@@ -1,0 +1,106 @@
+"""What the leaderboard costs to build and to open, with synthetic copies of published results.
+
+    python perf/site_build.py                 # 10, 100, 500 and 1000 entries on one track
+    python perf/site_build.py --entries 100
+
+Prints a table; the last line is the build time of the largest site in seconds. Exit code 1 where
+1000 entries take 20 s or more, where opening a board of 500 entries reads 1 MB or more, or where a
+second build gives other bytes. The copies live in a temporary folder and are never published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from leaderboard.build import SiteSummary, build_site
+
+PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results" / "1.0" / "fashion-mnist"
+MAX_BUILD_S = 20.0
+MAX_FIRST_LOAD_BYTES = 1_000_000
+ASSETS = ("style.css", "datatables.js", "entry.js", "board.js")
+
+
+def main() -> int:
+    """Build sites of growing size and compare with the bars."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--entries", type=int, nargs="+", default=[10, 100, 500, 1000])
+    sizes = parser.parse_args().entries
+    print(
+        "entries | build, s | processor, s | files | site, MB | page, kB | first load, kB | gzipped"
+    )
+    is_good, seconds = True, 0.0
+    for num_entries in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            make_copies(root / "results", num_entries)
+            start, used = time.perf_counter(), time.process_time()
+            summary = build_site([root / "results"], root / "site")
+            seconds = time.perf_counter() - start
+            used = time.process_time() - used
+            page, load, zipped = first_load(summary)
+            print(
+                f"{num_entries} | {seconds:.1f} | {used:.1f} | {summary.num_files} | "
+                f"{summary.num_bytes / 1e6:.1f} | {page / 1e3:.0f} | {load / 1e3:.0f} | "
+                f"{zipped / 1e3:.0f}",
+                flush=True,
+            )
+            if num_entries <= 100:
+                again = build_site([root / "results"], root / "again")
+                is_good &= content(summary) == content(again)
+            is_good &= num_entries > 500 or load < MAX_FIRST_LOAD_BYTES
+            is_good &= num_entries > 1000 or seconds < MAX_BUILD_S
+    print(f"{seconds:.1f}")
+    return 0 if is_good else 1
+
+
+def make_copies(results: Path, num_entries: int) -> None:
+    """Copies of the published results of one track under other names."""
+    target = results / "1.0" / "fashion-mnist"
+    target.mkdir(parents=True)
+    sources = sorted(PUBLISHED.glob("*.json"))
+    for path in PUBLISHED.glob("clean-images.*"):
+        shutil.copy(path, target)
+    for number in range(num_entries):
+        source = sources[number % len(sources)]
+        name = f"{source.stem}-s{number}"
+        raw = json.loads(source.read_text(encoding="utf-8"))
+        raw["entry"] = raw["submission"]["id"] = name
+        raw["submission"]["title"] += f", seed {number}"
+        raw["compactness"]["num_nonzero"] -= number
+        (target / f"{name}.json").write_text(json.dumps(raw), encoding="utf-8")
+        for ending in ("outcomes.parquet", "adversarial.npz"):
+            (target / f"{name}.{ending}").symlink_to(source.with_name(f"{source.stem}.{ending}"))
+
+
+def first_load(summary: SiteSummary) -> tuple[int, int, int]:
+    """Bytes of the largest board page, of all it loads at first, and of the same gzipped."""
+    root = summary.index.parent
+    page = max((root / "boards").glob("*.html"), key=lambda path: path.stat().st_size)
+    files = [page, *(root / "assets" / name for name in ASSETS)]
+    contents = [path.read_bytes() for path in files]
+    return (
+        len(contents[0]),
+        sum(map(len, contents)),
+        sum(len(gzip.compress(item)) for item in contents),
+    )
+
+
+def content(summary: SiteSummary) -> dict[str, bytes]:
+    """Every file of a site."""
+    root = summary.index.parent
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""The leaderboard in a real browser: every control works, nothing complains, nothing is fetched."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.statistics import mcnemar_exact
+from leaderboard.build import build_site
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
+BOARD = "boards/digits-1.0-n500-eps2-16.html"
+COMPARE = "compare/digits-1.0-n500.html"
+ENTRY = "entries/1.0/digits/digits-adv-lwm-10x.n500.html"
+PAGES = ("index.html", BOARD, COMPARE, ENTRY, "method.html", "submit.html", "changelog.html")
+HOSTILE = """<img src=x onerror="document.title='broken'">=1+1"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The eight published digits, one of them with a hostile title and method."""
+    root = tmp_path_factory.mktemp("site")
+    folder = root / "results" / "1.0" / "digits"
+    shutil.copytree(RESULTS, folder)
+    path = folder / "digits-ibp-random-10x.json"
+    raw = json.loads(path.read_text())
+    raw["submission"]["title"] = raw["submission"]["method"]["name"] = HOSTILE
+    path.write_text(json.dumps(raw))
+    return build_site([root / "results"], root / "out").index.parent
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except sync_api.Error as error:
+            pytest.skip(f"chromium does not start here: {error.message.splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page that remembers what went wrong on it and what it asked for."""
+
+    def __init__(self, browser: Any, site: Path, **options: Any) -> None:
+        self.site = site
+        self.is_scripted = options.get("java_script_enabled", True)
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, name: str) -> Any:
+        path, _, fragment = name.partition("#")
+        self.go((self.site / path).as_uri() + (f"#{fragment}" if fragment else ""))
+        return self.page
+
+    def go(self, address: str) -> None:
+        """Open an address and wait until its script has made the page live."""
+        self.page.goto("about:blank")
+        self.page.goto(address)
+        if "/boards/" in address and self.is_scripted:
+            self.page.locator("table.live").wait_for()
+
+
+@pytest.fixture
+def tab(browser: Any, site: Path) -> Iterator[Tab]:
+    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
+    yield tab
+    assert tab.complaints == []
+    assert not [url for url in tab.requests if not url.startswith(("file:", "data:", "about:"))]
+    tab.context.close()
+
+
+def entries(page: Any) -> list[str]:
+    return page.eval_on_selector_all("#board tbody tr", "rows => rows.map(r => r.dataset.entry)")
+
+
+def menu(page: Any, title: str) -> Any:
+    found = page.locator("details.menu").filter(has=page.locator(f"summary:text-is('{title}')"))
+    found.locator("summary").click()
+    return found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_from_a_file_in_silence(tab: Tab, name: str) -> None:
+    page = tab.open(name)
+    assert page.locator("h1").count() == 1
+    assert page.title() != "broken"
+
+
+def test_sorting_by_a_column_and_back(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    ranked = entries(page)
+    page.locator("th.c-clean").click()
+    by_clean = page.eval_on_selector_all(
+        "#board tbody td.c-clean", "cells => cells.map(c => Number(c.dataset.order))"
+    )
+    assert by_clean == sorted(by_clean, reverse=True)
+    assert page.locator("th.c-clean").get_attribute("aria-sort") == "descending"
+    page.locator("th.c-clean").click()
+    assert entries(page) != ranked
+    page.get_by_role("button", name="Clear").click()
+    assert entries(page) == ranked
+
+
+def test_what_is_absent_stays_last_both_ways(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#cols=entry,clean,kept_clean")
+    for _ in range(2):
+        page.locator("th.c-kept_clean").click()
+        assert set(entries(page)[-2:]) == {"digits-adv-dense", "digits-ibp-dense"}
+
+
+def test_filter_search_and_count(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    menu(page, "Times smaller").get_by_label("10x").check()
+    assert len(entries(page)) == 6
+    assert page.locator("#tools .count").inner_text() == "6 of 8 entries"
+    page.locator("#q").fill("IBP")
+    assert all("ibp" in name for name in entries(page))
+    page.locator("#q").fill("nothing like that")
+    assert page.locator("#board tbody").inner_text().startswith("No matching")
+
+
+def test_the_address_holds_the_exact_view(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    menu(page, "Criterion").get_by_label("least-weight-magnitude").check()
+    columns = menu(page, "Columns")
+    columns.get_by_label("IBP", exact=True).check()
+    columns.get_by_label("Method", exact=True).uncheck()
+    page.locator("h1").click()
+    page.locator("th.c-by_ibp").click()
+    page.locator("#board tbody input").nth(1).check()
+    page.get_by_role("radio", name="packed bytes").check()
+
+    def state() -> dict[str, Any]:
+        return {
+            "entries": entries(page),
+            "head": page.locator("#board thead").inner_text(),
+            "chosen": page.eval_on_selector_all("tr.on", "rows => rows.map(r => r.id)"),
+            "plot": page.locator("svg.size-packed").is_visible(),
+            "count": page.locator("#tools .count").inner_text(),
+        }
+
+    before, address = state(), page.url
+    assert "#" in address
+    assert before["plot"]
+    assert len(before["chosen"]) == 1
+    tab.go(address)
+    assert state() == before
+    assert page.url == address
+
+
+def test_a_link_to_a_row_shows_it(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#digits-ibp-random-10x.n500")
+    assert page.locator("#digits-ibp-random-10x\\.n500").is_visible()
+    assert len(entries(page)) == 8
+
+
+def test_exports_hold_the_view_as_counts(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#f.objective=ibp&sort=nonzero.asc")
+    with page.expect_download() as waiting:
+        menu(page, "Export").get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text("utf-8"))))
+    assert [row["entry"] for row in rows] == entries(page)
+    whole = list(csv.DictReader((tab.site / BOARD.replace(".html", ".csv")).open()))
+    counts = {row["entry"]: row["certified"] for row in whole}
+    assert all(row["certified"] == counts[row["entry"]] for row in rows)
+    hostile = next(row for row in rows if row["entry"] == "digits-ibp-random-10x")
+    assert hostile["title"] == HOSTILE
+    with page.expect_download() as waiting:
+        menu(page, "Export").get_by_role("button", name="JSON").click()
+    record = json.loads(Path(waiting.value.path()).read_text("utf-8"))
+    assert record["n"] == 500
+    assert [row["entry"] for row in record["rows"]] == entries(page)
+    assert isinstance(record["rows"][0]["certified"], int)
+
+
+def test_latex_and_bibtex_of_selected_rows(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500")
+    menu(page, "Export").get_by_role("button", name="BibTeX").click()
+    text = page.locator("#cite pre").inner_text()
+    assert text.startswith("@misc{corobench-digits-adv-lwm-10x,")
+    assert text.count("@misc") == 1
+    page.keyboard.press("Escape")
+    menu(page, "Export").get_by_role("button", name="LaTeX").click()
+    assert page.locator("#cite pre").inner_text().strip().endswith("\\\\")
+
+
+def test_picking_a_point_selects_its_row(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    point = page.locator("svg.size-nonzero a[data-i='1']")
+    point.locator(".touch").dispatch_event("click")
+    assert page.locator("tr.on").count() == 1
+    assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[1]
+    assert "sel=" in page.url
+
+
+def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500,digits-adv-random-10x.n500")
+    page.get_by_role("link", name="Compare 2").click()
+    page.locator("#num-differing").wait_for()
+    cells = page.locator("#compared tr", has_text="Certified: digits-adv-lwm-10x against")
+    first, second, shown = [
+        cells.locator("td").nth(place).inner_text().strip() for place in range(3)
+    ]
+    expected = mcnemar_exact(int(first), int(second))
+    assert shown == ("< 0.0001" if expected < 1e-4 else f"{expected:.4f}")
+    for pair in ((0, 0), (0, 5), (3, 9), (40, 71), (300, 200)):
+        value = page.evaluate("([a, b]) => corobench.mcnemar(a, b)", list(pair))
+        assert value == pytest.approx(mcnemar_exact(*pair), rel=1e-9)
+    assert page.locator(".differing > li").count() > 0
+    assert page.locator(".differing img").count() > 0
+    assert page.locator("input[name=e]:checked").count() == 2
+    address = page.url
+    tab.go(address)
+    page.locator("#num-differing").wait_for()
+    assert page.locator("input[name=e]:checked").count() == 2
+
+
+def test_hostile_text_shows_as_text(tab: Tab) -> None:
+    for name in (BOARD, f"{COMPARE}#e=digits-ibp-random-10x.n500,digits-ibp-dense.n500"):
+        page = tab.open(name)
+        page.wait_for_function("t => document.body.innerText.includes(t)", arg=HOSTILE)
+        assert page.title() != "broken"
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_without_scripts_the_board_is_complete(browser: Any, site: Path) -> None:
+    tab = Tab(browser, site, java_script_enabled=False)
+    page = tab.open(BOARD)
+    assert page.locator("#board tbody tr").count() == 8
+    assert page.locator("#board thead th").count() > 20
+    assert "need JavaScript" in page.locator("#tools").inner_text()
+    tab.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_is_wider_than_a_phone(browser: Any, site: Path, name: str) -> None:
+    tab = Tab(browser, site, viewport={"width": 390, "height": 844}, has_touch=True)
+    page = tab.open(name)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.complaints == []
+    tab.context.close()
+
+
+def test_print_shows_the_table_without_controls(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    page.emulate_media(media="print")
+    assert not page.locator("#tools").is_visible()
+    assert page.locator("#board tbody tr").nth(7).is_visible()
+    assert page.pdf().startswith(b"%PDF")
+
+
+def test_the_keyboard_reaches_sorting_and_menus(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    page.locator("#q").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("details.menu[open]").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("details.menu[open]").count() == 0
+    page.locator("th.c-clean [role=button], th.c-clean").last.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("th.c-clean").get_attribute("aria-sort") == "descending"
+
+
+_DARK = [(name, "dark") for name in ("index.html", BOARD, COMPARE, "method.html")]
+_LIGHT = [(name, "light") for name in ("index.html", COMPARE, ENTRY, "method.html", "submit.html")]
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        (BOARD, "light"),
+        (ENTRY, "dark"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [*_DARK, *_LIGHT]),
+    ],
+)
+def test_axe_finds_no_serious_violation(browser: Any, site: Path, name: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tab = Tab(browser, site, color_scheme=scheme)
+    chosen = "#e=digits-ibp-lwm-10x.n500,digits-ibp-dense.n500" if name == COMPARE else ""
+    page = tab.open(name + chosen)
+    if chosen:
+        page.locator("#num-differing").wait_for()
+    found = axe.run(page).response["violations"]
+    serious = [
+        (item["id"], [node["target"] for node in item["nodes"]][:3])
+        for item in found
+        if item["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    tab.context.close()
