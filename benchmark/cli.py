@@ -36,12 +36,14 @@ MOUNTED = {
     "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
     "intake": "benchmark.cli_gate:intake",
+    "pack": "benchmark.cli_formats:pack",
     "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
     "report": "leaderboard.cli:report",
     "score": "benchmark.cli_results:score",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
+    "unpack": "benchmark.cli_formats:unpack",
 }
 
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from benchmark.errors import SubmissionError
-from benchmark.submission.weights import MAX_LISTED, MAX_WEIGHTS_BYTES, State, is_counter
+from benchmark.submission.header import MAX_WEIGHTS_BYTES
+from benchmark.submission.weights import MAX_LISTED, State, is_counter
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 #: Keys under which training scripts keep the state dict, tried in this order.

@@ -181,15 +181,15 @@ def test_rules_state_every_track() -> None:
 
 
 def test_limits_of_files_are_those_of_the_code() -> None:
-    from benchmark.submission import contract, load, manifest, weights
+    from benchmark.submission import contract, header, load, manifest
 
     rules = _read("RULES.md")
     for limit in (
         f"{manifest.MAX_MANIFEST_BYTES} bytes",
-        f"{weights.MAX_WEIGHTS_BYTES} bytes",
-        f"{weights.MAX_HEADER_BYTES} bytes",
-        f"{weights.MAX_TENSORS} tensors",
-        f"{weights.MAX_DIMENSIONS} dimensions",
+        f"{header.MAX_WEIGHTS_BYTES} bytes",
+        f"{header.MAX_HEADER_BYTES} bytes",
+        f"{header.MAX_TENSORS} tensors",
+        f"{header.MAX_DIMENSIONS} dimensions",
         f"by more than {load.SPARSITY_TOLERANCE} is refused",
     ):
         assert limit in rules, limit
