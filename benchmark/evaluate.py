@@ -128,7 +128,7 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
     model = submission.model.to(device).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
+    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder, submission.reference)
 
     run = _identify(submission, dataset, n, epsilons, settings, protocol, device)
     path = result_path(settings.out, run, track)

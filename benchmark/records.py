@@ -84,13 +84,14 @@ class Model(Record):
     """Table ``[model]``: how the weights become a network.
 
     Attributes:
-        architecture: a name from ``corobench architectures``.
-        weights: file beside the manifest, in safetensors format.
+        architecture: a name from ``corobench architectures``; None for an ONNX file, which is
+            a network by itself.
+        weights: file beside the manifest: safetensors, packed safetensors, or ONNX.
         num_classes: logits the network returns; must equal the track's.
         arguments: keyword arguments of the architecture, e.g. ``width = 0.5``.
     """
 
-    architecture: ShortText
+    architecture: ShortText | None = None
     weights: FileName = "model.safetensors"
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)

@@ -20,6 +20,12 @@ from benchmark.submission.header import MAX_WEIGHTS_BYTES
 from benchmark.submission.weights import MAX_LISTED, State, is_counter
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+#: Why archives of torch.export are refused.
+NO_ARCHIVES = (
+    "torch-export: archives of torch.export are not read, because torch opens what they hold as "
+    "pickles, which can run code; save the same program with torch.onnx.export and hand in the "
+    "ONNX file"
+)
 #: Keys under which training scripts keep the state dict, tried in this order.
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
 #: Prefixes that wrappers put before every name; stripped only where names do not fit with them.
@@ -63,6 +69,8 @@ def read_checkpoint(path: Path) -> State:
     """
     if not path.is_file():
         raise SubmissionError(path, ["expected a checkpoint file, but it is not there"])
+    if path.suffix.lower() == ".pt2":
+        raise SubmissionError(path, [NO_ARCHIVES])
     if path.suffix.lower() not in SUFFIXES:
         raise SubmissionError(
             path, [f"expected a file ending in {', '.join(SUFFIXES)}, but found {path.suffix!r}"]
