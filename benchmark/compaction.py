@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from benchmark.certify import NotCertifiable, prepare
 
@@ -35,24 +35,76 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
         input_shape: channels, height, width.
         x_BCHW: float32 (B, C, H, W), images on which both must agree.
     """
-    try:
-        smaller = _as_chain(prepare(model, input_shape))
-    except NotCertifiable:
+    layers = _chain_of(model, input_shape)
+    if layers is None:
         return None
-    if smaller is None:
+    num_weights = _num_weights(layers)
+    chain = _shrunk(layers).to(x_BCHW.device)
+    if _num_weights(list(chain)) > (1 - WORTH_IT) * num_weights:
         return None
-    num_weights = _num_weights(smaller)
-    while _remove_one(smaller):
-        pass
-    if _num_weights(smaller) > (1 - WORTH_IT) * num_weights:
-        return None
-    chain = nn.Sequential(*smaller).eval().requires_grad_(False).to(x_BCHW.device)
     with torch.no_grad():
         expected, found = model(x_BCHW), chain(x_BCHW)
     scale = max(1.0, float(expected.abs().max()))
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         return None
     return chain
+
+
+def smallest_equivalent(
+    model: nn.Module, input_shape: Sequence[int]
+) -> tuple[nn.Sequential, int, int] | None:
+    """The smallest network with the same outputs, however little it saves.
+
+    Args:
+        model: in eval mode.
+        input_shape: channels, height, width.
+
+    Returns:
+        The network, batch-norm folded and removable channels gone; the output channels of all
+        hidden layers before; and how many of them were removed. None for a network that is no
+        chain (see :func:`compacted`) or has no layers.
+    """
+    layers = _chain_of(model, input_shape)
+    if layers is None or not _num_weights(layers):
+        return None
+    before = _hidden_channels(layers)
+    chain = _shrunk(layers)
+    return chain, before, before - _hidden_channels(list(chain))
+
+
+def _chain_of(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
+    try:
+        plain = prepare(model, input_shape)
+    except NotCertifiable:
+        return None
+    return _as_chain(plain) or _as_chain(_in_order(plain))
+
+
+def _in_order(model: nn.Module) -> nn.Module:
+    """The layers of a forward pass that applies one after another; else the model itself."""
+    try:
+        nodes = list(fx.Tracer().trace(model).nodes)
+    except Exception:  # tracing a network raises anything
+        return model
+    calls = nodes[1:-1]
+    if not calls or any(
+        node.op != "call_module" or node.args != (before,) or node.kwargs
+        for before, node in pairwise(nodes[:-1])
+    ):
+        return model
+    return nn.Sequential(*(model.get_submodule(str(node.target)) for node in calls))
+
+
+def _shrunk(layers: list[nn.Module]) -> nn.Sequential:
+    while _remove_one(layers):
+        pass
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def _hidden_channels(layers: Sequence[nn.Module]) -> int:
+    """Output channels of all weighted layers but the last."""
+    weighted = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return sum(len(layer.weight) for layer in weighted[:-1])
 
 
 def compaction_note(model: nn.Module, smaller: nn.Module) -> str:

@@ -277,7 +277,7 @@ def _identify(
         versions=used,
         settings=resolved,
         submission=manifest,
-        compactness=compactness.measure(submission.model, track.shape),
+        compactness=compactness.measure(submission.model, track.shape, submission.format),
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
 

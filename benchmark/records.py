@@ -10,7 +10,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
+
+from benchmark.record_base import (
+    Count,
+    FileName,
+    Identifier,
+    Link,
+    LongText,
+    Record,
+    ShortText,
+    StoredRecord,
+)
+from benchmark.size_records import Compactness as Compactness
+from benchmark.size_records import Equivalent as Equivalent
+from benchmark.size_records import Layer as Layer
 
 SCHEMA = 1
 
@@ -56,26 +70,6 @@ OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
 
 #: Column of the outcome table that holds a certifier's answers.
 CERTIFIER_COLUMNS = {name: name.lower().replace("-", "_") for name in CERTIFIERS}
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-LongText = Annotated[str, StringConstraints(max_length=4000)]
-Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Record(BaseModel):
-    """Base of all records that users write: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoredRecord(BaseModel):
-    """Base of all records that corobench writes: frozen; later versions may add keys."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
 
 # ---------------------------------------------------------------- the submission manifest
 
@@ -180,51 +174,6 @@ class DataInfo(StoredRecord):
     kind: Literal["canonical", "mirror"]
     fingerprint: str
     source: str = ""
-
-
-class Layer(StoredRecord):
-    """One row of the per-layer table.
-
-    Attributes:
-        name: of the module in the network.
-        kind: "conv" or "linear".
-        num_weights: weights without the bias.
-        num_nonzero: weights that are not zero.
-        macs_dense: multiply-adds per image, all weights.
-        macs_nonzero: multiply-adds per image, non-zero weights only.
-    """
-
-    name: str
-    kind: Literal["conv", "linear"]
-    num_weights: Count
-    num_nonzero: Count
-    macs_dense: Count
-    macs_nonzero: Count
-
-
-class Compactness(StoredRecord):
-    """What the evaluated weights really weigh; measured, never declared.
-
-    Attributes:
-        num_parameters: values the network needs to compute: weights, biases, batch-norm
-            affine values and statistics.
-        num_nonzero: those that are not zero.
-        macs_dense: multiply-adds per image of all convolution and linear layers.
-        macs_nonzero: the same, counting non-zero weights only.
-        bytes_dense: all values stored densely.
-        bytes_packed: per tensor the smaller of dense and bitmask plus non-zero values.
-        sparsity: share of zeros in convolution and linear weights, in [0, 1].
-        layers: the per-layer table.
-    """
-
-    num_parameters: Count
-    num_nonzero: Count
-    macs_dense: Count
-    macs_nonzero: Count
-    bytes_dense: Count
-    bytes_packed: Count
-    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    layers: tuple[Layer, ...] = ()
 
 
 class EpsilonScore(StoredRecord):

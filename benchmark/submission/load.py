@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmark import compactness
 from benchmark.errors import ConfigError, SubmissionError
 from benchmark.records import Manifest
+from benchmark.size_records import FileFormat
 from benchmark.submission.architectures import build, find_faults
 from benchmark.submission.checkpoint import NO_ARCHIVES
 from benchmark.submission.contract import Reference
@@ -53,7 +54,7 @@ class Submission:
     model: nn.Module
     weights_sha256: str
     sparsity: float
-    format: str = "safetensors"
+    format: FileFormat = "safetensors"
     reference: Reference | None = None
 
 
