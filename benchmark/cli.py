@@ -196,6 +196,19 @@ def validate(paths: tuple[Path, ...]) -> None:
 @click.option("--author", "authors", multiple=True, help="May be given more than once.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
+@click.option(
+    "--keep-ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of each layer that HYDRA's popup scores keep, such as 0.1 for 10x.",
+)
+@click.option(
+    "--min-keep-ratio",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Smallest share of a layer under HARP, whose rates are in the checkpoint.",
+)
+@cli_options.data_root
 @click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
 @click.option("--std", help="Goes with --mean.")
 def import_(
@@ -207,6 +220,9 @@ def import_(
     authors: tuple[str, ...],
     licence: str,
     width: float,
+    keep_ratio: float | None,
+    min_keep_ratio: float,
+    data_root: Path | None,
     mean: str | None,
     std: str | None,
 ) -> None:
@@ -217,6 +233,8 @@ def import_(
     \b
     Examples:
       corobench import model.pt --architecture resnet18 --track cifar10 --out submissions/my-model
+      corobench import hydra.pth.tar --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 \
+          --out submissions/hydra-10x
     """
     from benchmark.submission import import_checkpoint
 
@@ -233,6 +251,9 @@ def import_(
         title=title,
         authors=authors,
         licence=licence,
+        keep_ratio=keep_ratio,
+        min_keep_ratio=min_keep_ratio,
+        data_root=data_root,
     )
     Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
 

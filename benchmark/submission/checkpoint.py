@@ -143,16 +143,6 @@ def _find_state(path: Path, content: Any) -> State:
     )
 
 
-def bake_masks(state: State) -> State:
-    """The weights that pruning masks leave: ``x_orig`` times ``x_mask`` of torch.nn.utils.prune."""
-    baked = dict(state)
-    for name in state:
-        mask = name.removesuffix("_orig") + "_mask"
-        if name.endswith("_orig") and mask in state:
-            baked[name.removesuffix("_orig")] = baked.pop(name) * baked.pop(mask)
-    return baked
-
-
 def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Matched:
     """Bring a checkpoint's names to those of the network.
 
@@ -168,7 +158,7 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
         SubmissionError: no way of stripping fits; lists names missing and left over for the one
             that fits best, and shapes that differ.
     """
-    weights = {name: tensor for name, tensor in bake_masks(state).items() if not is_counter(name)}
+    weights = {name: tensor for name, tensor in state.items() if not is_counter(name)}
     wanted = {name: tensor for name, tensor in expected.items() if not is_counter(name)}
     own = {name for name in wanted if name in NORMALIZE}
     fits = []
