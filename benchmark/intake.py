@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from benchmark import store
+from benchmark.compactness import stored_tensors
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.evaluate import Evaluated, Settings, evaluate, standard_subset
 from benchmark.gate.rule import Rule, Verdict
@@ -68,6 +69,7 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         others: folders of the entries that are there.
         changed: files of the pull request; empty where they are not known.
     """
+    others = list(others)
     try:
         entry = load_submission(folder)
     except SubmissionError as error:
@@ -79,7 +81,7 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
             "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
             f"found {manifest.licence!r}; others may not use weights without one"
         )
-    ids = set()
+    ids: set[str] = set()
     for other in others:
         if other.resolve() == folder.resolve():
             continue
@@ -91,6 +93,9 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is no entry here; hand it in first"
         )
+    for other in others:
+        if other.name == manifest.parent:
+            faults += _misfits(entry, other)
     faults += [
         f"{name}: is not the entry's own; a pull request holds submissions/{manifest.id}/ and its "
         "three result files, and nothing else"
@@ -98,6 +103,30 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         if not _is_own(PurePosixPath(name), entry)
     ]
     return faults
+
+
+def _misfits(entry: Submission, other: Path) -> list[str]:
+    """Why an entry cannot have been compressed from the parent that it names."""
+    try:
+        parent = load_submission(other)
+    except SubmissionError:
+        return []  # what is wrong with another entry is not this one's fault
+    if parent.track != entry.track:
+        return [
+            f"submission.toml: `parent`: {other.name!r} is an entry of {parent.track.name}, not of "
+            f"{entry.track.name}"
+        ]
+    left, before = (_num_nonzero(one) for one in (entry, parent))
+    if left <= before:
+        return []
+    return [
+        f"submission.toml: `parent`: expected an entry that this one was compressed from, but "
+        f"{other.name!r} has {before:,} parameters that are not zero and this one {left:,}"
+    ]
+
+
+def _num_nonzero(entry: Submission) -> int:
+    return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
 
 
 def _same_weights(entry: Submission, other: Path) -> bool:

@@ -14,7 +14,9 @@ from benchmark.errors import SubmissionError
 from benchmark.records import Manifest
 from benchmark.submission.architectures import build
 from benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
-from benchmark.submission.files import write_atomically
+from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from benchmark.submission.graph.network import read_network
+from benchmark.submission.header import MAX_WEIGHTS_BYTES
 from benchmark.submission.load import fill, load_submission
 from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
@@ -33,7 +35,7 @@ from benchmark.submission.writing import (
 )
 from benchmark.tracks import Track, get_track
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, ONNX_WEIGHTS = "model.safetensors", "model.onnx"
 #: Below this share of zeros a model is taken for dense.
 DENSE_BELOW = 0.01
 
@@ -165,7 +167,7 @@ def import_checkpoint(
         images=sample.what,
         max_difference=difference,
         is_against_reference=reference is not None,
-        notes=(*baked.notes, *_notes(manifest, matched)),
+        notes=(*baked.notes, *_notes(manifest, matched.filled)),
     )
 
 
@@ -173,6 +175,74 @@ def _sample(images: Tensor | None, track: Track, data_root: Path | None) -> Samp
     if images is None:
         return sample_images(track, data_root)
     return Sample(images, f"{len(images)} images of the caller's")
+
+
+def import_graph(
+    source: Path,
+    out: Path,
+    *,
+    track: str,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str = "unknown",
+    meta: Mapping[str, Any] | None = None,
+    data_root: Path | None = None,
+) -> ImportReport:
+    """Write a submission folder from an ONNX file and compare it with onnxruntime's logits.
+
+    Args:
+        source: the file; its bytes are kept.
+        out: the folder to make; must not exist. Its name becomes the id.
+        track: the submission's track.
+        title: what the board shows; the folder's name by default.
+        authors: at least one name, or "unknown".
+        licence: of the weights.
+        meta: further tables and keys as in ``submission.toml``.
+        data_root: where the track's images are looked for first.
+
+    Raises:
+        SubmissionError: the file breaks a rule, or its network differs from onnxruntime.
+        ConfigError: no such track.
+        OutputError: `out` exists or cannot be written.
+    """
+    chosen = get_track(track)
+    refuse_existing(out)
+    try:
+        content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
+        graph = read_network(content)
+    except FileFaultError as error:
+        raise SubmissionError(source, [str(error)]) from error
+    sparsity = compactness.sparsity(graph.network)
+    table = _describe(out.name, chosen, sparsity, {"weights": ONNX_WEIGHTS})
+    table |= {"title": title or out.name, "licence": licence}
+    table |= {"authors": list(authors)} if authors else {}
+    manifest = check_manifest(merge(table, meta or {}))
+    sample = sample_images(chosen, data_root)
+    try:
+        with fresh_folder(out) as folder:
+            write_atomically(folder / MANIFEST, format_manifest(manifest))
+            write_atomically(folder / ONNX_WEIGHTS, content)
+            reloaded = load_submission(folder)
+            assert reloaded.reference is not None
+            difference = largest_difference(
+                reloaded.reference, reloaded.model, sample.images, "import"
+            )
+    except SubmissionError as error:
+        raise SubmissionError(source, error.faults) from error
+    except RuntimeError as error:
+        raise SubmissionError(source, [str(error)]) from error
+    return ImportReport(
+        folder=out,
+        source=source,
+        weights_sha256=reloaded.weights_sha256,
+        sparsity=sparsity,
+        prefix="",
+        num_images=len(sample.images),
+        images=f"{sample.what}, against onnxruntime,",
+        max_difference=difference,
+        is_against_reference=True,
+        notes=_notes(manifest, ()),
+    )
 
 
 def _to_weights(checkpoint: Path, matched: Matched) -> State:
@@ -205,7 +275,7 @@ def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -
     }
 
 
-def _notes(manifest: Manifest, matched: Matched) -> tuple[str, ...]:
+def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:
     """What the checkpoint could not tell, for the submitter to fill in."""
     notes = []
     unknown = [
@@ -222,6 +292,6 @@ def _notes(manifest: Manifest, matched: Matched) -> tuple[str, ...]:
         notes.append(f"say in {MANIFEST} what is unknown: {', '.join(unknown)}")
     if manifest.method.pipeline == "after":
         notes.append("`method.pipeline` is 'after': check it, the checkpoint does not tell")
-    if matched.filled:
-        notes.append(f"taken from the arguments: {', '.join(matched.filled)}")
+    if filled:
+        notes.append(f"taken from the arguments: {', '.join(filled)}")
     return tuple(notes)
