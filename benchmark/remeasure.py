@@ -10,6 +10,9 @@ from benchmark.errors import ResultError
 from benchmark.records import Compactness
 from benchmark.submission import load_submission
 
+#: Another release of zstandard may make a few bytes more or less of the same values.
+UNSTEADY = {"bytes_packed_zstd"}
+
 
 @dataclass(frozen=True)
 class Remeasured:
@@ -47,7 +50,7 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
         raise ResultError(f"{path}: belongs to other weights than {folder}")
     measured = compactness.measure(submission.model, submission.track.shape, submission.format)
     old, new = result.compactness.model_dump(), measured.model_dump()
-    changed = sorted(key for key in old if old[key] != new.get(key))
+    changed = sorted(key for key in old.keys() - UNSTEADY if old[key] != new.get(key))
     if changed:
         raise ResultError(
             f"{path}: compactness.{changed[0]}: the result says {old[changed[0]]!r}, but the "
