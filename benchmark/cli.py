@@ -18,6 +18,7 @@ from benchmark import cli_options
 from benchmark.errors import (
     ContradictionError,
     CorobenchError,
+    SubmissionError,
 )
 
 EXIT_CODES = """\b
@@ -116,6 +117,9 @@ _paths = click.argument(
     help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
+@cli_options.isolate
+@cli_options.step_limit_s
+@cli_options.memory_limit_gib
 def evaluate(
     paths: tuple[Path, ...],
     track: str | None,
@@ -127,10 +131,15 @@ def evaluate(
     data_root: Path | None,
     certify_budget_s: float | None,
     force: bool,
+    isolate: bool,
+    step_limit_s: float,
+    memory_limit_gib: float,
 ) -> None:
     """Evaluate submission folders: clean, certified, attacked, measured.
 
-    Stopped runs go on where they were when the same command is given again.
+    Stopped runs go on where they were when the same command is given again. Each submission is
+    worked on in a process of its own: what hangs, crashes or takes too much memory ends that
+    process, and the images of the step become a timeout or an error, with the reason in the result.
 
     \b
     Examples:
@@ -138,10 +147,13 @@ def evaluate(
       corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
       corobench evaluate submissions/* --device cuda
     """
-    from benchmark import evaluate as evaluation
+    from benchmark.executors import run_evaluation
+    from benchmark.executors.limits import GIB, Limits
+    from benchmark.settings import Settings
     from benchmark.terminal import scorecard
 
-    settings = evaluation.Settings(
+    limits = Limits(step_s=step_limit_s, memory_bytes=int(memory_limit_gib * GIB))
+    settings = Settings(
         track=track,
         n=subset,
         epsilons=tuple(epsilons.split(",")) if epsilons else None,
@@ -151,25 +163,37 @@ def evaluate(
         out=out,
         force=force,
         certify_budget_s=certify_budget_s,
+        is_limited=limits.is_less_than(Limits()),
     )
     console = Console()
-    frozen = []
+    frozen, refused = [], []
     for path in paths:
-        done = evaluation.evaluate(path, settings)
+        try:
+            done = run_evaluation(path, settings, limits if isolate else None)
+        except SubmissionError as error:
+            refused.append(error.message)
+            continue
         console.print(scorecard(done.result))
         note = " (was there already: same weights, settings and versions)" if done.reused else ""
         console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
         frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
+        for line in done.result.errors:
+            console.print(f"without an answer: {line}", soft_wrap=True, markup=False)
+    if refused and frozen:
+        Console(stderr=True).print("\n".join(refused), style="red", markup=False, soft_wrap=True)
     if frozen:
         raise ContradictionError(
             "certified images were broken, so a certifier or an attack is wrong; the entry is "
             "frozen and will not be ranked:\n" + "\n".join(frozen)
         )
+    if refused:
+        raise CorobenchError("\n".join(refused))
 
 
 @cli.command()
 @_paths
-def validate(paths: tuple[Path, ...]) -> None:
+@cli_options.isolate
+def validate(paths: tuple[Path, ...], isolate: bool) -> None:
     """List every fault of submission folders at once; no dataset is needed.
 
     \b
@@ -177,11 +201,13 @@ def validate(paths: tuple[Path, ...]) -> None:
       corobench validate submissions/my-model
       corobench validate submissions/*
     """
-    from benchmark.submission import validate as find_faults
+    from benchmark.executors import run_validation
+    from benchmark.executors.limits import Limits
 
     console = Console()
     num_bad = 0
-    for path, faults in find_faults(paths):
+    for path in paths:
+        faults = run_validation(path, Limits() if isolate else None)
         num_bad += bool(faults)
         verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "valid"
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)

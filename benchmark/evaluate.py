@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +23,8 @@ from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
 from benchmark.scoring import score
+from benchmark.settings import Evaluated, Settings
+from benchmark.steps import StepEndedError, Steps
 from benchmark.submission import Submission, check_contract, load_submission
 from benchmark.tracks import Protocol, Track, parse_epsilon
 
@@ -32,56 +32,6 @@ if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
 
 CONTRACT_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user may choose of an evaluation.
-
-    Attributes:
-        track: name of a track, or None for the manifest's.
-        n: images, or None for the track's standard subset.
-        epsilons: exact radii as text, or None for the track's; other ones are never ranked.
-        device: for example "cpu" or "cuda".
-        seed: of the run.
-        data_root: folder of the dataset, or None for the search order of `benchmark.data`.
-        out: folder of result files.
-        force: replace another result of the same name.
-        certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
-            another one the result is never ranked.
-    """
-
-    track: str | None = None
-    n: int | None = None
-    epsilons: tuple[str, ...] | None = None
-    device: str = "cpu"
-    seed: int = 0
-    data_root: Path | None = None
-    out: Path = Path("results")
-    force: bool = False
-    certify_budget_s: float | None = None
-
-    @property
-    def protocol(self) -> Protocol:
-        """The protocol, with what the user changed of it."""
-        if self.certify_budget_s is None:
-            return Protocol()
-        return Protocol(certify_budget_s=self.certify_budget_s)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A finished evaluation.
-
-    Attributes:
-        result: the scorecard.
-        path: its result file; outcome table and adversarial images lie beside it.
-        reused: whether the very same result was there already.
-    """
-
-    result: Result
-    path: Path
-    reused: bool
 
 
 def standard_subset(track: Track) -> int:
@@ -107,17 +57,24 @@ def settings_of(protocol: Protocol, track: Track) -> dict[str, object]:
     return {**protocol.as_settings(), **sizes}
 
 
-def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -> Evaluated:
+def evaluate(
+    folder: Path,
+    settings: Settings,
+    report: Reporter | None = None,
+    steps: Steps | None = None,
+) -> Evaluated:
     """Evaluate a submission folder and write its result.
 
     Args:
         folder: with ``submission.toml`` and its weights.
         settings: what the user chose.
         report: progress; standard error by default.
+        steps: told of each step; those that ended an earlier process are not tried again.
 
     Raises:
         CorobenchError: anything a user can fix; see its subclasses.
     """
+    steps = steps or Steps()
     submission = load_submission(folder, settings.track)
     track, protocol = submission.track, settings.protocol
     epsilons = _epsilons(settings, track)
@@ -128,24 +85,40 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
     model = submission.model.to(device).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder, submission.reference)
+    ended = None
+    try:
+        steps.begin("contract")
+        check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder, submission.reference)
+    except StepEndedError as error:
+        ended = error.ended
+    steps.begin("measure")
 
     run = _identify(submission, dataset, n, epsilons, settings, protocol, device)
     path = result_path(settings.out, run, track)
     existing = _existing(path, run, settings.force)
     if existing is not None:
         return Evaluated(existing, path, reused=True)
-    prepare_folder(path.parent)
+    store.prepare_folder(path.parent)
 
     chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
-        equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
+        equivalent, bounded = None, None
+        not_asked: dict[str, str] = {}
+        try:
+            steps.begin("compaction")
+            equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
+        except StepEndedError as error:
+            progress.say(f"searching on the submitted network: {error}")
         if equivalent is not None:
             progress.say(compaction_note(model, equivalent))
             run = run.model_copy(update={"searched_on": "compacted"})
-        bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, device)
+        try:
+            steps.begin("certifiers")
+            bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, device)
+        except StepEndedError as error:
+            not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
         evaluation = Evaluation(
             model,
             x,
@@ -157,8 +130,14 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
             chunks=chunks,
             report=progress,
             equivalent=equivalent,
+            steps=steps,
         )
-        facts = evaluation.run(bounded, not_asked)
+        if ended is None:
+            facts = evaluation.run(bounded, not_asked)
+        else:
+            facts = evaluation.without_answer("contract", ended)
+    if steps.ended_early and settings.is_limited:
+        run = run.model_copy(update={"quick": True})
     result = _write(path, run, facts, indices, labels)
     chunks.discard()
     return Evaluated(result, path, reused=False)
@@ -218,17 +197,6 @@ def result_path(out: Path, run: Run, track: Track) -> Path:
     """Where the result of a run lies below `out`."""
     stem = store.result_stem(run.entry, run.n, standard_subset(track))
     return out / run.protocol / run.track / f"{stem}.json"
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make sure before hours of work that the result can be written.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
-    store.write_atomic(probe, b"")
-    probe.unlink()
 
 
 def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:

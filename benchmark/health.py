@@ -85,6 +85,7 @@ def _chunk(
     chunk = evaluation.chunk(
         chunk_name(f"health-{what}", epsilon),
         partial(evaluation.attack_chunk, attack, rows, epsilon, 0, Seats.all(len(rows))),
+        partial(evaluation.no_attack, attack, len(rows)),
     )
     evaluation.spend("attack", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
     evaluation.report.finish(f"{int(chunk['broken'].sum())} of {len(rows)} broken")

@@ -14,14 +14,19 @@ from pathlib import Path, PurePosixPath
 from benchmark import store
 from benchmark.compactness import stored_tensors
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.evaluate import Evaluated, Settings, evaluate, standard_subset
+from benchmark.evaluate import standard_subset
+from benchmark.executors import run_evaluation, run_validation
+from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
 from benchmark.scoring import bracket
+from benchmark.settings import Evaluated, Settings
 from benchmark.submission import Submission, load_submission
 from benchmark.tracks import PROTOCOL
 
+#: Of the processes that work on a stranger's entry.
+LIMITS = Limits()
 RESULTS = Path("leaderboard") / "results"
 ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
@@ -70,6 +75,9 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
         changed: files of the pull request; empty where they are not known.
     """
     others = list(others)
+    found = run_validation(folder, LIMITS)  # before anything of it is loaded in this process
+    if found:
+        return found
     try:
         entry = load_submission(folder)
     except SubmissionError as error:
@@ -183,7 +191,7 @@ def take_in(
         stated = store.read_result(claimed)
         if stated.weights_sha256 != entry.weights_sha256:
             raise ResultError(f"{claimed}: belongs to other weights than {folder}")
-    evaluated = evaluate(folder, settings)
+    evaluated = run_evaluation(folder, settings, LIMITS)
     claim = None
     if claimed.is_file():
         claim = check(evaluated.path, claimed, Rule(), even_if_equal=True)

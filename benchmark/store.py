@@ -66,6 +66,17 @@ def write_atomic(path: Path, content: bytes) -> None:
         ) from error
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make sure before hours of work that the result can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
+    write_atomic(probe, b"")
+    probe.unlink()
+
+
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
