@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -13,10 +14,10 @@ import torch
 from torch import nn
 
 import benchmark
-from benchmark import compactness, store
+from benchmark import compactness, recognition, store
 from benchmark.compaction import compacted, compaction_note
-from benchmark.data import Dataset, load_test, subset
-from benchmark.errors import ConfigError, OutputError, ResultError
+from benchmark.data import Dataset, load_test, load_train, subset
+from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
 from benchmark.facts import Facts
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
 from benchmark.pipeline import Evaluation
@@ -26,7 +27,7 @@ from benchmark.scoring import score
 from benchmark.settings import Evaluated, Settings
 from benchmark.steps import StepEndedError, Steps
 from benchmark.submission import Submission, check_contract, load_submission
-from benchmark.tracks import Protocol, Track, parse_epsilon
+from benchmark.tracks import Protocol, Track, parse_epsilon, published_order
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
@@ -134,6 +135,11 @@ def evaluate(
         )
         if ended is None:
             facts = evaluation.run(bounded, not_asked)
+            with contextlib.suppress(StepEndedError):
+                steps.begin("recognition")
+                unseen = unseen_images(track.name, settings.data_root, device)
+                found = recognition.check(evaluation, unseen)
+                run = run.model_copy(update={"recognition": found})
         else:
             facts = evaluation.without_answer("contract", ended)
     if steps.ended_early and settings.is_limited:
@@ -141,6 +147,19 @@ def evaluate(
     result = _write(path, run, facts, indices, labels)
     chunks.discard()
     return Evaluated(result, path, reused=False)
+
+
+def unseen_images(
+    track: str, data_root: Path | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A part of the training set in an order of its own; None where it is not at hand."""
+    try:
+        train = load_train(track, data_root)
+    except DatasetError:
+        return None
+    rows = published_order(f"{track}-unseen", len(train))[: recognition.NUM_UNSEEN]
+    labels = train.labels[np.asarray(rows)]
+    return torch.from_numpy(train.take(rows)).to(device), torch.from_numpy(labels).to(device)
 
 
 def resolve_device(name: str) -> torch.device:

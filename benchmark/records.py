@@ -228,6 +228,24 @@ class Contest(StoredRecord):
     broken: dict[str, Count]
 
 
+class Recognition(StoredRecord):
+    """Whether the network knows the published images (`benchmark.recognition`).
+
+    Attributes:
+        num_images: published images that it gave an answer on.
+        right: of those, without an attack.
+        shifted: of those, each value moved by less than one grey level.
+        num_unseen: training images, or None where they were not at hand.
+        unseen: right ones of those.
+    """
+
+    num_images: Count
+    right: Count
+    shifted: Count
+    num_unseen: Count | None = None
+    unseen: Count | None = None
+
+
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
@@ -262,6 +280,7 @@ class Run(StoredRecord):
         contests: images from third parties that tightened the result since.
         searched_on: the network that attacks and certifiers worked on: the submitted one, or its
             compacted equivalent; images are judged by the submitted one in any case.
+        recognition: whether it knows the published images; None where it was not asked.
         identity: sha256 over all of the above that identifies the result.
     """
 
@@ -286,6 +305,7 @@ class Run(StoredRecord):
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted"] = "submitted"
+    recognition: Recognition | None = None
     identity: str = ""
 
 
@@ -320,6 +340,7 @@ class Result(StoredRecord):
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted"] = "submitted"
+    recognition: Recognition | None = None
     identity: str = ""
 
     @property

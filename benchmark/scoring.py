@@ -78,6 +78,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         errors=run.errors,
         contests=run.contests,
         searched_on=run.searched_on,
+        recognition=run.recognition,
         identity=run.identity,
     )
 

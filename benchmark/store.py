@@ -102,6 +102,8 @@ def beside(path: Path, ending: str) -> Path:
 def encode_result(result: Result) -> bytes:
     """The bytes of a result file; equal results give equal bytes."""
     payload = result.model_dump(mode="json", by_alias=True)
+    if result.recognition is None:  # older results were not asked, and keep their bytes
+        del payload["recognition"]
     return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
 
 

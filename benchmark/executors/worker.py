@@ -6,6 +6,7 @@ on a Linux with Landlock it can write below the output folder only, and reach no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmark.errors import CorobenchError, SubmissionError
+from benchmark.errors import CorobenchError, DatasetError, SubmissionError
 from benchmark.executors import landlock, limits
 from benchmark.progress import Reporter
 from benchmark.steps import Ended, Steps
@@ -117,7 +118,7 @@ def _steps(ended: dict[str, list[Any]], given: limits.Limits, send: Send) -> Ste
 def _evaluate(
     arguments: dict[str, Any], ended: dict[str, list[Any]], given: limits.Limits, send: Send
 ) -> dict[str, Any]:
-    from benchmark.data import load_test
+    from benchmark.data import load_test, load_train
     from benchmark.evaluate import evaluate
     from benchmark.settings import Settings
     from benchmark.store import prepare_folder
@@ -130,6 +131,8 @@ def _evaluate(
 
     track = settings.track or load_manifest(folder).track
     load_test(track, settings.data_root)
+    with contextlib.suppress(DatasetError):
+        load_train(track, settings.data_root)
     out = settings.out.absolute()
     prepare_folder(out)
     scratch = scratch_folder(out, os.getpid())

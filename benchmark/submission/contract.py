@@ -1,8 +1,8 @@
 """The model contract, clause by clause: what is not a deterministic map to logits is refused.
 
 Clauses: ``eval-mode``, ``runs``, ``output-shape``, ``output-dtype``, ``finite``, ``logits``,
-``deterministic``, ``batch-independent``, ``grad-mode``, ``input-gradient``, ``same-as-runtime``
-(RULES.md).
+``deterministic``, ``batch-independent``, ``hooks``, ``grad-mode``, ``input-gradient``,
+``same-as-runtime`` (RULES.md).
 """
 
 from __future__ import annotations
@@ -170,6 +170,17 @@ def _check_repeats(model: nn.Module, images: Tensor, logits: Tensor) -> list[str
             )
     with torch.enable_grad():
         with_grad = model(images.clone().requires_grad_(True)).detach()
+    handles = [module.register_forward_hook(_look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            watched = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found := _difference(watched, logits):
+        faults.append(
+            _clause("hooks", f"expected the same output while hooks look on, but found {found}")
+        )
     if found := _difference(with_grad, logits):
         faults.append(
             _clause(
@@ -190,6 +201,10 @@ def _check_runtime(reference: Reference | None, images: Tensor, logits: Tensor) 
         if found
         else []
     )
+
+
+def _look(module: nn.Module, inputs: object, output: object) -> None:
+    """A hook that changes nothing, as measuring tools register them."""
 
 
 def _check_gradient(model: nn.Module, images: Tensor, logits: Tensor) -> list[str]:

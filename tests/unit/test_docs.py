@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmark import gradients, recognition
 from benchmark.cli import FrontDoor, cli
 from benchmark.records import (
     OUTCOME_COLUMNS,
@@ -153,6 +154,8 @@ def test_every_flag_is_in_the_rules_and_has_its_section() -> None:
     stages = "".join(_read(f"benchmark/stages/{name}.py") for name in ("base", "pgd"))
     flags = set(WARNING_FLAGS.values()) | set(re.findall(r"flags\.add\(\"([a-z-]+)\"\)", stages))
     flags |= {"autoattack-warning", "attack-error"}
+    flags |= {recognition.RECOGNISES, recognition.BETTER, recognition.CHANGES}
+    flags |= {recognition.CLIPPED, gradients.VANISHING, gradients.SHATTERED}
     health = _anchors(_read("docs/health.md"))
     for flag in flags:
         assert f"`{flag}`" in _read("RULES.md"), flag
