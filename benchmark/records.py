@@ -27,6 +27,8 @@ from benchmark.size_records import Equivalent as Equivalent
 from benchmark.size_records import Layer as Layer
 
 SCHEMA = 1
+#: Largest result file that is read.
+MAX_RESULT_BYTES = 16 * 1024**2
 
 
 class Outcome(StrEnum):

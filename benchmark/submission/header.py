@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.safe_json import check_depth
+from benchmark.safe_json import check_depth, no_repeats
 from benchmark.submission.files import FileFaultError
 
 #: Largest weights file that is read: 2 GiB.
@@ -58,8 +58,15 @@ def parse_header(content: bytes) -> tuple[dict[str, Header], dict[str, str]]:
     if not isinstance(table, dict) or len(table) > MAX_TENSORS:
         raise FileFaultError(f"expected a header that lists at most {MAX_TENSORS} tensors")
     header = {name: _parse_entry(name, entry) for name, entry in table.items() if name != METADATA}
-    ends = [entry["data_offsets"][1] for name, entry in table.items() if name in header]
-    end = max(ends, default=0)
+    places = sorted(entry["data_offsets"] for name, entry in table.items() if name in header)
+    end = 0
+    for begin, after in places:
+        if begin != end:
+            raise FileFaultError(
+                f"expected the values of each tensor right behind those of another, but found "
+                f"{begin} where {end} was expected: overlapping or unused bytes"
+            )
+        end = after
     if end != len(content) - 8 - size:
         raise FileFaultError(
             f"expected {end} bytes of values, but found {len(content) - 8 - size}: "
@@ -82,13 +89,6 @@ def _parse_entry(name: str, entry: Any) -> Header:
     except (TypeError, KeyError, ValueError) as error:
         raise FileFaultError(f"tensor `{name}`: expected a valid header entry ({error})") from error
     return Header(dtype, tuple(shape))
-
-
-def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name is listed twice")
-    return table
 
 
 def _metadata(value: Any) -> dict[str, str]:

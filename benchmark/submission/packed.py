@@ -18,14 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from benchmark.safe_json import check_depth
+from benchmark.safe_json import check_depth, no_repeats
 from benchmark.submission.files import FileFaultError
 from benchmark.submission.header import (
     FLOAT_BYTES,
     MAX_DIMENSIONS,
     MAX_WEIGHTS_BYTES,
     Header,
-    no_repeats,
 )
 
 #: What the metadata key ``format`` says.

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from benchmark.errors import SubmissionError
+from benchmark.errors import SubmissionError, printable
 from benchmark.submission import packed
 from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
 from benchmark.submission.header import FLOAT_BYTES, MAX_WEIGHTS_BYTES, Header, parse_header
@@ -152,7 +152,7 @@ def read_tensors(content: bytes, expected: Mapping[str, Tensor] | None = None) -
     whole = packed.unpacked_header(header, metadata) if packed.is_packed(metadata) else header
     faults = [] if expected is None else _compare(whole, expected)
     if faults:
-        raise FileFaultError("\n".join(faults))
+        raise FileFaultError("\n".join(printable(fault) for fault in faults))
     try:
         loaded = safetensors.torch.load(content)
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
