@@ -189,7 +189,12 @@ def test_limits_of_files_are_those_of_the_code() -> None:
     from benchmark.submission import contract, header, load, manifest
 
     rules = _read("RULES.md")
+    from benchmark import records, store
+
     for limit in (
+        f"{records.MAX_RESULT_BYTES} bytes",
+        f"{store.MAX_TABLE_ROWS} rows",
+        f"{store.MAX_TABLE_BYTES} bytes",
         f"{manifest.MAX_MANIFEST_BYTES} bytes",
         f"{header.MAX_WEIGHTS_BYTES} bytes",
         f"{header.MAX_HEADER_BYTES} bytes",
