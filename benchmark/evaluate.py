@@ -15,8 +15,8 @@ from torch import nn
 
 import benchmark
 from benchmark import compactness, recognition, store
-from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, load_train, subset
+from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
 from benchmark.facts import Facts
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
@@ -105,19 +105,20 @@ def evaluate(
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
-        equivalent, bounded = None, None
+        network, bounded = None, None
         not_asked: dict[str, str] = {}
         try:
             steps.begin("compaction")
-            equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
+            other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+            if other is not None:
+                network = other.network
+                progress.say(other.note(model))
+                run = run.model_copy(update={"searched_on": other.kind})
         except StepEndedError as error:
             progress.say(f"searching on the submitted network: {error}")
-        if equivalent is not None:
-            progress.say(compaction_note(model, equivalent))
-            run = run.model_copy(update={"searched_on": "compacted"})
         try:
             steps.begin("certifiers")
-            bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, device)
+            bounded, not_asked = prepare_certifiers(network or model, track, protocol, device)
         except StepEndedError as error:
             not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
         evaluation = Evaluation(
@@ -130,7 +131,7 @@ def evaluate(
             seed=settings.seed,
             chunks=chunks,
             report=progress,
-            equivalent=equivalent,
+            equivalent=network,
             steps=steps,
         )
         if ended is None:

@@ -280,8 +280,8 @@ class Run(StoredRecord):
         audit: what attacking certified images found.
         errors: why images ended as ``error``, one line per epsilon and reason.
         contests: images from third parties that tightened the result since.
-        searched_on: the network that attacks and certifiers worked on: the submitted one, or its
-            compacted equivalent; images are judged by the submitted one in any case.
+        searched_on: the network that attacks and certifiers worked on: the submitted one, or an
+            equivalent of it (`benchmark.equivalent`); images are judged by the submitted one.
         recognition: whether it knows the published images; None where it was not asked.
         identity: sha256 over all of the above that identifies the result.
     """
@@ -306,7 +306,7 @@ class Run(StoredRecord):
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
-    searched_on: Literal["submitted", "compacted"] = "submitted"
+    searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     identity: str = ""
 
@@ -341,7 +341,7 @@ class Result(StoredRecord):
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
-    searched_on: Literal["submitted", "compacted"] = "submitted"
+    searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     identity: str = ""
 
