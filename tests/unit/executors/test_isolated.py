@@ -47,8 +47,8 @@ class _At(Reporter):
         return self.console.file.getvalue()
 
 
-def _evaluate(out: Path, limits: Limits, report: Reporter, n: int = 4) -> Evaluated:
-    settings = Settings(n=n, epsilons=("1/16",), out=out, is_limited=limits.is_less_than(Limits()))
+def _evaluate(out: Path, limits: Limits, report: Reporter, epsilon: str = "1/16") -> Evaluated:
+    settings = Settings(n=4, epsilons=(epsilon,), out=out, is_limited=limits.is_less_than(Limits()))
     return isolated.evaluate(TEMPLATE, settings, limits, report)
 
 
@@ -66,11 +66,11 @@ def test_isolation_changes_no_result_and_progress_is_shown(tmp_path: Path) -> No
     from benchmark.evaluate import evaluate
 
     report = _At("", 0)
-    apart = _evaluate(tmp_path / "apart", Limits(), report)
-    here = evaluate(TEMPLATE, Settings(n=4, epsilons=("1/16",), out=tmp_path / "here"), _quiet())
+    apart = _evaluate(tmp_path / "apart", Limits(), report, "1/2")
+    here = evaluate(TEMPLATE, Settings(n=4, epsilons=("1/2",), out=tmp_path / "here"), _quiet())
     assert _comparable(apart.path) == _comparable(here.path)
     assert "clean: 4 of 4 right" in report.text
-    assert "autoattack 1/16: " in report.text
+    assert "autoattack 1/2: " in report.text
     # Nothing is left behind but the result.
     assert [path.name for path in (tmp_path / "apart").iterdir()] == ["1.0"]
 
@@ -145,7 +145,7 @@ def test_one_bad_entry_does_not_stop_the_others(
     shutil.copytree(TEMPLATE, bad)
     (bad / "model.safetensors").write_bytes(b"nothing")
     out = tmp_path / "results"
-    options = ["--subset", "3", "--epsilons", "1/16", "--out", str(out)]
+    options = ["--subset", "3", "--epsilons", "1/2", "--out", str(out)]
     assert invoke(["evaluate", str(bad), str(TEMPLATE), *options]) == 2
     assert "a file of less than 8 bytes" in capsys.readouterr().err
     assert [path.name for path in out.rglob("*.json")] == ["template@3.json"]
