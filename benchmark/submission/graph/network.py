@@ -76,7 +76,15 @@ def read_network(content: bytes) -> GraphModel:
     Raises:
         GraphFaultError: the first rule of RULES.md that the file breaks.
     """
-    return _Builder(read_graph(content)).build()
+    graph = read_graph(content)
+    try:
+        return _Builder(graph).build()
+    except GraphFaultError:
+        raise
+    except Exception as error:  # no file of a stranger may end in a traceback
+        raise GraphFaultError(
+            "onnx-damaged", f"expected a network, but its parts do not fit ({type(error).__name__})"
+        ) from error
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmark.submission.graph.rules import (
     DOMAINS,
+    KINDS,
     MAX_CONSTANTS,
     MAX_DIMENSIONS,
     MAX_NODES,
@@ -263,7 +264,10 @@ def _attribute(attribute: Any, label: str) -> Attribute:
     """An attribute in plain types; graphs, lists of tensors and references are refused."""
     value: Any = None
     kind = attribute.type
-    if attribute.ref_attr_name:
+    name = KINDS.get(attribute.name, "INT")
+    if label.endswith("(Pad)") and attribute.name == "value":
+        name = "FLOAT"
+    if attribute.ref_attr_name or kind != getattr(attribute, name):
         kind = 0
     if kind == attribute.INT:
         value = int(attribute.i)

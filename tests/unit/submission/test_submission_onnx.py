@@ -294,6 +294,18 @@ REFUSED = {
         ),
         "onnx-training",
     ),
+    "an attribute of another kind": (
+        lambda: model([node("Softmax", "x", "y", axis=[1, 2])]),
+        "onnx-attribute",
+    ),
+    "an empty attribute": (
+        lambda: _changed(lambda proto: proto.graph.node[0].attribute[0].ClearField("ints")),
+        "onnx-attribute",
+    ),
+    "a stored tensor instead of the image": (
+        lambda: model([node("Conv", "w x", "y")], {"w": weights(4, 3, 3, 3)}),
+        "onnx-weights",
+    ),
     "a constant answer": (
         lambda: model([node("Identity", "c", "y")], {"c": weights(1, 10)}),
         "onnx-output",
@@ -314,6 +326,13 @@ def test_damaged_bytes_are_refused():
         read_network(b"\x99" * 50)
     with pytest.raises(GraphFaultError, match="onnx-damaged"):
         read_network(b"")
+
+
+def test_names_that_are_no_text_are_refused():
+    content = classifier().SerializeToString()
+    assert content.count(b"\x04Relu") == 1
+    with pytest.raises(GraphFaultError):
+        read_network(content.replace(b"\x04Relu", b"\x04Re\xff\xfe"))
 
 
 def test_names_of_a_file_reach_no_code(tmp_path):
