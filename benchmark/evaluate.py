@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import benchmark
-from benchmark import compactness, store
+from benchmark import store
 from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, subset
 from benchmark.errors import ConfigError, OutputError, ResultError
@@ -277,7 +277,7 @@ def _identify(
         versions=used,
         settings=resolved,
         submission=manifest,
-        compactness=compactness.measure(submission.model, track.shape, submission.format),
+        compactness=submission.measure(),
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
 
