@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.errors import DependencyError
 from benchmark.submission.graph.rules import (
     DOMAINS,
     KINDS,
@@ -90,10 +91,15 @@ def read_graph(content: bytes) -> Graph:
 
     Raises:
         GraphFaultError: the first rule that is broken.
+        DependencyError: the onnx package is missing.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise DependencyError(
+            f"{error.name} is needed for ONNX files: pip install onnx onnx2pytorch onnxruntime"
+        ) from error
     try:
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, ValueError, RuntimeError, MemoryError, RecursionError) as error:
