@@ -35,19 +35,46 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
         input_shape: channels, height, width.
         x_BCHW: float32 (B, C, H, W), images on which both must agree.
     """
-    layers = _chain_of(model, input_shape)
-    if layers is None:
+    chain = as_chain(model, input_shape)
+    if chain is None:
         return None
-    num_weights = _num_weights(layers)
-    chain = _shrunk(layers).to(x_BCHW.device)
-    if _num_weights(list(chain)) > (1 - WORTH_IT) * num_weights:
+    num_weights = count_weights(chain)
+    remove_dead(chain)
+    if count_weights(chain) > (1 - WORTH_IT) * num_weights:
         return None
+    return if_equal(model, chain, x_BCHW)
+
+
+def as_chain(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
+    """Copies of the layers in order, batch-norm folded, or None for a network that is no chain."""
+    try:
+        plain = prepare(model, input_shape)
+    except NotCertifiable:
+        return None
+    return _as_chain(plain) or _as_chain(_in_order(plain))
+
+
+def remove_dead(chain: list[nn.Module]) -> None:
+    """Remove every removable channel, in place."""
+    while _remove_one(chain):
+        pass
+
+
+def if_equal(model: nn.Module, chain: list[nn.Module], x_BCHW: Tensor) -> nn.Module | None:
+    """The chain as a network, or None where its logits are not the model's, save for rounding.
+
+    Args:
+        model: in eval mode.
+        chain: layers in order.
+        x_BCHW: float32 (B, C, H, W), images on which both must agree.
+    """
+    network = nn.Sequential(*chain).eval().requires_grad_(False).to(x_BCHW.device)
     with torch.no_grad():
-        expected, found = model(x_BCHW), chain(x_BCHW)
+        expected, found = model(x_BCHW), network(x_BCHW)
     scale = max(1.0, float(expected.abs().max()))
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         return None
-    return chain
+    return network
 
 
 def smallest_equivalent(
@@ -64,20 +91,13 @@ def smallest_equivalent(
         hidden layers before; and how many of them were removed. None for a network that is no
         chain (see :func:`compacted`) or has no layers.
     """
-    layers = _chain_of(model, input_shape)
-    if layers is None or not _num_weights(layers):
+    chain = as_chain(model, input_shape)
+    if chain is None or not count_weights(chain):
         return None
-    before = _hidden_channels(layers)
-    chain = _shrunk(layers)
-    return chain, before, before - _hidden_channels(list(chain))
-
-
-def _chain_of(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
-    try:
-        plain = prepare(model, input_shape)
-    except NotCertifiable:
-        return None
-    return _as_chain(plain) or _as_chain(_in_order(plain))
+    before = _hidden_channels(chain)
+    remove_dead(chain)
+    network = nn.Sequential(*chain).eval().requires_grad_(False)
+    return network, before, before - _hidden_channels(chain)
 
 
 def _in_order(model: nn.Module) -> nn.Module:
@@ -95,25 +115,14 @@ def _in_order(model: nn.Module) -> nn.Module:
     return nn.Sequential(*(model.get_submodule(str(node.target)) for node in calls))
 
 
-def _shrunk(layers: list[nn.Module]) -> nn.Sequential:
-    while _remove_one(layers):
-        pass
-    return nn.Sequential(*layers).eval().requires_grad_(False)
-
-
 def _hidden_channels(layers: Sequence[nn.Module]) -> int:
     """Output channels of all weighted layers but the last."""
     weighted = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)]
     return sum(len(layer.weight) for layer in weighted[:-1])
 
 
-def compaction_note(model: nn.Module, smaller: nn.Module) -> str:
-    """How much smaller the equivalent network is, for people."""
-    before, after = (_num_weights(list(network.modules())) for network in (model, smaller))
-    return f"searching on an equivalent network of {after:,} instead of {before:,} weights"
-
-
-def _num_weights(chain: Sequence[nn.Module]) -> int:
+def count_weights(chain: Sequence[nn.Module]) -> int:
+    """Entries of the weight tensors, biases not counted."""
     return sum(layer.weight.numel() for layer in chain if isinstance(layer, nn.Conv2d | nn.Linear))
 
 

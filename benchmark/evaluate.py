@@ -16,8 +16,8 @@ from torch import nn
 
 import benchmark
 from benchmark import store
-from benchmark.compaction import compacted, compaction_note
 from benchmark.data import Dataset, load_test, subset
+from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, OutputError, ResultError
 from benchmark.facts import Facts
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
@@ -141,11 +141,12 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
-        equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
-        if equivalent is not None:
-            progress.say(compaction_note(model, equivalent))
-            run = run.model_copy(update={"searched_on": "compacted"})
-        bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, device)
+        other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+        network = other.network if other else None
+        if other is not None:
+            progress.say(other.note(model))
+            run = run.model_copy(update={"searched_on": other.kind})
+        bounded, not_asked = prepare_certifiers(network or model, track, protocol, device)
         evaluation = Evaluation(
             model,
             x,
@@ -156,7 +157,7 @@ def evaluate(folder: Path, settings: Settings, report: Reporter | None = None) -
             seed=settings.seed,
             chunks=chunks,
             report=progress,
-            equivalent=equivalent,
+            equivalent=network,
         )
         facts = evaluation.run(bounded, not_asked)
     result = _write(path, run, facts, indices, labels)

@@ -260,8 +260,8 @@ class Run(StoredRecord):
         audit: what attacking certified images found.
         errors: why images ended as ``error``, one line per epsilon and reason.
         contests: images from third parties that tightened the result since.
-        searched_on: the network that attacks and certifiers worked on: the submitted one, or its
-            compacted equivalent; images are judged by the submitted one in any case.
+        searched_on: the network that attacks and certifiers worked on: the submitted one, or an
+            equivalent of it (`benchmark.equivalent`); images are judged by the submitted one.
         identity: sha256 over all of the above that identifies the result.
     """
 
@@ -285,7 +285,7 @@ class Run(StoredRecord):
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
-    searched_on: Literal["submitted", "compacted"] = "submitted"
+    searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     identity: str = ""
 
 
@@ -319,7 +319,7 @@ class Result(StoredRecord):
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
-    searched_on: Literal["submitted", "compacted"] = "submitted"
+    searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     identity: str = ""
 
     @property

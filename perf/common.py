@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmark.compaction import compacted
 from benchmark.data import load_test, subset
+from benchmark.equivalent import equivalent
 from benchmark.evaluate import prepare_certifiers
 from benchmark.facts import Facts
 from benchmark.pipeline import Evaluation
@@ -40,9 +40,10 @@ class Job:
         track, protocol = submission.track, Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
         bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
-        equivalent = compacted(submission.model, track.shape, torch.from_numpy(images[:16]))
+        other = equivalent(submission.model, track.shape, torch.from_numpy(images[:16]))
+        search_on = other.network if other else None
         if verify_first:
-            device, network = torch.device("cpu"), equivalent or submission.model
+            device, network = torch.device("cpu"), search_on or submission.model
             bounded, not_asked = prepare_certifiers(network, track, protocol, device)
         with tempfile.TemporaryDirectory() as folder, Reporter(title) as report:
             return Evaluation(
@@ -55,7 +56,7 @@ class Job:
                 seed=0,
                 chunks=ChunkStore(Path(folder), {}),
                 report=report,
-                equivalent=equivalent,
+                equivalent=search_on,
             ).run(bounded, not_asked)
 
 

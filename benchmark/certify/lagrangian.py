@@ -45,6 +45,13 @@ class Subdomains:
         """Those at `columns`: copies, unless it is a slice."""
         return Subdomains(*(getattr(self, name)[..., columns] for name in _FIELDS))
 
+    def keep_better(self, other: Subdomains) -> None:
+        """Take over bound, slopes and multipliers where the other's bound is larger, in place."""
+        better = other.bound_B > self.bound_B
+        for name in ("bound_B", "alpha_NB", "beta_NB"):
+            mine = getattr(self, name)
+            torch.where(better, getattr(other, name), mine, out=mine)
+
     def put(self, columns: Tensor, other: Subdomains) -> None:
         """Overwrite those at `columns`, in place."""
         for name in _FIELDS:
@@ -165,23 +172,24 @@ def optimise(
         enough: the bound above which a subdomain needs nothing more.
     """
     todo = torch.arange(len(subdomains), device=subdomains.margin_B.device)
-    now = subdomains.take(todo)
+    now, best = subdomains.take(todo), subdomains.take(todo)
     adam = _Adam(now, settings)
     num_steps = settings.num_steps if relaxation.net.num_unstable else 0
     for step in range(num_steps + 1):
         found = relaxation.backward(now)
-        better = found.bound_B > now.bound_B
-        now.bound_B = torch.where(better, found.bound_B, now.bound_B)
-        subdomains.put(todo[better], now.take(better))
-        left = now.bound_B <= enough
+        now.bound_B = found.bound_B
+        best.keep_better(now)
+        left = best.bound_B <= enough
         num_left = int(left.sum())
         if step == num_steps or not num_left:
-            return
+            break
         z = relaxation.forward(now, found)
         adam.step(now, found.coefficient_NB, z)
         if 4 * num_left < 3 * len(todo):
-            todo, now = todo[left], now.take(left)
+            subdomains.put(todo, best)
+            todo, now, best = todo[left], now.take(left), best.take(left)
             adam.take(left)
+    subdomains.put(todo, best)
 
 
 class _Adam:

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from benchmark import store
-from benchmark.compaction import compacted
 from benchmark.data import load_test, subset
+from benchmark.equivalent import equivalent
 from benchmark.errors import ContradictionError, ResultError
 from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device
 from benchmark.outcomes import audit, outcome_table
@@ -77,8 +77,9 @@ def outcomes_in_slices(
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
     check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
-    equivalent = compacted(model, track.shape, x[:CONTRACT_IMAGES])
-    bounded, not_asked = prepare_certifiers(equivalent or model, track, protocol, place)
+    other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+    network = other.network if other else None
+    bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
@@ -96,7 +97,7 @@ def outcomes_in_slices(
                 seed=reference.seed,
                 chunks=store.ChunkStore(Path(chunks), {"slice": [begin, end]}),
                 report=progress,
-                equivalent=equivalent,
+                equivalent=network,
             ).run(bounded, not_asked)
         contradictions = audit(facts, indices[rows]).contradictions
         if contradictions:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -93,49 +90,6 @@ def test_batch_norm_is_folded_before() -> None:
     assert small[0].weight.shape[0] == 2
     with torch.no_grad():
         assert torch.allclose(small(X), model(X), atol=1e-5)
-
-
-def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A submission with dead filters: the result says what was searched on, and its finds hold."""
-    from safetensors.torch import load_file, save_file
-
-    from benchmark.evaluate import Settings, evaluate
-    from benchmark.pipeline import Evaluation
-    from benchmark.recheck import recheck
-    from benchmark.stages.pgd import PGD
-
-    folder = tmp_path / "template"
-    shutil.copytree(Path(__file__).parents[2] / "submissions" / "_template", folder)
-    weights = load_file(folder / "model.safetensors")
-    first = next(name for name, tensor in weights.items() if tensor.ndim == 4)
-    weights[first][1:] = 0
-    weights[first.replace("weight", "bias")][1:] = 0
-    save_file(weights, folder / "model.safetensors")
-    manifest = (folder / "submission.toml").read_text()
-    num_zero = sum(int((w == 0).sum()) for name, w in weights.items() if w.ndim > 1)
-    total = sum(w.numel() for w in weights.values() if w.ndim > 1)
-    lines = [line for line in manifest.splitlines() if not line.startswith("sparsity")]
-    lines.insert(1, f"sparsity = {num_zero / total:.4f}")
-    (folder / "submission.toml").write_text("\n".join(lines))
-
-    searched = []
-    propose = PGD.propose
-
-    def noting(self: PGD, model: nn.Module, *rest):
-        searched.append(sum(p.numel() for p in model.parameters()))
-        return propose(self, model, *rest)
-
-    monkeypatch.setattr(PGD, "propose", noting)
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(2, 1))
-    done = evaluate(folder, Settings(n=100, out=tmp_path / "out"))
-    assert done.result.searched_on == "compacted"
-    assert max(searched) < sum(tensor.numel() for tensor in weights.values())
-    assert done.result.compactness.num_parameters == sum(w.numel() for w in weights.values())
-    found = recheck(done.path, folder)
-    assert found.num_rows > 0
-    assert not found.failures
 
 
 def test_a_network_with_a_forward_pass_of_its_own_is_a_chain_too() -> None:
