@@ -58,8 +58,7 @@ def import_(
     \b
     Examples:
       corobench import model.pt --architecture resnet18 --track cifar10 --out submissions/my-model
-      corobench import hydra.pth.tar --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 \
-          --out submissions/hydra-10x
+      corobench import hydra.pth --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 --out e
       corobench import model.onnx --track cifar10 --out submissions/my-net
     """
     from benchmark.submission import import_checkpoint, import_graph

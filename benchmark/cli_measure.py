@@ -77,11 +77,10 @@ def _measure_results(results: Path, submissions: Path, write: bool) -> None:
 
 
 def _measure_folder(path: Path, as_json: bool, latency: bool) -> None:
-    from benchmark import compactness
     from benchmark.submission import load_submission
 
     submission = load_submission(path)
-    size = compactness.measure(submission.model, submission.track.shape, submission.format)
+    size = submission.measure()
     timed = None
     if latency:
         from benchmark.latency import measure_latency

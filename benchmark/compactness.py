@@ -14,7 +14,7 @@ from benchmark.compaction import smallest_equivalent
 from benchmark.memory import peak_activation_bytes
 from benchmark.records import Compactness, Equivalent, Layer
 from benchmark.size_records import FileFormat
-from benchmark.sizes import BYTES_PER_VALUE, coded_bytes, packed_bytes, zstd_bytes
+from benchmark.sizes import BYTES_PER_VALUE, Codes, coded_bytes, packed_bytes, zstd_bytes
 
 
 def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -42,7 +42,10 @@ def sparsity(model: nn.Module) -> float:
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, input_shape: tuple[int, int, int], file_format: FileFormat | None = None
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    file_format: FileFormat | None = None,
+    codes: Codes | None = None,
 ) -> Compactness:
     """Measure a model.
 
@@ -50,6 +53,7 @@ def measure(
         model: in eval mode; its convolution and linear layers are found as modules.
         input_shape: channels, height, width.
         file_format: of the weights file, which is only passed on.
+        codes: weights that the file holds as 8-bit whole numbers, if any.
     """
     calls = _output_positions(model, input_shape)
     layers = []
@@ -68,18 +72,22 @@ def measure(
             )
         )
     tensors = stored_tensors(model)
+    bytes_dense = sum(tensor.numel() * BYTES_PER_VALUE for tensor in tensors)
+    bytes_coded = sum(coded_bytes(tensor) for tensor in tensors)
+    if codes is not None:
+        bytes_coded = min(bytes_coded, codes.bytes_with(bytes_dense))
     return Compactness(
         num_parameters=sum(tensor.numel() for tensor in tensors),
         num_nonzero=sum(int(torch.count_nonzero(tensor)) for tensor in tensors),
         macs_dense=sum(layer.macs_dense for layer in layers),
         macs_nonzero=sum(layer.macs_nonzero for layer in layers),
-        bytes_dense=sum(tensor.numel() * BYTES_PER_VALUE for tensor in tensors),
+        bytes_dense=bytes_dense,
         bytes_packed=sum(packed_bytes(tensor) for tensor in tensors),
         sparsity=sparsity(model),
         layers=tuple(layers),
         format=file_format,
         bytes_packed_zstd=zstd_bytes(tensors),
-        bytes_coded=sum(coded_bytes(tensor) for tensor in tensors),
+        bytes_coded=bytes_coded,
         peak_activation_bytes=peak_activation_bytes(model, input_shape),
         equivalent=measure_equivalent(model, input_shape),
     )

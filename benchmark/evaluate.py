@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import benchmark
-from benchmark import compactness, recognition, store
+from benchmark import recognition, store
 from benchmark.data import Dataset, load_test, load_train, subset
 from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
@@ -265,7 +265,7 @@ def _identify(
         versions=used,
         settings=resolved,
         submission=manifest,
-        compactness=compactness.measure(submission.model, track.shape, submission.format),
+        compactness=submission.measure(),
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
 

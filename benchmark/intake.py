@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import torch
+
 from benchmark import store
 from benchmark.compactness import stored_tensors
 from benchmark.errors import ConfigError, ResultError, SubmissionError
@@ -23,11 +25,14 @@ from benchmark.records import Outcome, Result
 from benchmark.scoring import bracket
 from benchmark.settings import Evaluated, Settings
 from benchmark.submission import Submission, load_submission
+from benchmark.submission.contract import RELATIVE_TOLERANCE
 from benchmark.tracks import PROTOCOL
 
 #: Of the processes that work on a stranger's entry.
 LIMITS = Limits()
 RESULTS = Path("leaderboard") / "results"
+#: Random images on which entries are compared.
+NUM_COMPARED = 16
 ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
 
@@ -89,21 +94,17 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
             "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
             f"found {manifest.licence!r}; others may not use weights without one"
         )
-    ids: set[str] = set()
-    for other in others:
-        if other.resolve() == folder.resolve():
-            continue
-        ids.add(other.name)
-        same = _same_weights(entry, other)
-        if same:
-            faults.append(f"{manifest.model.weights}: the same effective weights as {other.name}")
-    if manifest.parent is not None and manifest.parent not in ids:
+    board = {other.name: _loaded(other) for other in others if other.resolve() != folder.resolve()}
+    for name, other in board.items():
+        if other is not None and (likeness := _likeness(entry, other)):
+            faults.append(f"{manifest.model.weights}: {likeness} {name}")
+    if manifest.parent is not None and manifest.parent not in board:
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is no entry here; hand it in first"
         )
-    for other in others:
-        if other.name == manifest.parent:
-            faults += _misfits(entry, other)
+    parent = board.get(manifest.parent or "")
+    if parent is not None:
+        faults += _misfits(entry, parent)
     faults += [
         f"{name}: is not the entry's own; a pull request holds submissions/{manifest.id}/ and its "
         "three result files, and nothing else"
@@ -113,15 +114,38 @@ def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) ->
     return faults
 
 
-def _misfits(entry: Submission, other: Path) -> list[str]:
-    """Why an entry cannot have been compressed from the parent that it names."""
+def _loaded(other: Path) -> Submission | None:
+    """Another entry; None where it is broken, which is not this one's fault."""
     try:
-        parent = load_submission(other)
+        return load_submission(other)
     except SubmissionError:
-        return []  # what is wrong with another entry is not this one's fault
+        return None
+
+
+def _likeness(entry: Submission, other: Submission) -> str:
+    """How an entry is another one's, if it is: by its weights, or by its outputs in another form.
+
+    A smaller network with the same outputs, as `corobench compact` writes, is an entry of its own.
+    """
+    if other.weights_sha256 == entry.weights_sha256:
+        return "the same effective weights as"
+    if other.track != entry.track or _num_nonzero(entry) < _num_nonzero(other):
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
+    with torch.no_grad():
+        found, expected = entry.model(images), other.model(images)
+    scale = max(1.0, float(expected.abs().max()))
+    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE * scale
+    return "computes the same as, and is not smaller than," if is_same else ""
+
+
+def _misfits(entry: Submission, parent: Submission) -> list[str]:
+    """Why an entry cannot have been compressed from the parent that it names."""
+    name = parent.manifest.id
     if parent.track != entry.track:
         return [
-            f"submission.toml: `parent`: {other.name!r} is an entry of {parent.track.name}, not of "
+            f"submission.toml: `parent`: {name!r} is an entry of {parent.track.name}, not of "
             f"{entry.track.name}"
         ]
     left, before = (_num_nonzero(one) for one in (entry, parent))
@@ -129,19 +153,12 @@ def _misfits(entry: Submission, other: Path) -> list[str]:
         return []
     return [
         f"submission.toml: `parent`: expected an entry that this one was compressed from, but "
-        f"{other.name!r} has {before:,} parameters that are not zero and this one {left:,}"
+        f"{name!r} has {before:,} parameters that are not zero and this one {left:,}"
     ]
 
 
 def _num_nonzero(entry: Submission) -> int:
     return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
-
-
-def _same_weights(entry: Submission, other: Path) -> bool:
-    try:
-        return load_submission(other).weights_sha256 == entry.weights_sha256
-    except SubmissionError:
-        return False  # what is wrong with another entry is not this one's fault
 
 
 def _is_own(path: PurePosixPath, entry: Submission) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark import compactness, scoring, store
+from benchmark import scoring, store
 from benchmark.errors import ResultError
 from benchmark.records import Compactness
 from benchmark.submission import load_submission
@@ -48,7 +48,7 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
     submission = load_submission(folder, result.track)
     if submission.weights_sha256 != result.weights_sha256:
         raise ResultError(f"{path}: belongs to other weights than {folder}")
-    measured = compactness.measure(submission.model, submission.track.shape, submission.format)
+    measured = submission.measure()
     old, new = result.compactness.model_dump(), measured.model_dump()
     changed = sorted(key for key in old.keys() - UNSTEADY if old[key] != new.get(key))
     if changed:

@@ -6,6 +6,7 @@ All are lossless on the effective weights, and of what the file has nothing but 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,28 @@ from torch import Tensor
 BYTES_PER_VALUE = 4
 #: zstandard's level of compression, its default; higher ones cost minutes and win little.
 ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Weights that a quantised file holds as 8-bit whole numbers.
+
+    Attributes:
+        num_values: of them.
+        num_scales: a number and a zero point each, that give the weights.
+    """
+
+    num_values: int
+    num_scales: int
+
+    def bytes_with(self, bytes_dense: int) -> int:
+        """Bytes of all values where these have one byte each and the rest is dense.
+
+        >>> Codes(num_values=100, num_scales=2).bytes_with(bytes_dense=440)
+        150
+        """
+        scales = self.num_scales * (BYTES_PER_VALUE + 1)
+        return bytes_dense - self.num_values * (BYTES_PER_VALUE - 1) + scales
 
 
 def mask_bytes(tensor: Tensor) -> int:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from benchmark.errors import SubmissionError
+from benchmark.submission.files import FileFaultError
 from benchmark.submission.header import MAX_WEIGHTS_BYTES
-from benchmark.submission.weights import MAX_LISTED, State, is_counter
+from benchmark.submission.weights import MAX_LISTED, State, is_counter, read_tensors
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 #: Why archives of torch.export are refused.
@@ -80,9 +79,9 @@ def read_checkpoint(path: Path) -> State:
         raise SubmissionError(path, [f"expected at most {MAX_WEIGHTS_BYTES} bytes, found {size}"])
     if path.suffix.lower() == ".safetensors":
         try:
-            return safetensors.torch.load(path.read_bytes())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise SubmissionError(path, [f"expected a safetensors file, but: {error}"]) from error
+            return read_tensors(path.read_bytes())
+        except (FileFaultError, OSError) as error:
+            raise SubmissionError(path, str(error).splitlines()) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -139,7 +139,7 @@ def compact(folder: Path, out: Path, data_root: Path | None = None) -> Converted
     chain, num_channels, num_removed = found
     if not num_removed:
         raise SubmissionError(folder, [f"none of {num_channels} channels can be removed"])
-    before = compactness.measure(source.model, source.track.shape)
+    before = source.measure()
     after = compactness.measure(chain, source.track.shape)
     lines = (
         f"channels    {num_removed:,} of {num_channels:,} removed",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from benchmark import compactness
 from benchmark.errors import ConfigError, SubmissionError
-from benchmark.records import Manifest
+from benchmark.records import Compactness, Manifest
 from benchmark.size_records import FileFormat
+from benchmark.sizes import Codes
 from benchmark.submission.architectures import build, find_faults
 from benchmark.submission.checkpoint import NO_ARCHIVES
 from benchmark.submission.contract import Reference
@@ -46,6 +47,7 @@ class Submission:
         sparsity: measured share of zeros in convolution and linear weights.
         format: of the weights file: "safetensors", "onnx", or "onnx-qdq" for a quantised graph.
         reference: what the file computes in a runtime of its own; None for safetensors.
+        codes: weights that the file holds as 8-bit whole numbers; None where there are none.
     """
 
     folder: Path
@@ -56,6 +58,11 @@ class Submission:
     sparsity: float
     format: FileFormat = "safetensors"
     reference: Reference | None = None
+    codes: Codes | None = None
+
+    def measure(self) -> Compactness:
+        """What the entry weighs."""
+        return compactness.measure(self.model, self.track.shape, self.format, self.codes)
 
 
 def load_submission(folder: Path, track: str | None = None) -> Submission:
@@ -166,6 +173,7 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
         format="onnx-qdq" if graph.is_quantised else "onnx",
         # Integer kernels of some processors saturate; a quantised file means what it says.
         reference=Runtime(content, graph.batch, optimise=not graph.is_quantised),
+        codes=graph.codes if graph.codes.num_values else None,
     )
 
 

@@ -71,6 +71,11 @@ def bake_masks(
         if leaf == "weight" and scores in baked:
             share = keep_ratio
             if rate in baked:
+                if keep_ratio is not None:
+                    faults.append(
+                        f"tensor `{rate}`: the checkpoint has a share for each layer (HARP); leave "
+                        "--keep-ratio out"
+                    )
                 open_rate = float(torch.sigmoid(baked.pop(rate).double().reshape(-1)[0]))
                 share = open_rate * (1 - min_keep_ratio) + min_keep_ratio
             if share is None:
@@ -81,6 +86,11 @@ def bake_masks(
                 continue
             mask = kept_by_score(baked.pop(scores), share)
             counts["scores"] += _apply(baked, name, mask, scores, faults)
+    if keep_ratio is not None and not counts["scores"] and not faults:
+        faults.append(
+            "--keep-ratio says what popup scores keep (HYDRA), but the checkpoint has none; leave "
+            "it out"
+        )
     notes = [f"applied {word} of {count} layer(s)" for word, count in counts.items() if count]
     return Baked(baked, tuple(faults[:10]), tuple(notes))
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from benchmark.sizes import Codes
 from benchmark.submission.architectures.parts import Normalize
 from benchmark.submission.graph.constants import constant_of, fold
 from benchmark.submission.graph.layers import GraphNetwork, WithConstants
@@ -52,7 +53,7 @@ class GraphModel:
         output_shape: of the output for one image; (classes,) for logits.
         description: its steps and how they are wired, as text; equal graphs have equal text.
         is_quantised: whether values between layers are rounded to whole steps.
-        num_codes: stored weights that the file holds as 8-bit whole numbers.
+        codes: weights that the file holds as 8-bit whole numbers.
         batch: the one batch size the file is made for, or None.
     """
 
@@ -61,7 +62,7 @@ class GraphModel:
     output_shape: Shape
     description: str
     is_quantised: bool
-    num_codes: int
+    codes: Codes
     batch: int | None
 
     def sha256(self, weights_sha256: str) -> str:
@@ -76,7 +77,15 @@ def read_network(content: bytes) -> GraphModel:
     Raises:
         GraphFaultError: the first rule of RULES.md that the file breaks.
     """
-    return _Builder(read_graph(content)).build()
+    graph = read_graph(content)
+    try:
+        return _Builder(graph).build()
+    except GraphFaultError:
+        raise
+    except Exception as error:  # no file of a stranger may end in a traceback
+        raise GraphFaultError(
+            "onnx-damaged", f"expected a network, but its parts do not fit ({type(error).__name__})"
+        ) from error
 
 
 @dataclass
@@ -87,7 +96,9 @@ class _Builder:
     lines: list[Any] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     shared: dict[tuple[object, ...], nn.Parameter] = field(default_factory=dict)
-    num_codes: int = 0
+    coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
+    codes: Codes = field(default_factory=lambda: Codes(0, 0))
+    uses: dict[int, list[int]] = field(default_factory=dict)
 
     def build(self) -> GraphModel:
         graph = self.graph
@@ -104,8 +115,8 @@ class _Builder:
             image_shape=graph.image_shape,
             output_shape=logits.shape[1:],
             description=json.dumps(self.lines, separators=(",", ":"), sort_keys=True),
-            is_quantised=any(line[0] == "Quantise" for line in self.lines) or self.num_codes > 0,
-            num_codes=self.num_codes,
+            is_quantised=any(line[0] == "Quantise" for line in self.lines) or bool(self.coded),
+            codes=self.codes,
             batch=graph.batch,
         )
 
@@ -153,7 +164,9 @@ class _Builder:
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
         self._share(module, node)
-        return self._step(node, module, made)
+        made_here = self._step(node, module, made)
+        self.uses[made_here.number] = [id(array) for array in stored if id(array) in self.coded]
+        return made_here
 
     def _step(self, node: Node, module: nn.Module, made: list[Activation]) -> Activation:
         """Add a step; its shape says whether its operands fit and the batch is kept."""
@@ -179,7 +192,8 @@ class _Builder:
             return self._step(node, module, [value.source])
         if isinstance(value, np.ndarray):
             found, is_codes = dequantise(node, value, arrays)
-            self.num_codes += value.size if is_codes else 0
+            if is_codes:
+                self.coded[id(found)] = (found, arrays[0].size)
             return found
         raise GraphFaultError("onnx-quantised", f"{node.label}: expected whole numbers")
 
@@ -199,6 +213,10 @@ class _Builder:
             if number in needed:
                 needed |= set(self.sources[number - 1])
         kept = sorted(number for number in needed if number > 0)
+        used = {key for number in kept for key in self.uses.get(number, ())}
+        self.codes = Codes(
+            sum(self.coded[key][0].size for key in used), sum(self.coded[key][1] for key in used)
+        )
         renumbered = {0: 0} | {number: position + 1 for position, number in enumerate(kept)}
         steps = [self.steps[number - 1] for number in kept]
         sources = [tuple(renumbered[s] for s in self.sources[number - 1]) for number in kept]

@@ -54,6 +54,8 @@ def module_of(
         GraphFaultError: a use of the operator that is not supported.
     """
     _check_weights(node, stored)
+    if node.op not in _ELEMENTWISE and stored[0] is not None:
+        raise GraphFaultError("onnx-weights", f"{node.label}: expected an activation first")
     if node.op == "Clip":
         return _clip(node, stored)
     if node.op == "Slice":
@@ -278,15 +280,15 @@ def _from_library(node: Node, stored: Sequence[np.ndarray | None], opset: int) -
     attributes = {
         key: value for key, value in node.attributes.items() if key not in _NOT_FOR_THE_LIBRARY
     }
-    item = helper.make_node(node.op, names, ["out"], **attributes)
     tensors = [
         numpy_helper.from_array(np.ascontiguousarray(array), name)
         for name, array in zip(names, stored, strict=True)
         if array is not None and name
     ]
     value = helper.make_tensor_value_info("out", 1, None)
-    graph = helper.make_graph([item], "g", [], [value], tensors)
     try:
+        item = helper.make_node(node.op, names, ["out"], **attributes)
+        graph = helper.make_graph([item], "g", [], [value], tensors)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             ((_, _, module),) = convert_operations(graph, opset, enable_pruning=False)

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.errors import DependencyError
 from benchmark.submission.graph.rules import (
     DOMAINS,
+    KINDS,
     MAX_CONSTANTS,
     MAX_DIMENSIONS,
     MAX_NODES,
@@ -89,10 +91,15 @@ def read_graph(content: bytes) -> Graph:
 
     Raises:
         GraphFaultError: the first rule that is broken.
+        DependencyError: the onnx package is missing.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise DependencyError(
+            f"{error.name} is needed for ONNX files: pip install onnx onnx2pytorch onnxruntime"
+        ) from error
     try:
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, ValueError, RuntimeError, MemoryError, RecursionError) as error:
@@ -263,7 +270,10 @@ def _attribute(attribute: Any, label: str) -> Attribute:
     """An attribute in plain types; graphs, lists of tensors and references are refused."""
     value: Any = None
     kind = attribute.type
-    if attribute.ref_attr_name:
+    name = KINDS.get(attribute.name, "INT")
+    if label.endswith("(Pad)") and attribute.name == "value":
+        name = "FLOAT"
+    if attribute.ref_attr_name or kind != getattr(attribute, name):
         kind = 0
     if kind == attribute.INT:
         value = int(attribute.i)

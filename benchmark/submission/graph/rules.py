@@ -76,6 +76,17 @@ RESOLVED: dict[str, tuple[str, ...]] = {
     "Shape": ("end", "start"),
 }
 
+#: Attribute -> its kind, the same for every operator that has it.
+KINDS: dict[str, str] = {
+    **dict.fromkeys(("alpha", "beta", "epsilon", "max", "min", "momentum", "ratio"), "FLOAT"),
+    **dict.fromkeys(("value_float",), "FLOAT"),
+    **dict.fromkeys(("axes", "dilations", "ends", "kernel_shape", "pads", "perm"), "INTS"),
+    **dict.fromkeys(("starts", "strides", "value_ints"), "INTS"),
+    **dict.fromkeys(("approximate", "auto_pad", "mode"), "STRING"),
+    "value": "TENSOR",
+    "value_floats": "FLOATS",
+}
+
 
 class GraphFaultError(FileFaultError):
     """An ONNX file breaks a rule.
@@ -90,7 +101,8 @@ class GraphFaultError(FileFaultError):
         super().__init__(f"{rule}: {text}")
 
 
-def shown(name: str) -> str:
-    """A name from a file, short and printable."""
-    text = name.encode("ascii", "backslashreplace").decode()
+def shown(name: str | bytes) -> str:
+    """A name from a file, short and printable; bytes that are no UTF-8 come as such."""
+    text = name if isinstance(name, str) else name.decode("utf-8", "replace")
+    text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= 60 and text.isprintable() else repr(text[:60])

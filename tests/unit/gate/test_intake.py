@@ -201,3 +201,14 @@ def test_a_parent_must_be_able_to_be_one(entries: Path) -> None:
     pruned.write_text(pruned.read_text().replace('"digits-ibp-dense"', '"other"'))
     (fault,) = _faults(pruned.parent)
     assert "is an entry of fashion-mnist, not of digits" in fault
+
+
+def test_another_entry_in_another_format_is_noticed(entries: Path) -> None:
+    from benchmark.submission.converting import compact, to_onnx
+
+    copied = to_onnx(entries / ENTRY, entries / "copied").folder
+    (fault,) = _faults(copied)
+    assert f"computes the same as, and is not smaller than, {ENTRY}" in fault
+    shutil.rmtree(copied)
+    smaller = compact(entries / ENTRY, entries / "smaller").folder
+    assert _faults(smaller) == []

@@ -12,8 +12,9 @@ from torch import nn
 
 from benchmark.cli import invoke
 from benchmark.errors import SubmissionError
-from benchmark.submission import import_checkpoint, load_submission
+from benchmark.submission import effective_sha256, import_checkpoint, load_submission
 from benchmark.submission.architectures import Normalize, build
+from benchmark.submission.packed import pack
 
 ARGUMENTS = {"width": 0.25}
 
@@ -138,3 +139,22 @@ def test_a_mask_of_another_shape_is_named(tmp_path):
     torch.save(state, path)
     with pytest.raises(SubmissionError, match=r"`0\.mask`: expected the shape of `0\.weight`"):
         _import(path, tmp_path / "out")
+
+
+def test_a_share_that_nothing_needs_is_a_fault(tmp_path):
+    path = tmp_path / "plain.pt"
+    torch.save(build("cnn-small", (1, 8, 8), 10, ARGUMENTS).state_dict(), path)
+    with pytest.raises(SubmissionError, match="the checkpoint has none; leave it out"):
+        _import(path, tmp_path / "out", keep_ratio=0.1)
+    torch.save(_scored(0.2, own_rate=True).state_dict(), path)
+    with pytest.raises(SubmissionError, match="a share for each layer"):
+        _import(path, tmp_path / "out", keep_ratio=0.1)
+
+
+def test_packed_weights_are_imported_like_others(tmp_path):
+    state = build("cnn-small", (1, 8, 8), 10, ARGUMENTS).state_dict()
+    state["5.weight"][:, ::2] = 0.0
+    path = tmp_path / "m.packed.safetensors"
+    path.write_bytes(pack(state))
+    report = _import(path, tmp_path / "out")
+    assert report.weights_sha256 == effective_sha256(state)

@@ -294,6 +294,18 @@ REFUSED = {
         ),
         "onnx-training",
     ),
+    "an attribute of another kind": (
+        lambda: model([node("Softmax", "x", "y", axis=[1, 2])]),
+        "onnx-attribute",
+    ),
+    "an empty attribute": (
+        lambda: _changed(lambda proto: proto.graph.node[0].attribute[0].ClearField("ints")),
+        "onnx-attribute",
+    ),
+    "a stored tensor instead of the image": (
+        lambda: model([node("Conv", "w x", "y")], {"w": weights(4, 3, 3, 3)}),
+        "onnx-weights",
+    ),
     "a constant answer": (
         lambda: model([node("Identity", "c", "y")], {"c": weights(1, 10)}),
         "onnx-output",
@@ -314,6 +326,13 @@ def test_damaged_bytes_are_refused():
         read_network(b"\x99" * 50)
     with pytest.raises(GraphFaultError, match="onnx-damaged"):
         read_network(b"")
+
+
+def test_names_that_are_no_text_are_refused():
+    content = classifier().SerializeToString()
+    assert content.count(b"\x04Relu") == 1
+    with pytest.raises(GraphFaultError):
+        read_network(content.replace(b"\x04Relu", b"\x04Re\xff\xfe"))
 
 
 def test_names_of_a_file_reach_no_code(tmp_path):
@@ -466,7 +485,7 @@ def test_a_quantised_file_rounds_to_the_bit_as_it_says(quantised):
     content = quantised.SerializeToString()
     graph = read_network(content)
     assert graph.is_quantised
-    assert graph.num_codes == 6 * 9 + 10 * 96
+    assert (graph.codes.num_values, graph.codes.num_scales) == (6 * 9 + 10 * 96, 6 + 10)
     x = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(graph.network(x), Runtime(content, optimise=False)(x))
 
@@ -490,6 +509,9 @@ def test_a_quantised_file_is_valid_labelled_and_not_certifiable(tmp_path, quanti
     assert validate([folder]) == [(folder, [])]
     submission = load_submission(folder)
     assert submission.format == "onnx-qdq"
+    size = submission.measure()
+    # One byte a weight, a scale and a zero point a channel, and the rest dense.
+    assert size.bytes_coded <= size.bytes_dense - 3 * 1014 + 5 * 16 < size.bytes_dense / 2
     protocol = Protocol()
     _, not_asked = prepare_certifiers(
         submission.model, get_track("digits"), protocol, torch.device("cpu")
