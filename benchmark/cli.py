@@ -16,9 +16,9 @@ from rich.console import Console
 import benchmark
 from benchmark import cli_options
 from benchmark.errors import (
-    ConfigError,
     ContradictionError,
     CorobenchError,
+    SubmissionError,
 )
 
 EXIT_CODES = """\b
@@ -33,12 +33,18 @@ Exit codes:
 MOUNTED = {
     "architectures": "benchmark.cli_listing:architectures",
     "check": "benchmark.cli_gate:check",
+    "compact": "benchmark.cli_formats:compact",
+    "convert": "benchmark.cli_formats:convert",
     "contest": "benchmark.cli_results:contest",
     "doctor": "benchmark.cli_listing:doctor",
     "drift": "benchmark.cli_drift:drift",
     "freeze": "benchmark.cli_rounds:freeze",
+    "import": "benchmark.cli_import:import_",
     "intake": "benchmark.cli_gate:intake",
+    "measure": "benchmark.cli_measure:measure",
     "migrate": "benchmark.cli_rounds:migrate",
+    "new": "benchmark.cli_new:new",
+    "pack": "benchmark.cli_formats:pack",
     "pictures": "benchmark.cli_results:pictures",
     "recheck": "benchmark.cli_results:recheck",
     "render": "leaderboard.cli:render",
@@ -47,6 +53,7 @@ MOUNTED = {
     "serve": "leaderboard.cli_serve:serve",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
+    "unpack": "benchmark.cli_formats:unpack",
 }
 
 
@@ -115,6 +122,9 @@ _paths = click.argument(
     help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
+@cli_options.isolate
+@cli_options.step_limit_s
+@cli_options.memory_limit_gib
 def evaluate(
     paths: tuple[Path, ...],
     track: str | None,
@@ -126,10 +136,15 @@ def evaluate(
     data_root: Path | None,
     certify_budget_s: float | None,
     force: bool,
+    isolate: bool,
+    step_limit_s: float,
+    memory_limit_gib: float,
 ) -> None:
     """Evaluate submission folders: clean, certified, attacked, measured.
 
-    Stopped runs go on where they were when the same command is given again.
+    Stopped runs go on where they were when the same command is given again. Each submission is
+    worked on in a process of its own: what hangs, crashes or takes too much memory ends that
+    process, and the images of the step become a timeout or an error, with the reason in the result.
 
     \b
     Examples:
@@ -137,10 +152,13 @@ def evaluate(
       corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
       corobench evaluate submissions/* --device cuda
     """
-    from benchmark import evaluate as evaluation
+    from benchmark.executors import run_evaluation
+    from benchmark.executors.limits import GIB, Limits
+    from benchmark.settings import Settings
     from benchmark.terminal import scorecard
 
-    settings = evaluation.Settings(
+    limits = Limits(step_s=step_limit_s, memory_bytes=int(memory_limit_gib * GIB))
+    settings = Settings(
         track=track,
         n=subset,
         epsilons=tuple(epsilons.split(",")) if epsilons else None,
@@ -150,25 +168,37 @@ def evaluate(
         out=out,
         force=force,
         certify_budget_s=certify_budget_s,
+        is_limited=limits.is_less_than(Limits()),
     )
     console = Console()
-    frozen = []
+    frozen, refused = [], []
     for path in paths:
-        done = evaluation.evaluate(path, settings)
+        try:
+            done = run_evaluation(path, settings, limits if isolate else None)
+        except SubmissionError as error:
+            refused.append(error.message)
+            continue
         console.print(scorecard(done.result))
         note = " (was there already: same weights, settings and versions)" if done.reused else ""
         console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
         frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
+        for line in done.result.errors:
+            console.print(f"without an answer: {line}", soft_wrap=True, markup=False)
+    if refused and frozen:
+        Console(stderr=True).print("\n".join(refused), style="red", markup=False, soft_wrap=True)
     if frozen:
         raise ContradictionError(
             "certified images were broken, so a certifier or an attack is wrong; the entry is "
             "frozen and will not be ranked:\n" + "\n".join(frozen)
         )
+    if refused:
+        raise CorobenchError("\n".join(refused))
 
 
 @cli.command()
 @_paths
-def validate(paths: tuple[Path, ...]) -> None:
+@cli_options.isolate
+def validate(paths: tuple[Path, ...], isolate: bool) -> None:
     """List every fault of submission folders at once; no dataset is needed.
 
     \b
@@ -176,11 +206,13 @@ def validate(paths: tuple[Path, ...]) -> None:
       corobench validate submissions/my-model
       corobench validate submissions/*
     """
-    from benchmark.submission import validate as find_faults
+    from benchmark.executors import run_validation
+    from benchmark.executors.limits import Limits
 
     console = Console()
     num_bad = 0
-    for path, faults in find_faults(paths):
+    for path in paths:
+        faults = run_validation(path, Limits() if isolate else None)
         num_bad += bool(faults)
         verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "valid"
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
@@ -188,65 +220,6 @@ def validate(paths: tuple[Path, ...]) -> None:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
     if num_bad:
         raise click.exceptions.Exit(2)
-
-
-@cli.command(name="import")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
-@click.option("--architecture", required=True, help="See `corobench architectures`.")
-@click.option("--track", required=True, help="See `corobench tracks`.")
-@click.option("--title", help="What the board shows; the folder's name by default.")
-@click.option("--author", "authors", multiple=True, help="May be given more than once.")
-@click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
-@click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
-@click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
-@click.option("--std", help="Goes with --mean.")
-def import_(
-    checkpoint: Path,
-    out: Path,
-    architecture: str,
-    track: str,
-    title: str | None,
-    authors: tuple[str, ...],
-    licence: str,
-    width: float,
-    mean: str | None,
-    std: str | None,
-) -> None:
-    """Turn a PyTorch checkpoint into a submission folder and check it against its source.
-
-    Pickled code is never run: the file is read with weights_only.
-
-    \b
-    Examples:
-      corobench import model.pt --architecture resnet18 --track cifar10 --out submissions/my-model
-    """
-    from benchmark.submission import import_checkpoint
-
-    arguments: dict[str, object] = {} if width == 1.0 else {"width": width}
-    for name, text in (("mean", mean), ("std", std)):
-        if text is not None:
-            arguments[name] = _numbers(f"--{name}", text)
-    report = import_checkpoint(
-        checkpoint,
-        out,
-        architecture=architecture,
-        track=track,
-        arguments=arguments,
-        title=title,
-        authors=authors,
-        licence=licence,
-    )
-    Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            f"{option} {text!r}: expected numbers such as 0.49,0.48,0.45, one per channel"
-        ) from error
 
 
 @cli.command()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from benchmark.executors.limits import GIB, Limits
+
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -13,3 +15,23 @@ data_root = click.option(
     help="Folder of the dataset; otherwise system copies and downloads are tried.",
 )
 device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+isolate = click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Work on each submission in a process of its own, with limits.",
+)
+step_limit_s = click.option(
+    "--step-limit-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Limits.step_s,
+    show_default=True,
+    help="Seconds of one step, such as one chunk of an attack; then its images are a timeout.",
+)
+memory_limit_gib = click.option(
+    "--memory-limit-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Limits.memory_bytes / GIB,
+    show_default=True,
+    help="Memory of the process; a step that needs more is an error of its images.",
+)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmark.facts import BoolArray, EpsilonFacts
 from benchmark.stages.certify import close_chunk
+from benchmark.steps import StepEndedError
 from benchmark.store import chunk_name
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
             here.proven |= carried & _open(facts.correct, facts.epsilons[epsilon])
             _ask(evaluation, bounded, certifier, epsilon, here)
             carried = carried | here.proven
-    except (NotCertifiable, MemoryError) as refusal:
+    except (NotCertifiable, MemoryError, StepEndedError) as refusal:
         facts.not_asked[certifier] = str(refusal)
         evaluation.report.finish(f"not certifiable ({refusal})")
         return

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from benchmark.certify import NotCertifiable, prepare
 
@@ -48,9 +48,10 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
 def as_chain(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
     """Copies of the layers in order, batch-norm folded, or None for a network that is no chain."""
     try:
-        return _as_chain(prepare(model, input_shape))
+        plain = prepare(model, input_shape)
     except NotCertifiable:
         return None
+    return _as_chain(plain) or _as_chain(_in_order(plain))
 
 
 def remove_dead(chain: list[nn.Module]) -> None:
@@ -74,6 +75,50 @@ def if_equal(model: nn.Module, chain: list[nn.Module], x_BCHW: Tensor) -> nn.Mod
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         return None
     return network
+
+
+def smallest_equivalent(
+    model: nn.Module, input_shape: Sequence[int]
+) -> tuple[nn.Sequential, int, int] | None:
+    """The smallest network with the same outputs, however little it saves.
+
+    Args:
+        model: in eval mode.
+        input_shape: channels, height, width.
+
+    Returns:
+        The network, batch-norm folded and removable channels gone; the output channels of all
+        hidden layers before; and how many of them were removed. None for a network that is no
+        chain (see :func:`compacted`) or has no layers.
+    """
+    chain = as_chain(model, input_shape)
+    if chain is None or not count_weights(chain):
+        return None
+    before = _hidden_channels(chain)
+    remove_dead(chain)
+    network = nn.Sequential(*chain).eval().requires_grad_(False)
+    return network, before, before - _hidden_channels(chain)
+
+
+def _in_order(model: nn.Module) -> nn.Module:
+    """The layers of a forward pass that applies one after another; else the model itself."""
+    try:
+        nodes = list(fx.Tracer().trace(model).nodes)
+    except Exception:  # tracing a network raises anything
+        return model
+    calls = nodes[1:-1]
+    if not calls or any(
+        node.op != "call_module" or node.args != (before,) or node.kwargs
+        for before, node in pairwise(nodes[:-1])
+    ):
+        return model
+    return nn.Sequential(*(model.get_submodule(str(node.target)) for node in calls))
+
+
+def _hidden_channels(layers: Sequence[nn.Module]) -> int:
+    """Output channels of all weighted layers but the last."""
+    weighted = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return sum(len(layer.weight) for layer in weighted[:-1])
 
 
 def count_weights(chain: Sequence[nn.Module]) -> int:

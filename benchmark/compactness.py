@@ -10,9 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmark.records import Compactness, Layer
-
-BYTES_PER_VALUE = 4
+from benchmark.compaction import smallest_equivalent
+from benchmark.memory import peak_activation_bytes
+from benchmark.records import Compactness, Equivalent, Layer
+from benchmark.size_records import FileFormat
+from benchmark.sizes import BYTES_PER_VALUE, Codes, coded_bytes, packed_bytes, zstd_bytes
 
 
 def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -38,26 +40,20 @@ def sparsity(model: nn.Module) -> float:
     return zeros / total if total else 0.0
 
 
-def packed_bytes(tensor: Tensor) -> int:
-    """Bytes of one tensor: the smaller of dense float32 and bitmask plus non-zero values.
-
-    >>> packed_bytes(torch.tensor([0.0] * 15 + [1.0]))
-    6
-    >>> packed_bytes(torch.ones(8))
-    32
-    """
-    dense = tensor.numel() * BYTES_PER_VALUE
-    num_nonzero = int(torch.count_nonzero(tensor))
-    return min(dense, -(-tensor.numel() // 8) + num_nonzero * BYTES_PER_VALUE)
-
-
 @torch.no_grad()
-def measure(model: nn.Module, input_shape: tuple[int, int, int]) -> Compactness:
+def measure(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    file_format: FileFormat | None = None,
+    codes: Codes | None = None,
+) -> Compactness:
     """Measure a model.
 
     Args:
         model: in eval mode; its convolution and linear layers are found as modules.
         input_shape: channels, height, width.
+        file_format: of the weights file, which is only passed on.
+        codes: weights that the file holds as 8-bit whole numbers, if any.
     """
     calls = _output_positions(model, input_shape)
     layers = []
@@ -76,15 +72,40 @@ def measure(model: nn.Module, input_shape: tuple[int, int, int]) -> Compactness:
             )
         )
     tensors = stored_tensors(model)
+    bytes_dense = sum(tensor.numel() * BYTES_PER_VALUE for tensor in tensors)
+    bytes_coded = sum(coded_bytes(tensor) for tensor in tensors)
+    if codes is not None:
+        bytes_coded = min(bytes_coded, codes.bytes_with(bytes_dense))
     return Compactness(
         num_parameters=sum(tensor.numel() for tensor in tensors),
         num_nonzero=sum(int(torch.count_nonzero(tensor)) for tensor in tensors),
         macs_dense=sum(layer.macs_dense for layer in layers),
         macs_nonzero=sum(layer.macs_nonzero for layer in layers),
-        bytes_dense=sum(tensor.numel() * BYTES_PER_VALUE for tensor in tensors),
+        bytes_dense=bytes_dense,
         bytes_packed=sum(packed_bytes(tensor) for tensor in tensors),
         sparsity=sparsity(model),
         layers=tuple(layers),
+        format=file_format,
+        bytes_packed_zstd=zstd_bytes(tensors),
+        bytes_coded=bytes_coded,
+        peak_activation_bytes=peak_activation_bytes(model, input_shape),
+        equivalent=measure_equivalent(model, input_shape),
+    )
+
+
+def measure_equivalent(model: nn.Module, input_shape: tuple[int, int, int]) -> Equivalent | None:
+    """The smallest dense network with the same outputs, in numbers; None where none is known."""
+    found = smallest_equivalent(model, input_shape)
+    if found is None:
+        return None
+    chain, num_channels, num_removed = found
+    layers = prunable_layers(chain)
+    calls = _output_positions(chain, input_shape)
+    return Equivalent(
+        num_channels=num_channels,
+        num_removed=num_removed,
+        num_parameters=sum(tensor.numel() for tensor in stored_tensors(chain)),
+        macs_dense=sum(layer.weight.numel() * calls[name] for name, layer in layers.items()),
     )
 
 

@@ -15,7 +15,10 @@ from benchmark.tracks import TRACKS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PACKAGES = ("torch", "torchvision", "pyautoattack", "auto_LiRPA", "safetensors", "pandas")
+PACKAGES = (
+    *("torch", "torchvision", "pyautoattack", "auto_LiRPA", "safetensors", "pandas"),
+    *("onnx", "onnx2pytorch", "onnxruntime", "onnxscript", "zstandard"),
+)
 
 
 @dataclass(frozen=True)

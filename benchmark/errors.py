@@ -34,7 +34,7 @@ class SubmissionError(CorobenchError):
 
     def __init__(self, path: object, faults: Sequence[str]) -> None:
         self.path = str(path)
-        self.faults = tuple(faults)
+        self.faults = tuple(printable(fault) for fault in faults)
         lines = "\n".join(f"  - {fault}" for fault in self.faults)
         noun = "fault" if len(self.faults) == 1 else "faults"
         super().__init__(f"{self.path}: {len(self.faults)} {noun}\n{lines}")
@@ -68,6 +68,21 @@ class ContradictionError(CorobenchError):
     """An image was certified and attacked at the same epsilon: the result is frozen."""
 
     exit_code = 3
+
+
+def printable(text: str) -> str:
+    """Text from a stranger on one line: control and invisible characters are written out.
+
+    A name in a file must not move the cursor of a terminal, nor begin a line of its own in the log
+    of a job, where it could be a command.
+
+    >>> printable("a\\x1b[2J\\n::warning::b")
+    'a\\\\x1b[2J\\\\n::warning::b'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
-import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,74 +15,26 @@ import torch
 from torch import nn
 
 import benchmark
-from benchmark import compactness, rounds, store
+from benchmark import recognition, rounds, store
 from benchmark.clean_images import write_clean_images
-from benchmark.data import Dataset, load_test, subset
+from benchmark.data import Dataset, load_test, load_train, subset
 from benchmark.equivalent import equivalent
-from benchmark.errors import ConfigError, OutputError, ResultError
+from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
 from benchmark.facts import Facts
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
 from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
 from benchmark.scoring import score
+from benchmark.settings import Evaluated, Settings
+from benchmark.steps import StepEndedError, Steps
 from benchmark.submission import Submission, check_contract, load_submission
-from benchmark.tracks import Protocol, Track, parse_epsilon, round_of, settings_of
+from benchmark.tracks import Protocol, Track, parse_epsilon, published_order, round_of, settings_of
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
 
 CONTRACT_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user may choose of an evaluation.
-
-    Attributes:
-        track: name of a track, or None for the manifest's.
-        n: images, or None for the track's standard subset.
-        epsilons: exact radii as text, or None for the track's; other ones are never ranked.
-        device: for example "cpu" or "cuda".
-        seed: of the run.
-        data_root: folder of the dataset, or None for the search order of `benchmark.data`.
-        out: folder of result files.
-        force: replace another result of the same name.
-        certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
-            another one the result is never ranked.
-    """
-
-    track: str | None = None
-    n: int | None = None
-    epsilons: tuple[str, ...] | None = None
-    device: str = "cpu"
-    seed: int = 0
-    data_root: Path | None = None
-    out: Path = Path("results")
-    force: bool = False
-    certify_budget_s: float | None = None
-
-    @property
-    def protocol(self) -> Protocol:
-        """The protocol, with what the user changed of it."""
-        if self.certify_budget_s is None:
-            return Protocol()
-        return Protocol(certify_budget_s=self.certify_budget_s)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A finished evaluation.
-
-    Attributes:
-        result: the scorecard.
-        path: its result file; outcome table and adversarial images lie beside it.
-        reused: whether the very same result was there already.
-    """
-
-    result: Result
-    path: Path
-    reused: bool
 
 
 def standard_subset(track: Track) -> int:
@@ -107,7 +58,7 @@ def evaluate(
     folder: Path,
     settings: Settings,
     report: Reporter | None = None,
-    submission: Submission | None = None,
+    steps: Steps | None = None,
 ) -> Evaluated:
     """Evaluate a submission folder and write its result.
 
@@ -115,12 +66,13 @@ def evaluate(
         folder: with ``submission.toml`` and its weights.
         settings: what the user chose.
         report: progress; standard error by default.
-        submission: the folder's, where it is loaded already.
+        steps: told of each step; those that ended an earlier process are not tried again.
 
     Raises:
         CorobenchError: anything a user can fix; see its subclasses.
     """
-    submission = submission or load_submission(folder, settings.track)
+    steps = steps or Steps()
+    submission = load_submission(folder, settings.track)
     track, protocol = submission.track, settings.protocol
     epsilons = _epsilons(settings, track)
     n = settings.n or standard_subset(track)
@@ -130,25 +82,42 @@ def evaluate(
     model = submission.model.to(device).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
+    ended = None
+    try:
+        steps.begin("contract")
+        check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder, submission.reference)
+    except StepEndedError as error:
+        ended = error.ended
+    steps.begin("measure")
 
     run = _identify(submission, dataset, n, epsilons, settings, protocol, device)
     path = result_path(settings.out, run, track)
     existing = _existing(path, run, settings.force)
     if existing is not None:
         return Evaluated(existing, path, reused=True)
-    prepare_folder(path.parent)
+    rounds.require_open(path.parent)
+    store.prepare_folder(path.parent)
 
     chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
-        other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
-        network = other.network if other else None
-        if other is not None:
-            progress.say(other.note(model))
-            run = run.model_copy(update={"searched_on": other.kind})
-        bounded, not_asked = prepare_certifiers(network or model, track, protocol, device)
+        network, bounded = None, None
+        not_asked: dict[str, str] = {}
+        try:
+            steps.begin("compaction")
+            other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+            if other is not None:
+                network = other.network
+                progress.say(other.note(model))
+                run = run.model_copy(update={"searched_on": other.kind})
+        except StepEndedError as error:
+            progress.say(f"searching on the submitted network: {error}")
+        try:
+            steps.begin("certifiers")
+            bounded, not_asked = prepare_certifiers(network or model, track, protocol, device)
+        except StepEndedError as error:
+            not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
         evaluation = Evaluation(
             model,
             x,
@@ -160,12 +129,36 @@ def evaluate(
             chunks=chunks,
             report=progress,
             equivalent=network,
+            steps=steps,
         )
-        facts = evaluation.run(bounded, not_asked)
+        if ended is None:
+            facts = evaluation.run(bounded, not_asked)
+            with contextlib.suppress(StepEndedError):
+                steps.begin("recognition")
+                unseen = unseen_images(track.name, settings.data_root, device)
+                found = recognition.check(evaluation, unseen)
+                run = run.model_copy(update={"recognition": found})
+        else:
+            facts = evaluation.without_answer("contract", ended)
+    if steps.ended_early and settings.is_limited:
+        run = run.model_copy(update={"quick": True})
     result = _write(path, run, facts, indices, labels)
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
     chunks.discard()
     return Evaluated(result, path, reused=False)
+
+
+def unseen_images(
+    track: str, data_root: Path | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A part of the training set in an order of its own; None where it is not at hand."""
+    try:
+        train = load_train(track, data_root)
+    except DatasetError:
+        return None
+    rows = published_order(f"{track}-unseen", len(train))[: recognition.NUM_UNSEEN]
+    labels = train.labels[np.asarray(rows)]
+    return torch.from_numpy(train.take(rows)).to(device), torch.from_numpy(labels).to(device)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -224,18 +217,6 @@ def result_path(out: Path, run: Run, track: Track) -> Path:
     return out / round_of(run.protocol) / run.track / f"{stem}.json"
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make sure before hours of work that the result can be written.
-
-    Raises:
-        OutputError: it cannot, or the folder belongs to a frozen round.
-    """
-    rounds.require_open(folder)
-    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
-    store.write_atomic(probe, b"")
-    probe.unlink()
-
-
 def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     if settings.epsilons is None:
         return track.epsilons
@@ -282,7 +263,7 @@ def _identify(
         versions=used,
         settings=resolved,
         submission=manifest,
-        compactness=compactness.measure(submission.model, track.shape),
+        compactness=submission.measure(),
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 
 #: Largest array that is read from an npz file, in bytes once unpacked.
 MAX_ARRAY_BYTES = 2 * 1024**3
+#: What libraries raise on files that are no npz, or a damaged one.
+_NO_NPZ = (
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    OverflowError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,8 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.gene
         ResultError: unreadable, no npz, an array missing, of objects, or too large.
     """
     try:
+        if path.stat().st_size > MAX_ARRAY_BYTES:
+            raise ValueError(f"more than {MAX_ARRAY_BYTES} bytes")
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for name in names:
@@ -92,7 +109,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.gene
             return {name: arrays[name] for name in names}
     except OSError as error:
         raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except _NO_NPZ as error:
         wanted = " and ".join(f"`{name}`" for name in names)
         raise ResultError(f"{path}: expected an npz file with {wanted} ({error})") from error
 
@@ -103,6 +120,8 @@ def _check_member(archive: zipfile.ZipFile, name: str) -> None:
         member = archive.getinfo(f"{name}.npy")
     except KeyError as error:
         raise ValueError(f"no array called {name}") from error
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name}: compressed by method {member.compress_type}, which is not read")
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
         if version not in ((1, 0), (2, 0)):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.statistics import wilson
+from benchmark.steps import Ended
 
 BoolArray = NDArray[np.bool_]
 
@@ -25,7 +26,8 @@ class EpsilonFacts:
         broken: attack -> broken at this epsilon or a smaller one.
         broken_by: part of the attack that broke the image, or empty.
         broken_from: smaller epsilon that the attack was carried from, or empty.
-        failed: why an attack ended without an answer, or empty.
+        failed: why a stage ended without an answer, or empty.
+        by_clock: of those, the ones that a limit of time ended.
         adversarial: row in `Facts.adversarial`, or -1.
         seconds: spent on the image.
         flags: named health flags.
@@ -42,6 +44,7 @@ class EpsilonFacts:
     broken_by: NDArray[np.object_]
     broken_from: NDArray[np.object_]
     failed: NDArray[np.object_]
+    by_clock: BoolArray
     adversarial: NDArray[np.int32]
     seconds: NDArray[np.float32]
     flags: set[str]
@@ -65,6 +68,7 @@ class EpsilonFacts:
             broken_by=text(),
             broken_from=text(),
             failed=text(),
+            by_clock=np.zeros(n, dtype=bool),
             adversarial=np.full(n, -1, dtype=np.int32),
             seconds=np.zeros(n, dtype=np.float32),
             flags=set(),
@@ -89,7 +93,8 @@ class Facts:
     """All that an evaluation found out; the outcome table is made of it (`benchmark.outcomes`).
 
     Attributes:
-        predicted: int64 (n,), class predicted without an attack, at batch size 1.
+        predicted: int64 (n,), class predicted without an attack, at batch size 1; -1 where the
+            network gave no answer.
         correct: bool (n,).
         epsilons: facts per epsilon, ascending.
         not_asked: certifier -> why.
@@ -105,6 +110,26 @@ class Facts:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
     )
+
+    @property
+    def unpredicted(self) -> BoolArray:
+        """Images on which the network itself gave no answer."""
+        reasons = next(iter(self.epsilons.values())).failed
+        return np.array([text.startswith(("clean:", "contract:")) for text in reasons], dtype=bool)
+
+    def record_no_answer(self, step: str, rows: NDArray[np.int64], ended: Ended) -> None:
+        """Images on which the network itself gives no answer: an error, or a timeout.
+
+        Args:
+            step: "clean" or "contract".
+            rows: of the images.
+            ended: why.
+        """
+        self.predicted[rows] = -1
+        self.correct[rows] = False
+        for known in self.epsilons.values():
+            known.failed[rows] = f"{step}: {ended.reason}"[:300]
+            known.by_clock[rows] = ended.by_clock
 
     def bracket_note(
         self, epsilon: str, proven: BoolArray | None = None, broken: BoolArray | None = None

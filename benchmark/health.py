@@ -7,6 +7,7 @@ robustness that rests on it is doubtful (Carlini et al., "On Evaluating Adversar
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark import gradients
 from benchmark.stages.base import Attack, Seats
 from benchmark.stages.pgd import PGD
+from benchmark.steps import StepEndedError
 from benchmark.store import chunk_name
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ NON_MONOTONE_STEPS = "non-monotone-steps"
 
 
 def check(evaluation: Evaluation) -> None:
-    """Run both checks at every epsilon and raise their flags; after the attacks.
+    """Run all checks at every epsilon and raise their flags; after the attacks.
 
     Args:
         evaluation: after its attacks.
@@ -44,6 +47,8 @@ def check(evaluation: Evaluation) -> None:
     evaluation.facts.record_broken(FEWER_STEPS.name, found)
     for smaller, larger in pairwise(evaluation.epsilons):
         _larger_epsilon(evaluation, smaller, larger)
+    for epsilon in evaluation.epsilons:
+        _gradients(evaluation, epsilon)
 
 
 def is_suspicious(num_contradicting: int, num_images: int) -> bool:
@@ -78,6 +83,30 @@ def _larger_epsilon(evaluation: Evaluation, smaller: str, larger: str) -> None:
         evaluation.facts.epsilons[larger].flags.add(NON_MONOTONE_EPSILON)
 
 
+def _gradients(evaluation: Evaluation, epsilon: str) -> None:
+    """Whether gradients say anything about images that neither side decided."""
+    facts = evaluation.facts.epsilons[epsilon]
+    open_ = evaluation.facts.correct & ~facts.proven & ~facts.attacked
+    rows = np.flatnonzero(open_)[:NUM_IMAGES]
+    try:
+        evaluation.steps.begin(f"gradients-{epsilon}")
+        counts = gradients.doubtful(
+            evaluation.model,
+            evaluation.x[rows],
+            evaluation.y[rows],
+            Fraction(epsilon),
+            evaluation.seed,
+        )
+    except (StepEndedError, RuntimeError) as error:
+        evaluation.report.say(f"gradients {epsilon}: no answer ({error})")
+        return
+    facts.flags.update(
+        flag
+        for flag, number in counts.items()
+        if number > max(TOLERATED, gradients.MIN_RATE * len(rows))
+    )
+
+
 def _chunk(
     evaluation: Evaluation, attack: Attack, rows: NDArray[np.int64], epsilon: str, what: str
 ) -> dict[str, np.ndarray]:
@@ -85,6 +114,7 @@ def _chunk(
     chunk = evaluation.chunk(
         chunk_name(f"health-{what}", epsilon),
         partial(evaluation.attack_chunk, attack, rows, epsilon, 0, Seats.all(len(rows))),
+        partial(evaluation.no_attack, attack, len(rows)),
     )
     evaluation.spend("attack", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
     evaluation.report.finish(f"{int(chunk['broken'].sum())} of {len(rows)} broken")

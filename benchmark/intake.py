@@ -11,18 +11,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import torch
+
 from benchmark import store
+from benchmark.compactness import stored_tensors
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.evaluate import Evaluated, Settings, evaluate, standard_subset
+from benchmark.evaluate import standard_subset
+from benchmark.executors import run_evaluation, run_validation
+from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
 from benchmark.rounds import faults_of
 from benchmark.scoring import bracket, rank_key, why_unpublished
+from benchmark.settings import Evaluated, Settings
 from benchmark.submission import Submission, load_submission
+from benchmark.submission.contract import RELATIVE_TOLERANCE
 from benchmark.tracks import PROTOCOL, parse_epsilon, round_of
 
+#: Of the processes that work on a stranger's entry.
+LIMITS = Limits()
 RESULTS = Path("leaderboard") / "results"
+#: Random images on which entries are compared.
+NUM_COMPARED = 16
 ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
 
@@ -79,6 +90,9 @@ def _examine(
     folder: Path, others: Iterable[Path], changed: Sequence[str]
 ) -> tuple[Submission | None, list[str]]:
     """The loaded entry, None where it cannot be loaded, and all faults."""
+    found = run_validation(folder, LIMITS)  # before anything of it is loaded in this process
+    if found:
+        return None, list(found)
     try:
         entry = load_submission(folder)
     except SubmissionError as error:
@@ -99,7 +113,7 @@ def _examine(
         for key, value in unknown.items()
         if value.strip().lower() == "unknown"
     ]
-    ids = set()
+    board: dict[str, Submission | None] = {}
     for other in others:
         if other.resolve() == folder.resolve():
             continue
@@ -109,14 +123,16 @@ def _examine(
                 "replaced; choose another id"
             )
             continue
-        ids.add(other.name)
-        same = _same_weights(entry, other)
-        if same:
-            faults.append(f"{manifest.model.weights}: the same effective weights as {other.name}")
-    if manifest.parent is not None and manifest.parent not in ids:
+        board[other.name] = loaded = _loaded(other)
+        if loaded is not None and (likeness := _likeness(entry, loaded)):
+            faults.append(f"{manifest.model.weights}: {likeness} {other.name}")
+    if manifest.parent is not None and manifest.parent not in board:
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is no entry here; hand it in first"
         )
+    parent = board.get(manifest.parent or "")
+    if parent is not None:
+        faults += _misfits(entry, parent)
     faults += [
         f"{name}: is not the entry's own; a pull request holds submissions/{manifest.id}/ and its "
         "three result files, and nothing else"
@@ -126,11 +142,51 @@ def _examine(
     return entry, faults
 
 
-def _same_weights(entry: Submission, other: Path) -> bool:
+def _loaded(other: Path) -> Submission | None:
+    """Another entry; None where it is broken, which is not this one's fault."""
     try:
-        return load_submission(other).weights_sha256 == entry.weights_sha256
+        return load_submission(other)
     except SubmissionError:
-        return False  # what is wrong with another entry is not this one's fault
+        return None
+
+
+def _likeness(entry: Submission, other: Submission) -> str:
+    """How an entry is another one's, if it is: by its weights, or by its outputs in another form.
+
+    A smaller network with the same outputs, as `corobench compact` writes, is an entry of its own.
+    """
+    if other.weights_sha256 == entry.weights_sha256:
+        return "the same effective weights as"
+    if other.track != entry.track or _num_nonzero(entry) < _num_nonzero(other):
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
+    with torch.no_grad():
+        found, expected = entry.model(images), other.model(images)
+    scale = max(1.0, float(expected.abs().max()))
+    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE * scale
+    return "computes the same as, and is not smaller than," if is_same else ""
+
+
+def _misfits(entry: Submission, parent: Submission) -> list[str]:
+    """Why an entry cannot have been compressed from the parent that it names."""
+    name = parent.manifest.id
+    if parent.track != entry.track:
+        return [
+            f"submission.toml: `parent`: {name!r} is an entry of {parent.track.name}, not of "
+            f"{entry.track.name}"
+        ]
+    left, before = (_num_nonzero(one) for one in (entry, parent))
+    if left <= before:
+        return []
+    return [
+        f"submission.toml: `parent`: expected an entry that this one was compressed from, but "
+        f"{name!r} has {before:,} parameters that are not zero and this one {left:,}"
+    ]
+
+
+def _num_nonzero(entry: Submission) -> int:
+    return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
 
 
 def _is_own(path: PurePosixPath, entry: Submission) -> bool:
@@ -179,7 +235,7 @@ def take_in(
     settings = Settings(n=n, device=device, data_root=data_root, out=out)
     place = results / round_of(PROTOCOL) / track.name
     claims = _claims(entry, place, folder)
-    evaluated = evaluate(folder, settings, submission=entry)
+    evaluated = run_evaluation(folder, settings, LIMITS)
     claim = None
     for path in claims:
         claim = check(evaluated.path, path, Rule(), even_if_equal=True)

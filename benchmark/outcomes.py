@@ -53,7 +53,7 @@ def audit(facts: Facts, images: NDArray[np.int64]) -> Audit:
 
 
 def errors(facts: Facts) -> tuple[str, ...]:
-    """Why images ended as ``error``: one line per epsilon and reason, with how many."""
+    """Why a stage gave no answer: one line per epsilon and reason, with the number of images."""
     lines = []
     for epsilon, known in facts.epsilons.items():
         reasons, counts = np.unique(
@@ -90,9 +90,11 @@ def _epsilon_rows(
 ) -> pd.DataFrame:
     correct, proven = facts.correct, known.proven
     broken = known.attacked
+    wrong = ~correct & (facts.predicted >= 0)
     failed = np.asarray(known.failed != "", dtype=bool)
+    stopped = known.stopped | (failed & known.by_clock)
     outcome = np.select(
-        [~correct, broken, proven, failed, known.stopped],
+        [wrong, broken, proven, failed & ~known.by_clock, stopped],
         [
             Outcome.MISCLASSIFIED.value,
             Outcome.ATTACKED.value,
@@ -110,7 +112,7 @@ def _epsilon_rows(
         "epsilon": epsilon,
         "outcome": outcome,
         "decided_by": np.select(
-            [~correct, broken, proven], ["clean", known.broken_by, known.proven_by], ""
+            [wrong, broken, proven], ["clean", known.broken_by, known.proven_by], ""
         ),
         "carried_from": np.where(
             broken, known.broken_from, np.where(proven, known.proven_from, "")
@@ -127,7 +129,7 @@ def _epsilon_rows(
     for attack in ("pgd50", "autoattack"):  # the columns are named after the attacks
         survived = correct & ~known.broken.get(attack, ~correct)
         by_this = np.array([text.startswith(f"{attack}:") for text in known.failed], dtype=bool)
-        unknown = by_this & ~broken & ~proven
+        unknown = (by_this & ~broken & ~proven) | (facts.predicted < 0)
         answers = pd.array(survived, dtype="boolean")
         answers[unknown] = pd.NA
         columns[attack] = answers

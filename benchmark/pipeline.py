@@ -28,6 +28,7 @@ from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
 from benchmark.stages.certify import certify_chunk
 from benchmark.stages.pgd import PGD
+from benchmark.steps import Ended, StepEndedError, Steps
 from benchmark.store import ChunkStore, chunk_name
 from benchmark.tracks import Protocol, Track, derive_seed
 
@@ -50,6 +51,7 @@ class Evaluation:
         report: progress.
         equivalent: a smaller network with the same outputs, which the attacks search on; None to
             search on the model itself.
+        steps: told of each chunk that is computed.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Evaluation:
         chunks: ChunkStore,
         report: Reporter,
         equivalent: nn.Module | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self.model, self.x, self.y = model, x, y
         self.equivalent = equivalent
         self.track, self.protocol, self.seed = track, protocol, seed
         self.chunks, self.report = chunks, report
+        self.steps = steps or Steps()
         self.epsilons = epsilons
         n = len(x)
         self.facts = Facts(
@@ -123,13 +127,19 @@ class Evaluation:
         n = len(self.x)
         self.report.stage("clean", n)
         for number, rows in self._chunked(np.arange(n)):
-            chunk = self.chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
+            try:
+                chunk = self.chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
+            except StepEndedError as error:
+                self.facts.record_no_answer("clean", rows, error.ended)
+                self.logits[rows] = float("nan")
+                continue
             self.logits[rows] = torch.from_numpy(chunk["logits"]).to(self.x.device)
             self.facts.seconds["clean"] += float(chunk["seconds"])
             self.report.advance(len(rows))
         wrong = is_wrong(self.logits, self.y)
         others = self.logits.scatter(1, self.y[:, None], float("-inf")).argmax(dim=1)
-        self.facts.predicted = torch.where(wrong, others, self.y).cpu().numpy()
+        predicted = torch.where(wrong, others, self.y).cpu().numpy()
+        self.facts.predicted = np.where(self.facts.unpredicted, -1, predicted)
         self.facts.correct = (~wrong).cpu().numpy()
         self.report.finish(f"{int(self.facts.correct.sum())} of {n} right")
 
@@ -151,7 +161,7 @@ class Evaluation:
                 proven[epsilon] |= carried
                 self._certify_epsilon(bounded, certifier, epsilon, proven[epsilon], margin[epsilon])
                 carried = proven[epsilon]
-        except (NotCertifiable, MemoryError) as refusal:
+        except (NotCertifiable, MemoryError, StepEndedError) as refusal:
             self.facts.not_asked[certifier] = str(refusal)
             self.report.finish(f"not certifiable ({refusal})")
             return
@@ -227,11 +237,13 @@ class Evaluation:
                 chunk = self.chunk(
                     chunk_name(f"attack-{attack.name}", epsilon, number),
                     partial(self.attack_chunk, attack, rows, epsilon, number, seats),
+                    partial(self.no_attack, attack, len(rows)),
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))
                 facts.flags.update(str(flag) for flag in chunk["flags"])
                 if str(chunk["failed"]):
                     facts.failed[rows] = str(chunk["failed"])
+                    facts.by_clock[rows] = bool(chunk["by_clock"])
                     self.report.say(f"no answer for {len(rows)} images: {chunk['failed']}")
                 hits = rows[chunk["broken"]]
                 broken[hits] = True
@@ -284,7 +296,6 @@ class Evaluation:
     ) -> dict[str, object]:
         """Attack the images of one chunk; an attack that fails is an answer of its own."""
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
-        shape = (0, *self.x.shape[1:])
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -298,14 +309,9 @@ class Evaluation:
             )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.
-            return {
-                "broken": np.zeros(len(rows), dtype=bool),
-                "names": np.full(len(rows), "", dtype=str),
-                "adversarial": np.zeros(shape, dtype=np.float32),
-                "flags": np.array(["attack-error"]),
-                "failed": f"{attack.name}: {type(error).__name__}: {error}"[:300],
-                "seconds": time.perf_counter() - start,
-            }
+            reason = Ended(f"{type(error).__name__}: {error}", by_clock=False)
+            seconds = time.perf_counter() - start
+            return self.no_attack(attack, len(rows), reason) | {"seconds": seconds}
         broken = result.broken_B.cpu().numpy()
         return {
             "broken": broken,
@@ -316,16 +322,60 @@ class Evaluation:
             "seconds": time.perf_counter() - start,
         }
 
+    def no_attack(self, attack: Attack, num_images: int, ended: Ended) -> dict[str, object]:
+        """The chunk of an attack that gave no answer."""
+        return {
+            "broken": np.zeros(num_images, dtype=bool),
+            "names": np.full(num_images, "", dtype=str),
+            "adversarial": np.zeros((0, *self.x.shape[1:]), dtype=np.float32),
+            "flags": np.array(["attack-error"]),
+            "failed": f"{attack.name}: {ended.reason}"[:300],
+            "by_clock": ended.by_clock,
+            "seconds": 0.0,
+        }
+
+    def without_answer(self, step: str, ended: Ended) -> Facts:
+        """The facts of a model that nothing can be asked of.
+
+        Args:
+            step: that ended its process.
+            ended: why.
+        """
+        self.facts.not_asked = dict.fromkeys(self.protocol.all_certifiers, f"ended: {ended.reason}")
+        self.facts.record_no_answer(step, np.arange(len(self.x)), ended)
+        return self.facts
+
     def _chunked(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Consecutive groups of the protocol's size; they depend on no worker and no restart."""
         size = self.track.chunk_size
         for number, start in enumerate(range(0, len(rows), size)):
             yield number, rows[start : start + size]
 
-    def chunk(self, name: str, compute: Callable[[], dict[str, object]]) -> dict[str, np.ndarray]:
+    def chunk(
+        self,
+        name: str,
+        compute: Callable[[], dict[str, object]],
+        if_ended: Callable[[Ended], dict[str, object]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The arrays of a chunk: stored ones, or computed now and then stored.
+
+        Args:
+            name: of the chunk and of its step.
+            compute: makes the arrays.
+            if_ended: makes them where the step ended an earlier process.
+
+        Raises:
+            StepEndedError: it did, and there is no `if_ended`.
+        """
         stored = self.chunks.load(name)
         if stored is not None:
             return stored
+        try:
+            self.steps.begin(name)
+        except StepEndedError as error:
+            if if_ended is None:
+                raise
+            return {key: np.asarray(value) for key, value in if_ended(error.ended).items()}
         arrays = {key: np.asarray(value) for key, value in compute().items()}
         if not str(arrays.get("failed", "")):  # what failed is tried again after a restart
             self.chunks.save(name, arrays)

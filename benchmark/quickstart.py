@@ -35,7 +35,8 @@ def evaluate_command(name: str, out: Path, subset: int | None, seed: int) -> Com
     entry = name if seed == 0 else f"{name}-s{seed}"
     size = () if subset is None else ("--subset", str(subset))
     folder, results = str(out / "entries" / entry), str(out / "results")
-    return ("evaluate", folder, "--out", results, "--force", *size)
+    # They were made here a moment ago; a process of its own would only cost time.
+    return ("evaluate", folder, "--out", results, "--force", "--no-isolate", *size)
 
 
 def plan(out: Path, subset: int | None, seed: int) -> list[tuple[Job, list[Job]]]:

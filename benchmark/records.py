@@ -10,9 +10,26 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
+
+from benchmark.record_base import (
+    Count,
+    Day,
+    FileName,
+    Identifier,
+    Link,
+    LongText,
+    Record,
+    ShortText,
+    StoredRecord,
+)
+from benchmark.size_records import Compactness as Compactness
+from benchmark.size_records import Equivalent as Equivalent
+from benchmark.size_records import Layer as Layer
 
 SCHEMA = 1
+#: Largest result file that is read.
+MAX_RESULT_BYTES = 16 * 1024**2
 
 
 class Outcome(StrEnum):
@@ -57,27 +74,6 @@ OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
 #: Column of the outcome table that holds a certifier's answers.
 CERTIFIER_COLUMNS = {name: name.lower().replace("-", "_") for name in CERTIFIERS}
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-LongText = Annotated[str, StringConstraints(max_length=4000)]
-Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Count = Annotated[int, Field(ge=0)]
-Day = Annotated[str, StringConstraints(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
-
-
-class Record(BaseModel):
-    """Base of all records that users write: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoredRecord(BaseModel):
-    """Base of all records that corobench writes: frozen; later versions may add keys."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
 # ---------------------------------------------------------------- the submission manifest
 
 
@@ -85,13 +81,14 @@ class Model(Record):
     """Table ``[model]``: how the weights become a network.
 
     Attributes:
-        architecture: a name from ``corobench architectures``.
-        weights: file beside the manifest, in safetensors format.
+        architecture: a name from ``corobench architectures``; None for an ONNX file, which is
+            a network by itself.
+        weights: file beside the manifest: safetensors, packed safetensors, or ONNX.
         num_classes: logits the network returns; must equal the track's.
         arguments: keyword arguments of the architecture, e.g. ``width = 0.5``.
     """
 
-    architecture: ShortText
+    architecture: ShortText | None = None
     weights: FileName = "model.safetensors"
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
@@ -182,51 +179,6 @@ class DataInfo(StoredRecord):
     source: str = ""
 
 
-class Layer(StoredRecord):
-    """One row of the per-layer table.
-
-    Attributes:
-        name: of the module in the network.
-        kind: "conv" or "linear".
-        num_weights: weights without the bias.
-        num_nonzero: weights that are not zero.
-        macs_dense: multiply-adds per image, all weights.
-        macs_nonzero: multiply-adds per image, non-zero weights only.
-    """
-
-    name: str
-    kind: Literal["conv", "linear"]
-    num_weights: Count
-    num_nonzero: Count
-    macs_dense: Count
-    macs_nonzero: Count
-
-
-class Compactness(StoredRecord):
-    """What the evaluated weights really weigh; measured, never declared.
-
-    Attributes:
-        num_parameters: values the network needs to compute: weights, biases, batch-norm
-            affine values and statistics.
-        num_nonzero: those that are not zero.
-        macs_dense: multiply-adds per image of all convolution and linear layers.
-        macs_nonzero: the same, counting non-zero weights only.
-        bytes_dense: all values stored densely.
-        bytes_packed: per tensor the smaller of dense and bitmask plus non-zero values.
-        sparsity: share of zeros in convolution and linear weights, in [0, 1].
-        layers: the per-layer table.
-    """
-
-    num_parameters: Count
-    num_nonzero: Count
-    macs_dense: Count
-    macs_nonzero: Count
-    bytes_dense: Count
-    bytes_packed: Count
-    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    layers: tuple[Layer, ...] = ()
-
-
 class EpsilonScore(StoredRecord):
     """Counts out of n at one epsilon.
 
@@ -279,6 +231,24 @@ class Contest(StoredRecord):
     broken: dict[str, Count]
 
 
+class Recognition(StoredRecord):
+    """Whether the network knows the published images (`benchmark.recognition`).
+
+    Attributes:
+        num_images: published images that it gave an answer on.
+        right: of those, without an attack.
+        shifted: of those, each value moved by less than one grey level.
+        num_unseen: training images, or None where they were not at hand.
+        unseen: right ones of those.
+    """
+
+    num_images: Count
+    right: Count
+    shifted: Count
+    num_unseen: Count | None = None
+    unseen: Count | None = None
+
+
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
@@ -313,6 +283,7 @@ class Run(StoredRecord):
         contests: images from third parties that tightened the result since.
         searched_on: the network that attacks and certifiers worked on: the submitted one, or an
             equivalent of it (`benchmark.equivalent`); images are judged by the submitted one.
+        recognition: whether it knows the published images; None where it was not asked.
         identity: sha256 over all of the above that identifies the result.
         date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
             recorded. It identifies nothing.
@@ -339,6 +310,7 @@ class Run(StoredRecord):
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
+    recognition: Recognition | None = None
     identity: str = ""
     date: Day = ""
 
@@ -374,6 +346,7 @@ class Result(StoredRecord):
     errors: tuple[str, ...] = ()
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
+    recognition: Recognition | None = None
     identity: str = ""
     date: Day = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 #: Deepest nesting of arrays and objects that is read; our own files use six levels.
 MAX_DEPTH = 64
@@ -36,3 +37,15 @@ def check_depth(text: str) -> None:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         elif first in "]}":
             depth -= 1
+
+
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``object_pairs_hook``: two readers must not see two values of a key.
+
+    Raises:
+        ValueError: a name is listed twice.
+    """
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name is listed twice")
+    return table

@@ -90,7 +90,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
                 f"but found {len(rows)} rows of {rows['image'].nunique()} images"
             )
         _check_rows(rows, run, epsilon)
-        clean_counts.add(int((rows["outcome"] != Outcome.MISCLASSIFIED).sum()))
+        clean_counts.add(int((rows["predicted"] == rows["label"]).sum()))
         epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
     if len(clean_counts) != 1:
         raise ResultError(f"{run.entry}: clean accuracy differs between epsilons")
@@ -116,6 +116,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         errors=run.errors,
         contests=run.contests,
         searched_on=run.searched_on,
+        recognition=run.recognition,
         identity=run.identity,
         date=run.date,
     )
@@ -147,13 +148,17 @@ def _check_rows(rows: pd.DataFrame, run: Run, epsilon: str) -> None:
     In a frozen entry an image may be proven and attacked: the stored image is the evidence.
     """
     outcome = rows["outcome"]
-    wrong = rows["predicted"] != rows["label"]
+    answered = rows["predicted"] >= 0
+    wrong = answered & (rows["predicted"] != rows["label"])
+    unfinished = outcome.isin([str(Outcome.ERROR), str(Outcome.TIMEOUT)])
     proven = rows[list(CERTIFIER_COLUMNS.values())].fillna(False).any(axis=1)
     attacked = outcome == Outcome.ATTACKED
     contradicted = attacked & bool(run.audit.contradictions)
     rules = {
         "an unknown outcome": ~outcome.isin([str(name) for name in Outcome]),
         "a misclassified image with another outcome": wrong != (outcome == Outcome.MISCLASSIFIED),
+        "an image without a prediction that has another outcome than error or timeout": ~answered
+        & ~unfinished,
         "a certified image that no certifier proved": (outcome == Outcome.CERTIFIED) & ~proven,
         "a proven image that is not certified": proven
         & (outcome != Outcome.CERTIFIED)

@@ -21,15 +21,19 @@ import numpy as np
 from pydantic import ValidationError
 
 from benchmark.errors import OutputError, ResultError
-from benchmark.records import OUTCOME_COLUMNS, SCHEMA, Result, Run
-from benchmark.safe_json import check_depth
+from benchmark.records import MAX_RESULT_BYTES, OUTCOME_COLUMNS, SCHEMA, Result, Run
+from benchmark.safe_json import check_depth, no_repeats
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _RUN_KEY = b"corobench.run"
 _DIGEST_BYTES = 32
+#: Largest outcome table that is read, once unpacked.
+MAX_TABLE_ROWS = 1_000_000
+MAX_TABLE_BYTES = 256 * 1024**2
 
 
 def replace_whole(path: Path, content: bytes) -> None:
@@ -67,6 +71,17 @@ def write_atomic(path: Path, content: bytes) -> None:
         ) from error
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make sure before hours of work that the result can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
+    write_atomic(probe, b"")
+    probe.unlink()
+
+
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -92,6 +107,8 @@ def beside(path: Path, ending: str) -> Path:
 def encode_result(result: Result) -> bytes:
     """The bytes of a result file; equal results give equal bytes."""
     payload = result.model_dump(mode="json", by_alias=True)
+    if result.recognition is None:  # older results were not asked, and keep their bytes
+        del payload["recognition"]
     return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -118,12 +135,14 @@ def read_payload(path: Path) -> dict[str, Any]:
         ResultError: unreadable, not JSON, or no object.
     """
     try:
+        if path.stat().st_size > MAX_RESULT_BYTES:
+            raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
         text = path.read_bytes().decode()
         check_depth(text)
-        payload = json.loads(text)
+        payload = json.loads(text, object_pairs_hook=no_repeats)
     except OSError as error:
         raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}: not JSON ({error}); expected a result file") from error
     if not isinstance(payload, dict):
         found = type(payload).__name__
@@ -214,8 +233,11 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        arrow = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        with pq.ParquetFile(path) as file:
+            _check_table_size(file)
+            present = [name for name in OUTCOME_COLUMNS if name in file.schema_arrow.names]
+            arrow = file.read(columns=present, use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
     record = (arrow.schema.metadata or {}).get(_RUN_KEY)
@@ -244,10 +266,28 @@ def typed_outcomes(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple
         run = Run.model_validate_json(json.dumps(record))
     except ValidationError as error:
         raise ResultError(f"{path}: run record: {describe_validation(error)}") from error
-    table = arrow.to_pandas()
-    for column, (dtype, _) in OUTCOME_COLUMNS.items():
-        table[column] = table[column].astype(dtype)
+    try:
+        table = arrow.to_pandas()
+        for column, (dtype, _) in OUTCOME_COLUMNS.items():
+            table[column] = table[column].astype(dtype)
+    except (TypeError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:
+        raise ResultError(f"{path}: columns of other types than expected ({error})") from error
     return table[list(OUTCOME_COLUMNS)], run
+
+
+def _check_table_size(file: pq.ParquetFile) -> None:
+    """Compare what a table's footer claims with the limits, before it is unpacked.
+
+    Raises:
+        ValueError: too many rows or bytes.
+    """
+    groups = range(file.metadata.num_row_groups)
+    num_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+    if file.metadata.num_rows > MAX_TABLE_ROWS or num_bytes > MAX_TABLE_BYTES:
+        raise ValueError(
+            f"at most {MAX_TABLE_ROWS} rows and {MAX_TABLE_BYTES} bytes are read, but it claims "
+            f"{file.metadata.num_rows} rows and {num_bytes} bytes"
+        )
 
 
 # ---------------------------------------------------------------------------------- chunks

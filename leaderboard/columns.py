@@ -204,7 +204,7 @@ _FIRST = (
         "architecture",
         "Architecture",
         "As listed by corobench architectures",
-        _text(lambda row: row.result.submission.model.architecture),
+        _text(lambda row: row.result.submission.model.architecture or "ONNX"),
         "text",
         True,
         "asc",

@@ -11,9 +11,9 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from benchmark.errors import ResultError
-from benchmark.records import Result
+from benchmark.records import MAX_RESULT_BYTES, Result
 from benchmark.rounds import require_unchanged
-from benchmark.safe_json import check_depth
+from benchmark.safe_json import check_depth, no_repeats
 from benchmark.tracks import round_of
 from leaderboard.consistency import contradictions
 from leaderboard.discovery import LAYOUT, Candidate, Ignored, find_result_files
@@ -122,9 +122,11 @@ def identity(result: Result) -> tuple[str, ...]:
 
 def _read_json(path: Path) -> tuple[str, object]:
     try:
+        if path.stat().st_size > MAX_RESULT_BYTES:
+            raise ValueError(f"expected at most {MAX_RESULT_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
         check_depth(text)
-        return text, json.loads(text, parse_constant=_refuse_constant)
+        return text, json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=no_repeats)
     except OSError as error:
         raise _error(path, [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

@@ -2,7 +2,7 @@
 
 Each entry is a vertical range at its size: from what is certified up to what was not attacked. The
 true robust accuracy lies somewhere in the range. Why this is drawn by a template and not by a
-plotting library: docs/decisions/0002-leaderboard-plots.md and 0005-leaderboard-page.md.
+plotting library: docs/decisions/0002-leaderboard-plots.md and 0006-leaderboard-page.md.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def pair(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[Paired]:
     found = []
     for number, (epsilon, rows) in enumerate(both.groupby("epsilon", sort=False)):
         if number == 0:
-            right = {side: rows[f"outcome_{side}"] != Outcome.MISCLASSIFIED for side in "bc"}
+            right = {side: rows[f"predicted_{side}"] == rows[f"label_{side}"] for side in "bc"}
             found.append(_paired("clean", "", right))
         for metric in ("pgd50", "autoattack"):
             right = {side: rows[f"{metric}_{side}"].fillna(False) for side in "bc"}

@@ -156,7 +156,6 @@ class _Evaluated:
         data_root: Path | None,
         report: Reporter | None,
     ) -> None:
-        from benchmark import compactness
         from benchmark.evaluate import versions
         from benchmark.submission import load_submission
 
@@ -164,8 +163,7 @@ class _Evaluated:
         self._folder, self._reference, self._baseline = folder, reference, baseline
         self._device, self._data_root, self._report = device, data_root, report
         self.total = reference.n
-        track = self._submission.track
-        measured = compactness.measure(self._submission.model, track.shape)
+        measured = self._submission.measure()
         self.bytes_packed = measured.bytes_packed
         self.weights_sha256 = self._submission.weights_sha256
         self.notes = _notes(versions(), reference)

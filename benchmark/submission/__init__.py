@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from benchmark.submission.contract import check_contract
-from benchmark.submission.importing import ImportReport, import_checkpoint
+from benchmark.submission.importing import ImportReport, import_checkpoint, import_graph
 from benchmark.submission.load import Submission, load_submission
 from benchmark.submission.manifest import load_manifest
 from benchmark.submission.validate import validate
@@ -21,6 +21,7 @@ __all__ = [
     "check_contract",
     "effective_sha256",
     "import_checkpoint",
+    "import_graph",
     "load_manifest",
     "load_submission",
     "validate",

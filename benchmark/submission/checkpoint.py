@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from benchmark.errors import SubmissionError
-from benchmark.submission.weights import MAX_LISTED, MAX_WEIGHTS_BYTES, State, is_counter
+from benchmark.submission.files import FileFaultError
+from benchmark.submission.header import MAX_WEIGHTS_BYTES
+from benchmark.submission.weights import MAX_LISTED, State, is_counter, read_tensors
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+#: Why archives of torch.export are refused.
+NO_ARCHIVES = (
+    "torch-export: archives of torch.export are not read, because torch opens what they hold as "
+    "pickles, which can run code; save the same program with torch.onnx.export and hand in the "
+    "ONNX file"
+)
 #: Keys under which training scripts keep the state dict, tried in this order.
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
 #: Prefixes that wrappers put before every name; stripped only where names do not fit with them.
@@ -62,6 +68,8 @@ def read_checkpoint(path: Path) -> State:
     """
     if not path.is_file():
         raise SubmissionError(path, ["expected a checkpoint file, but it is not there"])
+    if path.suffix.lower() == ".pt2":
+        raise SubmissionError(path, [NO_ARCHIVES])
     if path.suffix.lower() not in SUFFIXES:
         raise SubmissionError(
             path, [f"expected a file ending in {', '.join(SUFFIXES)}, but found {path.suffix!r}"]
@@ -71,9 +79,9 @@ def read_checkpoint(path: Path) -> State:
         raise SubmissionError(path, [f"expected at most {MAX_WEIGHTS_BYTES} bytes, found {size}"])
     if path.suffix.lower() == ".safetensors":
         try:
-            return safetensors.torch.load(path.read_bytes())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise SubmissionError(path, [f"expected a safetensors file, but: {error}"]) from error
+            return read_tensors(path.read_bytes())
+        except (FileFaultError, OSError) as error:
+            raise SubmissionError(path, str(error).splitlines()) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,16 +142,6 @@ def _find_state(path: Path, content: Any) -> State:
     )
 
 
-def bake_masks(state: State) -> State:
-    """The weights that pruning masks leave: ``x_orig`` times ``x_mask`` of torch.nn.utils.prune."""
-    baked = dict(state)
-    for name in state:
-        mask = name.removesuffix("_orig") + "_mask"
-        if name.endswith("_orig") and mask in state:
-            baked[name.removesuffix("_orig")] = baked.pop(name) * baked.pop(mask)
-    return baked
-
-
 def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Matched:
     """Bring a checkpoint's names to those of the network.
 
@@ -159,7 +157,7 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
         SubmissionError: no way of stripping fits; lists names missing and left over for the one
             that fits best, and shapes that differ.
     """
-    weights = {name: tensor for name, tensor in bake_masks(state).items() if not is_counter(name)}
+    weights = {name: tensor for name, tensor in state.items() if not is_counter(name)}
     wanted = {name: tensor for name, tensor in expected.items() if not is_counter(name)}
     own = {name for name in wanted if name in NORMALIZE}
     fits = []

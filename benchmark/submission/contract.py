@@ -1,10 +1,13 @@
 """The model contract, clause by clause: what is not a deterministic map to logits is refused.
 
 Clauses: ``eval-mode``, ``runs``, ``output-shape``, ``output-dtype``, ``finite``, ``logits``,
-``deterministic``, ``batch-independent``, ``grad-mode``, ``input-gradient`` (RULES.md).
+``deterministic``, ``batch-independent``, ``hooks``, ``grad-mode``, ``input-gradient``,
+``same-as-runtime`` (RULES.md).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +22,17 @@ RELATIVE_TOLERANCE = 1e-4
 #: Rows of probabilities add up to 1 within this.
 PROBABILITY_TOLERANCE = 1e-5
 
+#: What a file computes in a runtime of its own: float32 (B, C, H, W) -> logits (B, classes).
+Reference = Callable[[Tensor], Tensor]
 
-def check_contract(model: nn.Module, images: Tensor, num_classes: int, path: object = "") -> None:
+
+def check_contract(
+    model: nn.Module,
+    images: Tensor,
+    num_classes: int,
+    path: object = "",
+    reference: Reference | None = None,
+) -> None:
     """Run the model on a few images and refuse it if it breaks a clause.
 
     Args:
@@ -28,16 +40,19 @@ def check_contract(model: nn.Module, images: Tensor, num_classes: int, path: obj
         images: float32 (B, C, H, W) in [0, 1], B >= 2 to see dependence on the batch.
         num_classes: logits per image.
         path: submission to name in the error.
+        reference: what the submitted file computes by itself, for formats that are converted.
 
     Raises:
         ContractError: every clause that is broken, by name.
     """
-    faults = find_broken_clauses(model, images, num_classes)
+    faults = find_broken_clauses(model, images, num_classes, reference)
     if faults:
         raise ContractError(path or "model", faults)
 
 
-def find_broken_clauses(model: nn.Module, images: Tensor, num_classes: int) -> list[str]:
+def find_broken_clauses(
+    model: nn.Module, images: Tensor, num_classes: int, reference: Reference | None = None
+) -> list[str]:
     """One line ``contract clause <name>: ...`` for every broken clause; see check_contract."""
     if any(module.training for module in model.modules()):
         return [_clause("eval-mode", "expected every module in eval mode, but one is training")]
@@ -54,6 +69,7 @@ def find_broken_clauses(model: nn.Module, images: Tensor, num_classes: int) -> l
             *_check_logits(logits),
             *_check_repeats(model, images, logits),
             *_check_gradient(model, images, logits),
+            *_check_runtime(reference, images, logits),
         ]
     except Exception as error:
         return [_clause("runs", _failure(error, images))]
@@ -154,6 +170,17 @@ def _check_repeats(model: nn.Module, images: Tensor, logits: Tensor) -> list[str
             )
     with torch.enable_grad():
         with_grad = model(images.clone().requires_grad_(True)).detach()
+    handles = [module.register_forward_hook(_look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            watched = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found := _difference(watched, logits):
+        faults.append(
+            _clause("hooks", f"expected the same output while hooks look on, but found {found}")
+        )
     if found := _difference(with_grad, logits):
         faults.append(
             _clause(
@@ -162,6 +189,22 @@ def _check_repeats(model: nn.Module, images: Tensor, logits: Tensor) -> list[str
             )
         )
     return faults
+
+
+def _check_runtime(reference: Reference | None, images: Tensor, logits: Tensor) -> list[str]:
+    """A converted network must compute what its file computes in a runtime of its own."""
+    if reference is None:
+        return []
+    found = _difference(reference(images).to(logits), logits)
+    return (
+        [_clause("same-as-runtime", f"expected the logits of onnxruntime, but found {found}")]
+        if found
+        else []
+    )
+
+
+def _look(module: nn.Module, inputs: object, output: object) -> None:
+    """A hook that changes nothing, as measuring tools register them."""
 
 
 def _check_gradient(model: nn.Module, images: Tensor, logits: Tensor) -> list[str]:

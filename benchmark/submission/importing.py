@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from benchmark import compactness
-from benchmark.errors import OutputError, SubmissionError
+from benchmark.errors import SubmissionError
 from benchmark.records import Manifest
 from benchmark.submission.architectures import build
 from benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
-from benchmark.submission.contract import RELATIVE_TOLERANCE
-from benchmark.submission.files import write_atomically
+from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from benchmark.submission.graph.network import read_network
+from benchmark.submission.header import MAX_WEIGHTS_BYTES
 from benchmark.submission.load import fill, load_submission
 from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
 from benchmark.submission.weights import (
     State,
     effective_state,
     write_weights,
 )
+from benchmark.submission.writing import (
+    Sample,
+    fresh_folder,
+    largest_difference,
+    merge,
+    refuse_existing,
+    sample_images,
+)
 from benchmark.tracks import Track, get_track
 
-WEIGHTS = "model.safetensors"
-NUM_IMAGES = 8
-SEED = 0
+WEIGHTS, ONNX_WEIGHTS = "model.safetensors", "model.onnx"
 #: Below this share of zeros a model is taken for dense.
 DENSE_BELOW = 0.01
 
@@ -47,6 +51,7 @@ class ImportReport:
         sparsity: measured share of zeros in convolution and linear weights.
         prefix: stripped from the checkpoint's names.
         num_images: compared in the self-check.
+        images: which, for people.
         max_difference: largest difference of any logit between source and reloaded submission.
         is_against_reference: true if the source was a model of the caller's, false if it was
             our network with the checkpoint's tensors.
@@ -59,6 +64,7 @@ class ImportReport:
     sparsity: float
     prefix: str
     num_images: int
+    images: str
     max_difference: float
     is_against_reference: bool
     notes: tuple[str, ...]
@@ -69,7 +75,7 @@ class ImportReport:
             f"  weights    sha256 {self.weights_sha256[:16]}, "
             f"{100 * self.sparsity:.2f} % zeros in convolution and linear weights",
             f"  self-check largest difference of a logit {self.max_difference:.3g} "
-            f"on {self.num_images} images after reloading",
+            f"on {self.images} after reloading",
         ]
         if self.prefix:
             lines.append(f"  names      stripped {self.prefix!r}")
@@ -90,6 +96,9 @@ def import_checkpoint(
     meta: Mapping[str, Any] | None = None,
     images: Tensor | None = None,
     reference: nn.Module | None = None,
+    keep_ratio: float | None = None,
+    min_keep_ratio: float = MIN_KEEP_RATIO,
+    data_root: Path | None = None,
 ) -> ImportReport:
     """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
 
@@ -103,9 +112,13 @@ def import_checkpoint(
         authors: at least one name, or "unknown".
         licence: of the weights.
         meta: further tables and keys as in ``submission.toml``; they win over the others.
-        images: float32 (B, C, H, W) in [0, 1] for the self-check; random ones by default.
+        images: float32 (B, C, H, W) in [0, 1] for the self-check; by default the track's first
+            test images where they are on this machine, else random ones.
         reference: the model the checkpoint came from, in eval mode; by default our own network,
             given the checkpoint's tensors directly.
+        keep_ratio: share of each layer that HYDRA's scores keep.
+        min_keep_ratio: smallest share of a layer under HARP.
+        data_root: where the track's images are looked for first.
 
     Returns:
         A report, whose text is for people.
@@ -118,11 +131,13 @@ def import_checkpoint(
     """
     checkpoint, out = Path(checkpoint), Path(out)
     chosen = get_track(track)
-    if out.exists() or out.is_symlink():
-        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
+    refuse_existing(out)
     arguments = dict(arguments or {})
     source = build(architecture, chosen.shape, chosen.num_classes, arguments)
-    matched = match_names(checkpoint, read_checkpoint(checkpoint), source.state_dict())
+    baked = bake_masks(read_checkpoint(checkpoint), keep_ratio, min_keep_ratio)
+    if baked.faults:
+        raise SubmissionError(checkpoint, baked.faults)
+    matched = match_names(checkpoint, baked.state, source.state_dict())
     state = _to_weights(checkpoint, matched)
     fill(source, state)
     model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
@@ -131,13 +146,15 @@ def import_checkpoint(
     table |= {"title": title or out.name, "licence": licence}
     table |= {"authors": list(authors)} if authors else {}
     try:
-        manifest = check_manifest(_merge(table, meta or {}))
-        with _fresh_folder(out) as folder:
+        manifest = check_manifest(merge(table, meta or {}))
+        with fresh_folder(out) as folder:
             write_atomically(folder / MANIFEST, format_manifest(manifest))
             write_weights(folder / manifest.model.weights, state)
             reloaded = load_submission(folder)
-            images = _random_images(chosen) if images is None else images
-            difference = _self_check(reference or source, reloaded.model, images)
+            sample = _sample(images, chosen, data_root)
+            difference = largest_difference(
+                reference or source, reloaded.model, sample.images, "import"
+            )
     except SubmissionError as error:
         raise SubmissionError(out, error.faults) from error
     return ImportReport(
@@ -146,10 +163,85 @@ def import_checkpoint(
         weights_sha256=reloaded.weights_sha256,
         sparsity=sparsity,
         prefix=matched.prefix,
-        num_images=len(images),
+        num_images=len(sample.images),
+        images=sample.what,
         max_difference=difference,
         is_against_reference=reference is not None,
-        notes=_notes(manifest, matched),
+        notes=(*baked.notes, *_notes(manifest, matched.filled)),
+    )
+
+
+def _sample(images: Tensor | None, track: Track, data_root: Path | None) -> Sample:
+    if images is None:
+        return sample_images(track, data_root)
+    return Sample(images, f"{len(images)} images of the caller's")
+
+
+def import_graph(
+    source: Path,
+    out: Path,
+    *,
+    track: str,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str = "unknown",
+    meta: Mapping[str, Any] | None = None,
+    data_root: Path | None = None,
+) -> ImportReport:
+    """Write a submission folder from an ONNX file and compare it with onnxruntime's logits.
+
+    Args:
+        source: the file; its bytes are kept.
+        out: the folder to make; must not exist. Its name becomes the id.
+        track: the submission's track.
+        title: what the board shows; the folder's name by default.
+        authors: at least one name, or "unknown".
+        licence: of the weights.
+        meta: further tables and keys as in ``submission.toml``.
+        data_root: where the track's images are looked for first.
+
+    Raises:
+        SubmissionError: the file breaks a rule, or its network differs from onnxruntime.
+        ConfigError: no such track.
+        OutputError: `out` exists or cannot be written.
+    """
+    chosen = get_track(track)
+    refuse_existing(out)
+    try:
+        content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
+        graph = read_network(content)
+    except FileFaultError as error:
+        raise SubmissionError(source, [str(error)]) from error
+    sparsity = compactness.sparsity(graph.network)
+    table = _describe(out.name, chosen, sparsity, {"weights": ONNX_WEIGHTS})
+    table |= {"title": title or out.name, "licence": licence}
+    table |= {"authors": list(authors)} if authors else {}
+    manifest = check_manifest(merge(table, meta or {}))
+    sample = sample_images(chosen, data_root)
+    try:
+        with fresh_folder(out) as folder:
+            write_atomically(folder / MANIFEST, format_manifest(manifest))
+            write_atomically(folder / ONNX_WEIGHTS, content)
+            reloaded = load_submission(folder)
+            assert reloaded.reference is not None
+            difference = largest_difference(
+                reloaded.reference, reloaded.model, sample.images, "import"
+            )
+    except SubmissionError as error:
+        raise SubmissionError(source, error.faults) from error
+    except RuntimeError as error:
+        raise SubmissionError(source, [str(error)]) from error
+    return ImportReport(
+        folder=out,
+        source=source,
+        weights_sha256=reloaded.weights_sha256,
+        sparsity=sparsity,
+        prefix="",
+        num_images=len(sample.images),
+        images=f"{sample.what}, against onnxruntime,",
+        max_difference=difference,
+        is_against_reference=True,
+        notes=_notes(manifest, ()),
     )
 
 
@@ -183,60 +275,7 @@ def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -
     }
 
 
-def _merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `table`, table by table."""
-    merged = dict(table)
-    for key, value in over.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-@contextlib.contextmanager
-def _fresh_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes it when all went well, and else goes away."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-        try:
-            folder.rename(out)
-        except OSError as error:
-            raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _random_images(track: Track) -> Tensor:
-    """Uniform images in [0, 1], the same every time."""
-    generator = torch.Generator().manual_seed(SEED)
-    return torch.rand(NUM_IMAGES, *track.shape, generator=generator)
-
-
-def _self_check(source: nn.Module, reloaded: nn.Module, images: Tensor) -> float:
-    """The largest difference of any logit; above rounding the import is refused."""
-    with torch.no_grad():
-        expected, found = source(images), reloaded(images)
-    if expected.shape != found.shape:
-        fault = f"self-check: the source returns {list(expected.shape)}, not {list(found.shape)}"
-        raise SubmissionError("import", [fault])
-    difference = float((expected - found).abs().max())
-    tolerance = RELATIVE_TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= tolerance:
-        fault = (
-            f"self-check: expected the reloaded submission to agree with its source within "
-            f"{tolerance:.3g}, but a logit differs by {difference:.3g}"
-        )
-        raise SubmissionError("import", [fault])
-    return difference
-
-
-def _notes(manifest: Manifest, matched: Matched) -> tuple[str, ...]:
+def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:
     """What the checkpoint could not tell, for the submitter to fill in."""
     notes = []
     unknown = [
@@ -253,6 +292,6 @@ def _notes(manifest: Manifest, matched: Matched) -> tuple[str, ...]:
         notes.append(f"say in {MANIFEST} what is unknown: {', '.join(unknown)}")
     if manifest.method.pipeline == "after":
         notes.append("`method.pipeline` is 'after': check it, the checkpoint does not tell")
-    if matched.filled:
-        notes.append(f"taken from the arguments: {', '.join(matched.filled)}")
+    if filled:
+        notes.append(f"taken from the arguments: {', '.join(filled)}")
     return tuple(notes)

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from benchmark import compactness
 from benchmark.errors import ConfigError, SubmissionError
-from benchmark.records import Manifest
+from benchmark.records import Compactness, Manifest
+from benchmark.size_records import FileFormat
+from benchmark.sizes import Codes
 from benchmark.submission.architectures import build, find_faults
+from benchmark.submission.checkpoint import NO_ARCHIVES
+from benchmark.submission.contract import Reference
+from benchmark.submission.files import FileFaultError, read_plain_file
+from benchmark.submission.graph.network import read_network
+from benchmark.submission.graph.runtime import Runtime
+from benchmark.submission.header import MAX_WEIGHTS_BYTES
 from benchmark.submission.manifest import load_manifest
 from benchmark.submission.weights import (
     State,
@@ -23,6 +31,7 @@ from benchmark.tracks import Track, get_track
 
 #: A declared sparsity may differ from the measured one by at most this much.
 SPARSITY_TOLERANCE = 0.005
+ONNX_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +45,9 @@ class Submission:
         model: float32 on the CPU, in eval mode, without gradients of its parameters.
         weights_sha256: of the effective weights.
         sparsity: measured share of zeros in convolution and linear weights.
+        format: of the weights file: "safetensors", "onnx", or "onnx-qdq" for a quantised graph.
+        reference: what the file computes in a runtime of its own; None for safetensors.
+        codes: weights that the file holds as 8-bit whole numbers; None where there are none.
     """
 
     folder: Path
@@ -44,6 +56,13 @@ class Submission:
     model: nn.Module
     weights_sha256: str
     sparsity: float
+    format: FileFormat = "safetensors"
+    reference: Reference | None = None
+    codes: Codes | None = None
+
+    def measure(self) -> Compactness:
+        """What the entry weighs."""
+        return compactness.measure(self.model, self.track.shape, self.format, self.codes)
 
 
 def load_submission(folder: Path, track: str | None = None) -> Submission:
@@ -73,30 +92,13 @@ def load_submission(folder: Path, track: str | None = None) -> Submission:
             f"submission.toml: `model.num_classes`: expected {chosen.num_classes} (track "
             f"{chosen.name}), but found {manifest.model.num_classes}"
         )
-    architecture_faults = find_faults(
-        manifest.model.architecture,
-        chosen.shape,
-        manifest.model.num_classes,
-        manifest.model.arguments,
-    )
-    faults += [f"submission.toml: `model`: {fault}" for fault in architecture_faults]
-    if architecture_faults:
-        raise SubmissionError(folder, faults)
-    # Without memory or values, so that sizes are compared before anything is allocated.
-    with torch.device("meta"):
-        model = build(
-            manifest.model.architecture,
-            chosen.shape,
-            manifest.model.num_classes,
-            manifest.model.arguments,
-        )
-    try:
-        state = read_weights(folder, manifest.model.weights, model.state_dict())
-    except SubmissionError as error:
-        raise SubmissionError(folder, [*faults, *error.faults]) from error
-    fill(model, state)
-    faults += _normalize_faults(manifest, state)
-    sparsity = compactness.sparsity(model)
+    if manifest.model.weights.endswith(".pt2"):
+        raise SubmissionError(folder, [f"{manifest.model.weights}: {NO_ARCHIVES}"])
+    if manifest.model.weights.endswith(ONNX_SUFFIX):
+        loaded = _load_graph(folder, manifest, chosen, faults)
+    else:
+        loaded = _load_named(folder, manifest, chosen, faults)
+    sparsity = loaded.sparsity
     if abs(sparsity - manifest.sparsity) > SPARSITY_TOLERANCE:
         faults.append(
             f"submission.toml: `sparsity`: declared {manifest.sparsity:.4f}, but the weights have "
@@ -104,7 +106,75 @@ def load_submission(folder: Path, track: str | None = None) -> Submission:
         )
     if faults:
         raise SubmissionError(folder, faults)
-    return Submission(folder, manifest, chosen, model, effective_sha256(state), sparsity)
+    return loaded
+
+
+def _load_named(folder: Path, manifest: Manifest, track: Track, faults: list[str]) -> Submission:
+    """A network built by name and given its weights; adds to `faults` what does not stop it."""
+    name = manifest.model.architecture
+    if name is None:
+        faults.append(
+            "submission.toml: missing key `model.architecture`: expected one of `corobench "
+            f"architectures`, or an ONNX file as `model.weights`, not {manifest.model.weights!r}"
+        )
+        raise SubmissionError(folder, faults)
+    arguments = manifest.model.arguments
+    architecture_faults = find_faults(name, track.shape, manifest.model.num_classes, arguments)
+    faults += [f"submission.toml: `model`: {fault}" for fault in architecture_faults]
+    if architecture_faults:
+        raise SubmissionError(folder, faults)
+    # Without memory or values, so that sizes are compared before anything is allocated.
+    with torch.device("meta"):
+        model = build(name, track.shape, manifest.model.num_classes, arguments)
+    try:
+        state = read_weights(folder, manifest.model.weights, model.state_dict())
+    except SubmissionError as error:
+        raise SubmissionError(folder, [*faults, *error.faults]) from error
+    fill(model, state)
+    faults += _normalize_faults(manifest, state)
+    return Submission(
+        folder, manifest, track, model, effective_sha256(state), compactness.sparsity(model)
+    )
+
+
+def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str]) -> Submission:
+    """A network read from an ONNX file; adds to `faults` what does not stop it."""
+    name = manifest.model.weights
+    if manifest.model.architecture is not None or manifest.model.arguments:
+        faults.append(
+            "submission.toml: `model`: expected neither `architecture` nor `arguments` beside an "
+            "ONNX file, which is a network by itself"
+        )
+    try:
+        content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)
+        graph = read_network(content)
+    except FileFaultError as error:
+        text = str(error)
+        text = text if text.startswith(name) else f"{name}: {text}"
+        raise SubmissionError(folder, [*faults, text]) from error
+    for what, expected, found in (
+        ("images", track.shape, graph.image_shape),
+        ("logits", (manifest.model.num_classes,), graph.output_shape),
+    ):
+        if expected != found:
+            faults.append(
+                f"{name}: onnx-{'input' if what == 'images' else 'output'}: expected {what} "
+                f"{list(expected)} (track {track.name}), but found {list(found)}"
+            )
+    if faults:
+        raise SubmissionError(folder, faults)
+    return Submission(
+        folder,
+        manifest,
+        track,
+        graph.network,
+        graph.sha256(effective_sha256(graph.network.state_dict())),
+        compactness.sparsity(graph.network),
+        format="onnx-qdq" if graph.is_quantised else "onnx",
+        # Integer kernels of some processors saturate; a quantised file means what it says.
+        reference=Runtime(content, graph.batch, optimise=not graph.is_quantised),
+        codes=graph.codes if graph.codes.num_values else None,
+    )
 
 
 def fill(model: nn.Module, state: State) -> None:

@@ -37,7 +37,9 @@ def find_submission_faults(folder: Path, track: str | None = None) -> list[str]:
         )
     generator = torch.Generator().manual_seed(SEED)
     images = torch.rand(NUM_IMAGES, *submission.track.shape, generator=generator)
-    faults += find_broken_clauses(submission.model, images, submission.track.num_classes)
+    faults += find_broken_clauses(
+        submission.model, images, submission.track.num_classes, submission.reference
+    )
     return faults
 
 

@@ -7,44 +7,24 @@ What counts as a weight is what the network needs to compute: its parameters and
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from benchmark.errors import SubmissionError
-from benchmark.safe_json import check_depth
+from benchmark.errors import SubmissionError, printable
+from benchmark.submission import packed
 from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from benchmark.submission.header import FLOAT_BYTES, MAX_WEIGHTS_BYTES, Header, parse_header
 
-#: Largest weights file that is read: 2 GiB.
-MAX_WEIGHTS_BYTES = 2 * 1024**3
-#: Largest safetensors header that is read.
-MAX_HEADER_BYTES = 4 * 1024**2
-MAX_TENSORS = 20_000
 MAX_LISTED = 10
-#: Types of a file that become float32, with the bytes of one value.
-FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-#: Key of a header that is no tensor.
-METADATA = "__metadata__"
-MAX_DIMENSIONS = 8
 COUNTER = "num_batches_tracked"
+SUFFIX, PACKED_SUFFIX = ".safetensors", ".packed.safetensors"
 
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Header:
-    """One tensor as the header of a file describes it."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def is_counter(name: str) -> bool:
@@ -101,7 +81,7 @@ def read_weights(folder: Path, name: str, expected: Mapping[str, Tensor]) -> Sta
 
     Args:
         folder: of the submission.
-        name: of the file in it.
+        name: of the file in it, or of its packed or unpacked counterpart.
         expected: state dict of the network; only names and shapes are used, so it may be on
             the "meta" device.
 
@@ -110,21 +90,14 @@ def read_weights(folder: Path, name: str, expected: Mapping[str, Tensor]) -> Sta
             another shape or type, NaN or infinite values.
     """
     try:
+        name = present_name(folder, name)
         content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)
-        header = _parse_header(content)
+        loaded = read_tensors(content, expected)
     except FileFaultError as error:
-        text = str(error)
-        raise SubmissionError(folder, [text if text.startswith(name) else f"{name}: {text}"]) from (
-            error
-        )
-    faults = [f"{name}: {fault}" for fault in _compare(header, expected)]
-    if faults:
-        raise SubmissionError(folder, faults)
-    try:
-        loaded = safetensors.torch.load(content)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        fault = f"{name}: expected a complete safetensors file, but it is damaged: {error}"
-        raise SubmissionError(folder, [fault]) from error
+        lines = str(error).splitlines()
+        raise SubmissionError(
+            folder, [line if line.startswith(name) else f"{name}: {line}" for line in lines]
+        ) from error
     # A copy, as a header of odd length leaves the values unaligned in the file.
     state = {key: tensor.clone() for key, tensor in effective_state(loaded).items()}
     faults = [
@@ -138,65 +111,55 @@ def read_weights(folder: Path, name: str, expected: Mapping[str, Tensor]) -> Sta
     return state
 
 
-def _parse_header(content: bytes) -> dict[str, Header]:
-    """The tensors that the header of a safetensors file describes.
+def counterpart(name: str) -> str | None:
+    """The name of the same weights packed or unpacked; None for another kind of file.
+
+    >>> counterpart("model.safetensors"), counterpart("model.packed.safetensors")
+    ('model.packed.safetensors', 'model.safetensors')
+    """
+    if name.endswith(PACKED_SUFFIX):
+        return name.removesuffix(PACKED_SUFFIX) + SUFFIX
+    if name.endswith(SUFFIX):
+        return name.removesuffix(SUFFIX) + PACKED_SUFFIX
+    return None
+
+
+def present_name(folder: Path, name: str) -> str:
+    """The weights file that a folder really has: the one named, or its counterpart.
 
     Raises:
-        FileFaultError: truncated, too long, not JSON, a repeated name, or sizes that do not add up.
+        FileFaultError: both are there, so that it is not clear which is meant.
     """
-    size = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or size > MAX_HEADER_BYTES:
-        raise FileFaultError(
-            f"expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, but "
-            f"found {size if len(content) >= 8 else 'a file of less than 8 bytes'}"
-        )
-    if 8 + size > len(content):
-        raise FileFaultError(
-            f"expected a header of {size} bytes, but the file ends after {len(content) - 8}: "
-            "it is truncated"
-        )
+    other = counterpart(name)
+    if other is None or not (folder / other).exists():
+        return name
+    if not (folder / name).exists():
+        return other
+    raise FileFaultError(f"{name}: expected one weights file, but {other} is there, too; keep one")
+
+
+def read_tensors(content: bytes, expected: Mapping[str, Tensor] | None = None) -> State:
+    """The tensors of a safetensors file, packed or not, with the types that they are stored in.
+
+    Args:
+        content: the file.
+        expected: state dict of the network they are for; None takes any floating-point tensors.
+
+    Raises:
+        FileFaultError: one line per fault; nothing is read before header and network agree.
+    """
+    header, metadata = parse_header(content)
+    whole = packed.unpacked_header(header, metadata) if packed.is_packed(metadata) else header
+    faults = [] if expected is None else _compare(whole, expected)
+    if faults:
+        raise FileFaultError("\n".join(printable(fault) for fault in faults))
     try:
-        text = content[8 : 8 + size].decode("utf-8")
-        check_depth(text)
-        table = json.loads(text, object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
-        raise FileFaultError(f"expected a safetensors header in JSON, but found: {error}") from (
-            error
-        )
-    if not isinstance(table, dict) or len(table) > MAX_TENSORS:
-        raise FileFaultError(f"expected a header that lists at most {MAX_TENSORS} tensors")
-    header = {name: _parse_entry(name, entry) for name, entry in table.items() if name != METADATA}
-    ends = [entry["data_offsets"][1] for name, entry in table.items() if name in header]
-    end = max(ends, default=0)
-    if end != len(content) - 8 - size:
+        loaded = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise FileFaultError(
-            f"expected {end} bytes of values, but found {len(content) - 8 - size}: "
-            "the file is truncated or damaged"
-        )
-    return header
-
-
-def _parse_entry(name: str, entry: Any) -> Header:
-    """One tensor of the header, with sizes that are whole numbers and agree with its offsets."""
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = [*shape, begin, end]
-        if not isinstance(dtype, str) or any(type(number) is not int for number in numbers):
-            raise ValueError("sizes must be whole numbers")
-        if len(shape) > MAX_DIMENSIONS or min(numbers) < 0 or max(numbers) > MAX_WEIGHTS_BYTES:
-            raise ValueError("sizes out of range")
-        if dtype in FLOAT_BYTES and end - begin != math.prod(shape) * FLOAT_BYTES[dtype]:
-            raise ValueError("shape and offsets disagree")
-    except (TypeError, KeyError, ValueError) as error:
-        raise FileFaultError(f"tensor `{name}`: expected a valid header entry ({error})") from error
-    return Header(dtype, tuple(shape))
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name is listed twice")
-    return table
+            f"expected a complete safetensors file, but it is damaged: {error}"
+        ) from error
+    return packed.unpack(loaded, metadata) if packed.is_packed(metadata) else loaded
 
 
 def _compare(header: Mapping[str, Header], expected: Mapping[str, Tensor]) -> list[str]:

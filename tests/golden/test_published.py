@@ -11,6 +11,7 @@ import pytest
 from benchmark import scoring, store
 from benchmark.data import find
 from benchmark.recheck import recheck
+from benchmark.remeasure import remeasure
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
 from leaderboard.reproduction import report
@@ -38,6 +39,13 @@ def test_a_published_score_belongs_to_the_weights_that_lie_here(path: Path) -> N
     assert submission.weights_sha256 == result.weights_sha256
     assert not result.is_frozen
     assert not result.quick
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_sizes_are_those_of_the_weights(path: Path) -> None:
+    """`corobench measure --results leaderboard/results --write` after a key is added."""
+    done = remeasure(path, ROOT / "submissions" / store.read_result(path).entry)
+    assert done.added == ()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)

@@ -90,3 +90,26 @@ def test_batch_norm_is_folded_before() -> None:
     assert small[0].weight.shape[0] == 2
     with torch.no_grad():
         assert torch.allclose(small(X), model(X), atol=1e-5)
+
+
+def test_a_network_with_a_forward_pass_of_its_own_is_a_chain_too() -> None:
+    """VGG16-BN with dead filters: batch-norm folded, filters gone, the same outputs."""
+    from benchmark.compaction import smallest_equivalent
+    from benchmark.submission.architectures import build
+
+    torch.manual_seed(0)
+    model = build("vgg16-bn", (3, 32, 32), 10, {"width": 0.1}).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.weight[:2] = 0.0  # with the bias at 0, two filters of each layer are dead
+    found = smallest_equivalent(model, (3, 32, 32))
+    assert found is not None
+    chain, num_channels, num_removed = found
+    assert num_removed == 2 * 13
+    assert num_channels == sum(
+        len(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d)
+    ) + (2 * round(256 * 0.1))
+    x = torch.rand(8, 3, 32, 32)
+    assert torch.allclose(chain(x), model(x), atol=1e-5)

@@ -64,3 +64,80 @@ def test_a_shared_layer_counts_once_and_its_work_twice() -> None:
     measured = compactness.measure(Twice(), (1, 8, 8))
     assert measured.num_parameters == 9
     assert measured.macs_dense == 2 * 9 * 64
+
+
+@pytest.mark.parametrize("name", ["cnn-small", "cnn-large", "vgg16-bn", "wrn-28-4", "resnet18"])
+def test_multiply_adds_equal_torchs_own_counter(name: str) -> None:
+    """torch's counter is right for these networks; it counts two operations a multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmark.submission.architectures import build
+
+    model = build(name, (3, 32, 32), 10, {"width": 0.25}).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    measured = compactness.measure(model, (3, 32, 32))
+    assert 2 * measured.macs_dense == counter.get_total_flops()
+
+
+def test_codes_of_quantised_weights() -> None:
+    from benchmark.sizes import coded_bytes, packed_bytes
+
+    codes = torch.randint(-128, 128, (64, 64), generator=torch.Generator().manual_seed(0))
+    quantised = codes.float() * 0.01
+    assert len(quantised.unique()) == 256
+    assert coded_bytes(quantised) == 64 * 64 + 4 * 256  # 8 bits a value and the table
+    assert coded_bytes(torch.zeros(64, 64)) == 4  # one value, no bits
+    few = torch.zeros(800)
+    few[:80] = torch.tensor([1.0, -1.0, 0.5, -0.5]).repeat(20)
+    assert coded_bytes(few) == 100 + 80 * 2 // 8 + 4 * 4
+    dense = torch.randn(1000)
+    assert coded_bytes(dense) == packed_bytes(dense) == 4000
+
+
+def test_zstd_finds_what_repeats() -> None:
+    from benchmark.sizes import zstd_bytes
+
+    assert zstd_bytes([torch.ones(10_000)]) < 100
+    noise = torch.randn(10_000)
+    assert 30_000 < zstd_bytes([noise]) < 40_100
+
+
+def test_peak_activations_by_hand() -> None:
+    from benchmark.memory import peak_activation_bytes
+
+    chain = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),  # 64 in, 256 out
+        nn.ReLU(),  # 256 in, 256 out: the peak
+        nn.Conv2d(4, 2, 3, padding=1),  # 256 in, 128 out
+        nn.Flatten(),  # a view
+        nn.Linear(128, 10),
+    ).eval()
+    assert peak_activation_bytes(chain, (1, 8, 8)) == 4 * (256 + 256)
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3, padding=1)
+            self.second = nn.Conv2d(4, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.second(self.first(x))  # the image is held all the way
+
+    assert peak_activation_bytes(Skip().eval(), (1, 8, 8)) == 4 * (64 + 256 + 64)
+
+
+def test_removable_channels_by_hand() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+    ).eval()
+    with torch.no_grad():
+        model[0].weight[1] = 0.0  # constant, moved into the next bias: no padding there
+        model[2].weight[:, 2] = 0.0  # nobody reads channel 2
+        model[5].weight[:, 16:48] = 0.0  # nobody reads channels 1 and 2
+    found = compactness.measure_equivalent(model, (1, 8, 8))
+    assert found is not None
+    assert (found.num_channels, found.num_removed) == (10, 4)
+    assert found.num_parameters == (2 * 9 + 2) + (4 * 2 * 9 + 4) + (64 * 3 + 3)
+    assert found.macs_dense == 2 * 9 * 36 + 4 * 2 * 9 * 16 + 64 * 3

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmark import gradients, recognition
 from benchmark.cli import FrontDoor, cli
 from benchmark.records import (
     OUTCOME_COLUMNS,
@@ -93,7 +94,9 @@ def test_commands_and_their_options_exist(path: Path) -> None:
         for name, rest in COMMAND.findall(code):
             command = cli.get_command(context, name)
             assert command is not None, f"corobench {name}"
-            known = {"--help", *(option for item in command.params for option in item.opts)}
+            known = {"--help"}
+            for item in command.params:
+                known |= {*item.opts, *item.secondary_opts}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"corobench {name}{rest}"
 
 
@@ -151,6 +154,8 @@ def test_every_flag_is_in_the_rules_and_has_its_section() -> None:
     stages = "".join(_read(f"benchmark/stages/{name}.py") for name in ("base", "pgd"))
     flags = set(WARNING_FLAGS.values()) | set(re.findall(r"flags\.add\(\"([a-z-]+)\"\)", stages))
     flags |= {"autoattack-warning", "attack-error"}
+    flags |= {recognition.RECOGNISES, recognition.BETTER, recognition.CHANGES}
+    flags |= {recognition.CLIPPED, gradients.VANISHING, gradients.SHATTERED}
     health = _anchors(_read("docs/health.md"))
     for flag in flags:
         assert f"`{flag}`" in _read("RULES.md"), flag
@@ -181,15 +186,20 @@ def test_rules_state_every_track() -> None:
 
 
 def test_limits_of_files_are_those_of_the_code() -> None:
-    from benchmark.submission import contract, load, manifest, weights
+    from benchmark.submission import contract, header, load, manifest
 
     rules = _read("RULES.md")
+    from benchmark import records, store
+
     for limit in (
+        f"{records.MAX_RESULT_BYTES} bytes",
+        f"{store.MAX_TABLE_ROWS} rows",
+        f"{store.MAX_TABLE_BYTES} bytes",
         f"{manifest.MAX_MANIFEST_BYTES} bytes",
-        f"{weights.MAX_WEIGHTS_BYTES} bytes",
-        f"{weights.MAX_HEADER_BYTES} bytes",
-        f"{weights.MAX_TENSORS} tensors",
-        f"{weights.MAX_DIMENSIONS} dimensions",
+        f"{header.MAX_WEIGHTS_BYTES} bytes",
+        f"{header.MAX_HEADER_BYTES} bytes",
+        f"{header.MAX_TENSORS} tensors",
+        f"{header.MAX_DIMENSIONS} dimensions",
         f"by more than {load.SPARSITY_TOLERANCE} is refused",
     ):
         assert limit in rules, limit

@@ -265,3 +265,27 @@ def test_a_refused_entry_ends_with_exit_code_2(
     assert "is no entry here" in capsys.readouterr().err
     with pytest.raises(SubmissionError):
         intake.take_in(entries / ENTRY, others=[], results=RESULTS, out=entries / "out")
+
+
+def test_a_parent_must_be_able_to_be_one(entries: Path) -> None:
+    dense = entries / "digits-ibp-dense" / "submission.toml"
+    text = dense.read_text()
+    dense.write_text(text.replace('track = "digits"', f'track = "digits"\nparent = "{ENTRY}"'))
+    (fault,) = _faults(dense.parent)
+    assert "has 2,384 parameters that are not zero and this one 22,406" in fault
+    pruned = entries / ENTRY / "submission.toml"
+    shutil.copytree(ROOT / "submissions" / "fashion-mnist-ibp-dense", entries / "other")
+    pruned.write_text(pruned.read_text().replace('"digits-ibp-dense"', '"other"'))
+    (fault,) = _faults(pruned.parent)
+    assert "is an entry of fashion-mnist, not of digits" in fault
+
+
+def test_another_entry_in_another_format_is_noticed(entries: Path) -> None:
+    from benchmark.submission.converting import compact, to_onnx
+
+    copied = to_onnx(entries / ENTRY, entries / "copied").folder
+    (fault,) = _faults(copied)
+    assert f"computes the same as, and is not smaller than, {ENTRY}" in fault
+    shutil.rmtree(copied)
+    smaller = compact(entries / ENTRY, entries / "smaller").folder
+    assert _faults(smaller) == []

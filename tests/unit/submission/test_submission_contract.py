@@ -42,6 +42,7 @@ CHEATERS = {
     ),
     "grad-mode": _is_grad,
     "grad-mode (global)": lambda model, x, y: y + 1.0 if torch.is_grad_enabled() else y,
+    "hooks": lambda model, x, y: y + 1.0 if model.linear._forward_hooks else y,
     "input-gradient": lambda model, x, y: y.detach(),
     "input-gradient (sqrt)": lambda model, x, y: y + (x.flatten(1).sum(1, True) * 0).sqrt(),
     "finite": lambda model, x, y: y * float("nan"),

@@ -204,6 +204,18 @@ def test_tensors_that_do_not_fit(tmp_path):
     )
 
 
+def test_names_in_a_file_cannot_write_to_a_terminal_or_a_job_s_log(tmp_path, capsys):
+    from benchmark.cli import invoke
+
+    state = make_state() | {"\x1b[2J\n::add-mask::\u202e": torch.zeros(1)}
+    folder = make_folder(tmp_path, state)
+    assert invoke(["validate", str(folder)]) == 2
+    text = capsys.readouterr().out
+    assert "unexpected tensor `\\x1b[2J\\n::add-mask::\\u202e`" in text
+    assert "\x1b[2J" not in text
+    assert not any(line.startswith("::") for line in text.splitlines())
+
+
 def test_long_lists_are_cut(tmp_path):
     state = make_state() | {f"x{index:02d}": torch.zeros(1) for index in range(25)}
     faults = _faults(make_folder(tmp_path, state))
@@ -262,6 +274,14 @@ ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (raw_safetensors({"a": ENTRY | {"shape": [-1]}}), "sizes out of range"),
         (raw_safetensors({"a": ENTRY | {"shape": [2]}}), "shape and offsets disagree"),
         (raw_safetensors({"a": ENTRY | {"shape": [1.0]}}), "sizes must be whole numbers"),
+        (
+            raw_safetensors({"a": ENTRY, "b": ENTRY}, b"1234"),
+            "right behind those of another, but found 0 where 4 was expected: overlapping",
+        ),
+        (
+            raw_safetensors({"a": ENTRY | {"data_offsets": [4, 8]}}, b"12345678"),
+            "found 4 where 0 was expected: overlapping or unused bytes",
+        ),
         (raw_safetensors({"a": 3}), "tensor `a`: expected a valid header entry"),
         (raw_safetensors({"__a": ENTRY}, b"1234"), "unexpected tensor `__a`"),
         (b"PK\x03\x04" + bytes(100), "header of at most"),

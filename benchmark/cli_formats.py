@@ -1,0 +1,95 @@
+"""Commands on the files of a submission: pack, unpack, convert, compact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmark import cli_options
+
+_path = click.argument("path", type=click.Path(path_type=Path))
+_out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
+
+
+@click.command()
+@_path
+@_out
+def pack(path: Path, out: Path | None) -> None:
+    """Store weights as a bitmask and the values it keeps; lossless, and checked bit by bit.
+
+    PATH is a submission folder, which then holds `model.packed.safetensors` instead of
+    `model.safetensors`, or a safetensors file, which stays.
+
+    \b
+    Examples:
+      corobench pack submissions/my-model
+      corobench pack model.safetensors --out small.packed.safetensors
+    """
+    from benchmark.submission.packing import repack
+
+    click.echo(str(repack(path, to_packed=True, out=out)))
+
+
+@click.command()
+@_path
+@_out
+def unpack(path: Path, out: Path | None) -> None:
+    """Turn packed weights into a plain safetensors file again, checked bit by bit.
+
+    \b
+    Examples:
+      corobench unpack submissions/my-model
+      corobench unpack small.packed.safetensors --out model.safetensors
+    """
+    from benchmark.submission.packing import repack
+
+    click.echo(str(repack(path, to_packed=False, out=out)))
+
+
+@click.command()
+@_path
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
+@click.option("--architecture", help="From ONNX to weights of this network, where it is one.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Of the architecture.")
+@cli_options.data_root
+def convert(
+    path: Path, out: Path, architecture: str | None, width: float, data_root: Path | None
+) -> None:
+    """Write a submission in another format and compare the two on real images.
+
+    Without --architecture a folder with safetensors becomes one with ONNX. With it, a folder with
+    ONNX becomes one with safetensors, where its layers are those of the architecture.
+
+    \b
+    Examples:
+      corobench convert submissions/my-model --out /tmp/my-model-onnx
+      corobench convert /tmp/my-model-onnx --architecture cnn-small --out /tmp/my-model
+    """
+    from benchmark.submission import converting
+
+    if architecture is None:
+        done = converting.to_onnx(path, out, data_root)
+    else:
+        arguments = {} if width == 1.0 else {"width": width}
+        done = converting.to_safetensors(path, out, architecture, arguments, data_root)
+    click.echo(str(done))
+
+
+@click.command()
+@_path
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
+@cli_options.data_root
+def compact(path: Path, out: Path, data_root: Path | None) -> None:
+    """Write the smaller dense network that computes the same, without channels that do nothing.
+
+    Batch-norm is folded, channels that are constant or that nobody reads are removed. The new
+    folder holds ONNX, and its logits are compared with the source's on real images.
+
+    \b
+    Example:
+      corobench compact submissions/digits-ibp-lwm-10x --out /tmp/digits-ibp-lwm-10x-compact
+    """
+    from benchmark.submission.converting import compact as write_compact
+
+    click.echo(str(write_compact(path, out, data_root)))

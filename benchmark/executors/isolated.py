@@ -1,0 +1,214 @@
+"""Work on a submission in a process of its own, so that nothing it does takes the harness down.
+
+The process is forked from a server that has the libraries loaded and has seen no submission. A step
+that hangs, crashes or uses too much memory ends the process; another one goes on from the finished
+chunks, and the images of that step become a ``timeout`` or an ``error`` with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from benchmark import errors
+from benchmark.errors import ContractError, CorobenchError, SubmissionError
+from benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
+from benchmark.executors.worker import scratch_folder, serve
+from benchmark.progress import Reporter
+from benchmark.settings import Evaluated, Settings
+from benchmark.steps import EVERY_STEP, NEEDED, Ended
+from benchmark.store import read_result
+
+PRELOADED = ["benchmark.executors.preloaded"]
+MAX_MESSAGE_BYTES = 16 * 1024**2
+LOOK_S = 0.1
+SHOWN = ("stage", "advance", "note", "finish", "say")
+
+
+def evaluate(
+    folder: Path, settings: Settings, limits: Limits, report: Reporter | None = None
+) -> Evaluated:
+    """Evaluate a submission folder in a process of its own; see `benchmark.evaluate.evaluate`.
+
+    Args:
+        folder: with ``submission.toml`` and its weights.
+        settings: what the user chose.
+        limits: of the process.
+        report: progress; standard error by default.
+
+    Raises:
+        SubmissionError: it is at fault, or ended the process before it could be measured.
+        CorobenchError: anything else a user can fix.
+    """
+    fields = asdict(settings)
+    fields["out"] = str(settings.out)
+    fields["data_root"] = None if settings.data_root is None else str(settings.data_root)
+    done = _call("evaluate", {"folder": str(folder), "settings": fields}, folder, limits, report)
+    path = Path(done["path"])
+    return Evaluated(read_result(path), path, bool(done["reused"]))
+
+
+def find_faults(folder: Path, limits: Limits) -> list[str]:
+    """Every fault of a submission folder, found in a process of its own."""
+    try:
+        found = _call("faults", {"folder": str(folder)}, folder, limits, None)
+    except SubmissionError as error:
+        return list(error.faults)
+    return [str(fault) for fault in found]
+
+
+def _call(
+    task: str, arguments: dict[str, Any], folder: Path, limits: Limits, report: Reporter | None
+) -> Any:
+    """Do a task, in as many processes as steps end, up to a limit.
+
+    Raises:
+        SubmissionError: refused, or ended where nothing can be said of its images.
+        CorobenchError: anything else a user can fix.
+    """
+    ended: dict[str, Ended] = {}
+    with ExitStack() as stack:
+        screen = _Screen(folder.name, report, stack)
+        while True:
+            process = _Process(task, arguments, ended, limits)
+            try:
+                answer = process.run(screen)
+            finally:
+                process.stop()
+            if not isinstance(answer, Ended):
+                return _value(answer)
+            tried_again = process.step in ended or EVERY_STEP in ended
+            if process.step in NEEDED or tried_again:
+                what = f"{process.step}: its process was ended: {answer.reason}"
+                raise SubmissionError(folder, [what])
+            ended[process.step] = answer
+            if len(ended) >= MAX_ENDED:
+                ended[EVERY_STEP] = answer
+            screen.say(f"{process.step} ended its process: {answer.reason}; going on without it")
+
+
+def _value(answer: dict[str, Any]) -> Any:
+    """What a task gave back, or the error that it ended with."""
+    if answer["kind"] == "done":
+        return answer["value"]
+    name = str(answer["name"])
+    if answer["kind"] == "refused":
+        faults = [str(fault) for fault in answer["faults"]]
+        refusal = ContractError if name == "ContractError" else SubmissionError
+        raise refusal(answer["path"], faults)
+    kind = getattr(errors, name, CorobenchError)
+    raise kind(str(answer["text"]))
+
+
+class _Screen:
+    """Progress of the process, shown here."""
+
+    def __init__(self, title: str, report: Reporter | None, stack: ExitStack) -> None:
+        self._title, self._report, self._stack = title, report, stack
+        self._open = False
+
+    def show(self, message: dict[str, Any]) -> None:
+        text, number = str(message.get("text", "")), int(message.get("number", 0))
+        if message["kind"] == "title":
+            self._title = text
+            return
+        if not self._open:
+            self._report = self._stack.enter_context(self._report or Reporter(self._title))
+            self._open = True
+        assert self._report is not None
+        if message["kind"] == "stage":
+            self._report.stage(text, number)
+        elif message["kind"] == "advance":
+            self._report.advance(number, text)
+        else:
+            getattr(self._report, message["kind"])(text)
+
+    def say(self, text: str) -> None:
+        self.show({"kind": "say", "text": text})
+
+
+class _Process:
+    """One process on one task.
+
+    Attributes:
+        step: that it began last.
+    """
+
+    def __init__(
+        self, task: str, arguments: dict[str, Any], ended: dict[str, Ended], limits: Limits
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._limits = limits
+        self.step = "start"
+        out = arguments.get("settings", {}).get("out")
+        self._out = None if out is None else Path(out).absolute()
+        self._connection, theirs = context.Pipe()
+        order = {
+            "task": task,
+            "arguments": arguments,
+            "ended": ended,
+            "limits": asdict(limits),
+            "cwd": str(Path.cwd()),
+            "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
+        }
+        self._process = context.Process(target=serve, args=(theirs, json.dumps(order)), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def run(self, screen: _Screen) -> dict[str, Any] | Ended:
+        """Until the process answers or ends: its last message, or why it ended."""
+        pid = self._process.pid
+        assert pid is not None
+        begun = time.monotonic()
+        while True:
+            wait([self._connection, self._process.sentinel], timeout=LOOK_S)
+            try:
+                while self._connection.poll():
+                    message = json.loads(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
+                    if message["kind"] in ("done", "refused", "failed"):
+                        return dict(message)
+                    if message["kind"] == "crashed":
+                        return Ended(str(message["text"]), by_clock=False)
+                    if message["kind"] == "step":
+                        self.step, begun = str(message["text"]), time.monotonic()
+                    elif message["kind"] in (*SHOWN, "title"):
+                        screen.show(message)
+            except (EOFError, OSError):
+                self._process.join(5)
+                return self._why()
+            if time.monotonic() - begun > self._limits.step_s:
+                seconds = f"{self._limits.step_s:g} s"
+                return Ended(f"no answer within {seconds} (--step-limit-s)", by_clock=True)
+            if resident_bytes(pid) > self._limits.memory_bytes:
+                most = f"{self._limits.memory_bytes / GIB:g} GiB"
+                return Ended(f"used more than {most} of memory (--memory-limit-gib)", False)
+
+    def _why(self) -> Ended:
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            if -code == signal.SIGXCPU:
+                seconds = f"{self._limits.step_s:g} s"
+                return Ended(f"more than {seconds} of processor time (--step-limit-s)", True)
+            hint = ", as by a system without memory left" if -code == signal.SIGKILL else ""
+            return Ended(f"ended by {name}{hint}", by_clock=False)
+        return Ended(f"ended with exit code {code}", by_clock=False)
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self._connection.close()
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        if self._out is not None:
+            shutil.rmtree(scratch_folder(self._out, self._process.pid or 0), ignore_errors=True)

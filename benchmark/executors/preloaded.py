@@ -1,0 +1,19 @@
+"""What every evaluation needs, loaded once by the server that the processes are forked from.
+
+Nothing here sees a submission. The bound library writes to the user's folders while it is imported,
+which the processes may not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pyautoattack  # noqa: F401
+
+import benchmark.evaluate
+import benchmark.submission.validate  # noqa: F401
+from benchmark.certify import lirpa_compat
+from benchmark.errors import CorobenchError
+
+with contextlib.suppress(CorobenchError, ImportError):
+    lirpa_compat.load()

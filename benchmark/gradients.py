@@ -1,0 +1,60 @@
+"""Do gradients tell an attack anything? Named flags for images that neither side decided."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.tracks import derive_seed
+
+VANISHING = "vanishing-gradient"
+SHATTERED = "shattered-gradient"
+#: A gradient vanishes where it promises that the whole ball moves the margin by less than this.
+MIN_MOVE = 1e-3
+#: How far the second gradient is taken from the first, as a share of epsilon, ...
+STEP = 0.01
+#: ... and the cosine of the two below which a gradient is shattered.
+MIN_COSINE = 0.5
+#: Either is a flag where it holds for more than this share of the images that are looked at.
+MIN_RATE = 0.5
+
+
+def doubtful(
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
+) -> dict[str, int]:
+    """How many images have a gradient that tells nothing, by flag.
+
+    Args:
+        model: follows the model contract.
+        x_BCHW: float32 (B, C, H, W) in [0, 1], on which the model is right.
+        y_B: int64 (B,).
+        epsilon: exact radius.
+        seed: of the run.
+    """
+    if not len(x_BCHW):
+        return {VANISHING: 0, SHATTERED: 0}
+    generator = torch.Generator().manual_seed(derive_seed(seed, "gradients", str(epsilon)))
+    noise = (torch.rand(x_BCHW.shape, generator=generator) * 2 - 1).to(x_BCHW.device)
+    near = (x_BCHW + STEP * float(epsilon) * noise).clamp(0.0, 1.0)
+    margin_B, gradient_BD = margin_gradient(model, x_BCHW, y_B)
+    _, other_BD = margin_gradient(model, near, y_B)
+    move_B = float(epsilon) * gradient_BD.abs().sum(dim=1)
+    cosine_B = torch.nn.functional.cosine_similarity(gradient_BD, other_BD, dim=1)
+    vanishing_B = move_B < MIN_MOVE * margin_B
+    return {
+        VANISHING: int(vanishing_B.sum()),
+        SHATTERED: int(((cosine_B < MIN_COSINE) & ~vanishing_B).sum()),
+    }
+
+
+def margin_gradient(model: nn.Module, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The label's logit less the largest other one, float64 (B,), and its gradient (B, D)."""
+    with torch.enable_grad():
+        inputs = x_BCHW.detach().clone().requires_grad_(True)
+        logits = model(inputs)
+        own = logits.gather(1, y_B[:, None])[:, 0]
+        others = logits.scatter(1, y_B[:, None], float("-inf")).amax(dim=1)
+        (gradient,) = torch.autograd.grad((own - others).sum(), inputs)
+    return (own - others).detach().double(), gradient.flatten(1).double()

@@ -1,0 +1,88 @@
+"""Latency of one image on this machine's processor, through onnxruntime; for information only.
+
+It depends on the machine and its load, so that it is shown with both and is no part of a result.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmark.submission.graph.exporting import export
+from benchmark.submission.graph.runtime import Runtime
+from benchmark.submission.load import Submission
+
+WARM_UP, REPEATS = 20, 200
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per image at batch size 1, on one thread.
+
+    Attributes:
+        median_ms: the middle one.
+        low_ms: a twentieth of the runs were faster.
+        high_ms: a twentieth of the runs were slower.
+        repeats: runs.
+        hardware: the processor.
+        runtime: name and version.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    repeats: int
+    hardware: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median_ms:.3f} ms (5 % to 95 %: {self.low_ms:.3f} to {self.high_ms:.3f}) for "
+            f"one image, {self.repeats} runs, one thread of {self.hardware}, {self.runtime}"
+        )
+
+
+def measure_latency(submission: Submission, repeats: int = REPEATS) -> Latency:
+    """Time a submission in onnxruntime: its own ONNX file, or one that is exported from it.
+
+    Args:
+        submission: loaded, on the CPU.
+        repeats: timed runs after `WARM_UP` others.
+
+    Raises:
+        SubmissionError: it cannot be written as ONNX.
+        DependencyError: onnxruntime or the exporter is missing.
+    """
+    import onnxruntime
+
+    reference = submission.reference
+    if isinstance(reference, Runtime):
+        runtime = Runtime(reference.content, reference.batch)
+    else:
+        runtime = Runtime(export(submission.model, submission.track.shape))
+    x = torch.rand(runtime.batch or 1, *submission.track.shape)
+    for _ in range(WARM_UP):
+        runtime(x)
+    spent = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        runtime(x)
+        spent.append(1000 * (time.perf_counter() - start) / len(x))
+    low, median, high = np.percentile(spent, [5, 50, 95])
+    version = f"onnxruntime {onnxruntime.__version__}"
+    return Latency(float(median), float(low), float(high), repeats, processor(), version)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

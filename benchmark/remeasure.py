@@ -1,0 +1,67 @@
+"""Compactness of published results again, from the weights: adds keys that they do not have yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark import scoring, store
+from benchmark.errors import ResultError
+from benchmark.records import Compactness
+from benchmark.submission import load_submission
+
+#: Another release of zstandard may make a few bytes more or less of the same values.
+UNSTEADY = {"bytes_packed_zstd"}
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """One result.
+
+    Attributes:
+        path: of its file.
+        compactness: as measured now.
+        added: keys that the result does not have.
+    """
+
+    path: Path
+    compactness: Compactness
+    added: tuple[str, ...]
+
+
+def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
+    """Measure a result's weights again and, if asked, write the keys that are new.
+
+    Outcomes, counts and identity stay; the result file and the record inside the outcome table are
+    both written, so that `corobench score` goes on agreeing.
+
+    Args:
+        path: a result file with its outcome table beside it.
+        folder: of the submission.
+        write: replace both files.
+
+    Raises:
+        ResultError: other weights, or a number that is there and was measured otherwise now.
+        SubmissionError: faults of the folder.
+    """
+    result = store.read_result(path)
+    submission = load_submission(folder, result.track)
+    if submission.weights_sha256 != result.weights_sha256:
+        raise ResultError(f"{path}: belongs to other weights than {folder}")
+    measured = submission.measure()
+    old, new = result.compactness.model_dump(), measured.model_dump()
+    changed = sorted(key for key in old.keys() - UNSTEADY if old[key] != new.get(key))
+    if changed:
+        raise ResultError(
+            f"{path}: compactness.{changed[0]}: the result says {old[changed[0]]!r}, but the "
+            f"weights have {new.get(changed[0])!r}"
+        )
+    added = tuple(sorted(new.keys() - old.keys()))
+    if write and added:
+        outcomes = store.beside(path, "outcomes.parquet")
+        table, run = store.read_outcomes(outcomes)
+        run = run.model_copy(update={"compactness": measured})
+        updated = scoring.score(table, run)
+        store.write_atomic(outcomes, store.encode_outcomes(table, run))
+        store.write_atomic(path, store.encode_result(updated))
+    return Remeasured(path, measured, added)

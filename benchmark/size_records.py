@@ -1,0 +1,92 @@
+"""The records of compactness; see docs/file-formats.md. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from benchmark.record_base import Count, StoredRecord
+
+FileFormat = Literal["safetensors", "onnx", "onnx-qdq"]
+
+
+class Layer(StoredRecord):
+    """One row of the per-layer table.
+
+    Attributes:
+        name: of the module in the network.
+        kind: "conv" or "linear".
+        num_weights: weights without the bias.
+        num_nonzero: weights that are not zero.
+        macs_dense: multiply-adds per image, all weights.
+        macs_nonzero: multiply-adds per image, non-zero weights only.
+    """
+
+    name: str
+    kind: Literal["conv", "linear"]
+    num_weights: Count
+    num_nonzero: Count
+    macs_dense: Count
+    macs_nonzero: Count
+
+
+class Equivalent(StoredRecord):
+    """The smallest dense network known to have the same outputs.
+
+    Attributes:
+        num_channels: output channels of all hidden convolution and linear layers.
+        num_removed: of those, how many can be removed without changing the outputs.
+        num_parameters: of the network without them, batch-norm folded.
+        macs_dense: multiply-adds per image of that network.
+    """
+
+    num_channels: Count
+    num_removed: Count
+    num_parameters: Count
+    macs_dense: Count
+
+
+class Compactness(StoredRecord):
+    """What the evaluated weights really weigh; measured, never declared.
+
+    The keys after `layers` are optional and left out where they were not measured: results of
+    earlier versions do not have them (`corobench measure --write` adds them).
+
+    Attributes:
+        num_parameters: values the network needs to compute: weights, biases, batch-norm
+            affine values and statistics.
+        num_nonzero: those that are not zero.
+        macs_dense: multiply-adds per image of all convolution and linear layers.
+        macs_nonzero: the same, counting non-zero weights only.
+        bytes_dense: all values stored densely.
+        bytes_packed: per tensor the smaller of dense and bitmask plus non-zero values.
+        sparsity: share of zeros in convolution and linear weights, in [0, 1].
+        layers: the per-layer table.
+        format: of the weights file: "safetensors", "onnx" or "onnx-qdq".
+        bytes_packed_zstd: the packed values of all tensors after zstandard.
+        bytes_coded: per tensor the smallest of packed and numbers into a table of its distinct
+            values.
+        peak_activation_bytes: float32 activations that must be held at once for one image.
+        equivalent: the smallest dense network with the same outputs.
+    """
+
+    num_parameters: Count
+    num_nonzero: Count
+    macs_dense: Count
+    macs_nonzero: Count
+    bytes_dense: Count
+    bytes_packed: Count
+    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    layers: tuple[Layer, ...] = ()
+    format: FileFormat | None = None
+    bytes_packed_zstd: Count | None = None
+    bytes_coded: Count | None = None
+    peak_activation_bytes: Count | None = None
+    equivalent: Equivalent | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """What was not measured has no key, so that earlier files keep their bytes."""
+        dumped: dict[str, object] = handler(self)
+        return {key: value for key, value in dumped.items() if value is not None}

@@ -1,0 +1,66 @@
+"""Steps of an evaluation: announced before they begin, and not tried again where one ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+#: Stands for every step that is left, once too many have ended a process.
+EVERY_STEP = "*"
+#: Steps without which there is no result at all.
+NEEDED = ("start", "load", "measure", "validate")
+
+
+class Ended(NamedTuple):
+    """Why a step ended the process it ran in.
+
+    Attributes:
+        reason: for people, in one line.
+        by_clock: a limit of time ended it, so that its images are a timeout and no error.
+    """
+
+    reason: str
+    by_clock: bool
+
+
+class StepEndedError(Exception):
+    """A step is not tried, because it ended an earlier process."""
+
+    def __init__(self, ended: Ended) -> None:
+        super().__init__(ended.reason)
+        self.ended = ended
+
+
+class Steps:
+    """The steps of one evaluation, by name.
+
+    Args:
+        announce: told the name of each step before it begins.
+        ended: steps that ended an earlier process.
+    """
+
+    def __init__(
+        self,
+        announce: Callable[[str], None] = lambda name: None,
+        ended: Mapping[str, Ended] | None = None,
+    ) -> None:
+        self._announce = announce
+        self._ended = dict(ended or {})
+
+    def begin(self, name: str) -> None:
+        """Announce a step.
+
+        Raises:
+            StepEndedError: it ended an earlier process.
+        """
+        ended = self._ended.get(name)
+        if ended is None and name not in NEEDED:
+            ended = self._ended.get(EVERY_STEP)
+        if ended is not None:
+            raise StepEndedError(ended)
+        self._announce(name)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether any step ended an earlier process."""
+        return bool(self._ended)

@@ -1,0 +1,136 @@
+"""Operators on stored tensors and on shapes, done once while the file is read.
+
+Stored numbers may be put in another order or shape, and shapes may be computed with; stored
+numbers that are *computed* from others are refused, so that what is counted is what is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmark.submission.graph.reading import Node
+from benchmark.submission.graph.rules import MAX_INTEGERS, GraphFaultError
+
+_REARRANGING = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def integers(node: Node, values: Sequence[np.ndarray | None], position: int, key: str) -> list[int]:
+    """Whole numbers that are an attribute of old versions and an operand of new ones.
+
+    Args:
+        node: the operator.
+        values: stored operands; None where one is computed or left out.
+        position: of the operand.
+        key: of the attribute.
+
+    Returns:
+        The numbers; none where both are left out.
+
+    Raises:
+        GraphFaultError: computed from the image, or too many.
+    """
+    found = node.attributes.get(key)
+    if found is None and position < len(node.inputs) and node.inputs[position]:
+        array = values[position]
+        if array is None or array.dtype.kind != "i":
+            raise GraphFaultError(
+                "onnx-dynamic", f"{node.label}: expected fixed whole numbers as `{key}`"
+            )
+        found = [int(number) for number in array.reshape(-1)[: MAX_INTEGERS + 1]]
+    numbers = found if isinstance(found, list) else []
+    if len(numbers) > MAX_INTEGERS:
+        raise GraphFaultError("onnx-sizes", f"{node.label}: too many numbers as `{key}`")
+    return [int(number) for number in numbers]
+
+
+def constant_of(node: Node) -> np.ndarray:
+    """The value of a Constant.
+
+    Raises:
+        GraphFaultError: none of the kinds that are supported.
+    """
+    if len(node.attributes) != 1:
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected one value")
+    ((key, value),) = node.attributes.items()
+    dtype = (
+        None
+        if isinstance(value, np.ndarray)
+        else (np.float32 if key.startswith("value_float") else np.int64)
+    )
+    return np.asarray(value, dtype=dtype)
+
+
+def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
+    """The result of an operator all of whose operands are stored.
+
+    Raises:
+        GraphFaultError: it computes new numbers, or its operands do not fit.
+    """
+    try:
+        if all(value.dtype.kind in "iu" and value.size <= MAX_INTEGERS for value in values):
+            found = _arithmetic(node, values)
+            if found is not None and found.size <= MAX_INTEGERS:
+                return np.asarray(found)
+        if node.op in _REARRANGING:
+            return _rearranged(node, values)
+        if node.op == "Cast" and node.attributes.get("to") == 1 and values[0].dtype == np.float32:
+            return values[0]
+    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
+        raise GraphFaultError(
+            "onnx-sizes", f"{node.label}: its operands do not fit ({str(error)[:80]})"
+        ) from error
+    raise GraphFaultError(
+        "onnx-computed-constant",
+        f"{node.label}: computes stored numbers from other stored numbers; store its result",
+    )
+
+
+def _rearranged(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
+    array = values[0]
+    if node.op == "Transpose":
+        order = node.attributes.get("perm")
+        return array.transpose(order if isinstance(order, list) else None)
+    if node.op == "Reshape":
+        shape = integers(node, values, 1, "shape")
+        if not node.attributes.get("allowzero"):
+            shape = [array.shape[i] if size == 0 else size for i, size in enumerate(shape)]
+        return array.reshape(shape)
+    if node.op == "Flatten":
+        axis = int(node.attributes.get("axis", 1))
+        rows = int(np.prod(array.shape[:axis], dtype=np.int64))
+        return array.reshape(rows, -1) if array.size else array
+    if node.op in ("Squeeze", "Unsqueeze"):
+        axes = tuple(integers(node, values, 1, "axes"))
+        if node.op == "Unsqueeze":
+            return np.expand_dims(array, axes)
+        return np.squeeze(array, axes or None)
+    return array
+
+
+def _arithmetic(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Whole numbers computed from a few whole numbers, as shapes are; None for another operator."""
+    first = values[0].astype(np.int64)
+    if node.op in ("Add", "Sub", "Mul"):
+        second = values[1].astype(np.int64)
+        return {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}[node.op](first, second)
+    if node.op == "Div":
+        return np.fix(first / values[1]).astype(np.int64)
+    if node.op == "Gather":
+        axis = int(node.attributes.get("axis", 0))
+        return np.take(first, values[1].astype(np.int64), axis=axis)
+    if node.op == "Concat":
+        axis = int(node.attributes.get("axis", 0))
+        return np.concatenate(values, axis=axis)
+    if node.op == "Slice" and first.ndim == 1:
+        starts, ends = (integers(node, values, i, key) for i, key in ((1, "starts"), (2, "ends")))
+        steps = integers(node, values, 4, "steps") or [1]
+        return first[starts[0] : ends[0] : steps[0]]
+    if node.op == "ReduceProd":
+        return np.asarray(np.prod(first), dtype=np.int64).reshape(
+            [1] * first.ndim if node.attributes.get("keepdims", 1) else []
+        )
+    if node.op == "Cast" and node.attributes.get("to") in (6, 7):
+        return first
+    return _rearranged(node, values) if node.op in _REARRANGING else None

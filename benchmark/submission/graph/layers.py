@@ -1,0 +1,172 @@
+"""Layers of a network read from ONNX that torch does not have as modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class WithConstants(nn.Module):
+    """An operator some of whose operands are stored tensors.
+
+    Args:
+        operator: the module that takes all operands.
+        constants: operands in order; None where one comes from the graph.
+    """
+
+    def __init__(self, operator: nn.Module, constants: Sequence[Tensor | None]) -> None:
+        super().__init__()
+        self.operator = operator
+        self.is_stored = [constant is not None for constant in constants]
+        for position, constant in enumerate(constants):
+            if constant is not None:
+                self.register_buffer(f"constant{position}", constant)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        rest = iter(values)
+        operands = [
+            getattr(self, f"constant{position}") if stored else next(rest)
+            for position, stored in enumerate(self.is_stored)
+        ]
+        return self.operator(*operands)
+
+
+class Reshape(nn.Module):
+    """Each image's values in another shape; the batch stays.
+
+    Args:
+        shape: of one image.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, *self.shape)
+
+
+class Concat(nn.Module):
+    """Tensors side by side along one axis."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return torch.cat(values, dim=self.axis)
+
+
+class Clip(nn.Module):
+    """Values cut to a range, which are settings and no tensors."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.low, self.high)
+
+
+class Slice(nn.Module):
+    """A part of each image's values.
+
+    Args:
+        parts: (axis, start, end, step) each; axes from 1, steps above 0.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, int, int, int]]) -> None:
+        super().__init__()
+        self.parts = [tuple(part) for part in parts]
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = [slice(None)] * x.ndim
+        for axis, start, end, step in self.parts:
+            index[axis] = slice(start, end, step)
+        return x[tuple(index)]
+
+
+class Pad(nn.Module):
+    """A border of one value.
+
+    Args:
+        pads: before and after each axis, the last axis first, as torch has it.
+        value: of the border.
+    """
+
+    def __init__(self, pads: Sequence[int], value: float) -> None:
+        super().__init__()
+        self.pads, self.value = list(pads), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, self.pads, value=self.value)
+
+
+class Mean(nn.Module):
+    """The mean over axes."""
+
+    def __init__(self, axes: Sequence[int], keep: bool) -> None:
+        super().__init__()
+        self.axes, self.keep = list(axes), keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.axes, keepdim=self.keep)
+
+
+class Quantise(nn.Module):
+    """Values rounded to whole steps and back, as an integer engine holds them between layers.
+
+    ``(clamp(round(x / scale) + zero, low, high) - zero) * scale``, rounded half to even. The
+    gradient passes as if nothing were rounded, and is 0 where the value is clamped.
+
+    Args:
+        scale: float32, of one value or one per channel, broadcastable to the input.
+        zero: whole numbers of the same shape, as float32.
+        low: smallest whole number.
+        high: largest whole number.
+    """
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, scale: Tensor, zero: Tensor, low: int, high: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", zero)
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale
+        clamped = torch.minimum(torch.maximum(x, low), high)
+        steps = (torch.round(x / self.scale) + self.zero).clamp(self.low, self.high)
+        return clamped + ((steps - self.zero) * self.scale - clamped).detach()
+
+
+class GraphNetwork(nn.Module):
+    """Steps in order, each on values that were made before it.
+
+    Args:
+        steps: modules.
+        sources: for each step the numbers of its operands: 0 is the image, i + 1 the output of
+            step i. The last step gives the logits.
+    """
+
+    def __init__(self, steps: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.sources = [tuple(numbers) for numbers in sources]
+        last = {number: step for step, numbers in enumerate(self.sources) for number in numbers}
+        self.done = [
+            [number for number in set(numbers) if last[number] == step]
+            for step, numbers in enumerate(self.sources)
+        ]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        values = {0: x_BCHW}
+        for number, (step, sources) in enumerate(zip(self.steps, self.sources, strict=True)):
+            values[number + 1] = step(*(values[source] for source in sources))
+            for source in self.done[number]:
+                del values[source]
+        return values[len(self.sources)]

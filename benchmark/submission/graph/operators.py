@@ -1,0 +1,332 @@
+"""One operator of an ONNX graph as a torch module, through the library onnx2pytorch.
+
+The library gets one operator at a time, under names of ours and with its stored operands beside
+it, so that nothing a file says is ever a name in its code. Its wrappers around layers of torch are
+taken off, so that counting, folding and bounding see plain convolutions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.submission.graph.constants import integers
+from benchmark.submission.graph.layers import (
+    Clip,
+    Concat,
+    Mean,
+    Pad,
+    Reshape,
+    Slice,
+    WithConstants,
+)
+from benchmark.submission.graph.reading import Node
+from benchmark.submission.graph.rules import GraphFaultError
+
+Shape = tuple[int, ...]
+#: Operators whose further operands are stored weights, and how many of them there may be.
+_WEIGHTED = {"BatchNormalization": (4, 4), "Conv": (1, 2), "Gemm": (1, 2), "PRelu": (1, 1)}
+_ELEMENTWISE = ("Add", "Div", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub")
+#: Settings of training, and of versions in which they had one meaning only.
+_NOT_FOR_THE_LIBRARY = ("momentum", "spatial", "training_mode")
+_REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceSum")
+
+
+def module_of(
+    node: Node, stored: Sequence[np.ndarray | None], shapes: Sequence[Shape], opset: int
+) -> nn.Module:
+    """The module of one operator; it takes the operands that are not stored, in order.
+
+    Args:
+        node: the operator.
+        stored: its stored operands; None where one comes from the graph or is left out.
+        shapes: of the operands that come from the graph, batch first.
+        opset: version of the operators.
+
+    Raises:
+        GraphFaultError: a use of the operator that is not supported.
+    """
+    _check_weights(node, stored)
+    if node.op not in _ELEMENTWISE and stored[0] is not None:
+        raise GraphFaultError("onnx-weights", f"{node.label}: expected an activation first")
+    if node.op == "Clip":
+        return _clip(node, stored)
+    if node.op == "Slice":
+        return _slice(node, stored, len(shapes[0]))
+    if node.op == "Pad":
+        return _pad(node, stored, len(shapes[0]))
+    if node.op in _REDUCTIONS:
+        return _reduction(node, stored, len(shapes[0]))
+    if node.op == "Concat":
+        _only_from_graph(node, stored)
+        return Concat(_axis(node, "axis", None, len(shapes[0])))
+    if node.op == "Flatten":
+        if _axis(node, "axis", 1, len(shapes[0])) != 1:
+            raise GraphFaultError("onnx-batch", f"{node.label}: would mix images of a batch")
+        return nn.Flatten(1)
+    if node.op in ("Squeeze", "Unsqueeze"):
+        return _expanded(node, stored, shapes[0])
+    if node.op == "Gemm":
+        return _linear(node, stored)
+    if node.op == "MatMul":
+        return _product(stored, node)
+    if node.op == "BatchNormalization" and node.attributes.get("training_mode"):
+        raise GraphFaultError("onnx-training", f"{node.label}: is in training mode")
+    return _plain(_from_library(node, stored, opset), node, stored, shapes)
+
+
+def reshape_of(node: Node, target: Sequence[int], shape: Shape, batch: int | None) -> nn.Module:
+    """The module of a Reshape that keeps the batch.
+
+    Args:
+        node: the operator.
+        target: the shape asked for, in which the batch may be spelt as a number.
+        shape: of the operand, batch first.
+        batch: the one batch size the file is made for, or None.
+
+    Raises:
+        GraphFaultError: images of a batch would be mixed, or the sizes do not fit.
+    """
+    sizes = list(target)
+    if not node.attributes.get("allowzero"):
+        if any(size == 0 and i >= len(shape) for i, size in enumerate(sizes)):
+            raise GraphFaultError("onnx-sizes", f"{node.label}: copies a size that is not there")
+        sizes = [shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    values = int(np.prod(shape[1:], dtype=np.int64))
+    rest = sizes[1:]
+    if rest.count(-1) == 1 and sizes[0] != -1:
+        known = int(np.prod([size for size in rest if size != -1], dtype=np.int64))
+        rest = [values // max(1, known) if size == -1 else size for size in rest]
+    keeps_batch = bool(sizes) and sizes[0] in (-1, shape[0], batch)
+    if not keeps_batch or int(np.prod(rest, dtype=np.int64)) != values or min(rest, default=1) < 1:
+        raise GraphFaultError(
+            "onnx-batch",
+            f"{node.label}: expected a shape that keeps the images of a batch apart, but found "
+            f"{list(target)} for {values} values an image",
+        )
+    return nn.Flatten(1) if len(rest) == 1 else Reshape(rest)
+
+
+def _check_weights(node: Node, stored: Sequence[np.ndarray | None]) -> None:
+    """Weights are stored float32 tensors, and not computed from the image."""
+    if node.op in _WEIGHTED:
+        least, most = _WEIGHTED[node.op]
+        weights = [array for name, array in zip(node.inputs[1:], stored[1:], strict=True) if name]
+        if not least <= len(weights) <= most or any(array is None for array in weights):
+            raise GraphFaultError(
+                "onnx-weights",
+                f"{node.label}: expected {least} to {most} stored tensors as weights, but found "
+                f"{sum(array is not None for array in weights)} of {len(weights)}",
+            )
+    if node.op in (*_WEIGHTED, *_ELEMENTWISE) and any(
+        array is not None and array.dtype != np.float32 for array in stored
+    ):
+        raise GraphFaultError("onnx-type", f"{node.label}: expected float32 operands")
+
+
+def _only_from_graph(node: Node, stored: Sequence[np.ndarray | None]) -> None:
+    if any(array is not None for array in stored):
+        raise GraphFaultError("onnx-weights", f"{node.label}: takes no stored tensors here")
+
+
+def _axis(node: Node, key: str, default: int | None, rank: int) -> int:
+    axis = node.attributes.get(key, default)
+    if not isinstance(axis, int) or not -rank <= axis < rank:
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected `{key}` within its rank")
+    return axis % rank
+
+
+def _clip(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
+    ends = [_number(node, stored, position, key) for position, key in ((1, "min"), (2, "max"))]
+    if ends == [0.0, None]:
+        return nn.ReLU()
+    return nn.Identity() if ends == [None, None] else Clip(*ends)
+
+
+def _number(
+    node: Node, stored: Sequence[np.ndarray | None], position: int, key: str
+) -> float | None:
+    """A number that is an attribute of old versions and a stored operand of new ones."""
+    value = node.attributes.get(key)
+    if value is None and position < len(node.inputs) and node.inputs[position]:
+        array = stored[position]
+        if array is None or array.size != 1 or array.dtype != np.float32:
+            raise GraphFaultError("onnx-dynamic", f"{node.label}: expected a number as {key}")
+        value = float(array.reshape(-1)[0])
+    return value if isinstance(value, float) else None
+
+
+def _slice(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Module:
+    starts = integers(node, stored, 1, "starts")
+    ends = integers(node, stored, 2, "ends")
+    axes = integers(node, stored, 3, "axes") or list(range(len(starts)))
+    steps = integers(node, stored, 4, "steps") or [1] * len(starts)
+    if not starts or not len(starts) == len(ends) == len(axes) == len(steps):
+        raise GraphFaultError("onnx-sizes", f"{node.label}: expected as many starts as ends")
+    if any(not -rank <= axis < rank for axis in axes) or min(steps) < 1:
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected steps above 0")
+    return Slice(list(zip([axis % rank for axis in axes], starts, ends, steps, strict=True)))
+
+
+def _pad(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Module:
+    if node.attributes.get("mode", "constant") != "constant":
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected the mode constant")
+    given = integers(node, stored, 1, "pads")
+    axes = integers(node, stored, 3, "axes") or list(range(rank))
+    if len(given) != 2 * len(axes) or any(not -rank <= axis < rank for axis in axes):
+        raise GraphFaultError("onnx-sizes", f"{node.label}: expected two pads an axis")
+    pads = [0] * (2 * rank)
+    for position, axis in enumerate(axes):
+        place = 2 * (rank - 1 - axis % rank)
+        pads[place : place + 2] = given[position], given[len(axes) + position]
+    return Pad(pads, _number(node, stored, 2, "value") or 0.0)
+
+
+def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Module:
+    axes = sorted(axis % rank for axis in integers(node, stored, 1, "axes") if axis >= -rank)
+    keep = bool(node.attributes.get("keepdims", 1))
+    if not axes or axes[0] == 0 or axes[-1] >= rank:
+        raise GraphFaultError(
+            "onnx-batch", f"{node.label}: expected axes of one image, but found {axes}"
+        )
+    if node.op == "ReduceMean":
+        return Mean(axes, keep)
+    function = {"ReduceMax": torch.amax, "ReduceSum": torch.sum}[node.op]
+    return _Reduced(function, axes, keep)
+
+
+class _Reduced(nn.Module):
+    """A reduction over axes."""
+
+    def __init__(self, function: object, axes: list[int], keep: bool) -> None:
+        super().__init__()
+        self.function, self.axes, self.keep = function, axes, keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.axes, keepdim=self.keep)  # type: ignore[operator]
+
+
+def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
+    """Squeeze and Unsqueeze as a reshape of each image."""
+    axes = integers(node, stored, 1, "axes")
+    example = np.empty((2, *shape[1:]), dtype=np.bool_)
+    try:
+        if node.op == "Unsqueeze":
+            found = np.expand_dims(example, tuple(axes)).shape
+        else:
+            found = np.squeeze(example, tuple(axes) or None).shape
+    except (ValueError, IndexError, TypeError) as error:
+        raise GraphFaultError("onnx-sizes", f"{node.label}: its axes do not fit") from error
+    if not found or found[0] != 2:
+        raise GraphFaultError("onnx-batch", f"{node.label}: would move the batch")
+    return Reshape(found[1:])
+
+
+def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
+    """Gemm: weights (out, in) times alpha, bias times beta."""
+    weight, bias = stored[1], stored[2] if len(stored) > 2 else None
+    assert weight is not None
+    if node.attributes.get("transA") or weight.ndim != 2:
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected weights of two axes")
+    if not node.attributes.get("transB"):
+        weight = weight.T
+    alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+    if bias is not None and bias.size not in (1, len(weight)):
+        raise GraphFaultError("onnx-sizes", f"{node.label}: the bias has {bias.shape}")
+    flat = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
+    return _linear_layer(
+        weight if alpha == 1 else weight * np.float32(alpha),
+        flat if flat is None or beta == 1 else flat * np.float32(beta),
+    )
+
+
+def _product(stored: Sequence[np.ndarray | None], node: Node) -> nn.Module:
+    """MatMul with stored weights on the right, which is a linear layer, or of two activations."""
+    if stored[0] is None and stored[1] is not None and stored[1].ndim == 2:
+        return _linear_layer(stored[1].T, None)
+    _only_from_graph(node, stored)
+    return _Product()
+
+
+class _Product(nn.Module):
+    """The matrix product of two activations."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return first @ second
+
+
+def _linear_layer(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
+    with torch.device("meta"):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
+    return layer
+
+
+def _from_library(node: Node, stored: Sequence[np.ndarray | None], opset: int) -> nn.Module:
+    """What the library makes of the operator, given under names of ours."""
+    from onnx import helper, numpy_helper
+    from onnx2pytorch.convert.operations import convert_operations
+
+    names = [f"v{position}" if name else "" for position, name in enumerate(node.inputs)]
+    attributes = {
+        key: value for key, value in node.attributes.items() if key not in _NOT_FOR_THE_LIBRARY
+    }
+    tensors = [
+        numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in zip(names, stored, strict=True)
+        if array is not None and name
+    ]
+    value = helper.make_tensor_value_info("out", 1, None)
+    try:
+        item = helper.make_node(node.op, names, ["out"], **attributes)
+        graph = helper.make_graph([item], "g", [], [value], tensors)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            ((_, _, module),) = convert_operations(graph, opset, enable_pruning=False)
+    except Exception as error:  # the library raises anything for what it does not support
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise GraphFaultError("onnx-attribute", f"{node.label}: {reason}") from error
+    assert isinstance(module, nn.Module)
+    if any(isinstance(part, nn.Conv1d | nn.Conv3d) for part in module.modules()):
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected two spatial axes")
+    return module.eval()
+
+
+def _plain(
+    module: nn.Module, node: Node, stored: Sequence[np.ndarray | None], shapes: Sequence[Shape]
+) -> nn.Module:
+    """The torch layer inside the library's wrapper, or the wrapper with its stored operands."""
+    if node.op == "BatchNormalization":
+        inner: Any = module.bnu
+        kind = {4: nn.BatchNorm2d, 3: nn.BatchNorm1d, 2: nn.BatchNorm1d}.get(len(shapes[0]))
+        if kind is None:
+            raise GraphFaultError("onnx-sizes", f"{node.label}: expected 2 to 4 axes")
+        norm = kind(inner.num_features, eps=inner.eps)
+        norm.load_state_dict(inner.state_dict(), strict=False)
+        return norm.eval()
+    if node.op == "MaxPool":
+        for part in module.modules():
+            if isinstance(part, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
+                part.return_indices = False
+        return module
+    if node.op == "Tanh":
+        return nn.Tanh()
+    if node.op == "Transpose" and len(shapes[0]) > 1:
+        order = node.attributes.get("perm")
+        if not isinstance(order, list) or order[:1] != [0]:
+            raise GraphFaultError("onnx-batch", f"{node.label}: would move the batch")
+    if node.op in _WEIGHTED and node.op != "PRelu":
+        return module
+    if all(array is None for array in stored):
+        return module
+    tensors = [None if array is None else torch.from_numpy(array.copy()) for array in stored]
+    return WithConstants(module, tensors)

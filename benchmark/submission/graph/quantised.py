@@ -1,0 +1,116 @@
+"""Pairs of QuantizeLinear and DequantizeLinear (QDQ): whole numbers and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.submission.graph.layers import Quantise
+from benchmark.submission.graph.reading import Node
+from benchmark.submission.graph.rules import GraphFaultError
+
+_RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An activation between QuantizeLinear and DequantizeLinear.
+
+    Attributes:
+        source: the activation.
+        scale: float32, broadcastable to it.
+        zero: whole numbers of the same shape.
+        dtype: "int8" or "uint8".
+    """
+
+    source: object
+    scale: np.ndarray
+    zero: np.ndarray
+    dtype: str
+
+    def layer(self, node: Node, arrays: Sequence[np.ndarray]) -> Quantise:
+        """Both operators as one layer.
+
+        Raises:
+            GraphFaultError: the second has another scale or zero point than the first.
+        """
+        zero = arrays[1].reshape(-1) if len(arrays) > 1 else np.zeros(1, np.int64)
+        if not (
+            np.array_equal(arrays[0].reshape(-1), self.scale.reshape(-1))
+            and np.array_equal(zero, self.zero.reshape(-1))
+        ):
+            raise GraphFaultError(
+                "onnx-quantised",
+                f"{node.label}: expected the scale and zero point of its QuantizeLinear",
+            )
+        low, high = _RANGES[self.dtype]
+        return Quantise(
+            torch.from_numpy(self.scale.copy()),
+            torch.from_numpy(self.zero.astype(np.float32)),
+            low,
+            high,
+        )
+
+
+def quantise(node: Node, source: object, arrays: Sequence[np.ndarray], rank: int) -> Quantised:
+    """An activation as whole numbers.
+
+    Raises:
+        GraphFaultError: scales or zero points of another type or shape, or not positive.
+    """
+    scale, zero, dtype = _scales(node, arrays, rank, None)
+    return Quantised(source, scale, zero, dtype)
+
+
+def dequantise(
+    node: Node, codes: np.ndarray, arrays: Sequence[np.ndarray]
+) -> tuple[np.ndarray, bool]:
+    """What stored whole numbers stand for, float32, and whether they are 8-bit ones.
+
+    Raises:
+        GraphFaultError: other types, or scales that do not fit.
+    """
+    if codes.dtype not in (np.int8, np.uint8, np.int32):
+        raise GraphFaultError("onnx-type", f"{node.label}: expected int8, uint8 or int32")
+    scale, zero, _ = _scales(node, arrays, codes.ndim, codes.dtype)
+    try:
+        found = (codes.astype(np.float32) - zero.astype(np.float32)) * scale
+    except ValueError as error:
+        raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not fit") from error
+    if found.shape != codes.shape:
+        raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not fit")
+    return found.astype(np.float32), codes.dtype != np.int32
+
+
+def _scales(
+    node: Node, arrays: Sequence[np.ndarray], rank: int, dtype: np.dtype | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Scale and zero point, broadcastable, and the name of the type of the whole numbers."""
+    if not 1 <= len(arrays) <= 2 or node.attributes.get("block_size"):
+        raise GraphFaultError("onnx-quantised", f"{node.label}: expected a scale and a zero point")
+    scale = arrays[0]
+    zero = arrays[1] if len(arrays) > 1 else np.zeros_like(scale, dtype=dtype or np.uint8)
+    name = str(zero.dtype)
+    axis = int(node.attributes.get("axis", 1))
+    if (
+        scale.dtype != np.float32
+        or not (scale > 0).all()
+        or zero.size != scale.size
+        or scale.ndim > 1
+        or (dtype is None and name not in _RANGES)
+        or (dtype is not None and zero.dtype != dtype)
+        or (scale.size > 1 and not -rank <= axis < rank)
+    ):
+        raise GraphFaultError(
+            "onnx-quantised",
+            f"{node.label}: expected positive float32 scales, one or one per channel, and zero "
+            "points of the type of the whole numbers",
+        )
+    if scale.size == 1 or rank == 0:
+        return scale.reshape([1] * rank), zero.reshape([1] * rank), name
+    shape = [1] * rank
+    shape[axis] = scale.size
+    return scale.reshape(shape), zero.reshape(shape), name

@@ -1,0 +1,303 @@
+"""The bytes of an ONNX file to nodes and constants, or the rule that it breaks.
+
+Nothing is computed here and nothing but the bytes themselves is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import DependencyError
+from benchmark.submission.graph.rules import (
+    DOMAINS,
+    KINDS,
+    MAX_CONSTANTS,
+    MAX_DIMENSIONS,
+    MAX_NODES,
+    MAX_OPSET,
+    MIN_OPSET,
+    OPERATORS,
+    RESOLVED,
+    GraphFaultError,
+    shown,
+)
+
+#: A number, text, a list of numbers, or an array.
+Attribute = Any
+
+#: Types of stored tensors by their number in the format -> numpy's.
+_TYPES: dict[int, type[np.generic]] = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    6: np.int32,
+    7: np.int64,
+}
+_FLOAT = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator.
+
+    Attributes:
+        op: its type.
+        inputs: names of values; "" where an optional one is left out.
+        output: name of its one value.
+        attributes: by name, in plain types.
+        label: for messages.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A file that broke no rule of form.
+
+    Attributes:
+        opset: version of the operators.
+        constants: stored tensors by name.
+        nodes: in an order in which each value is made before it is used.
+        image: name of the input.
+        image_shape: channels, height, width.
+        batch: the one batch size the file is made for, or None for any.
+        logits: name of the output.
+    """
+
+    opset: int
+    constants: dict[str, np.ndarray]
+    nodes: tuple[Node, ...]
+    image: str
+    image_shape: tuple[int, int, int]
+    batch: int | None
+    logits: str
+
+
+def read_graph(content: bytes) -> Graph:
+    """Read an ONNX file and check its form.
+
+    Args:
+        content: the file.
+
+    Raises:
+        GraphFaultError: the first rule that is broken.
+        DependencyError: the onnx package is missing.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise DependencyError(
+            f"{error.name} is needed for ONNX files: pip install onnx onnx2pytorch onnxruntime"
+        ) from error
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except (DecodeError, ValueError, RuntimeError, MemoryError, RecursionError) as error:
+        raise GraphFaultError("onnx-damaged", "expected an ONNX file, but cannot read it") from (
+            error
+        )
+    if not model.HasField("graph"):
+        raise GraphFaultError("onnx-damaged", "expected an ONNX file with a graph, but found none")
+    _check_model(model)
+    graph = model.graph
+    constants = _constants(graph.initializer)
+    names = set(constants)
+    image, image_shape, batch = _input(graph, names)
+    names |= {image, ""}
+    nodes = tuple(_node(item, number, names) for number, item in enumerate(graph.node))
+    return Graph(
+        opset=_opset(model),
+        constants=constants,
+        nodes=nodes,
+        image=image,
+        image_shape=image_shape,
+        batch=batch,
+        logits=_output(graph, names),
+    )
+
+
+def _check_model(model: Any) -> None:
+    """What a file may not hold at all, and how much of the rest."""
+    graph = model.graph
+    for word, found in (
+        ("functions", model.functions),
+        ("training information", model.training_info),
+        ("sparse tensors", graph.sparse_initializer),
+    ):
+        if len(found):
+            raise GraphFaultError("onnx-unsupported-part", f"the file holds {word}; remove them")
+    for word, number, limit in (
+        ("operators", len(graph.node), MAX_NODES),
+        ("stored tensors", len(graph.initializer), MAX_CONSTANTS),
+    ):
+        if number > limit:
+            raise GraphFaultError(
+                "onnx-too-large", f"expected at most {limit} {word}, but found {number}"
+            )
+
+
+def _opset(model: Any) -> int:
+    versions = [item.version for item in model.opset_import if item.domain in DOMAINS]
+    if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
+        raise GraphFaultError(
+            "onnx-opset",
+            f"expected one version of the standard operators, {MIN_OPSET} to {MAX_OPSET}, but "
+            f"found {versions or 'none'}",
+        )
+    return int(versions[0])
+
+
+def _constants(tensors: Sequence[Any]) -> dict[str, np.ndarray]:
+    constants: dict[str, np.ndarray] = {}
+    for tensor in tensors:
+        if tensor.name in constants or not tensor.name:
+            raise GraphFaultError(
+                "onnx-names", f"the tensor {shown(tensor.name)} is there twice, or has no name"
+            )
+        constants[tensor.name] = _array(tensor)
+    return constants
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A stored tensor, whose sizes agree with what is there."""
+    from onnx import numpy_helper
+
+    label = f"tensor {shown(tensor.name)}"
+    if tensor.data_location or len(tensor.external_data):
+        raise GraphFaultError(
+            "onnx-external-data",
+            f"{label}: its values are in another file; save the model as one file",
+        )
+    if tensor.data_type not in _TYPES or tensor.HasField("segment"):
+        raise GraphFaultError(
+            "onnx-type",
+            f"{label}: expected float32, int8, uint8, int32 or int64, but found type number "
+            f"{tensor.data_type}",
+        )
+    dims = list(tensor.dims)
+    size = math.prod(dims)
+    itemsize = np.dtype(_TYPES[tensor.data_type]).itemsize
+    stored = (
+        len(tensor.raw_data) / itemsize
+        if tensor.HasField("raw_data")
+        else len(tensor.float_data) + len(tensor.int32_data) + len(tensor.int64_data)
+    )
+    if len(dims) > MAX_DIMENSIONS or any(dim < 0 for dim in dims) or size != stored:
+        raise GraphFaultError(
+            "onnx-sizes",
+            f"{label}: expected at most {MAX_DIMENSIONS} sizes that agree with the values, but "
+            f"found {dims} and {stored:g} values",
+        )
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise GraphFaultError("onnx-sizes", f"{label}: cannot read its values") from error
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        raise GraphFaultError("onnx-not-finite", f"{label}: holds NaN or infinite values")
+    return array
+
+
+def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, int, int], int | None]:
+    inputs = [item for item in graph.input if item.name not in constants]
+    if len(inputs) != 1 or not inputs[0].name:
+        raise GraphFaultError(
+            "onnx-input", f"expected one input, the image, but found {len(inputs)}"
+        )
+    kind = inputs[0].type.tensor_type
+    dims = list(kind.shape.dim)
+    sizes = [int(dim.dim_value) for dim in dims]
+    if kind.elem_type != _FLOAT or len(dims) != 4 or any(size < 1 for size in sizes[1:]):
+        raise GraphFaultError(
+            "onnx-input",
+            "expected the input float32 (batch, channels, height, width) with all sizes but the "
+            f"batch fixed, but found type number {kind.elem_type} and sizes {sizes}",
+        )
+    if sizes[0] < 0 or max(sizes) > 2**16:
+        raise GraphFaultError("onnx-input", f"expected sizes up to {2**16}, but found {sizes}")
+    return inputs[0].name, (sizes[1], sizes[2], sizes[3]), sizes[0] or None
+
+
+def _output(graph: Any, names: set[str]) -> str:
+    if len(graph.output) != 1 or graph.output[0].name not in names - {""}:
+        raise GraphFaultError(
+            "onnx-output",
+            f"expected one output, the logits, made by a node, but found {len(graph.output)}",
+        )
+    return str(graph.output[0].name)
+
+
+def _node(item: Any, number: int, names: set[str]) -> Node:
+    """One operator whose inputs are there already; its output joins `names`."""
+    label = f"node {number} ({shown(item.op_type)})"
+    allowed = OPERATORS.get(item.op_type, RESOLVED.get(item.op_type))
+    if item.domain not in DOMAINS or allowed is None:
+        raise GraphFaultError(
+            "onnx-operator",
+            f"{label}: is none of the operators that are supported, see RULES.md"
+            + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else ""),
+        )
+    for name in item.input:
+        if name not in names:
+            raise GraphFaultError(
+                "onnx-order", f"{label}: uses {shown(name)}, which nothing before it makes"
+            )
+    outputs = [name for name in item.output if name]
+    if len(outputs) != 1 or item.output[0] in names:
+        raise GraphFaultError("onnx-names", f"{label}: expected one output with a name of its own")
+    names.add(outputs[0])
+    attributes = {}
+    for attribute in item.attribute:
+        if attribute.name not in allowed or attribute.name in attributes:
+            raise GraphFaultError(
+                "onnx-attribute",
+                f"{label}: the attribute {shown(attribute.name)} is not supported, or there twice",
+            )
+        attributes[attribute.name] = _attribute(attribute, label)
+    return Node(str(item.op_type), tuple(item.input), outputs[0], attributes, label)
+
+
+def _attribute(attribute: Any, label: str) -> Attribute:
+    """An attribute in plain types; graphs, lists of tensors and references are refused."""
+    value: Any = None
+    kind = attribute.type
+    name = KINDS.get(attribute.name, "INT")
+    if label.endswith("(Pad)") and attribute.name == "value":
+        name = "FLOAT"
+    if attribute.ref_attr_name or kind != getattr(attribute, name):
+        kind = 0
+    if kind == attribute.INT:
+        value = int(attribute.i)
+    elif kind == attribute.FLOAT:
+        value = float(attribute.f)
+    elif kind == attribute.INTS:
+        value = [int(number) for number in attribute.ints]
+    elif kind == attribute.FLOATS:
+        value = [float(number) for number in attribute.floats]
+    elif kind == attribute.TENSOR:
+        return _array(attribute.t)
+    elif kind == attribute.STRING:
+        return attribute.s.decode("ascii", "replace")[:40]
+    numbers = value if isinstance(value, list) else [value]
+    if value is None or any(not math.isfinite(number) for number in numbers):
+        raise GraphFaultError(
+            "onnx-attribute",
+            f"{label}: expected numbers, text or a tensor as {shown(attribute.name)}",
+        )
+    if any(abs(number) > 2**31 and isinstance(number, int) for number in numbers):
+        # The largest integers say "to the end" and are cut to what any size here needs.
+        value = (
+            [max(-(2**31), min(2**31, number)) for number in numbers]
+            if isinstance(value, list)
+            else max(-(2**31), min(2**31, numbers[0]))
+        )
+    return value

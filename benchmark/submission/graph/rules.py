@@ -1,0 +1,108 @@
+"""What an ONNX file may hold: operators, attributes and limits, and the fault that names a rule.
+
+Everything that is not listed is refused. The rules by name stand in RULES.md.
+"""
+
+from __future__ import annotations
+
+from benchmark.submission.files import FileFaultError
+
+MAX_NODES = 10_000
+MAX_CONSTANTS = 20_000
+MAX_DIMENSIONS = 8
+#: Values of one activation of one image.
+MAX_ACTIVATION = 2**26
+#: Integers in a tensor that says a shape, an axis or pads.
+MAX_INTEGERS = 64
+MIN_OPSET, MAX_OPSET = 9, 25
+DOMAINS = ("", "ai.onnx")
+
+_WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
+
+#: Operators that work on the image or what was made of it -> attributes they may have.
+OPERATORS: dict[str, tuple[str, ...]] = {
+    "Abs": (),
+    "Add": (),
+    "AveragePool": (*_WINDOW, "ceil_mode", "count_include_pad"),
+    "BatchNormalization": ("epsilon", "momentum", "spatial", "training_mode"),
+    "Clip": ("max", "min"),
+    "Concat": ("axis",),
+    "Conv": (*_WINDOW, "group"),
+    "Div": (),
+    "Elu": ("alpha",),
+    "Flatten": ("axis",),
+    "Gelu": ("approximate",),
+    "Gemm": ("alpha", "beta", "transA", "transB"),
+    "GlobalAveragePool": (),
+    "GlobalMaxPool": (),
+    "HardSigmoid": ("alpha", "beta"),
+    "HardSwish": (),
+    "LeakyRelu": ("alpha",),
+    "LogSoftmax": ("axis",),
+    "MatMul": (),
+    "Max": (),
+    "MaxPool": (*_WINDOW, "ceil_mode", "storage_order"),
+    "Min": (),
+    "Mul": (),
+    "Neg": (),
+    "PRelu": (),
+    "Pad": ("mode", "pads", "value"),
+    "ReduceMax": ("axes", "keepdims", "noop_with_empty_axes"),
+    "ReduceMean": ("axes", "keepdims", "noop_with_empty_axes"),
+    "ReduceSum": ("axes", "keepdims", "noop_with_empty_axes"),
+    "Relu": (),
+    "Reshape": ("allowzero",),
+    "Sigmoid": (),
+    "Slice": ("axes", "ends", "starts"),
+    "Softmax": ("axis",),
+    "Softplus": (),
+    "Squeeze": ("axes",),
+    "Sub": (),
+    "Tanh": (),
+    "Transpose": ("perm",),
+    "Unsqueeze": ("axes",),
+}
+
+#: Operators that are resolved while the file is read and are no step of the network.
+RESOLVED: dict[str, tuple[str, ...]] = {
+    "Cast": ("saturate", "to"),
+    "Constant": ("value", "value_float", "value_floats", "value_int", "value_ints"),
+    "DequantizeLinear": ("axis", "block_size"),
+    "Dropout": ("ratio", "seed"),
+    "Gather": ("axis",),
+    "Identity": (),
+    "QuantizeLinear": ("axis", "block_size", "saturate"),
+    "ReduceProd": ("axes", "keepdims"),
+    "Shape": ("end", "start"),
+}
+
+#: Attribute -> its kind, the same for every operator that has it.
+KINDS: dict[str, str] = {
+    **dict.fromkeys(("alpha", "beta", "epsilon", "max", "min", "momentum", "ratio"), "FLOAT"),
+    **dict.fromkeys(("value_float",), "FLOAT"),
+    **dict.fromkeys(("axes", "dilations", "ends", "kernel_shape", "pads", "perm"), "INTS"),
+    **dict.fromkeys(("starts", "strides", "value_ints"), "INTS"),
+    **dict.fromkeys(("approximate", "auto_pad", "mode"), "STRING"),
+    "value": "TENSOR",
+    "value_floats": "FLOATS",
+}
+
+
+class GraphFaultError(FileFaultError):
+    """An ONNX file breaks a rule.
+
+    Args:
+        rule: its name, as in RULES.md.
+        text: what was expected and what was found.
+    """
+
+    def __init__(self, rule: str, text: str) -> None:
+        self.rule = rule
+        super().__init__(f"{rule}: {text}")
+
+
+def shown(name: str | bytes) -> str:
+    """A name from a file, short and printable; bytes that are no UTF-8 come as such."""
+    text = name if isinstance(name, str) else name.decode("utf-8", "replace")
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 60 and text.isprintable() else repr(text[:60])

@@ -1,0 +1,151 @@
+"""`corobench pack` and `unpack`: the same weights in another file, compared bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from benchmark.errors import OutputError, SubmissionError
+from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from benchmark.submission.header import MAX_WEIGHTS_BYTES, parse_header
+from benchmark.submission.manifest import load_manifest
+from benchmark.submission.packed import is_packed, pack
+from benchmark.submission.weights import PACKED_SUFFIX, SUFFIX, State, present_name, read_tensors
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What was written, after it was read back and found equal to its source bit by bit.
+
+    Attributes:
+        source: that was read.
+        target: that was written.
+        bytes_before: size of the source.
+        bytes_after: size of the target.
+        num_values: in all tensors.
+        num_kept: whose bits are not all zero.
+        num_negative_zeros: of those kept; they count as removed and still need their bits.
+    """
+
+    source: Path
+    target: Path
+    bytes_before: int
+    bytes_after: int
+    num_values: int
+    num_kept: int
+    num_negative_zeros: int
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.target}: {self.bytes_after:,} bytes, {self.source.name} had "
+            f"{self.bytes_before:,}; {self.num_kept:,} of {self.num_values:,} values are not "
+            "zero; read back and equal bit by bit"
+        )
+        if self.num_negative_zeros:
+            text += (
+                f"\n  note: {self.num_negative_zeros:,} values are -0.0, which take the room of a "
+                "weight; save them as 0.0 to make the file smaller"
+            )
+        return text
+
+
+def repack(path: Path, *, to_packed: bool, out: Path | None = None) -> Repacked:
+    """Pack or unpack a submission folder in place, or one file beside itself.
+
+    A folder then holds the new file instead of the old one; its manifest may go on naming the
+    old one.
+
+    Args:
+        path: a submission folder, or a safetensors file.
+        to_packed: whether to pack or to unpack.
+        out: the new file, for a file only; by default ``<stem>.packed.safetensors`` and back.
+
+    Raises:
+        SubmissionError: the file is refused, or is what it should become already.
+        OutputError: `out` exists, or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if out is not None:
+            raise OutputError(f"--out {out}: expected for a file only; a folder is packed in place")
+        name = load_manifest(path).model.weights
+        try:
+            source = path / present_name(path, name)
+        except FileFaultError as error:
+            raise SubmissionError(path, [str(error)]) from error
+        done = _convert(source, to_packed, None)
+        source.unlink()
+        return done
+    return _convert(path, to_packed, out)
+
+
+def _convert(source: Path, to_packed: bool, out: Path | None) -> Repacked:
+    try:
+        content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
+        _, metadata = parse_header(content)
+        state = read_tensors(content)
+    except FileFaultError as error:
+        raise SubmissionError(source, str(error).splitlines()) from error
+    if is_packed(metadata) == to_packed:
+        word = "packed" if to_packed else "not packed"
+        raise SubmissionError(source, [f"is {word} already; there is nothing to do"])
+    others = sorted(name for name, tensor in state.items() if not tensor.is_floating_point())
+    if to_packed and others:
+        raise SubmissionError(
+            source,
+            [
+                f"tensor `{name}`: expected a floating-point type, but found {state[name].dtype}; "
+                "save the file without it (counters of batch-norm are not needed)"
+                for name in others[:10]
+            ],
+        )
+    if to_packed and any("#" in name for name in state):
+        raise SubmissionError(source, ["a tensor's name holds `#`, which packed files keep"])
+    target = out or source.with_name(_stem(source.name) + (PACKED_SUFFIX if to_packed else SUFFIX))
+    if target.exists() or target.is_symlink():
+        raise OutputError(f"{target}: is there already; move it away, or choose another --out")
+    packed = pack(state) if to_packed else safetensors.torch.save(dict(state))
+    write_atomically(target, packed)
+    try:
+        _check_equal(state, read_tensors(target.read_bytes()))
+    except (FileFaultError, OSError, ValueError) as error:
+        target.unlink(missing_ok=True)
+        raise OutputError(f"{target}: differs from {source} after writing ({error})") from error
+    kept = sum(int((_bits(tensor) != 0).sum()) for tensor in state.values())
+    nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in state.values())
+    return Repacked(
+        source=source,
+        target=target,
+        bytes_before=len(content),
+        bytes_after=len(packed),
+        num_values=sum(tensor.numel() for tensor in state.values()),
+        num_kept=nonzero,
+        num_negative_zeros=kept - nonzero,
+    )
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(PACKED_SUFFIX).removesuffix(SUFFIX)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The bits of a tensor as whole numbers of the same size."""
+    size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.contiguous().reshape(-1).view(size)
+
+
+def _check_equal(before: Mapping[str, Tensor], after: State) -> None:
+    """Equal names, types, shapes and bits, or ValueError with the first that is not."""
+    if before.keys() != after.keys():
+        raise ValueError("other names")
+    for name, tensor in before.items():
+        found = after[name]
+        if (tensor.dtype, tensor.shape) != (found.dtype, found.shape) or not torch.equal(
+            _bits(tensor), _bits(found)
+        ):
+            raise ValueError(f"tensor `{name}`")

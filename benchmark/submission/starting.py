@@ -1,0 +1,176 @@
+"""`corobench new`: a submission folder to start from, and what is still to do in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from benchmark.errors import SubmissionError
+from benchmark.submission.architectures import build, find_faults
+from benchmark.submission.files import write_atomically
+from benchmark.submission.importing import ImportReport, import_checkpoint, import_graph
+from benchmark.submission.manifest import MANIFEST, check_manifest
+from benchmark.submission.writing import fresh_folder, refuse_existing
+from benchmark.tracks import get_track
+
+README = "README.md"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A new folder.
+
+    Attributes:
+        folder: that was made.
+        is_complete: whether its weights are there.
+        steps: what to do next, in order.
+    """
+
+    folder: Path
+    is_complete: bool
+    steps: tuple[str, ...]
+
+    def __str__(self) -> str:
+        numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
+        return "\n".join([f"{self.folder}: made", *numbered])
+
+
+def start(
+    folder: Path,
+    *,
+    track: str,
+    architecture: str | None,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str = "unknown",
+    method: str | None = None,
+    checkpoint: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    keep_ratio: float | None = None,
+) -> Started:
+    """Make a submission folder from what is known.
+
+    Args:
+        folder: new; its name becomes the id.
+        track: that it is for.
+        architecture: a known name, or None for a network in ONNX.
+        title: for people; the folder's name by default.
+        authors: of the entry.
+        licence: of the weights.
+        method: short name; the folder's name by default.
+        checkpoint: weights or an ONNX file to import at once, or None.
+        arguments: of the architecture.
+        keep_ratio: see `import_checkpoint`.
+
+    Raises:
+        SubmissionError: faults of what was given, all at once.
+        ConfigError: no such track.
+        OutputError: `folder` exists or cannot be written.
+    """
+    refuse_existing(folder)
+    chosen, arguments = get_track(track), dict(arguments or {})
+    meta = {"method": {"name": method or folder.name}}
+    if architecture is not None:
+        faults = find_faults(architecture, chosen.shape, chosen.num_classes, arguments)
+        if faults:
+            raise SubmissionError(folder, faults)
+    if checkpoint is not None and architecture is not None:
+        report = import_checkpoint(
+            checkpoint,
+            folder,
+            architecture=architecture,
+            track=track,
+            arguments=arguments,
+            title=title,
+            authors=authors,
+            licence=licence,
+            meta=meta,
+            keep_ratio=keep_ratio,
+        )
+        return _with_readme(report)
+    if checkpoint is not None:
+        given: dict[str, Any] = {
+            "track": track,
+            "title": title,
+            "authors": authors,
+            "licence": licence,
+        }
+        return _with_readme(import_graph(checkpoint, folder, meta=meta, **given))
+    weights = ONNX if architecture is None else WEIGHTS
+    model: dict[str, Any] = {"weights": weights, "num_classes": chosen.num_classes}
+    if architecture is not None:
+        model |= {"architecture": architecture, "arguments": arguments}
+    table = {
+        "schema": 1,
+        "id": folder.name,
+        "title": title or folder.name,
+        "authors": list(authors) or ["unknown"],
+        "licence": licence,
+        "track": chosen.name,
+        "sparsity": 0.0,
+        "model": model,
+        "method": {"pipeline": "none", "pretrain_objective": "unknown", **meta["method"]},
+        "training": {"data": "unknown"},
+    }
+    check_manifest(table)
+    with fresh_folder(folder) as fresh:
+        write_atomically(fresh / MANIFEST, tomli_w.dumps(table).encode())
+        write_atomically(fresh / README, _readme(folder.name).encode())
+    return Started(folder, False, (_weights_step(folder, chosen, model), *_checks(folder)))
+
+
+def _with_readme(report: ImportReport) -> Started:
+    write_atomically(report.folder / README, _readme(report.folder.name).encode())
+    return Started(report.folder, True, (*report.notes, *_checks(report.folder)))
+
+
+def _weights_step(folder: Path, track: Any, model: Mapping[str, Any]) -> str:
+    shape = "x".join(map(str, track.shape))
+    if "architecture" not in model:
+        return (
+            f"put {folder / ONNX} there: float32 images (batch, {shape}) in, logits (batch, "
+            f"{track.num_classes}) out, such as torch.onnx.export writes"
+        )
+    network = build(model["architecture"], track.shape, track.num_classes, model["arguments"])
+    return (
+        f"write {folder / WEIGHTS}: the {len(network.state_dict())} tensors of "
+        f"{model['architecture']}, with write_weights (README.md in the folder)"
+    )
+
+
+def _checks(folder: Path) -> tuple[str, ...]:
+    return (
+        f"replace what says 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
+        f"corobench validate {folder}",
+        f"corobench evaluate {folder} --subset 100",
+    )
+
+
+def _readme(name: str) -> str:
+    return f"""# {name}
+
+Weights from Python, for an architecture by name:
+
+    from benchmark.submission import write_weights
+
+    write_weights("submissions/{name}/{WEIGHTS}", model.state_dict())
+
+A network of your own as ONNX, with `weights = "{ONNX}"` and no `architecture` in `{MANIFEST}`:
+
+    torch.onnx.export(model.eval(), (images,), "submissions/{name}/{ONNX}",
+                      dynamic_shapes=({{0: torch.export.Dim.DYNAMIC}},), external_data=False)
+
+Then:
+
+    corobench validate submissions/{name}
+    corobench measure submissions/{name}
+    corobench evaluate submissions/{name} --subset 100
+
+Say here how the entry was trained and where the code is.
+"""

@@ -1,0 +1,112 @@
+"""New submission folders: made whole or not at all, and compared with what they came from."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.errors import CorobenchError, OutputError, SubmissionError
+from benchmark.submission.contract import RELATIVE_TOLERANCE
+from benchmark.tracks import Track
+
+NUM_IMAGES = 16
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images for a self-check.
+
+    Attributes:
+        images: float32 (B, C, H, W) in [0, 1].
+        what: which, for people.
+    """
+
+    images: Tensor
+    what: str
+
+
+def sample_images(track: Track, data_root: Path | None = None) -> Sample:
+    """The first test images of a track where they are on this machine, else random ones."""
+    from benchmark.data import find, load_test, subset
+
+    try:
+        if any(place.is_found for place in find(track.name, data_root)):
+            images, _, _ = subset(load_test(track.name, data_root), NUM_IMAGES)
+            return Sample(torch.from_numpy(images), f"the first {NUM_IMAGES} test images")
+    except CorobenchError:
+        pass  # broken data are the evaluation's to report
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.rand(NUM_IMAGES, *track.shape, generator=generator)
+    return Sample(noise, f"{NUM_IMAGES} random images, as {track.name} is not on this machine")
+
+
+def largest_difference(
+    source: Callable[[Tensor], Tensor], new: Callable[[Tensor], Tensor], images: Tensor, what: str
+) -> float:
+    """The largest difference of any logit of two networks; above rounding it is a fault.
+
+    Raises:
+        SubmissionError: another shape, or a difference that rounding does not explain.
+    """
+    with torch.no_grad():
+        expected, found = source(images), new(images)
+    if expected.shape != found.shape:
+        fault = f"self-check: the source returns {list(expected.shape)}, not {list(found.shape)}"
+        raise SubmissionError(what, [fault])
+    difference = float((expected - found).abs().max())
+    tolerance = RELATIVE_TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance:
+        fault = (
+            f"self-check: expected the reloaded submission to agree with its source within "
+            f"{tolerance:.3g}, but a logit differs by {difference:.3g}"
+        )
+        raise SubmissionError(what, [fault])
+    return difference
+
+
+def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `table`, table by table."""
+    merged = dict(table)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def refuse_existing(out: Path) -> None:
+    """A new folder is never put over an old one.
+
+    Raises:
+        OutputError: `out` is there.
+    """
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
+
+
+@contextlib.contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes it when all went well, and else goes away."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+        try:
+            folder.rename(out)
+        except OSError as error:
+            raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""A submission in a process of its own: whatever ends it, the harness and the reason stay."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmark.cli import invoke
+from benchmark.errors import SubmissionError
+from benchmark.executors import isolated, landlock
+from benchmark.executors.limits import GIB, Limits
+from benchmark.progress import Reporter
+from benchmark.records import Outcome
+from benchmark.settings import Evaluated, Settings
+
+TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
+
+
+class _At(Reporter):
+    """Does something to the process that works, once, when a stage begins."""
+
+    def __init__(self, stage: str, number: int) -> None:
+        super().__init__("test", Console(file=io.StringIO()))
+        self.at, self.number = stage, number
+
+    def stage(self, name: str, total: int) -> None:
+        super().stage(name, total)
+        if name == self.at:
+            self.at = ""
+            (worker,) = multiprocessing.active_children()
+            assert worker.pid is not None
+            os.kill(worker.pid, self.number)
+
+    @property
+    def text(self) -> str:
+        assert isinstance(self.console.file, io.StringIO)
+        return self.console.file.getvalue()
+
+
+def _evaluate(out: Path, limits: Limits, report: Reporter, epsilon: str = "1/16") -> Evaluated:
+    settings = Settings(n=4, epsilons=(epsilon,), out=out, is_limited=limits.is_less_than(Limits()))
+    return isolated.evaluate(TEMPLATE, settings, limits, report)
+
+
+def _quiet() -> Reporter:
+    return Reporter("test", Console(file=io.StringIO()))
+
+
+def _comparable(path: Path) -> dict[str, object]:
+    payload = json.loads(path.read_text())
+    payload.pop("seconds")
+    return payload
+
+
+def test_isolation_changes_no_result_and_progress_is_shown(tmp_path: Path) -> None:
+    from benchmark.evaluate import evaluate
+
+    report = _At("", 0)
+    apart = _evaluate(tmp_path / "apart", Limits(), report, "1/2")
+    here = evaluate(TEMPLATE, Settings(n=4, epsilons=("1/2",), out=tmp_path / "here"), _quiet())
+    assert _comparable(apart.path) == _comparable(here.path)
+    assert "clean: 4 of 4 right" in report.text
+    assert "autoattack 1/2: " in report.text
+    # Nothing is left behind but the result.
+    assert [path.name for path in (tmp_path / "apart").iterdir()] == ["1.0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_crash_is_an_error_of_the_step_with_its_reason(tmp_path: Path, number: int) -> None:
+    report = _At("autoattack 1/16", number)
+    done = _evaluate(tmp_path, Limits(), report)
+    score = done.result.epsilons["1/16"]
+    assert sum(score.counts.values()) == 4
+    name = signal.Signals(number).name
+    if score.counts[Outcome.ERROR]:  # the signal came while the step ran
+        assert any(f"autoattack: ended by {name}" in line for line in done.result.errors)
+        assert "attack-error" in score.flags
+    assert f"ended its process: ended by {name}" in report.text
+    assert not done.result.quick or done.result.n == 4
+
+
+def test_a_hang_is_a_timeout_with_its_reason(tmp_path: Path) -> None:
+    """The process is frozen, as by an endless loop, when its first step has begun."""
+    done = _evaluate(tmp_path, Limits(step_s=3.0), _At("clean", signal.SIGSTOP))
+    score = done.result.epsilons["1/16"]
+    ended = score.counts[Outcome.TIMEOUT]
+    assert ended + score.counts[Outcome.ATTACKED] + score.counts[Outcome.CERTIFIED] <= 4
+    assert done.result.errors or done.result.not_asked
+    reasons = [*done.result.errors, *done.result.not_asked.values()]
+    assert any("no answer within 3 s" in line for line in reasons)
+    assert done.result.quick
+
+
+def test_too_much_memory_in_every_step_is_an_error_of_all_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    run = isolated._Process.run
+
+    def remember(self: isolated._Process, screen: isolated._Screen) -> object:
+        begun.append("process")
+        return run(self, screen)
+
+    def resident(pid: int) -> int:
+        (worker,) = current
+        return 2 * 16 * GIB if worker.step not in ("start", "load", "measure") else 0
+
+    current: list[isolated._Process] = []
+    create = isolated._Process.__init__
+
+    def created(self: isolated._Process, *arguments: object) -> None:
+        create(self, *arguments)  # type: ignore[arg-type]
+        current[:] = [self]
+
+    monkeypatch.setattr(isolated._Process, "__init__", created)
+    monkeypatch.setattr(isolated._Process, "run", remember)
+    monkeypatch.setattr(isolated, "resident_bytes", resident)
+    monkeypatch.setattr(isolated, "LOOK_S", 0.0)
+    done = _evaluate(tmp_path, Limits(), _quiet())
+    assert 2 <= len(begun) <= 5
+    reasons = " ".join([*done.result.errors, *done.result.not_asked.values()])
+    assert "used more than 16 GiB of memory" in reasons
+
+
+def test_what_cannot_even_be_loaded_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"used more than 0\.01 GiB of memory"):
+        _evaluate(tmp_path, Limits(memory_bytes=GIB // 100), _quiet())
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_one_bad_entry_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(TEMPLATE, bad)
+    (bad / "model.safetensors").write_bytes(b"nothing")
+    out = tmp_path / "results"
+    options = ["--subset", "3", "--epsilons", "1/2", "--out", str(out)]
+    assert invoke(["evaluate", str(bad), str(TEMPLATE), *options]) == 2
+    assert "a file of less than 8 bytes" in capsys.readouterr().err
+    assert [path.name for path in out.rglob("*.json")] == ["template@3.json"]
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "old").write_text("kept")
+    code = (
+        "import os, sys, socket\n"
+        "from pathlib import Path\n"
+        "from benchmark.executors import landlock\n"
+        "inside, outside = map(Path, sys.argv[1:])\n"
+        "assert landlock.allow_writes_below([inside, Path(os.devnull)])\n"
+        "(inside / 'new').write_text('fine')\n"
+        "Path(os.devnull).write_text('fine')\n"
+        "tries = [lambda: (outside / 'new').write_text('x'), (outside / 'old').unlink,\n"
+        "  lambda: (outside / 'old').write_text('x'), (outside / 'd').mkdir,\n"
+        "  lambda: os.rename(inside / 'new', outside / 'new'),\n"
+        "  lambda: os.truncate(outside / 'old', 0),\n"
+        "  lambda: (outside / 'link').symlink_to('old')]\n"
+        "if landlock.version() >= 4:\n"
+        "  tries.append(lambda: socket.create_connection(('127.0.0.1', 9), timeout=5))\n"
+        "for number, change in enumerate(tries):\n"
+        "  try:\n"
+        "    change()\n"
+        "  except PermissionError:\n"
+        "    continue\n"
+        "  except OSError as error:\n"
+        "    if error.errno == 18: continue\n"
+        "    raise\n"
+        "  sys.exit(f'{number} was allowed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(inside), str(outside)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (outside / "old").read_text() == "kept"
+    assert [path.name for path in outside.iterdir()] == ["old"]
+
+
+def test_the_limit_of_a_written_file_and_of_processor_time_hold() -> None:
+    code = (
+        "import sys\n"
+        "from benchmark.executors.limits import Limits, allow_processor_time, apply\n"
+        "apply(Limits(file_bytes=1000))\n"
+        "try:\n"
+        "  open(sys.argv[1], 'wb', buffering=0).write(b'x' * 5000)\n"
+        "  assert open(sys.argv[1], 'ab', buffering=0).write(b'x')\n"
+        "except OSError: pass\n"
+        "else: sys.exit('wrote')\n"
+        "allow_processor_time(0.5, 1)\n"
+        "while True: pass\n"
+    )
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file")
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+        assert done.returncode == -signal.SIGXCPU, done.stderr
+        assert path.stat().st_size == 1000
