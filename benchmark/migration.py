@@ -115,7 +115,9 @@ def _complete(stored: Stored) -> list[str]:
         stored.run.setdefault("not_asked", {}).setdefault(name, NOT_ASKED)
     if missing:
         steps.append(f"not asked: {', '.join(missing)}")
-    keys = [field.alias or name for name, field in Result.model_fields.items()]
+    # A key that is None by default is left out where it was not asked.
+    fields = Result.model_fields.items()
+    keys = [field.alias or name for name, field in fields if field.default is not None]
     lacking = [key for key in keys if key not in stored.payload]
     if lacking:
         steps.append(f"keys that were added later: {', '.join(lacking)}")

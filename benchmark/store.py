@@ -262,6 +262,8 @@ def typed_outcomes(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple
             f"{path}: not an outcome table of corobench (columns missing: {', '.join(missing)}); "
             "if an earlier corobench wrote it, `corobench migrate` on its result file adds them"
         )
+    import pyarrow as pa
+
     try:
         run = Run.model_validate_json(json.dumps(record))
     except ValidationError as error:

@@ -13,7 +13,8 @@ import os
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -136,6 +137,23 @@ class _Screen:
         self.show({"kind": "say", "text": text})
 
 
+@contextmanager
+def _no_imports_from_here() -> Iterator[None]:
+    """Python started meanwhile does not look for modules in the current folder.
+
+    The folder may be a stranger's checkout with a package called like one of ours.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 class _Process:
     """One process on one task.
 
@@ -162,7 +180,8 @@ class _Process:
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
         }
         self._process = context.Process(target=serve, args=(theirs, json.dumps(order)), daemon=True)
-        self._process.start()
+        with _no_imports_from_here():
+            self._process.start()
         theirs.close()
 
     def run(self, screen: _Screen) -> dict[str, Any] | Ended:

@@ -58,6 +58,8 @@ def _table(outcomes: list[str], *, certified: bool = True) -> pd.DataFrame:
         {
             "image": range(len(outcomes)),
             "epsilon": "1/16",
+            "label": 0,
+            "predicted": [int(outcome == "misclassified") for outcome in outcomes],
             "outcome": outcomes,
             "pgd50": [outcome in ("certified", "undecided") for outcome in outcomes],
             "autoattack": [outcome in ("certified", "undecided") for outcome in outcomes],

@@ -19,6 +19,7 @@ from leaderboard_factory import MIRROR, make_result, make_score, write_evidence,
 from PIL import Image
 
 from benchmark.errors import ResultError
+from benchmark.tracks import TRACKS, Protocol, settings_of
 from leaderboard.build import SiteSummary, build_site
 
 HOSTILE = """</title><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
@@ -52,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SiteSummary:
             epsilons={"1/16": not_asked, "2/16": not_asked},
             not_asked={"CROWN": f"20,001 hidden units {HOSTILE}", "CROWN-IBP": "refused graph"},
             versions={HOSTILE: HOSTILE},
-            settings={HOSTILE: {HOSTILE: [HOSTILE]}},
+            settings=settings_of(Protocol(), TRACKS["digits"]) | {HOSTILE: {HOSTILE: [HOSTILE]}},
             device=HOSTILE,
         ),
         make_result("seen", "cifar10", n=1000, data={"kind": "mirror", "fingerprint": MIRROR}),
