@@ -37,7 +37,7 @@ from benchmark.errors import ContradictionError, ResultError
     show_default=True,
     help="Percent of the images that may move in a stage.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report.")
+@cli_options.json_path
 @click.option(
     "--since",
     type=click.Path(path_type=Path),

@@ -42,7 +42,7 @@ from benchmark.errors import ContradictionError
     help="Percent that the packed weights may grow.",
 )
 @click.option("--whole", is_flag=True, help="Look at all images, also where it is settled before.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report.")
+@cli_options.json_path
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @cli_options.device
 @cli_options.data_root

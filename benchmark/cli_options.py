@@ -14,6 +14,9 @@ data_root = click.option(
     envvar="COROBENCH_DATA",
     help="Folder of the dataset; otherwise system copies and downloads are tried.",
 )
+json_path = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report."
+)
 device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 isolate = click.option(
     "--isolate/--no-isolate",

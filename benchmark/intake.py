@@ -23,7 +23,7 @@ from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
 from benchmark.rounds import faults_of
-from benchmark.scoring import bracket, rank_key, why_unpublished
+from benchmark.scoring import bracket, may_rank, rank_key
 from benchmark.settings import Evaluated, Settings
 from benchmark.submission import Submission, load_submission
 from benchmark.submission.contract import RELATIVE_TOLERANCE
@@ -283,8 +283,7 @@ def board_of(new: Result, results: Path) -> tuple[Result, ...]:
     board = [new]
     for path in sorted((results / round_of(new.protocol) / new.track).glob("*.json")):
         other = store.read_result(path)
-        may_rank = not why_unpublished(other) and not other.is_frozen
-        if may_rank and other.entry != new.entry and _images(other) == _images(new):
+        if may_rank(other) and other.entry != new.entry and _images(other) == _images(new):
             board.append(other)
     epsilon = max(new.epsilons, key=parse_epsilon)
     board.sort(key=lambda result: (*rank_key(result, epsilon), result.entry))

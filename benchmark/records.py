@@ -93,6 +93,11 @@ class Model(Record):
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
 
+    @property
+    def network(self) -> str:
+        """What the network is called: its architecture, or ONNX."""
+        return self.architecture or "ONNX"
+
 
 class Method(Record):
     """Table ``[method]``: where the entry stands in the taxonomy of pruning for robustness.

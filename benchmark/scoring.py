@@ -70,6 +70,14 @@ def why_unpublished(result: Result) -> list[str]:
     return reasons
 
 
+def may_rank(result: Result) -> bool:
+    """Whether n, epsilons and settings are public; the file's own word alone is not enough.
+
+    A frozen entry, whose audit found a contradiction, is never ranked.
+    """
+    return not why_unpublished(result) and not result.is_frozen
+
+
 def score(table: pd.DataFrame, run: Run) -> Result:
     """Compute a scorecard from an outcome table.
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from benchmark.records import CERTIFIERS, EpsilonScore, Result
-from benchmark.scoring import rank_key, why_unpublished
+from benchmark.scoring import may_rank, rank_key
 from benchmark.statistics import Standing, rank_groups
 from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from leaderboard.evidence import Evidence, EvidenceOf
@@ -164,14 +164,6 @@ def group_results(
         members.setdefault(_group_key(result), []).append(result)
     keys = sorted(members, key=lambda key: (key[0], *_newest_first(key[1]), *_standing(key)))
     return tuple(_group(key, members[key], pages, evidence or {}) for key in keys)
-
-
-def may_rank(result: Result) -> bool:
-    """Whether n, epsilons and settings are public; the file's own word alone is not enough.
-
-    A frozen entry, whose audit found a contradiction, is never ranked.
-    """
-    return not why_unpublished(result) and not result.is_frozen
 
 
 def page_paths(results: Iterable[Result]) -> dict[tuple[str, ...], str]:

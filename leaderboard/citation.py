@@ -49,7 +49,7 @@ def latex_row(row: Row) -> str:
     certified = row.bracket.certified
     cells = (
         latex_escape(result.submission.title),
-        latex_escape(result.submission.model.architecture or "ONNX"),
+        latex_escape(result.submission.model.network),
         short_count(result.compactness.num_nonzero),
         short_bytes(result.compactness.bytes_packed).replace(" ", "~"),
         percent(row.clean).replace("<", "$<$").replace(">", "$>$"),

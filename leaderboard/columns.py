@@ -204,7 +204,7 @@ _FIRST = (
         "architecture",
         "Architecture",
         "As listed by corobench architectures",
-        _text(lambda row: row.result.submission.model.architecture or "ONNX"),
+        _text(lambda row: row.result.submission.model.network),
         "text",
         True,
         "asc",

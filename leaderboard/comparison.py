@@ -58,7 +58,7 @@ def entry_script(rows: list[Row]) -> bytes:
         "entry": result.entry,
         "variant": first.variant,
         "title": result.submission.title,
-        "architecture": result.submission.model.architecture or "ONNX",
+        "architecture": result.submission.model.network,
         "method": result.submission.method.name,
         "n": result.n,
         "clean": result.clean,

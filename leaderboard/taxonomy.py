@@ -55,7 +55,7 @@ def facet_values(row: Row) -> dict[str, str]:
         "schedule": method.schedule,
         "scope": method.scope,
         "structure": method.structure,
-        "architecture": submission.model.architecture or "ONNX",
+        "architecture": submission.model.network,
         "tier": tier(row),
         "extra": "extra data" if submission.training.extra_data else "track's data only",
         "proof": _proof(row),

@@ -10,8 +10,8 @@ from leaderboard_factory import make_compactness, make_raw, make_score
 
 from benchmark.cli import invoke
 from benchmark.records import Result
-from benchmark.scoring import rank_key, why_unpublished
-from leaderboard.boards import group_results, may_rank
+from benchmark.scoring import may_rank, rank_key, why_unpublished
+from leaderboard.boards import group_results
 
 
 def _write(folder: Path, **more: object) -> Path:
