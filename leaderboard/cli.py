@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -104,8 +105,9 @@ def render(
     stand in tables of their own and are never ranked with others.
     """
     console = Console()
+    build = functools.partial(build_site, results, out, address, repository, public=public)
     with Console(stderr=True).status("rendering the leaderboard"):
-        summary = build_site(results, out, address, repository, public=public)
+        summary = build()
     console.print(terminal_table(summary.results))
     console.print(summary_table(summary))
     if summary.ignored:
@@ -125,7 +127,7 @@ def render(
     if watch:
         from leaderboard import cli_serve
 
-        cli_serve.watch(results, lambda: cli_serve.build_and_say(results, out))
+        cli_serve.watch(results, functools.partial(cli_serve.build_and_say, build))
 
 
 def summary_table(summary: SiteSummary) -> Table:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from benchmark.errors import ConfigError, CorobenchError
-from leaderboard.build import build_site
+from leaderboard.build import SiteSummary, build_site
 from leaderboard.documents import ROOT
 from leaderboard.format import short_bytes
 
@@ -40,16 +40,16 @@ def serve(results: tuple[Path, ...], port: int) -> None:
     """
     with TemporaryDirectory(prefix="corobench-site-") as folder:
         out = Path(folder) / "site"
-        build = functools.partial(build_and_say, results, out)
+        build = functools.partial(build_and_say, functools.partial(build_site, results, out))
         build()
         with serving(out, port) as server:
             click.echo(f"http://127.0.0.1:{server.server_address[1]}/index.html")
             watch(results, build)
 
 
-def build_and_say(results: tuple[Path, ...], out: Path) -> None:
+def build_and_say(build: Callable[[], SiteSummary]) -> None:
     """Render and print one line."""
-    summary = build_site(list(results), out)
+    summary = build()
     size = short_bytes(summary.num_bytes)
     click.echo(f"{len(summary.results)} results, {summary.num_files} files, {size}")
 
