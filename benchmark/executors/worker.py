@@ -123,6 +123,7 @@ def _evaluate(
     from benchmark.settings import Settings
     from benchmark.store import prepare_folder
     from benchmark.submission.manifest import load_manifest
+    from benchmark.tracks import TRACKS
 
     settings = Settings(**{**arguments["settings"], **_as_types(arguments["settings"])})
     folder = Path(arguments["folder"])
@@ -130,9 +131,10 @@ def _evaluate(
     from benchmark.executors import preloaded  # noqa: F401
 
     track = settings.track or load_manifest(folder).track
-    load_test(track, settings.data_root)
-    with contextlib.suppress(DatasetError):
-        load_train(track, settings.data_root)
+    if track in TRACKS:  # what is not is a fault of the submission, found where it is loaded
+        load_test(track, settings.data_root)
+        with contextlib.suppress(DatasetError):
+            load_train(track, settings.data_root)
     out = settings.out.absolute()
     prepare_folder(out)
     scratch = scratch_folder(out, os.getpid())

@@ -194,12 +194,12 @@ def test_exports_hold_the_view_as_counts(tab: Tab) -> None:
 def test_latex_and_bibtex_of_selected_rows(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500")
     menu(page, "Export").get_by_role("button", name="BibTeX").click()
-    text = page.locator("#cite pre").inner_text()
+    text = page.locator("#cite[open] pre").inner_text()
     assert text.startswith("@misc{corobench-digits-adv-lwm-10x,")
     assert text.count("@misc") == 1
     page.keyboard.press("Escape")
     menu(page, "Export").get_by_role("button", name="LaTeX").click()
-    assert page.locator("#cite pre").inner_text().strip().endswith("\\\\")
+    assert page.locator("#cite[open] pre").inner_text().strip().endswith("\\\\")
 
 
 def test_picking_a_point_selects_its_row(tab: Tab) -> None:
