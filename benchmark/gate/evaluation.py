@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,24 @@ from benchmark.tracks import Protocol, parse_epsilon, round_of
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
 
+SMALL_MACS = 1_000_000
+"""Multiply-adds per image up to which a second thread costs more than it gains: docs/ci.md."""
+
+
+@contextmanager
+def threads_for(macs: int) -> Iterator[None]:
+    """One thread within the block for a small network, and as many as before otherwise.
+
+    Args:
+        macs: multiply-adds per image.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if macs <= SMALL_MACS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 def outcomes_in_slices(
     submission: Submission,
@@ -47,7 +66,7 @@ def outcomes_in_slices(
 
     Args:
         submission: the candidate.
-        folder: its folder, for messages.
+        folder: its folder or file, for messages.
         reference: the baseline's result, whose images, radii and seed are used.
         baseline: its path, for messages.
         sizes: ascending numbers of images.
@@ -76,14 +95,16 @@ def outcomes_in_slices(
     model = submission.model.to(place).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
-    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
-    other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+    some, classes = x[:CONTRACT_IMAGES], track.num_classes
+    check_contract(model, some, classes, folder, submission.reference)
+    other = equivalent(model, track.shape, some)
     network = other.network if other else None
     bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
         with (
+            threads_for(reference.compactness.macs_dense),
             tempfile.TemporaryDirectory() as chunks,
             report or Reporter(f"{folder.name} {begin}-{end}") as progress,
         ):
