@@ -12,13 +12,26 @@ import pandas as pd
 
 from benchmark import store
 from benchmark.errors import ResultError
-from benchmark.gate.rule import Judged, Rule, Size, Verdict, judge, judge_size, pair, worst
+from benchmark.gate.rule import (
+    Judged,
+    Rule,
+    Size,
+    Verdict,
+    judge,
+    judge_size,
+    pair,
+    unanswered,
+    worst,
+)
 from benchmark.gate.sequential import looks, settled
 from benchmark.records import Result
 from benchmark.tracks import round_of
 
 if TYPE_CHECKING:
     from benchmark.progress import Reporter
+
+
+_UNASKED = "not compared; the baseline has proofs, and no certifier was asked of the candidate"
 
 
 @dataclass(frozen=True)
@@ -95,16 +108,19 @@ def check(
         notes = (*notes, "the same weights as the baseline: nothing was evaluated")
         total, slices = reference.n, iter([(reference.n, table)])
     early: list[Verdict] | None = None
-    judged, n = [], 0
+    judged, n, unasked = [], 0, list[str]()
     for n, rows in slices:
+        unasked = unanswered(table, rows)
         metrics = pair(table, rows)
         judged = judge(metrics, rule)
         early = settled(metrics, total, rule) if n < total and not whole else None
         if early is not None:
             judged = [_as_settled(*both) for both in zip(judged, early, strict=True)]
             break
+    lost = [Verdict.WARN for _ in unasked]
+    notes = (*notes, *(f"certified {epsilon}: {_UNASKED}" for epsilon in unasked))
     return Checked(
-        worst([size.verdict, *(one.verdict for one in judged)]),
+        worst([size.verdict, *lost, *(one.verdict for one in judged)]),
         tuple(judged),
         size,
         n=n,

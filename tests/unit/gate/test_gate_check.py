@@ -10,9 +10,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from benchmark import store
 from benchmark.cli import invoke
-from benchmark.gate.evaluation import threads_for
+from benchmark.errors import ContradictionError
+from benchmark.gate.evaluation import outcomes_in_slices, threads_for
 from benchmark.gate.pytest_plugin import Gate
+from benchmark.submission import load_submission
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -102,6 +105,24 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert invoke(["check", str(path), "--baseline", str(PAPER)]) == 2
     said = capsys.readouterr().err
     assert str(path) in said and "onnx-damaged" in said
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certifier that proves everything is caught by the audit: exit code 3."""
+    from benchmark.certify import BoundedModel
+
+    def credulous(self: BoundedModel, x: torch.Tensor, *rest: object, **more: object) -> object:
+        return true(self, x, *rest, **more) + 1000.0
+
+    true = BoundedModel.margins
+    monkeypatch.setattr(BoundedModel, "margins", credulous)
+    reference = store.read_result(PAPER)
+    folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
+    slices = outcomes_in_slices(load_submission(folder), folder, reference, PAPER, (50,))
+    with pytest.raises(ContradictionError, match="certified images were broken") as caught:
+        next(slices)
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.usefixtures("_no_autoattack")

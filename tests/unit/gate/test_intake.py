@@ -92,6 +92,9 @@ def test_another_entrys_weights_are_refused_however_they_are_stored(entries: Pat
     ("old", "new", "said"),
     [
         ('licence = "MIT"', 'licence = "unknown"', "licence"),
+        ('licence = "MIT"', 'licence = ""', "licence"),
+        ('licence = "MIT"\n', "", "`licence`"),
+        ("title = ", "titel = ", "did you mean 'title'"),
         ('parent = "digits-ibp-dense"', 'parent = "nobody"', "'nobody' is no entry here"),
         ("sparsity = 0.8", "sparsity = 0.5", "sparsity"),
         ('pretrain_objective = "ibp"', 'pretrain_objective = "unknown"', "pretrain_objective"),
