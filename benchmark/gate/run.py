@@ -96,7 +96,7 @@ def check(
     """
     start = time.monotonic()
     reference = store.read_result(baseline)
-    table, _ = store.read_outcomes(store.beside(baseline, "outcomes.parquet"))
+    table = _outcomes(baseline)
     if candidate.is_file() and candidate.suffix != ".onnx":
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
@@ -150,7 +150,7 @@ class _Stored:
     def __init__(self, path: Path, reference: Result, baseline: Path) -> None:
         result = store.read_result(path)
         _require_same(result, reference, path, baseline)
-        self._table, _ = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+        self._table = _outcomes(path)
         self.total = min(result.n, reference.n)
         self.bytes_packed = result.compactness.bytes_packed
         self.weights_sha256 = result.weights_sha256
@@ -200,6 +200,21 @@ class _Evaluated:
         ):
             tables.append(rows)
             yield n, pd.concat(tables, ignore_index=True)
+
+
+def _outcomes(path: Path) -> pd.DataFrame:
+    """The outcome table beside a result file.
+
+    Raises:
+        ResultError: missing or unreadable.
+    """
+    table = store.beside(path, "outcomes.parquet")
+    if not table.is_file():
+        raise ResultError(
+            f"{table}: expected the outcome table of {path.name} beside it, but found none; copy "
+            "both files that `corobench evaluate` wrote"
+        )
+    return store.read_outcomes(table)[0]
 
 
 def _notes(versions: dict[str, str], reference: Result) -> tuple[str, ...]:

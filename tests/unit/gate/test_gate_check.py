@@ -73,6 +73,17 @@ def test_bad_input(
     assert said in capsys.readouterr().err
 
 
+def test_a_result_without_its_table_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shutil.copy(PAPER, tmp_path / "robustness.json")
+    for command in (["check", str(alone), "--baseline", str(PAPER)], ["check", str(PAPER)]):
+        more = [] if "--baseline" in command else ["--baseline", str(alone)]
+        assert invoke([*command, *more]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'robustness.outcomes.parquet'}: expected the outcome table" in said
+
+
 @pytest.fixture
 def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left out, for time."""
