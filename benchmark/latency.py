@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.reports import Latency
+from benchmark.reports import Latency, Measured
 from benchmark.submission.graph.exporting import export
 from benchmark.submission.graph.runtime import Runtime
-from benchmark.submission.load import Submission
+from benchmark.submission.load import Submission, load_submission
 
 WARM_UP, REPEATS = 20, 200
 
@@ -49,6 +49,17 @@ def measure_latency(submission: Submission, repeats: int = REPEATS) -> Latency:
     low, median, high = np.percentile(spent, [5, 50, 95])
     version = f"onnxruntime {onnxruntime.__version__}"
     return Latency(float(median), float(low), float(high), repeats, processor(), version)
+
+
+def weigh(folder: Path, *, latency: bool = False) -> Measured:
+    """What a submission folder weighs, and, if asked, how long one image takes.
+
+    Raises:
+        SubmissionError: faults of the folder.
+    """
+    submission = load_submission(folder)
+    timed = measure_latency(submission) if latency else None
+    return Measured(submission.manifest.id, submission.measure(), timed)
 
 
 def processor() -> str:

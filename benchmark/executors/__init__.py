@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmark.drift import Drift
     from benchmark.executors.limits import Limits
     from benchmark.gate.rule import Rule
     from benchmark.gate.run import Checked
-    from benchmark.reports import Contested, Examined, ImportReport, Recheck
+    from benchmark.reports import (
+        Contested,
+        Converted,
+        Examined,
+        ImportReport,
+        Measured,
+        Recheck,
+        Remeasured,
+    )
     from benchmark.settings import Evaluated, Settings
 
 
@@ -145,3 +154,73 @@ def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> I
     arguments = {"source": source, **more}
     made: ImportReport = isolated.make("import", arguments, ImportReport, source, out, limits)
     return made
+
+
+def run_conversion(
+    to: str, folder: Path, out: Path, limits: Limits | None, **more: Any
+) -> Converted:
+    """Write a submission in another form; see `benchmark.submission.converting`.
+
+    Args:
+        to: "onnx", "safetensors" or "compact".
+        folder: of the submission.
+        out: the new folder.
+        limits: of the process.
+        more: other arguments of `to_onnx`, `to_safetensors` or `compact`.
+    """
+    if limits is None:
+        from benchmark.submission import converting
+
+        if to == "compact":
+            return converting.compact(folder, out, **more)
+        if to == "onnx":
+            return converting.to_onnx(folder, out, **more)
+        return converting.to_safetensors(folder, out, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import Converted
+
+    arguments = {"to": to, "folder": folder, **more}
+    made: Converted = isolated.make("convert", arguments, Converted, folder, out, limits)
+    return made
+
+
+def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measured:
+    """Weigh a submission; see `benchmark.latency.weigh`."""
+    if limits is None:
+        from benchmark.latency import weigh
+
+        return weigh(folder, latency=latency)
+    from benchmark.executors import isolated
+    from benchmark.reports import Measured
+
+    arguments = {"folder": folder, "latency": latency}
+    found: Measured = isolated.call("measure", arguments, Measured, folder, limits)
+    return found
+
+
+def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: bool) -> Remeasured:
+    """Weigh the submission of a result again; see `benchmark.remeasure.remeasure`."""
+    if limits is None:
+        from benchmark.remeasure import remeasure
+
+        return remeasure(result, folder, write=write)
+    from benchmark.executors import isolated
+    from benchmark.reports import Remeasured
+
+    arguments = {"result": result, "folder": folder, "write": write}
+    found: Remeasured = isolated.call("remeasure", arguments, Remeasured, folder, limits)
+    return found
+
+
+def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> Drift:
+    """Evaluate a sample of a result again; see `benchmark.replay.replay`."""
+    if limits is None:
+        from benchmark.replay import replay
+
+        return replay(old, folder, **more)
+    from benchmark.drift import Drift
+    from benchmark.executors import isolated
+
+    arguments = {"old": old, "folder": folder, **more}
+    found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
+    return found

@@ -157,12 +157,62 @@ def _import(arguments: Arguments, room: Room) -> Any:
     return (import_graph if source.suffix == ".onnx" else import_checkpoint)(source, out, **more)
 
 
+def _convert(arguments: Arguments, room: Room) -> Any:
+    from benchmark.submission import converting
+    from benchmark.submission.graph import exporting  # noqa: F401
+    from benchmark.submission.manifest import load_manifest
+
+    more = dict(arguments)
+    folder, out = Path(more.pop("folder")), Path(more.pop("out"))
+    data_root = more["data_root"] = _path(more.get("data_root"))
+    to = more.pop("to")
+    _have_sample(load_manifest(folder).track, data_root)
+    room.close(to, out.parent)
+    names: dict[str, Callable[..., Any]] = {
+        "compact": converting.compact,
+        "onnx": converting.to_onnx,
+        "safetensors": converting.to_safetensors,
+    }
+    return names[to](folder, out, **more)
+
+
+def _measure(arguments: Arguments, room: Room) -> Any:
+    from benchmark.latency import weigh
+
+    room.close("measure")
+    return weigh(Path(arguments["folder"]), latency=arguments["latency"])
+
+
+def _remeasure(arguments: Arguments, room: Room) -> Any:
+    from benchmark.remeasure import remeasure
+
+    result, write = Path(arguments["result"]), bool(arguments["write"])
+    room.close("measure", *([result.parent] if write else []))
+    return remeasure(result, Path(arguments["folder"]), write=write)
+
+
+def _replay(arguments: Arguments, room: Room) -> Any:
+    from benchmark.executors import preloaded  # noqa: F401
+    from benchmark.replay import replay
+
+    more = dict(arguments)
+    old, folder = Path(more.pop("old")), Path(more.pop("folder"))
+    more["data_root"] = _path(more.get("data_root"))
+    _have_data(store.read_result(old).track, more["data_root"])
+    room.close("load")
+    return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
+
+
 TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "check": _check,
     "contest": _contest,
+    "convert": _convert,
     "evaluate": _evaluate,
     "examine": _examine,
     "faults": _faults,
     "import": _import,
+    "measure": _measure,
     "recheck": _recheck,
+    "remeasure": _remeasure,
+    "replay": _replay,
 }
