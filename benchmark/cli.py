@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -20,6 +21,9 @@ from benchmark.errors import (
     CorobenchError,
     SubmissionError,
 )
+
+if TYPE_CHECKING:
+    from benchmark.executors.limits import Limits
 
 EXIT_CODES = """\b
 Exit codes:
@@ -122,9 +126,7 @@ _paths = click.argument(
     help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
-@cli_options.isolate
-@cli_options.step_limit_s
-@cli_options.memory_limit_gib
+@cli_options.process_limits
 def evaluate(
     paths: tuple[Path, ...],
     track: str | None,
@@ -136,9 +138,7 @@ def evaluate(
     data_root: Path | None,
     certify_budget_s: float | None,
     force: bool,
-    isolate: bool,
-    step_limit_s: float,
-    memory_limit_gib: float,
+    limits: Limits | None,
 ) -> None:
     """Evaluate submission folders: clean, certified, attacked, measured.
 
@@ -153,11 +153,10 @@ def evaluate(
       corobench evaluate submissions/* --device cuda
     """
     from benchmark.executors import run_evaluation
-    from benchmark.executors.limits import GIB, Limits
+    from benchmark.executors.limits import Limits
     from benchmark.settings import Settings
     from benchmark.terminal import scorecard
 
-    limits = Limits(step_s=step_limit_s, memory_bytes=int(memory_limit_gib * GIB))
     settings = Settings(
         track=track,
         n=subset,
@@ -168,13 +167,13 @@ def evaluate(
         out=out,
         force=force,
         certify_budget_s=certify_budget_s,
-        is_limited=limits.is_less_than(Limits()),
+        is_limited=limits is not None and limits.is_less_than(Limits()),
     )
     console = Console()
     frozen, refused = [], []
     for path in paths:
         try:
-            done = run_evaluation(path, settings, limits if isolate else None)
+            done = run_evaluation(path, settings, limits)
         except SubmissionError as error:
             refused.append(error.message)
             continue
@@ -197,8 +196,8 @@ def evaluate(
 
 @cli.command()
 @_paths
-@cli_options.isolate
-def validate(paths: tuple[Path, ...], isolate: bool) -> None:
+@cli_options.process_limits
+def validate(paths: tuple[Path, ...], limits: Limits | None) -> None:
     """List every fault of submission folders at once; no dataset is needed.
 
     \b
@@ -207,12 +206,11 @@ def validate(paths: tuple[Path, ...], isolate: bool) -> None:
       corobench validate submissions/*
     """
     from benchmark.executors import run_validation
-    from benchmark.executors.limits import Limits
 
     console = Console()
     num_bad = 0
     for path in paths:
-        faults = run_validation(path, Limits() if isolate else None)
+        faults = run_validation(path, limits)
         num_bad += bool(faults)
         verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "valid"
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)

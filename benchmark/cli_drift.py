@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmark import cli_options, store
 from benchmark import drift as drifting
 from benchmark.errors import ContradictionError, ResultError
+from benchmark.executors.limits import Limits
 
 
 @click.command()
@@ -45,6 +46,7 @@ from benchmark.errors import ContradictionError, ResultError
 )
 @cli_options.device
 @cli_options.data_root
+@cli_options.process_limits
 def drift(
     old: Path,
     new: Path | None,
@@ -55,6 +57,7 @@ def drift(
     since: Path | None,
     device: str,
     data_root: Path | None,
+    limits: Limits | None,
 ) -> None:
     """What moves in the result OLD under the library versions that are installed now?
 
@@ -80,12 +83,13 @@ def drift(
     if new is not None and new.is_file():
         found = drifting.between(old, new, max_moved)
     else:
-        from benchmark.replay import replay
+        from benchmark.executors import run_replay
 
         folder = new or Path("submissions") / store.read_result(old).entry
-        found = replay(
+        found = run_replay(
             old,
             folder,
+            limits,
             num_images=sample,
             seed=seed,
             max_moved=max_moved,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from benchmark import cli_options
+from benchmark.executors.limits import Limits
 
 _path = click.argument("path", type=click.Path(path_type=Path))
 _out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
@@ -53,8 +54,14 @@ def unpack(path: Path, out: Path | None) -> None:
 @click.option("--architecture", help="From ONNX to weights of this network, where it is one.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Of the architecture.")
 @cli_options.data_root
+@cli_options.process_limits
 def convert(
-    path: Path, out: Path, architecture: str | None, width: float, data_root: Path | None
+    path: Path,
+    out: Path,
+    architecture: str | None,
+    width: float,
+    data_root: Path | None,
+    limits: Limits | None,
 ) -> None:
     """Write a submission in another format and compare the two on real images.
 
@@ -66,13 +73,20 @@ def convert(
       corobench convert submissions/my-model --out /tmp/my-model-onnx
       corobench convert /tmp/my-model-onnx --architecture cnn-small --out /tmp/my-model
     """
-    from benchmark.submission import converting
+    from benchmark.executors import run_conversion
 
     if architecture is None:
-        done = converting.to_onnx(path, out, data_root)
+        done = run_conversion("onnx", path, out, limits, data_root=data_root)
     else:
-        arguments = {} if width == 1.0 else {"width": width}
-        done = converting.to_safetensors(path, out, architecture, arguments, data_root)
+        done = run_conversion(
+            "safetensors",
+            path,
+            out,
+            limits,
+            architecture=architecture,
+            arguments={} if width == 1.0 else {"width": width},
+            data_root=data_root,
+        )
     click.echo(str(done))
 
 
@@ -80,7 +94,8 @@ def convert(
 @_path
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
 @cli_options.data_root
-def compact(path: Path, out: Path, data_root: Path | None) -> None:
+@cli_options.process_limits
+def compact(path: Path, out: Path, data_root: Path | None, limits: Limits | None) -> None:
     """Write the smaller dense network that computes the same, without channels that do nothing.
 
     Batch-norm is folded, channels that are constant or that nobody reads are removed. The new
@@ -90,6 +105,6 @@ def compact(path: Path, out: Path, data_root: Path | None) -> None:
     Example:
       corobench compact submissions/digits-ibp-lwm-10x --out /tmp/digits-ibp-lwm-10x-compact
     """
-    from benchmark.submission.converting import compact as write_compact
+    from benchmark.executors import run_conversion
 
-    click.echo(str(write_compact(path, out, data_root)))
+    click.echo(str(run_conversion("compact", path, out, limits, data_root=data_root)))

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmark import cli_options
 from benchmark.errors import ContradictionError
+from benchmark.executors.limits import Limits
 
 
 @click.command()
@@ -46,6 +47,7 @@ from benchmark.errors import ContradictionError
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @cli_options.device
 @cli_options.data_root
+@cli_options.process_limits
 def check(
     candidate: Path,
     baseline: Path,
@@ -57,12 +59,13 @@ def check(
     junit: Path | None,
     device: str,
     data_root: Path | None,
+    limits: Limits | None,
 ) -> None:
     """Is CANDIDATE less accurate, less robust or larger than its baseline?
 
-    CANDIDATE is a submission folder or an ONNX file, which is evaluated on the baseline's images
-    until the verdict is settled, or a result file. In a GitHub workflow the findings become
-    annotations and a job summary.
+    CANDIDATE is a submission folder or an ONNX file, which is evaluated in a process of its own, on
+    the baseline's images, until the verdict is settled; or a result file. In a GitHub workflow the
+    findings become annotations and a job summary.
 
     \b
     Exit codes:
@@ -79,12 +82,14 @@ def check(
       corobench check new.json --baseline old.json --max-bytes-growth 5
     """
     from benchmark import store
+    from benchmark.executors import run_check
     from benchmark.gate import report
     from benchmark.gate.rule import Rule, Verdict
-    from benchmark.gate.run import check as compare
 
     rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
-    checked = compare(candidate, baseline, rule, device=device, data_root=data_root, whole=whole)
+    checked = run_check(
+        candidate, baseline, rule, limits, device=device, data_root=data_root, whole=whole
+    )
     Console().print(report.terminal_table(checked))
     if json_path is not None:
         store.write_atomic(json_path, report.as_json(checked).encode())
@@ -128,6 +133,7 @@ def check(
 )
 @cli_options.device
 @cli_options.data_root
+@cli_options.process_limits
 def intake(
     folder: Path,
     base: str | None,
@@ -137,6 +143,7 @@ def intake(
     out: Path,
     device: str,
     data_root: Path | None,
+    limits: Limits | None,
 ) -> None:
     """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
 
@@ -165,6 +172,7 @@ def intake(
         changed=changed,
         device=device,
         data_root=data_root,
+        limits=limits,
     )
     Console().print(scorecard(found.evaluated.result))
     text = taking.markdown(found)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from benchmark import cli_options
 from benchmark.errors import ConfigError
+from benchmark.executors.limits import Limits
 
 
 @click.command(name="import")
@@ -35,6 +36,7 @@ from benchmark.errors import ConfigError
 @cli_options.data_root
 @click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
 @click.option("--std", help="Goes with --mean.")
+@cli_options.process_limits
 def import_(
     checkpoint: Path,
     out: Path,
@@ -49,6 +51,7 @@ def import_(
     data_root: Path | None,
     mean: str | None,
     std: str | None,
+    limits: Limits | None,
 ) -> None:
     """Turn a checkpoint or an ONNX file into a submission folder and check it against its source.
 
@@ -61,14 +64,15 @@ def import_(
       corobench import hydra.pth --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 --out e
       corobench import model.onnx --track cifar10 --out submissions/my-net
     """
-    from benchmark.submission import import_checkpoint, import_graph
+    from benchmark.executors import run_import
 
     if checkpoint.suffix == ".onnx":
         if architecture is not None:
             raise ConfigError("--architecture: an ONNX file is a network by itself; leave it out")
-        done = import_graph(
+        done = run_import(
             checkpoint,
             out,
+            limits,
             track=track,
             title=title,
             authors=authors,
@@ -84,9 +88,10 @@ def import_(
     for name, text in (("mean", mean), ("std", std)):
         if text is not None:
             arguments[name] = _numbers(f"--{name}", text)
-    report = import_checkpoint(
+    report = run_import(
         checkpoint,
         out,
+        limits,
         architecture=architecture,
         track=track,
         arguments=arguments,

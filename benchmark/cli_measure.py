@@ -11,7 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmark import cli_options
 from benchmark.errors import ConfigError
+from benchmark.executors.limits import Limits
 
 if TYPE_CHECKING:
     from benchmark.records import Compactness
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     help="Where the entries of --results are.",
 )
 @click.option("--write", is_flag=True, help="Add keys to --results that they do not have yet.")
+@cli_options.process_limits
 def measure(
     paths: tuple[Path, ...],
     as_json: bool,
@@ -41,6 +44,7 @@ def measure(
     results: Path | None,
     submissions: Path,
     write: bool,
+    limits: Limits | None,
 ) -> None:
     """Measure what submissions weigh: parameters, multiply-adds, bytes, memory; layer by layer.
 
@@ -57,37 +61,32 @@ def measure(
     if bool(paths) == bool(results) or (write and not results):
         raise ConfigError("expected submission folders, or --results (with or without --write)")
     if results is not None:
-        _measure_results(results, submissions, write)
+        _measure_results(results, submissions, write, limits)
     for path in paths:
-        _measure_folder(path, as_json, latency)
+        _measure_folder(path, as_json, latency, limits)
 
 
-def _measure_results(results: Path, submissions: Path, write: bool) -> None:
+def _measure_results(results: Path, submissions: Path, write: bool, limits: Limits | None) -> None:
     from benchmark import store
-    from benchmark.remeasure import remeasure
+    from benchmark.executors import run_remeasure
 
     files = [results] if results.is_file() else sorted(results.rglob("*.json"))
     if not files:
         raise ConfigError(f"--results {results}: expected result files, but found none")
     for path in files:
-        done = remeasure(path, submissions / store.read_result(path).entry, write=write)
+        done = run_remeasure(path, submissions / store.read_result(path).entry, limits, write=write)
         word = "added" if write else "missing"
         new = f"{word}: {', '.join(done.added)}" if done.added else "complete"
         click.echo(f"{path}: agrees with its weights; {new}")
 
 
-def _measure_folder(path: Path, as_json: bool, latency: bool) -> None:
-    from benchmark.submission import load_submission
+def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | None) -> None:
+    from benchmark.executors import run_measure
 
-    submission = load_submission(path)
-    size = submission.measure()
-    timed = None
-    if latency:
-        from benchmark.latency import measure_latency
-
-        timed = measure_latency(submission)
+    done = run_measure(path, limits, latency=latency)
+    size, timed = done.compactness, done.latency
     if as_json:
-        found = {"entry": submission.manifest.id, "compactness": size.model_dump(mode="json")}
+        found = {"entry": done.entry, "compactness": size.model_dump(mode="json")}
         if timed is not None:
             found["latency"] = vars(timed)
         click.echo(json.dumps(found, indent=1))

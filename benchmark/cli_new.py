@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from benchmark import cli_options
 from benchmark.errors import ConfigError
+from benchmark.executors.limits import Limits
 
 ONNX = "onnx"
 
@@ -32,6 +34,7 @@ ONNX = "onnx"
     help="Folder in which the new one is made.",
 )
 @click.option("--ask/--no-ask", default=None, help="Ask for what is missing; on a terminal yes.")
+@cli_options.process_limits
 def new(
     name: str,
     track: str | None,
@@ -45,6 +48,7 @@ def new(
     keep_ratio: float | None,
     root: Path,
     ask: bool | None,
+    limits: Limits | None,
 ) -> None:
     """Make a submission folder, from flags or by asking, and say what is left to do.
 
@@ -95,5 +99,6 @@ def new(
         checkpoint=checkpoint,
         arguments={} if width in (None, 1.0) else {"width": width},
         keep_ratio=keep_ratio,
+        limits=limits,
     )
     click.echo(str(started))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from benchmark.executors.limits import GIB, Limits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 data_root = click.option(
     "--data-root",
@@ -38,3 +43,19 @@ memory_limit_gib = click.option(
     show_default=True,
     help="Memory of the process; a step that needs more is an error of its images.",
 )
+
+
+def process_limits(command: Command) -> Command:
+    """The three options above, given to a command as one value, `limits`: Limits, or None."""
+
+    @isolate
+    @step_limit_s
+    @memory_limit_gib
+    @functools.wraps(command)
+    def limited(
+        *arguments: Any, isolate: bool, step_limit_s: float, memory_limit_gib: float, **more: Any
+    ) -> Any:
+        limits = Limits(step_s=step_limit_s, memory_bytes=int(memory_limit_gib * GIB))
+        return command(*arguments, limits=limits if isolate else None, **more)
+
+    return limited  # type: ignore[return-value]

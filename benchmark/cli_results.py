@@ -9,6 +9,7 @@ from rich.console import Console
 
 from benchmark import cli_options
 from benchmark.errors import ContradictionError, OutputError, ResultError
+from benchmark.executors.limits import Limits
 
 _submission = click.option(
     "--submission",
@@ -51,18 +52,21 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
 @click.argument("result", type=click.Path(path_type=Path))
 @_submission
 @cli_options.data_root
-def recheck(result: Path, submission: Path | None, data_root: Path | None) -> None:
+@cli_options.process_limits
+def recheck(
+    result: Path, submission: Path | None, data_root: Path | None, limits: Limits | None
+) -> None:
     """Measure every stored adversarial image of a result again, on the submitted model.
 
     \b
     Example:
       corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
     """
-    from benchmark import recheck as rechecking
     from benchmark import store
+    from benchmark.executors import run_recheck
 
     folder = submission or Path("submissions") / store.read_result(result).entry
-    found = rechecking.recheck(result, folder, data_root)
+    found = run_recheck(result, folder, data_root, limits)
     if found.failures:
         raise ResultError(
             f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
@@ -81,6 +85,7 @@ def recheck(result: Path, submission: Path | None, data_root: Path | None) -> No
 @cli_options.data_root
 @click.option("--by", default="", help="Who found the images; stands in the result.")
 @click.option("--write", is_flag=True, help="Tighten the result file and the files beside it.")
+@cli_options.process_limits
 def contest(
     result: Path,
     adversarial: Path,
@@ -88,6 +93,7 @@ def contest(
     data_root: Path | None,
     by: str,
     write: bool,
+    limits: Limits | None,
 ) -> None:
     """Break a row: judge adversarial images from anybody and tighten the upper end.
 
@@ -100,12 +106,14 @@ def contest(
       corobench contest results/1.0/digits/my-model.json found.npz
       corobench contest results/1.0/digits/my-model.json found.npz --by "A. Rival" --write
     """
-    from benchmark import contest as contesting
     from benchmark import store
+    from benchmark.executors import run_contest
     from benchmark.scoring import bracket
 
     folder = submission or Path("submissions") / store.read_result(result).entry
-    found = contesting.contest(result, adversarial, folder, data_root, by=by, write=write)
+    found = run_contest(
+        result, adversarial, folder, limits, data_root=data_root, by=by, write=write
+    )
     for line in found.rejected[:20]:
         click.echo(f"  - {line}")
     if len(found.rejected) > 20:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +18,14 @@ from numpy.typing import NDArray
 from benchmark import rounds, store, threat
 from benchmark.errors import ResultError
 from benchmark.evidence import Evidence, load_evidence, read_arrays
-from benchmark.records import Audit, Contest, Outcome, Result
+from benchmark.records import Audit, Contest, Outcome
+from benchmark.reports import Contested
 from benchmark.scoring import score
 from benchmark.stages.base import is_wrong, predict_one_by_one
 from benchmark.tracks import parse_epsilon
 
 #: What decided a row that a contest broke, in the outcome table.
 DECIDED_BY = "contest"
-
-
-@dataclass(frozen=True)
-class Contested:
-    """What a contest found.
-
-    Attributes:
-        before: the result as it was.
-        after: the result with the images that hold.
-        num_images: handed in.
-        num_confirmed: that fool the model inside the ball of at least one epsilon.
-        broken: epsilon -> rows that stood and are broken now.
-        rejected: one line per image that does not hold.
-    """
-
-    before: Result
-    after: Result
-    num_images: int
-    num_confirmed: int
-    broken: dict[str, int]
-    rejected: tuple[str, ...]
 
 
 def contest(

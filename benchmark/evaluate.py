@@ -29,17 +29,20 @@ from benchmark.scoring import score
 from benchmark.settings import Evaluated, Settings
 from benchmark.steps import StepEndedError, Steps
 from benchmark.submission import Submission, check_contract, load_submission
-from benchmark.tracks import Protocol, Track, parse_epsilon, published_order, round_of, settings_of
+from benchmark.tracks import (
+    Protocol,
+    Track,
+    parse_epsilon,
+    published_order,
+    round_of,
+    settings_of,
+    standard_subset,
+)
 
 if TYPE_CHECKING:
     from benchmark.certify import BoundedModel
 
 CONTRACT_IMAGES = 16
-
-
-def standard_subset(track: Track) -> int:
-    """The subset that a result file without a number in its name holds."""
-    return track.subsets[min(1, len(track.subsets) - 1)]
 
 
 def versions() -> dict[str, str]:

@@ -9,32 +9,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-import torch
+from pathlib import Path
 
 from benchmark import store
-from benchmark.compactness import stored_tensors
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.evaluate import standard_subset
-from benchmark.executors import run_evaluation, run_validation
+from benchmark.executors import run_evaluation, run_examination, run_validation
 from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
+from benchmark.reports import Examined
 from benchmark.rounds import faults_of
 from benchmark.scoring import bracket, may_rank, rank_key
 from benchmark.settings import Evaluated, Settings
-from benchmark.submission import Submission, load_submission
-from benchmark.submission.contract import RELATIVE_TOLERANCE
-from benchmark.tracks import PROTOCOL, parse_epsilon, round_of
+from benchmark.tracks import PROTOCOL, get_track, parse_epsilon, round_of, standard_subset
 
 #: Of the processes that work on a stranger's entry.
 LIMITS = Limits()
-RESULTS = Path("leaderboard") / "results"
-#: Random images on which entries are compared.
-NUM_COMPARED = 16
-ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
 
 @dataclass(frozen=True)
@@ -75,128 +66,24 @@ def changed_files(base: str, root: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def find_faults(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> list[str]:
-    """All reasons to refuse a new entry without evaluating it.
+def examine(
+    folder: Path,
+    others: Iterable[Path],
+    changed: Sequence[str],
+    limits: Limits | None = LIMITS,
+) -> Examined:
+    """What an entry is, and all reasons to refuse it without evaluating it.
 
     Args:
         folder: of the entry.
         others: folders of the entries that are there.
         changed: files of the pull request; empty where they are not known.
+        limits: of the processes that work on the entry; None for this one.
     """
-    return _examine(folder, others, changed)[1]
-
-
-def _examine(
-    folder: Path, others: Iterable[Path], changed: Sequence[str]
-) -> tuple[Submission | None, list[str]]:
-    """The loaded entry, None where it cannot be loaded, and all faults."""
-    found = run_validation(folder, LIMITS)  # before anything of it is loaded in this process
-    if found:
-        return None, list(found)
-    try:
-        entry = load_submission(folder)
-    except SubmissionError as error:
-        return None, list(error.faults)
-    faults = []
-    manifest = entry.manifest
-    if manifest.licence.strip().lower() in ("unknown", "none", ""):
-        faults.append(
-            "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
-            f"found {manifest.licence!r}; others may not use weights without one"
-        )
-    unknown = {
-        "method.pretrain_objective": manifest.method.pretrain_objective,
-        "training.data": manifest.training.data,
-    }
-    faults += [
-        f"submission.toml: `{key}`: expected what it is, but found {value!r}"
-        for key, value in unknown.items()
-        if value.strip().lower() == "unknown"
-    ]
-    board: dict[str, Submission | None] = {}
-    for other in others:
-        if other.resolve() == folder.resolve():
-            continue
-        if other.name == manifest.id:
-            faults.append(
-                f"submission.toml: `id`: {manifest.id!r} is there already, and no entry is "
-                "replaced; choose another id"
-            )
-            continue
-        board[other.name] = loaded = _loaded(other)
-        if loaded is not None and (likeness := _likeness(entry, loaded)):
-            faults.append(f"{manifest.model.weights}: {likeness} {other.name}")
-    if manifest.parent is not None and manifest.parent not in board:
-        faults.append(
-            f"submission.toml: `parent`: {manifest.parent!r} is no entry here; hand it in first"
-        )
-    parent = board.get(manifest.parent or "")
-    if parent is not None:
-        faults += _misfits(entry, parent)
-    faults += [
-        f"{name}: is not the entry's own; a pull request holds submissions/{manifest.id}/ and its "
-        "three result files, and nothing else"
-        for name in changed
-        if not _is_own(PurePosixPath(name), entry)
-    ]
-    return entry, faults
-
-
-def _loaded(other: Path) -> Submission | None:
-    """Another entry; None where it is broken, which is not this one's fault."""
-    try:
-        return load_submission(other)
-    except SubmissionError:
-        return None
-
-
-def _likeness(entry: Submission, other: Submission) -> str:
-    """How an entry is another one's, if it is: by its weights, or by its outputs in another form.
-
-    A smaller network with the same outputs, as `corobench compact` writes, is an entry of its own.
-    """
-    if other.weights_sha256 == entry.weights_sha256:
-        return "the same effective weights as"
-    if other.track != entry.track or _num_nonzero(entry) < _num_nonzero(other):
-        return ""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
-    with torch.no_grad():
-        found, expected = entry.model(images), other.model(images)
-    scale = max(1.0, float(expected.abs().max()))
-    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE * scale
-    return "computes the same as, and is not smaller than," if is_same else ""
-
-
-def _misfits(entry: Submission, parent: Submission) -> list[str]:
-    """Why an entry cannot have been compressed from the parent that it names."""
-    name = parent.manifest.id
-    if parent.track != entry.track:
-        return [
-            f"submission.toml: `parent`: {name!r} is an entry of {parent.track.name}, not of "
-            f"{entry.track.name}"
-        ]
-    left, before = (_num_nonzero(one) for one in (entry, parent))
-    if left <= before:
-        return []
-    return [
-        f"submission.toml: `parent`: expected an entry that this one was compressed from, but "
-        f"{name!r} has {before:,} parameters that are not zero and this one {left:,}"
-    ]
-
-
-def _num_nonzero(entry: Submission) -> int:
-    return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
-
-
-def _is_own(path: PurePosixPath, entry: Submission) -> bool:
-    name = entry.manifest.id
-    if path.parts[:2] == ("submissions", name):
-        return True
-    place = PurePosixPath("leaderboard", "results", round_of(PROTOCOL), entry.track.name)
-    standard = standard_subset(entry.track)
-    stems = [store.result_stem(name, n, standard) for n in entry.track.subsets[1:]]
-    return path in {place / f"{stem}.{ending}" for stem in stems for ending in ENDINGS}
+    invalid = run_validation(folder, limits)
+    if invalid:
+        return Examined(tuple(invalid))
+    return run_examination(folder, list(others), changed, limits)
 
 
 def take_in(
@@ -209,6 +96,7 @@ def take_in(
     changed: Sequence[str] = (),
     device: str = "cpu",
     data_root: Path | None = None,
+    limits: Limits | None = LIMITS,
 ) -> Intake:
     """Refuse a new entry, or evaluate it and say where it would stand.
 
@@ -221,21 +109,23 @@ def take_in(
         changed: files of the pull request; empty where they are not known.
         device: for evaluating.
         data_root: folder of the dataset, or None for the usual search.
+        limits: of the processes that work on the entry; None for this one.
 
     Raises:
         SubmissionError: all faults.
         ResultError: the handed-in result belongs to other weights, may not be published, differs
             from its outcome table, or claims too much.
     """
-    entry, faults = _examine(folder, others, changed)
-    if entry is None or faults:
-        raise SubmissionError(folder, faults)
-    track = entry.track
+    entry = examine(folder, others, changed, limits)
+    if entry.faults:
+        raise SubmissionError(folder, entry.faults)
+    track = get_track(entry.track)
     n = standard_subset(track) if full else track.subsets[0]
-    settings = Settings(n=n, device=device, data_root=data_root, out=out)
+    is_limited = limits is not None and limits.is_less_than(LIMITS)
+    settings = Settings(n=n, device=device, data_root=data_root, out=out, is_limited=is_limited)
     place = results / round_of(PROTOCOL) / track.name
     claims = _claims(entry, place, folder)
-    evaluated = run_evaluation(folder, settings, LIMITS)
+    evaluated = run_evaluation(folder, settings, limits)
     claim = None
     for path in claims:
         claim = check(evaluated.path, path, Rule(), even_if_equal=True)
@@ -253,13 +143,13 @@ def take_in(
     return Intake(evaluated, claim, stands, board_of(stands, results))
 
 
-def _claims(entry: Submission, place: Path, folder: Path) -> list[Path]:
+def _claims(entry: Examined, place: Path, folder: Path) -> list[Path]:
     """Handed-in results of an entry, the standard subset first.
 
     Raises:
         ResultError: one belongs to other weights, is quick, or says more than its outcome table.
     """
-    name = entry.manifest.id
+    name = entry.entry
     claims = [path for path in (place / f"{name}.json",) if path.is_file()]
     claims += sorted(place.glob(f"{name}@*.json"))
     for path in claims:

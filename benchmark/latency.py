@@ -7,44 +7,17 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmark.reports import Latency, Measured
 from benchmark.submission.graph.exporting import export
 from benchmark.submission.graph.runtime import Runtime
-from benchmark.submission.load import Submission
+from benchmark.submission.load import Submission, load_submission
 
 WARM_UP, REPEATS = 20, 200
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds per image at batch size 1, on one thread.
-
-    Attributes:
-        median_ms: the middle one.
-        low_ms: a twentieth of the runs were faster.
-        high_ms: a twentieth of the runs were slower.
-        repeats: runs.
-        hardware: the processor.
-        runtime: name and version.
-    """
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    repeats: int
-    hardware: str
-    runtime: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.median_ms:.3f} ms (5 % to 95 %: {self.low_ms:.3f} to {self.high_ms:.3f}) for "
-            f"one image, {self.repeats} runs, one thread of {self.hardware}, {self.runtime}"
-        )
 
 
 def measure_latency(submission: Submission, repeats: int = REPEATS) -> Latency:
@@ -76,6 +49,17 @@ def measure_latency(submission: Submission, repeats: int = REPEATS) -> Latency:
     low, median, high = np.percentile(spent, [5, 50, 95])
     version = f"onnxruntime {onnxruntime.__version__}"
     return Latency(float(median), float(low), float(high), repeats, processor(), version)
+
+
+def weigh(folder: Path, *, latency: bool = False) -> Measured:
+    """What a submission folder weighs, and, if asked, how long one image takes.
+
+    Raises:
+        SubmissionError: faults of the folder.
+    """
+    submission = load_submission(folder)
+    timed = measure_latency(submission) if latency else None
+    return Measured(submission.manifest.id, submission.measure(), timed)
 
 
 def processor() -> str:

@@ -6,7 +6,6 @@ tolerance and fool the model alone, at batch size 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,23 +13,9 @@ import torch
 from benchmark import threat
 from benchmark.evidence import Evidence, load_evidence
 from benchmark.records import Outcome
+from benchmark.reports import Recheck
 from benchmark.stages.base import is_wrong, predict_one_by_one
 from benchmark.tracks import parse_epsilon
-
-
-@dataclass(frozen=True)
-class Recheck:
-    """What re-measuring found.
-
-    Attributes:
-        num_rows: attacked rows of the outcome table, one per image and epsilon.
-        num_images: adversarial images they refer to.
-        failures: one line per row whose image is outside its ball or fools nobody.
-    """
-
-    num_rows: int
-    num_images: int
-    failures: tuple[str, ...]
 
 
 def recheck(result_path: Path, submission: Path, data_root: Path | None = None) -> Recheck:

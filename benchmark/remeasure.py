@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import scoring, store
 from benchmark.errors import ResultError
-from benchmark.records import Compactness
+from benchmark.reports import Remeasured
 from benchmark.submission import load_submission
 
 #: Another release of zstandard may make a few bytes more or less of the same values.
 UNSTEADY = {"bytes_packed_zstd"}
-
-
-@dataclass(frozen=True)
-class Remeasured:
-    """One result.
-
-    Attributes:
-        path: of its file.
-        compactness: as measured now.
-        added: keys that the result does not have.
-    """
-
-    path: Path
-    compactness: Compactness
-    added: tuple[str, ...]
 
 
 def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:

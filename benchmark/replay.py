@@ -34,6 +34,7 @@ from benchmark.progress import Reporter
 from benchmark.recheck import recheck_evidence
 from benchmark.records import CERTIFIER_COLUMNS
 from benchmark.stages.base import Attack, Seats
+from benchmark.steps import Steps
 from benchmark.submission import check_contract
 from benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of, settings_of
 
@@ -139,6 +140,7 @@ def replay(
     device: str = "cpu",
     data_root: Path | None = None,
     report: Reporter | None = None,
+    steps: Steps | None = None,
 ) -> Drift:
     """Evaluate a seeded sample of a result's images with the versions installed now.
 
@@ -151,6 +153,7 @@ def replay(
         device: for evaluating.
         data_root: folder of the dataset, or None for the usual search.
         report: progress; standard error by default.
+        steps: told of each step.
 
     Raises:
         CorobenchError: a file is missing or broken, belongs to other weights or images, or was
@@ -161,6 +164,7 @@ def replay(
     _require_settings(evidence)
     from benchmark.certify import num_hidden_units
 
+    steps = steps or Steps()
     place = resolve_device(device)
     images, labels, indices = subset(evidence.dataset, old.n)
     draw = np.random.default_rng(derive_seed(seed, track.name, "drift"))
@@ -169,9 +173,12 @@ def replay(
     model = evidence.submission.model.to(place).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
+    steps.begin("contract")
     check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
+    steps.begin("compaction")
     other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
     network = None if other is None else other.network
+    steps.begin("certifiers")
     bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
     with (
         tempfile.TemporaryDirectory() as chunks,
@@ -188,6 +195,7 @@ def replay(
             chunks=store.ChunkStore(Path(chunks), {"drift": old.identity}),
             report=progress,
             equivalent=network,
+            steps=steps,
             stored=evidence.table,
             sample=sample,
             batches=batch_sizes(num_hidden_units(network or model, track.shape)),
@@ -200,6 +208,7 @@ def replay(
     stages, margins, contradictions = drift.compare(then, now)
     audited = [line for line in audit(facts, indices).contradictions if _ELSEWHERE not in line]
     clean = drift.compare(evidence.table, everyone)[0][0]
+    steps.begin("recheck")
     logits = evaluation.logits.cpu().numpy()[sample]
     return Drift(
         old=str(old_path),

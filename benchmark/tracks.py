@@ -219,6 +219,11 @@ def get_track(name: str) -> Track:
     return TRACKS[name]
 
 
+def standard_subset(track: Track) -> int:
+    """The subset that a result file without a number in its name holds."""
+    return track.subsets[min(1, len(track.subsets) - 1)]
+
+
 def parse_epsilon(text: str) -> Fraction:
     """An exact radius from text such as "8/255".
 

@@ -45,12 +45,12 @@ class Row:
     evidence: Evidence | None = field(default=None, repr=False)
     standing: Standing | None = None
 
-    @property
+    @cached_property
     def quick(self) -> bool:
         """Whether the setting is not a ranked one, whatever the data."""
         return bool(why_unpublished(self.result))
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The page's file name without its ending; part of the row's permanent link."""
         return PurePosixPath(self.page).stem
@@ -130,16 +130,16 @@ class Group:
     ranked: bool
     boards: tuple[Board, ...] = field(repr=False)
 
-    @property
+    @cached_property
     def num_entries(self) -> int:
         return len({row.page for board in self.boards for row in board.rows})
 
-    @property
+    @cached_property
     def quick(self) -> bool:
         """Whether n or the epsilons are no ranked setting, whatever the data."""
         return any(row.quick for board in self.boards for row in board.rows)
 
-    @property
+    @cached_property
     def frozen(self) -> bool:
         """Whether an entry here has an image both proven right and broken."""
         return any(row.result.is_frozen for board in self.boards for row in board.rows)

@@ -1,21 +1,34 @@
-"""Where the work on a submission runs: in this process, or in one of its own with limits."""
+"""Where the work on a submission runs: in this process, or in one of its own with limits.
+
+Each function takes the limits of the process, or None to work in the calling one. They raise what
+the functions they name raise, and SubmissionError where the process was ended.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmark.drift import Drift
     from benchmark.executors.limits import Limits
+    from benchmark.gate.rule import Rule
+    from benchmark.gate.run import Checked
+    from benchmark.reports import (
+        Contested,
+        Converted,
+        Examined,
+        ImportReport,
+        Measured,
+        Recheck,
+        Remeasured,
+    )
     from benchmark.settings import Evaluated, Settings
 
 
 def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> Evaluated:
-    """Evaluate a submission in a process of its own, or, without limits, in this one.
-
-    Raises:
-        CorobenchError: see `benchmark.evaluate.evaluate`.
-    """
+    """Evaluate a submission; see `benchmark.evaluate.evaluate`."""
     if limits is None:
         from benchmark.evaluate import evaluate
 
@@ -26,7 +39,7 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
 
 
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:
-    """Every fault of a submission, found in a process of its own, or in this one."""
+    """Every fault of a submission; see `benchmark.submission.validate`."""
     if limits is None:
         from benchmark.submission.validate import find_submission_faults
 
@@ -34,3 +47,180 @@ def run_validation(folder: Path, limits: Limits | None) -> list[str]:
     from benchmark.executors import isolated
 
     return isolated.find_faults(folder, limits)
+
+
+def run_check(
+    candidate: Path, baseline: Path, rule: Rule, limits: Limits | None, **more: Any
+) -> Checked:
+    """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
+
+    Args:
+        candidate: submission folder, ONNX file, or a result file, for which no process is started.
+        baseline: result file.
+        rule: what is allowed.
+        limits: of the process.
+        more: `device`, `data_root` and `whole`.
+    """
+    from benchmark.gate.run import Checked, check, is_result
+
+    if limits is None or is_result(candidate):
+        return check(candidate, baseline, rule, **more)
+    from dataclasses import asdict
+
+    from benchmark.executors import isolated
+
+    arguments = {"candidate": candidate, "baseline": baseline, "rule": asdict(rule), **more}
+    found: Checked = isolated.call("check", arguments, Checked, candidate, limits)
+    return found
+
+
+def run_recheck(
+    result: Path, submission: Path, data_root: Path | None, limits: Limits | None
+) -> Recheck:
+    """Measure stored adversarial images again; see `benchmark.recheck.recheck`."""
+    if limits is None:
+        from benchmark.recheck import recheck
+
+        return recheck(result, submission, data_root)
+    from benchmark.executors import isolated
+    from benchmark.reports import Recheck
+
+    arguments = {"result": result, "submission": submission, "data_root": data_root}
+    found: Recheck = isolated.call("recheck", arguments, Recheck, submission, limits)
+    return found
+
+
+def run_contest(
+    result: Path, images: Path, submission: Path, limits: Limits | None, **more: Any
+) -> Contested:
+    """Judge adversarial images from anybody; see `benchmark.contest.contest`.
+
+    Args:
+        result: the result file.
+        images: npz file of the images.
+        submission: folder of the entry.
+        limits: of the process.
+        more: `data_root`, `by` and `write`.
+    """
+    if limits is None:
+        from benchmark.contest import contest
+
+        return contest(result, images, submission, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import Contested
+
+    arguments = {"result": result, "images": images, "submission": submission, **more}
+    found: Contested = isolated.call("contest", arguments, Contested, submission, limits)
+    return found
+
+
+def run_examination(
+    folder: Path, others: Sequence[Path], changed: Sequence[str], limits: Limits | None
+) -> Examined:
+    """Compare a new entry with the others; see `benchmark.intake_faults.examine`."""
+    if limits is None:
+        from benchmark.intake_faults import examine
+
+        return examine(folder, others, changed)
+    from benchmark.errors import SubmissionError
+    from benchmark.executors import isolated
+    from benchmark.reports import Examined
+
+    arguments = {"folder": folder, "others": list(map(str, others)), "changed": list(changed)}
+    try:
+        found: Examined = isolated.call("examine", arguments, Examined, folder, limits)
+    except SubmissionError as error:
+        return Examined(error.faults)
+    return found
+
+
+def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:
+    """Make a submission folder; see `benchmark.submission.importing`.
+
+    Args:
+        source: a checkpoint, or an ONNX file.
+        out: the new folder.
+        limits: of the process.
+        more: other arguments of `import_graph` for an ONNX file, else of `import_checkpoint`.
+    """
+    if limits is None:
+        from benchmark.submission.importing import import_checkpoint, import_graph
+
+        is_graph = source.suffix == ".onnx"
+        return (import_graph if is_graph else import_checkpoint)(source, out, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import ImportReport
+
+    arguments = {"source": source, **more}
+    made: ImportReport = isolated.make("import", arguments, ImportReport, source, out, limits)
+    return made
+
+
+def run_conversion(
+    to: str, folder: Path, out: Path, limits: Limits | None, **more: Any
+) -> Converted:
+    """Write a submission in another form; see `benchmark.submission.converting`.
+
+    Args:
+        to: "onnx", "safetensors" or "compact".
+        folder: of the submission.
+        out: the new folder.
+        limits: of the process.
+        more: other arguments of `to_onnx`, `to_safetensors` or `compact`.
+    """
+    if limits is None:
+        from benchmark.submission import converting
+
+        if to == "compact":
+            return converting.compact(folder, out, **more)
+        if to == "onnx":
+            return converting.to_onnx(folder, out, **more)
+        return converting.to_safetensors(folder, out, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import Converted
+
+    arguments = {"to": to, "folder": folder, **more}
+    made: Converted = isolated.make("convert", arguments, Converted, folder, out, limits)
+    return made
+
+
+def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measured:
+    """Weigh a submission; see `benchmark.latency.weigh`."""
+    if limits is None:
+        from benchmark.latency import weigh
+
+        return weigh(folder, latency=latency)
+    from benchmark.executors import isolated
+    from benchmark.reports import Measured
+
+    arguments = {"folder": folder, "latency": latency}
+    found: Measured = isolated.call("measure", arguments, Measured, folder, limits)
+    return found
+
+
+def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: bool) -> Remeasured:
+    """Weigh the submission of a result again; see `benchmark.remeasure.remeasure`."""
+    if limits is None:
+        from benchmark.remeasure import remeasure
+
+        return remeasure(result, folder, write=write)
+    from benchmark.executors import isolated
+    from benchmark.reports import Remeasured
+
+    arguments = {"result": result, "folder": folder, "write": write}
+    found: Remeasured = isolated.call("remeasure", arguments, Remeasured, folder, limits)
+    return found
+
+
+def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> Drift:
+    """Evaluate a sample of a result again; see `benchmark.replay.replay`."""
+    if limits is None:
+        from benchmark.replay import replay
+
+        return replay(old, folder, **more)
+    from benchmark.drift import Drift
+    from benchmark.executors import isolated
+
+    arguments = {"old": old, "folder": folder, **more}
+    found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
+    return found

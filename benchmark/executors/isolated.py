@@ -10,28 +10,35 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from benchmark import errors
 from benchmark.errors import ContractError, CorobenchError, SubmissionError
 from benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
-from benchmark.executors.worker import scratch_folder, serve
+from benchmark.executors.worker import serve
+from benchmark.new_folder import room_beside
 from benchmark.progress import Reporter
+from benchmark.reports import Converted, ImportReport
 from benchmark.settings import Evaluated, Settings
 from benchmark.steps import EVERY_STEP, NEEDED, Ended
 from benchmark.store import read_result
 
 PRELOADED = ["benchmark.executors.preloaded"]
+_Made = TypeVar("_Made", ImportReport, Converted)
 MAX_MESSAGE_BYTES = 16 * 1024**2
 LOOK_S = 0.1
+#: Tasks that go on without a step that ended its process.
+GOES_ON = ("evaluate", "check")
 SHOWN = ("stage", "advance", "note", "finish", "say")
 
 
@@ -50,10 +57,8 @@ def evaluate(
         SubmissionError: it is at fault, or ended the process before it could be measured.
         CorobenchError: anything else a user can fix.
     """
-    fields = asdict(settings)
-    fields["out"] = str(settings.out)
-    fields["data_root"] = None if settings.data_root is None else str(settings.data_root)
-    done = _call("evaluate", {"folder": str(folder), "settings": fields}, folder, limits, report)
+    arguments = {"folder": folder, "settings": asdict(settings)}
+    done = call("evaluate", arguments, dict[str, Any], folder, limits, report)
     path = Path(done["path"])
     return Evaluated(read_result(path), path, bool(done["reused"]))
 
@@ -61,16 +66,28 @@ def evaluate(
 def find_faults(folder: Path, limits: Limits) -> list[str]:
     """Every fault of a submission folder, found in a process of its own."""
     try:
-        found = _call("faults", {"folder": str(folder)}, folder, limits, None)
+        return list(call("faults", {"folder": folder}, list[str], folder, limits))
     except SubmissionError as error:
         return list(error.faults)
-    return [str(fault) for fault in found]
 
 
-def _call(
-    task: str, arguments: dict[str, Any], folder: Path, limits: Limits, report: Reporter | None
+def call(
+    task: str,
+    arguments: Mapping[str, Any],
+    returns: Any,
+    what: Path,
+    limits: Limits,
+    report: Reporter | None = None,
 ) -> Any:
     """Do a task, in as many processes as steps end, up to a limit.
+
+    Args:
+        task: of `benchmark.executors.tasks.TASKS`.
+        arguments: paths, and what JSON holds.
+        returns: type of what the task gives back, which is checked here.
+        what: it works on, for messages.
+        limits: of each process.
+        report: progress; standard error by default.
 
     Raises:
         SubmissionError: refused, or ended where nothing can be said of its images.
@@ -78,29 +95,63 @@ def _call(
     """
     ended: dict[str, Ended] = {}
     with ExitStack() as stack:
-        screen = _Screen(folder.name, report, stack)
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="corobench-", ignore_cleanup_errors=True)
+        )
+        screen = _Screen(what.name, report, stack)
         while True:
-            process = _Process(task, arguments, ended, limits)
+            process = _Process(task, arguments, ended, limits, Path(scratch))
             try:
                 answer = process.run(screen)
             finally:
                 process.stop()
             if not isinstance(answer, Ended):
-                return _value(answer)
+                return TypeAdapter(returns).validate_json(_value(answer))
             tried_again = process.step in ended or EVERY_STEP in ended
-            if process.step in NEEDED or tried_again:
-                what = f"{process.step}: its process was ended: {answer.reason}"
-                raise SubmissionError(folder, [what])
+            if task not in GOES_ON or process.step in NEEDED or tried_again:
+                reason = f"{process.step}: its process was ended: {answer.reason}"
+                raise SubmissionError(what, [reason])
             ended[process.step] = answer
             if len(ended) >= MAX_ENDED:
                 ended[EVERY_STEP] = answer
             screen.say(f"{process.step} ended its process: {answer.reason}; going on without it")
 
 
-def _value(answer: dict[str, Any]) -> Any:
-    """What a task gave back, or the error that it ended with."""
+def make(
+    task: str,
+    arguments: Mapping[str, Any],
+    returns: type[_Made],
+    what: Path,
+    out: Path,
+    limits: Limits,
+) -> _Made:
+    """Do a task that makes a new folder, in a place beside it that becomes it.
+
+    So the process can write nowhere else, and nothing is left where it is ended.
+
+    Args:
+        task, arguments, returns, what, limits: see `call`; the task gets `out`, too.
+        out: the new folder; what the task gives back has it as `folder`.
+
+    Raises:
+        OutputError: `out` is there, or cannot be made.
+        CorobenchError: see `call`.
+    """
+    with room_beside(out) as place:
+        try:
+            made = call(task, {**arguments, "out": place}, returns, what, limits)
+        except SubmissionError as error:
+            faults = [fault.replace(str(place), str(out)) for fault in error.faults]
+            raise type(error)(error.path.replace(str(place), str(out)), faults) from error
+        except CorobenchError as error:
+            raise type(error)(error.message.replace(str(place), str(out))) from error
+    return replace(made, folder=out)
+
+
+def _value(answer: dict[str, Any]) -> str:
+    """What a task gave back, as JSON, or the error that it ended with."""
     if answer["kind"] == "done":
-        return answer["value"]
+        return str(answer["value"])
     name = str(answer["name"])
     if answer["kind"] == "refused":
         faults = [str(fault) for fault in answer["faults"]]
@@ -121,6 +172,8 @@ class _Screen:
         text, number = str(message.get("text", "")), int(message.get("number", 0))
         if message["kind"] == "title":
             self._title = text
+            if self._open and self._report is not None:
+                self._report.title = text
             return
         if not self._open:
             self._report = self._stack.enter_context(self._report or Reporter(self._title))
@@ -162,24 +215,29 @@ class _Process:
     """
 
     def __init__(
-        self, task: str, arguments: dict[str, Any], ended: dict[str, Ended], limits: Limits
+        self,
+        task: str,
+        arguments: Mapping[str, Any],
+        ended: dict[str, Ended],
+        limits: Limits,
+        scratch: Path,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._limits = limits
         self.step = "start"
-        out = arguments.get("settings", {}).get("out")
-        self._out = None if out is None else Path(out).absolute()
         self._connection, theirs = context.Pipe()
         order = {
             "task": task,
             "arguments": arguments,
             "ended": ended,
             "limits": asdict(limits),
+            "scratch": str(scratch),
             "cwd": str(Path.cwd()),
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
         }
-        self._process = context.Process(target=serve, args=(theirs, json.dumps(order)), daemon=True)
+        text = json.dumps(order, default=str)  # paths
+        self._process = context.Process(target=serve, args=(theirs, text), daemon=True)
         with _no_imports_from_here():
             self._process.start()
         theirs.close()
@@ -229,5 +287,3 @@ class _Process:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
-        if self._out is not None:
-            shutil.rmtree(scratch_folder(self._out, self._process.pid or 0), ignore_errors=True)

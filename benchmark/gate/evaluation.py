@@ -7,11 +7,13 @@ it may between two seeds.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,12 +24,16 @@ from benchmark.data import load_test, subset
 from benchmark.equivalent import equivalent
 from benchmark.errors import ContradictionError, ResultError
 from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device
-from benchmark.outcomes import audit, outcome_table
+from benchmark.gate.run import How
+from benchmark.outcomes import audit, errors, outcome_table
 from benchmark.pipeline import Evaluation
-from benchmark.progress import Reporter
 from benchmark.records import Result
+from benchmark.steps import StepEndedError
 from benchmark.submission import Submission, check_contract
 from benchmark.tracks import Protocol, parse_epsilon, round_of
+
+if TYPE_CHECKING:
+    from benchmark.certify import BoundedModel
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -36,7 +42,7 @@ SMALL_MACS = 1_000_000
 """Multiply-adds per image up to which a second thread costs more than it gains: docs/ci.md."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def threads_for(macs: int) -> Iterator[None]:
     """One thread within the block for a small network, and as many as before otherwise.
 
@@ -57,11 +63,8 @@ def outcomes_in_slices(
     reference: Result,
     baseline: Path,
     sizes: tuple[int, ...],
-    *,
-    device: str = "cpu",
-    data_root: Path | None = None,
-    report: Reporter | None = None,
-) -> Iterator[tuple[int, pd.DataFrame]]:
+    how: How,
+) -> Iterator[tuple[int, pd.DataFrame, tuple[str, ...]]]:
     """Evaluate up to the first size, then up to the second, and so on.
 
     Args:
@@ -70,12 +73,11 @@ def outcomes_in_slices(
         reference: the baseline's result, whose images, radii and seed are used.
         baseline: its path, for messages.
         sizes: ascending numbers of images.
-        device: for evaluating.
-        data_root: folder of the dataset, or None for the usual search.
-        report: progress; standard error by default.
+        how: device, data, progress and steps.
 
     Yields:
-        How many images are evaluated by now, and the outcome table of the new ones.
+        How many images are evaluated by now, the outcome table of the new ones, and what has no
+        answer, one line each.
 
     Raises:
         ResultError: other images or another protocol than the baseline's.
@@ -87,28 +89,40 @@ def outcomes_in_slices(
             f"{baseline}: protocol: expected {protocol.version}, but found {reference.protocol}; "
             "evaluate the baseline again"
         )
-    dataset = load_test(track.name, data_root)
+    dataset = load_test(track.name, how.data_root)
     if dataset.fingerprint != reference.data.fingerprint:
         raise ResultError(f"{baseline}: belongs to other images than {dataset.source}")
-    place = resolve_device(device)
+    place = resolve_device(how.device)
     images, labels, indices = subset(dataset, reference.n)
     model = submission.model.to(place).eval()
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
-    some, classes = x[:CONTRACT_IMAGES], track.num_classes
-    check_contract(model, some, classes, folder, submission.reference)
-    other = equivalent(model, track.shape, some)
-    network = other.network if other else None
-    bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
+    ended, network = None, None
+    bounded: BoundedModel | None = None
+    not_asked: dict[str, str] = {}
+    try:
+        how.steps.begin("contract")
+        check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder, submission.reference)
+    except StepEndedError as error:
+        ended = error.ended
+    with contextlib.suppress(StepEndedError):
+        how.steps.begin("compaction")
+        other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+        network = other.network if other else None
+    try:
+        how.steps.begin("certifiers")
+        bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
+    except StepEndedError as error:
+        not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
         with (
             threads_for(reference.compactness.macs_dense),
-            tempfile.TemporaryDirectory() as chunks,
-            report or Reporter(f"{folder.name} {begin}-{end}") as progress,
+            _chunks(how.chunks) as chunks,
+            how.reporter(f"{folder.name} {begin}-{end}") as progress,
         ):
-            facts = Evaluation(
+            evaluation = Evaluation(
                 model,
                 x[rows],
                 y[rows],
@@ -116,15 +130,37 @@ def outcomes_in_slices(
                 epsilons=tuple(sorted(reference.epsilons, key=parse_epsilon)),
                 protocol=protocol,
                 seed=reference.seed,
-                chunks=store.ChunkStore(Path(chunks), {"slice": [begin, end]}),
+                chunks=store.ChunkStore(chunks, {"slice": [begin, end]}),
                 report=progress,
                 equivalent=network,
-            ).run(bounded, not_asked)
+                steps=how.steps,
+            )
+            if ended is None:
+                facts = evaluation.run(bounded, not_asked)
+            else:
+                facts = evaluation.without_answer("contract", ended)
         contradictions = audit(facts, indices[rows]).contradictions
         if contradictions:
             raise ContradictionError(
                 f"{folder}: certified images were broken, so a certifier or an attack is wrong:\n"
                 + "\n".join(contradictions)
             )
-        yield end, outcome_table(facts, indices[rows], labels[rows])
+        unasked = [
+            f"{certifier} was asked of the baseline and not here: {reason}"
+            for certifier, reason in facts.not_asked.items()
+            if certifier not in reference.not_asked
+        ]
+        table = outcome_table(facts, indices[rows], labels[rows])
+        yield end, table, (*unasked, *(f"without an answer: {line}" for line in errors(facts)))
         begin = end
+
+
+def _chunks(kept: Path | None) -> AbstractContextManager[Path]:
+    """A folder for finished chunks: the one that is kept, or one that goes away."""
+    return contextlib.nullcontext(kept) if kept is not None else _temporary()
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

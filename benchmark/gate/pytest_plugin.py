@@ -53,6 +53,7 @@ class Gate:
         device: str = "cpu",
         data_root: str | Path | None = None,
         whole: bool = False,
+        isolate: bool = True,
     ) -> Holding:
         """Compare a candidate with its baseline, as ``corobench check`` does.
 
@@ -65,18 +66,20 @@ class Gate:
             device: for evaluating.
             data_root: folder of the dataset, or None for the usual search.
             whole: look at all images, also where the verdict is settled before.
+            isolate: work on a folder in a process of its own, with limits.
 
         Raises:
             CorobenchError: the two cannot be compared; says why.
         """
+        from benchmark.executors import run_check
+        from benchmark.executors.limits import Limits
         from benchmark.gate.rule import Rule
-        from benchmark.gate.run import check
 
         rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
         root = None if data_root is None else Path(data_root)
-        return Holding(
-            check(Path(candidate), Path(baseline), rule, device=device, data_root=root, whole=whole)
-        )
+        limits = Limits() if isolate else None
+        more = {"device": device, "data_root": root, "whole": whole}
+        return Holding(run_check(Path(candidate), Path(baseline), rule, limits, **more))
 
 
 @pytest.fixture

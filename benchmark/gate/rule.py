@@ -123,7 +123,7 @@ def pair(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[Paired]:
     return found
 
 
-def unanswered(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[str]:
+def lost_proofs(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[str]:
     """Radii at which the baseline has certified images to compare and the candidate was not asked.
 
     Args:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,16 +18,26 @@ from benchmark.gate.rule import (
     Verdict,
     judge,
     judge_size,
+    lost_proofs,
     pair,
-    unanswered,
     worst,
 )
 from benchmark.gate.sequential import looks, settled
+from benchmark.progress import Reporter
 from benchmark.records import Result
+from benchmark.steps import Steps
 from benchmark.tracks import round_of
 
-if TYPE_CHECKING:
-    from benchmark.progress import Reporter
+
+@dataclass(frozen=True)
+class How:
+    """How a candidate is evaluated; see `check`."""
+
+    device: str
+    data_root: Path | None
+    reporter: Callable[[str], Reporter]
+    steps: Steps
+    chunks: Path | None
 
 
 _UNASKED = "not compared; the baseline has proofs, and no certifier was asked of the candidate"
@@ -73,7 +82,9 @@ def check(
     data_root: Path | None = None,
     whole: bool = False,
     even_if_equal: bool = False,
-    report: Reporter | None = None,
+    reporter: Callable[[str], Reporter] = Reporter,
+    steps: Steps | None = None,
+    chunks: Path | None = None,
 ) -> Checked:
     """Compare a candidate with a baseline on the baseline's images.
 
@@ -88,7 +99,9 @@ def check(
         data_root: folder of the dataset, or None for the usual search.
         whole: look at all images even where the verdict is settled before.
         even_if_equal: compare outcomes also where both have the same weights.
-        report: progress; standard error by default.
+        reporter: makes the progress of one slice from its title; standard error by default.
+        steps: told of each step; those that ended an earlier process are not tried again.
+        chunks: folder in which finished chunks of this comparison are kept; None to keep none.
 
     Raises:
         CorobenchError: anything a user can fix; the two cannot be compared.
@@ -97,10 +110,11 @@ def check(
     start = time.monotonic()
     reference = store.read_result(baseline)
     table = _outcomes(baseline)
-    if candidate.is_file() and candidate.suffix != ".onnx":
+    if is_result(candidate):
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
-        source = _Evaluated(candidate, reference, baseline, device, data_root, report)
+        how = How(device, data_root, reporter, steps or Steps(), chunks)
+        source = _Evaluated(candidate, reference, baseline, how)
     size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
     notes, total, slices = source.notes, source.total, source.slices()
     if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
@@ -110,7 +124,7 @@ def check(
     early: list[Verdict] | None = None
     judged, n, unasked = [], 0, list[str]()
     for n, rows in slices:
-        unasked = unanswered(table, rows)
+        unasked = lost_proofs(table, rows)
         metrics = pair(table, rows)
         judged = judge(metrics, rule)
         early = settled(metrics, total, rule) if n < total and not whole else None
@@ -126,12 +140,17 @@ def check(
         n=n,
         total=total,
         is_settled_early=early is not None,
-        notes=notes,
+        notes=(*notes, *source.unanswered),
         rule=rule,
         candidate=str(candidate),
         baseline=str(baseline),
         seconds=time.monotonic() - start,
     )
+
+
+def is_result(candidate: Path) -> bool:
+    """Whether a candidate is a result file, and neither a folder nor an ONNX file."""
+    return candidate.is_file() and candidate.suffix != ".onnx"
 
 
 def _as_settled(one: Judged, verdict: Verdict) -> Judged:
@@ -155,6 +174,7 @@ class _Stored:
         self.bytes_packed = result.compactness.bytes_packed
         self.weights_sha256 = result.weights_sha256
         self.notes = _notes(result.versions, reference)
+        self.unanswered: list[str] = []
 
     def slices(self) -> Iterator[tuple[int, pd.DataFrame]]:
         yield self.total, self._table
@@ -163,21 +183,15 @@ class _Stored:
 class _Evaluated:
     """A submission folder or ONNX file, evaluated slice by slice."""
 
-    def __init__(
-        self,
-        folder: Path,
-        reference: Result,
-        baseline: Path,
-        device: str,
-        data_root: Path | None,
-        report: Reporter | None,
-    ) -> None:
+    def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
         from benchmark.evaluate import versions
         from benchmark.submission import load_candidate
 
         self._submission = load_candidate(folder, reference.track)
         self._folder, self._reference, self._baseline = folder, reference, baseline
-        self._device, self._data_root, self._report = device, data_root, report
+        self._how = how
+        self.unanswered: list[str] = []
+        how.steps.begin("measure")
         self.total = reference.n
         measured = self._submission.measure()
         self.bytes_packed = measured.bytes_packed
@@ -188,17 +202,16 @@ class _Evaluated:
         from benchmark.gate.evaluation import outcomes_in_slices
 
         tables = []
-        for n, rows in outcomes_in_slices(
+        for n, rows, errors in outcomes_in_slices(
             self._submission,
             self._folder,
             self._reference,
             self._baseline,
             looks(self.total),
-            device=self._device,
-            data_root=self._data_root,
-            report=self._report,
+            self._how,
         ):
             tables.append(rows)
+            self.unanswered += [line for line in errors if line not in self.unanswered]
             yield n, pd.concat(tables, ignore_index=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 from benchmark import compactness
 from benchmark.compaction import smallest_equivalent
 from benchmark.errors import SubmissionError
+from benchmark.new_folder import fresh_folder, refuse_existing
 from benchmark.records import Manifest
+from benchmark.reports import Converted
 from benchmark.submission.architectures import build
 from benchmark.submission.files import write_atomically
 from benchmark.submission.graph.exporting import export_checked
@@ -20,41 +21,12 @@ from benchmark.submission.load import Submission, fill, load_submission
 from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from benchmark.submission.weights import effective_state, is_counter, write_weights
 from benchmark.submission.writing import (
-    fresh_folder,
     largest_difference,
     merge,
-    refuse_existing,
     sample_images,
 )
 
 ONNX, SAFETENSORS = "model.onnx", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A new folder that was read back and agrees with its source.
-
-    Attributes:
-        folder: that was made.
-        source: it came from.
-        difference: largest difference of any logit.
-        images: on which, for people.
-        lines: what else there is to say.
-    """
-
-    folder: Path
-    source: Path
-    difference: float
-    images: str
-    lines: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        first = (
-            f"{self.folder}: from {self.source}\n"
-            f"  self-check largest difference of a logit {self.difference:.3g} on {self.images} "
-            "after reloading"
-        )
-        return "\n".join([first, *(f"  {line}" for line in self.lines)])
 
 
 def to_onnx(folder: Path, out: Path, data_root: Path | None = None) -> Converted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 
 from benchmark import compactness
 from benchmark.errors import SubmissionError
+from benchmark.new_folder import fresh_folder, refuse_existing
 from benchmark.records import Manifest
+from benchmark.reports import ImportReport
 from benchmark.submission.architectures import build
 from benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
 from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
@@ -27,10 +28,8 @@ from benchmark.submission.weights import (
 )
 from benchmark.submission.writing import (
     Sample,
-    fresh_folder,
     largest_difference,
     merge,
-    refuse_existing,
     sample_images,
 )
 from benchmark.tracks import Track, get_track
@@ -38,49 +37,6 @@ from benchmark.tracks import Track, get_track
 WEIGHTS, ONNX_WEIGHTS = "model.safetensors", "model.onnx"
 #: Below this share of zeros a model is taken for dense.
 DENSE_BELOW = 0.01
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What an import did, and how far the written submission is from its source.
-
-    Attributes:
-        folder: the new submission folder.
-        source: the checkpoint.
-        weights_sha256: of the effective weights.
-        sparsity: measured share of zeros in convolution and linear weights.
-        prefix: stripped from the checkpoint's names.
-        num_images: compared in the self-check.
-        images: which, for people.
-        max_difference: largest difference of any logit between source and reloaded submission.
-        is_against_reference: true if the source was a model of the caller's, false if it was
-            our network with the checkpoint's tensors.
-        notes: what to look at in the manifest.
-    """
-
-    folder: Path
-    source: Path
-    weights_sha256: str
-    sparsity: float
-    prefix: str
-    num_images: int
-    images: str
-    max_difference: float
-    is_against_reference: bool
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.folder}: imported from {self.source}",
-            f"  weights    sha256 {self.weights_sha256[:16]}, "
-            f"{100 * self.sparsity:.2f} % zeros in convolution and linear weights",
-            f"  self-check largest difference of a logit {self.max_difference:.3g} "
-            f"on {self.images} after reloading",
-        ]
-        if self.prefix:
-            lines.append(f"  names      stripped {self.prefix!r}")
-        lines += [f"  note       {note}" for note in self.notes]
-        return "\n".join(lines)
 
 
 def import_checkpoint(

@@ -10,11 +10,13 @@ from typing import Any
 import tomli_w
 
 from benchmark.errors import SubmissionError
+from benchmark.executors import run_import
+from benchmark.executors.limits import Limits
+from benchmark.new_folder import fresh_folder, refuse_existing
+from benchmark.reports import ImportReport
 from benchmark.submission.architectures import build, find_faults
 from benchmark.submission.files import write_atomically
-from benchmark.submission.importing import ImportReport, import_checkpoint, import_graph
 from benchmark.submission.manifest import MANIFEST, check_manifest
-from benchmark.submission.writing import fresh_folder, refuse_existing
 from benchmark.tracks import get_track
 
 README = "README.md"
@@ -53,6 +55,7 @@ def start(
     checkpoint: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
     keep_ratio: float | None = None,
+    limits: Limits | None = None,
 ) -> Started:
     """Make a submission folder from what is known.
 
@@ -67,6 +70,7 @@ def start(
         checkpoint: weights or an ONNX file to import at once, or None.
         arguments: of the architecture.
         keep_ratio: see `import_checkpoint`.
+        limits: of the process that imports the checkpoint; None for this one.
 
     Raises:
         SubmissionError: faults of what was given, all at once.
@@ -80,28 +84,18 @@ def start(
         faults = find_faults(architecture, chosen.shape, chosen.num_classes, arguments)
         if faults:
             raise SubmissionError(folder, faults)
-    if checkpoint is not None and architecture is not None:
-        report = import_checkpoint(
-            checkpoint,
-            folder,
-            architecture=architecture,
-            track=track,
-            arguments=arguments,
-            title=title,
-            authors=authors,
-            licence=licence,
-            meta=meta,
-            keep_ratio=keep_ratio,
-        )
-        return _with_readme(report)
     if checkpoint is not None:
         given: dict[str, Any] = {
             "track": track,
             "title": title,
             "authors": authors,
             "licence": licence,
+            "meta": meta,
         }
-        return _with_readme(import_graph(checkpoint, folder, meta=meta, **given))
+        if architecture is not None:
+            more = {"architecture": architecture, "arguments": arguments, "keep_ratio": keep_ratio}
+            given |= more
+        return _with_readme(run_import(checkpoint, folder, limits, **given))
     weights = ONNX if architecture is None else WEIGHTS
     model: dict[str, Any] = {"weights": weights, "num_classes": chosen.num_classes}
     if architecture is not None:

@@ -1,11 +1,8 @@
-"""New submission folders: made whole or not at all, and compared with what they came from."""
+"""What is written is read back and compared with what it came from, on real images."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import CorobenchError, OutputError, SubmissionError
+from benchmark.errors import CorobenchError, SubmissionError
 from benchmark.submission.contract import RELATIVE_TOLERANCE
 from benchmark.tracks import Track
 
@@ -81,32 +78,3 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
-
-
-def refuse_existing(out: Path) -> None:
-    """A new folder is never put over an old one.
-
-    Raises:
-        OutputError: `out` is there.
-    """
-    if out.exists() or out.is_symlink():
-        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
-
-
-@contextlib.contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes it when all went well, and else goes away."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-        try:
-            folder.rename(out)
-        except OSError as error:
-            raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from benchmark import store
 from benchmark.cli import invoke
 from benchmark.errors import ContradictionError
-from benchmark.gate.evaluation import outcomes_in_slices, threads_for
+from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
-from benchmark.submission import load_submission
+from benchmark.gate.rule import Rule
+from benchmark.gate.run import check
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -103,7 +103,7 @@ def test_an_onnx_file_needs_no_folder(tmp_path: Path) -> None:
 
     file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
     model = (file / "model.onnx").rename(tmp_path / "model.onnx")
-    found = Gate().holds(model, PAPER)
+    found = Gate().holds(model, PAPER, isolate=False)
     assert not found and found.checked.n == 50 and found.checked.candidate == str(model)
     assert found.checked.size.candidate == found.checked.size.baseline
     failing = {one.paired.name for one in found.checked.judged if one.verdict == "fail"}
@@ -128,11 +128,9 @@ def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
     true = BoundedModel.margins
     monkeypatch.setattr(BoundedModel, "margins", credulous)
-    reference = store.read_result(PAPER)
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
-    slices = outcomes_in_slices(load_submission(folder), folder, reference, PAPER, (50,))
     with pytest.raises(ContradictionError, match="certified images were broken") as caught:
-        next(slices)
+        check(folder, PAPER, Rule())
     assert caught.value.exit_code == 3
 
 
@@ -140,7 +138,7 @@ def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_is_evaluated_until_the_verdict_is_settled() -> None:
     """The mismatched arm is red after the first tenth."""
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
-    found = Gate().holds(folder, PAPER)
+    found = Gate().holds(folder, PAPER, isolate=False)
     assert not found
     assert found.checked.n < found.checked.total and found.checked.is_settled_early
     assert "certified 2/16" in repr(found) and "FAIL" in repr(found)

@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from benchmark import evaluate as evaluation
-from benchmark import intake, scoring, store
+from benchmark import intake, intake_faults, scoring, store
 from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
+from benchmark.intake_faults import ENDINGS
 from benchmark.pipeline import Evaluation
 from benchmark.stages.pgd import PGD
 from benchmark.submission import load_submission
@@ -50,7 +51,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _faults(folder: Path, changed: tuple[str, ...] = ()) -> list[str]:
-    return intake.find_faults(folder, sorted(folder.parent.iterdir()), changed)
+    return list(intake.examine(folder, sorted(folder.parent.iterdir()), changed).faults)
 
 
 def _take_in(entries: Path, results: Path, out: Path) -> intake.Intake:
@@ -121,17 +122,19 @@ def test_an_entry_is_measured_and_compared_with_what_it_claims(
     assert "the handed-in result's" in text
 
 
-@pytest.mark.usefixtures("_quick")
-def test_the_entry_is_loaded_once(
-    entries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_entry_is_loaded_once_and_never_here(
+    entries: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The comparison runs in a process of its own, where this process' patches do not reach."""
     loaded = []
     monkeypatch.setattr(
-        intake, "load_submission", lambda folder: (loaded.append(folder), load(folder))[1]
+        intake_faults, "load_submission", lambda folder: (loaded.append(folder), load(folder))[1]
     )
-    monkeypatch.setattr(evaluation, "load_submission", None)
     load = load_submission
-    _take_in(entries, tmp_path / "none", tmp_path / "out")
+    assert _faults(entries / ENTRY) == []
+    assert loaded == []
+    others = sorted(entries.iterdir())
+    assert intake.examine(entries / ENTRY, others, (), limits=None).faults == ()
     assert loaded.count(entries / ENTRY) == 1
 
 
@@ -181,7 +184,7 @@ def test_an_entry_that_is_there_is_not_replaced(entries: Path, tmp_path: Path) -
     shutil.copytree(ROOT / "submissions" / "digits-adv-dense", request)
     path = request / "submission.toml"
     path.write_text(path.read_text().replace('"digits-adv-dense"', f'"{ENTRY}"'))
-    faults = intake.find_faults(request, sorted(entries.iterdir()), ())
+    faults = intake.examine(request, sorted(entries.iterdir()), ()).faults
     assert any("is there already" in fault for fault in faults)
 
 
@@ -199,7 +202,7 @@ def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> 
     results = tmp_path / "results"
     place = results / "1.0" / "digits"
     place.mkdir(parents=True)
-    for ending in intake.ENDINGS:
+    for ending in ENDINGS:
         shutil.copy(
             RESULTS / "1.0" / "digits" / f"digits-ibp-dense.{ending}", place / f"{ENTRY}.{ending}"
         )

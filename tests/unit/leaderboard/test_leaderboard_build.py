@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -250,6 +251,25 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"lwm-10x\.outcomes\.parquet: epsilon 1/16: expected"):
         build_site([tmp_path / "results"], tmp_path / "site")
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda table: table.assign(label=-1), "label: expected classes from 0 to 9, found -1"),
+        (lambda table: table.assign(label=10), "label: expected classes from 0 to 9, found 10"),
+        (lambda table: pd.concat([table] * 9), "expected 1000 rows, one per image and epsilon"),
+    ],
+)
+def test_a_table_that_cannot_be_of_its_track_is_refused(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], fault: str
+) -> None:
+    path = write_result(tmp_path, make_result("lwm-10x"))
+    write_evidence(path)
+    table = path.with_name("lwm-10x.outcomes.parquet")
+    change(pd.read_parquet(table)).to_parquet(table)
+    with pytest.raises(ResultError, match=rf"lwm-10x\.outcomes\.parquet: {fault}"):
+        build_site([tmp_path], tmp_path / "site")
 
 
 def test_the_feed_lists_dated_entries_newest_first(tmp_path: Path) -> None:

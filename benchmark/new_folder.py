@@ -1,0 +1,70 @@
+"""New folders: made whole or not at all, and never put over old ones. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmark.errors import OutputError
+
+
+def refuse_existing(out: Path) -> None:
+    """A new folder is never put over an old one.
+
+    Raises:
+        OutputError: `out` is there.
+    """
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
+
+
+@contextlib.contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes it when all went well, and else goes away.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with _beside(out) as folder:
+        folder.chmod(0o755)
+        yield folder
+        _become(folder, out)
+
+
+@contextlib.contextmanager
+def room_beside(out: Path) -> Iterator[Path]:
+    """A place for another process to make `out` in, which becomes it when all went well.
+
+    Yields:
+        A path of the same name in a temporary folder beside `out`; nothing is there yet.
+
+    Raises:
+        OutputError: it cannot be made, or `out` is there.
+    """
+    refuse_existing(out)
+    with _beside(out) as folder:
+        yield folder / out.name
+        _become(folder / out.name, out)
+
+
+@contextlib.contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _become(folder: Path, out: Path) -> None:
+    try:
+        folder.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error

@@ -1,0 +1,264 @@
+"""Every command that runs a stranger's network survives what it does, and says what happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import model, node, weights
+
+from benchmark.cli import invoke
+from benchmark.executors import isolated, run_check
+from benchmark.executors.limits import Limits
+from benchmark.gate.rule import Rule, Verdict
+
+ROOT = Path(__file__).parents[3]
+ENTRY = "digits-adv-lwm-10x"
+FOLDER = ROOT / "submissions" / ENTRY
+RESULT = ROOT / "leaderboard" / "results" / "1.0" / "digits" / f"{ENTRY}.json"
+OTHER = ROOT / "submissions" / "digits-adv-random-10x"
+
+Trap = Callable[[str, int], None]
+
+
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
+    """Sends a signal to the process, once, when it has begun a step of this name."""
+    current: list[isolated._Process] = []
+    create = isolated._Process.__init__
+
+    def created(self: isolated._Process, *arguments: object) -> None:
+        create(self, *arguments)  # type: ignore[arg-type]
+        current[:] = [self]
+
+    def set_trap(step: str, number: int) -> None:
+        left = [number]
+
+        def resident(pid: int) -> int:
+            if left and current[0].step.startswith(step):
+                os.kill(pid, left.pop())
+            return 0
+
+        monkeypatch.setattr(isolated._Process, "__init__", created)
+        monkeypatch.setattr(isolated, "resident_bytes", resident)
+        monkeypatch.setattr(isolated, "LOOK_S", 0.0)
+
+    return set_trap
+
+
+def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Step -> command: each opens a stranger's network."""
+    found = tmp_path / "found.npz"
+    np.savez(found, images=np.zeros((1, 1, 8, 8), np.float32), indices=np.array([3]))
+    graph = tmp_path / "model.onnx"
+    onnx.save(_classifier(), graph)
+    named = ["--track", "digits", "--architecture", "cnn-small"]
+    old = ["--submission", str(FOLDER)]
+    weights_file, root = FOLDER / "model.safetensors", ["--root", str(tmp_path)]
+    channels = ROOT / "submissions" / "digits-ibp-lwm-10x"
+    results = ["--results", str(tmp_path / "none")]
+    entries = tmp_path / "submissions"
+    shutil.copytree(FOLDER, entries / ENTRY)
+    return {
+        "recheck": ("recheck", ["recheck", str(RESULT), *old]),
+        "contest": ("contest", ["contest", str(RESULT), str(found), *old]),
+        "check": ("load", ["check", str(OTHER), "--baseline", str(RESULT)]),
+        "import": (
+            "import",
+            ["import", str(weights_file), *named, "--out", str(tmp_path / "made")],
+        ),
+        "import a graph": (
+            "import",
+            ["import", str(graph), "--track", "digits", "--out", str(tmp_path / "made")],
+        ),
+        "new": (
+            "import",
+            ["new", "made", "--from", str(weights_file), *named, *root, "--no-ask"],
+        ),
+        "intake": (
+            "compare",
+            ["intake", str(entries / ENTRY), *results, "--out", str(tmp_path / "out")],
+        ),
+        "validate": ("validate", ["validate", str(FOLDER)]),
+        "drift": ("load", ["drift", str(RESULT), str(FOLDER), "--sample", "1"]),
+        "measure": ("measure", ["measure", str(FOLDER)]),
+        "remeasure": (
+            "measure",
+            ["measure", "--results", str(RESULT), "--submissions", str(FOLDER.parent)],
+        ),
+        "convert": ("onnx", ["convert", str(FOLDER), "--out", str(tmp_path / "made")]),
+        "compact": (
+            "compact",
+            ["compact", str(channels), "--out", str(tmp_path / "made")],
+        ),
+    }
+
+
+def _classifier() -> onnx.ModelProto:
+    return model(
+        [node("Flatten", "x", "f"), node("Gemm", "f v", "y", transB=1)],
+        {"v": weights(10, 64)},
+        image=("N", 1, 8, 8),
+    )
+
+
+ENDS = {
+    "crash": (signal.SIGSEGV, "ended by SIGSEGV"),
+    "kill": (signal.SIGKILL, "ended by SIGKILL, as by a system without memory left"),
+    "hang": (signal.SIGSTOP, "no answer within 2 s (--step-limit-s)"),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recheck", "contest", "check", "import", "import a graph", "new", "intake", "validate"),
+        *("drift", "measure", "remeasure", "convert", "compact"),
+    ],
+)
+def test_what_ends_the_process_is_one_clear_error(
+    name: str, how: str, tmp_path: Path, trap: Trap, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, command = _commands(tmp_path)[name]
+    before = {path.name for path in tmp_path.iterdir()}
+    number, reason = ENDS[how]
+    trap(step, number)
+    limit = ["--step-limit-s", "2"] if how == "hang" else []
+    assert invoke([*command, *limit]) == 2
+    said = capsys.readouterr()
+    assert f"{step}: its process was ended: {reason}" in said.err + said.out
+    assert "Traceback" not in said.err + said.out
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def _hungry() -> onnx.ModelProto:
+    """64 million values for one image, of a file of a few kilobytes."""
+    return model(
+        [
+            node("Conv", "x w", "c", pads=[124, 124, 124, 124]),
+            node("GlobalAveragePool", "c", "p"),
+            node("Flatten", "p", "f"),
+            node("Gemm", "f v", "y", transB=1),
+        ],
+        {"w": weights(1020, 1, 1, 1), "v": weights(10, 1020)},
+        image=("N", 1, 8, 8),
+    )
+
+
+def _slow() -> onnx.ModelProto:
+    """300 convolutions with the same weights: a small file that takes minutes."""
+    nodes = [node("Conv", "x first", "c0", pads=[60, 60, 60, 60])]
+    for number in range(300):
+        pads = [1, 1, 1, 1]
+        nodes.append(node("Conv", f"c{number} w", f"c{number + 1}", pads=pads))
+    nodes += [
+        node("GlobalAveragePool", "c300", "p"),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f v", "y", transB=1),
+    ]
+    constants = {
+        "first": weights(64, 1, 1, 1),
+        "w": weights(64, 64, 3, 3, scale=0.01),
+        "v": weights(10, 64),
+    }
+    return model(nodes, constants, image=("N", 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "limit", "reason"),
+    [
+        (_hungry, ["--memory-limit-gib", "1.2"], "used more than 1.2 GiB of memory"),
+        (_slow, ["--step-limit-s", "3"], "(--step-limit-s)"),
+    ],
+    ids=["memory", "time"],
+)
+def test_a_network_that_takes_too_much(
+    make: Callable[[], onnx.ModelProto],
+    limit: list[str],
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Real networks, with nothing in the way but the limits."""
+    onnx.save(make(), tmp_path / "model.onnx")
+    command = ["import", str(tmp_path / "model.onnx"), "--track", "digits"]
+    assert invoke([*command, "--out", str(tmp_path / "made"), *limit]) == 2
+    error = capsys.readouterr().err
+    assert "import: its process was ended: " in error
+    assert reason in error
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_step_of_the_gate_that_ends_its_process_is_no_answer(trap: Trap) -> None:
+    """Its images count as lost, with the reason, and the gate is red and not silent."""
+    trap("clean", signal.SIGSEGV)
+    found = run_check(OTHER, RESULT, Rule(), Limits())
+    assert found.verdict == Verdict.FAIL
+    reasons = [note for note in found.notes if "clean: ended by SIGSEGV" in note]
+    assert reasons
+    assert all(note.startswith("without an answer: 50 images at ") for note in reasons)
+    assert {one.paired.candidate for one in found.judged} == {0}
+
+
+def test_a_certifier_that_ends_its_process_is_named(trap: Trap) -> None:
+    """What is not asked is not compared, so the reader is told that it was not."""
+    trap("certify-CROWN-2", signal.SIGSEGV)
+    found = run_check(OTHER, RESULT, Rule(), Limits())
+    assert "CROWN was asked of the baseline and not here: ended by SIGSEGV" in found.notes, (
+        found.notes
+    )
+
+
+def test_isolation_changes_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command says the same with and without a process of its own."""
+    for name, (_, command) in _commands(tmp_path).items():
+        if name in ("intake", "check", "drift"):  # compared in tests of their own, for time
+            continue
+        said = []
+        for option in ("--isolate", "--no-isolate"):
+            code = invoke([*command, option])
+            captured = capsys.readouterr()
+            said.append((code, captured.out, captured.err))
+            shutil.rmtree(tmp_path / "made", ignore_errors=True)
+        assert said[0] == said[1]
+
+
+def test_faults_name_the_folder_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process makes it in another place, which nobody needs to know."""
+    command = ["import", str(FOLDER / "model.safetensors"), "--track", "digits"]
+    options = ["--architecture", "cnn-small", "--out", str(tmp_path / "Bad id")]
+    assert invoke([*command, *options]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'Bad id'}: 1 fault" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["recheck", "contest", "check", "import", "intake", "validate", "measure"]
+)
+def test_the_calling_process_opens_no_network(name: str, tmp_path: Path) -> None:
+    """It does not even load torch, so that a command starts quickly, too."""
+    _, command = _commands(tmp_path)[name]
+    if name == "check":  # equal weights: loaded, measured, not evaluated
+        command[1] = str(FOLDER)
+    code = (
+        "import sys\n"
+        "from benchmark.cli import invoke\n"
+        "if __name__ == '__main__':\n"
+        "  code = invoke(sys.argv[1:])\n"
+        "  sys.exit(100 if 'torch' in sys.modules else code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    # The image of the contest fools nobody, and the entry's parent is not handed in.
+    assert done.returncode == (2 if name in ("contest", "intake") else 0), done.stderr
