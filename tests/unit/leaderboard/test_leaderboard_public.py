@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from leaderboard_factory import make_compactness, make_raw, make_score
 
+from benchmark import quickstart
 from benchmark.cli import invoke
 from benchmark.records import Result
 from benchmark.scoring import may_rank, rank_key, why_unpublished
@@ -85,6 +86,16 @@ def test_the_workflow_that_publishes_does_not_ask_for_quick_results() -> None:
     workflow = Path(__file__).parents[3] / ".github" / "workflows" / "pages.yml"
     (call,) = [line for line in workflow.read_text().splitlines() if "corobench render" in line]
     assert "--quick" not in call
+
+
+def test_the_quickstart_shows_what_an_earlier_quick_run_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "results", entry="fine")
+    _write(tmp_path / "results", entry="fine", n=100)
+    monkeypatch.setattr(quickstart, "plan", lambda *_: [])
+    page = quickstart.run(tmp_path)
+    assert "This site is not to be published" in page.read_text()
 
 
 def test_a_result_of_the_tracks_setting_may_be_published() -> None:
