@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from benchmark.records import CERTIFIERS, EpsilonScore, Result
-from benchmark.scoring import may_rank, rank_key
+from benchmark.scoring import may_rank, rank_key, why_unpublished
 from benchmark.statistics import Standing, rank_groups
 from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from leaderboard.evidence import Evidence, EvidenceOf
@@ -48,7 +48,7 @@ class Row:
     @cached_property
     def quick(self) -> bool:
         """Whether the setting is not a ranked one, whatever the data."""
-        return not may_rank(self.result) and not self.result.is_frozen
+        return bool(why_unpublished(self.result))
 
     @cached_property
     def name(self) -> str:

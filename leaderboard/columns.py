@@ -72,11 +72,17 @@ def frame(board: Board) -> pd.DataFrame:
     """A board as a table of plain values, one row per entry, in the order of the page.
 
     Returns:
-        `entry`, `n`, then one column per :func:`columns`; counts are out of `n`.
+        `entry`, `epsilon`, `n`, `quick`, then one column per :func:`columns`; counts are out of
+        `n`.
     """
     listed = [column for column in columns(board) if column.key not in ("entry", "bracket")]
     records = [
-        {"entry": row.result.entry, "epsilon": row.epsilon, "n": row.result.n}
+        {
+            "entry": row.result.entry,
+            "epsilon": row.epsilon,
+            "n": row.result.n,
+            "quick": row.quick,
+        }
         | {column.key: column.cell(row).value for column in listed}
         | {"weights_sha256": row.result.weights_sha256}
         for row in board.rows

@@ -37,11 +37,13 @@ class Site:
         documents: rendered Markdown.
         clean_images: fingerprint of the data -> clean images.
         address: where the site is published, or empty.
+        is_private: quick results are among those shown; every page says so.
     """
 
     documents: tuple[Document, ...] = ()
     clean_images: Mapping[str, CleanImages] = field(default_factory=dict)
     address: str = ""
+    is_private: bool = False
 
 
 class Notes:
@@ -136,6 +138,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "group": group.id,
         "epsilon": board.epsilon,
         "n": group.n,
+        "quick": group.quick,
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
         "columns": [
@@ -240,6 +243,7 @@ def _environment(site: Site) -> Environment:
         compare_page=compare_page,
         group_path=group_path,
         documents={document.page: document.title for document in site.documents},
+        is_private=site.is_private,
     )
     return environment
 

@@ -75,11 +75,11 @@ def check(
 ) -> Checked:
     """Compare a candidate with a baseline on the baseline's images.
 
-    A submission folder is evaluated, in slices of the published order, until the verdict is
-    settled. A result file is compared as it is.
+    A submission folder, or an ONNX file by itself, is evaluated, in slices of the published order,
+    until the verdict is settled. A result file is compared as it is.
 
     Args:
-        candidate: submission folder, or a result file with its outcome table beside it.
+        candidate: submission folder, ONNX file, or a result file with its outcome table beside it.
         baseline: result file, with its outcome table beside it.
         rule: what is allowed.
         device: for evaluating.
@@ -97,7 +97,7 @@ def check(
     start = time.monotonic()
     reference = store.read_result(baseline)
     table, _ = store.read_outcomes(store.beside(baseline, "outcomes.parquet"))
-    if candidate.is_file():
+    if candidate.is_file() and candidate.suffix != ".onnx":
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
         how = How(device, data_root, reporter, steps or Steps(), chunks)
@@ -160,13 +160,13 @@ class _Stored:
 
 
 class _Evaluated:
-    """A submission folder, evaluated slice by slice."""
+    """A submission folder or ONNX file, evaluated slice by slice."""
 
     def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
         from benchmark.evaluate import versions
-        from benchmark.submission import load_submission
+        from benchmark.submission import load_candidate
 
-        self._submission = load_submission(folder, reference.track)
+        self._submission = load_candidate(folder, reference.track)
         self._folder, self._reference, self._baseline = folder, reference, baseline
         self._how = how
         self.unanswered: list[str] = []

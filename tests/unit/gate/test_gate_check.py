@@ -8,8 +8,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from benchmark.cli import invoke
+from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
 
 ROOT = Path(__file__).parents[3]
@@ -68,10 +70,9 @@ def test_bad_input(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_is_evaluated_until_the_verdict_is_settled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With AutoAttack left out, for time: the mismatched arm is red after the first tenth."""
+@pytest.fixture
+def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out, for time."""
     from benchmark.stages.pgd import PGD
 
     def weak(self: object) -> PGD:
@@ -80,6 +81,32 @@ def test_a_folder_is_evaluated_until_the_verdict_is_settled(
         return attack
 
     monkeypatch.setattr("benchmark.pipeline.Evaluation.autoattack", weak)
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_an_onnx_file_needs_no_folder(tmp_path: Path) -> None:
+    from benchmark.submission.converting import to_onnx
+
+    file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
+    model = (file / "model.onnx").rename(tmp_path / "model.onnx")
+    found = Gate().holds(model, PAPER)
+    assert not found and found.checked.n == 50 and found.checked.candidate == str(model)
+    assert found.checked.size.candidate == found.checked.size.baseline
+    failing = {one.paired.name for one in found.checked.judged if one.verdict == "fail"}
+    assert "certified 2/16" in failing and "clean" not in failing
+
+
+def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a network")
+    assert invoke(["check", str(path), "--baseline", str(PAPER)]) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said and "onnx-damaged" in said
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_a_folder_is_evaluated_until_the_verdict_is_settled() -> None:
+    """The mismatched arm is red after the first tenth."""
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     found = Gate().holds(folder, PAPER, isolate=False)
     assert not found
@@ -87,6 +114,19 @@ def test_a_folder_is_evaluated_until_the_verdict_is_settled(
     assert "certified 2/16" in repr(found) and "FAIL" in repr(found)
     same = Gate().holds(ROOT / "submissions" / "digits-adv-lwm-10x", PAPER)
     assert same and "the same weights" in same.checked.notes[-1]
+
+
+@pytest.mark.parametrize(("macs", "inside"), [(1_000_000, 1), (1_000_001, 2)])
+def test_a_small_network_keeps_to_one_thread(macs: int, inside: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), threads_for(macs):
+            assert torch.get_num_threads() == inside
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_fixture_in_a_projects_own_tests(pytester: pytest.Pytester) -> None:

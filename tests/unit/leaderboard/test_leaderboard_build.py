@@ -63,7 +63,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SiteSummary:
         path = write_result(results, result)
         if result.entry in ("dense", "lwm-10x"):
             write_evidence(path)
-    return build_site([results], root / "site")
+    return build_site([results], root / "site", with_quick=True)
 
 
 def pages(summary: SiteSummary) -> dict[str, str]:
@@ -167,7 +167,7 @@ def test_every_local_link_leads_somewhere(built: SiteSummary) -> None:
 
 def test_building_twice_gives_the_same_bytes(built: SiteSummary, tmp_path: Path) -> None:
     root = built.index.parent
-    again = build_site([root.parent / "results"], tmp_path / "again").index.parent
+    again = build_site([root.parent / "results"], tmp_path / "again", with_quick=True).index.parent
     first = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
     second = {path.relative_to(again): path for path in again.rglob("*") if path.is_file()}
     assert first.keys() == second.keys()
@@ -314,7 +314,7 @@ def test_the_page_is_built_without_torch_and_matplotlib(built: SiteSummary, tmp_
     code = (
         "import sys; from pathlib import Path; import leaderboard.cli, leaderboard.terminal;"
         "from leaderboard.build import build_site;"
-        f"build_site([Path({str(results)!r})], Path({str(tmp_path)!r}));"
+        f"build_site([Path({str(results)!r})], Path({str(tmp_path)!r}), with_quick=True);"
         "bad = {'torch', 'torchvision', 'auto_LiRPA', 'matplotlib'} & set(sys.modules);"
         "assert not bad, bad"
     )
