@@ -63,9 +63,9 @@ def check(
 ) -> None:
     """Is CANDIDATE less accurate, less robust or larger than its baseline?
 
-    CANDIDATE is a submission folder or an ONNX file, which is evaluated in a process of its own,
-    on the baseline's images, until the verdict is settled; or a result file. In a GitHub workflow
-    the findings become annotations and a job summary.
+    CANDIDATE is a submission folder or an ONNX file, which is evaluated in a process of its own, on
+    the baseline's images, until the verdict is settled; or a result file. In a GitHub workflow the
+    findings become annotations and a job summary.
 
     \b
     Exit codes:

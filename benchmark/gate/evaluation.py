@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ SMALL_MACS = 1_000_000
 """Multiply-adds per image up to which a second thread costs more than it gains: docs/ci.md."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def threads_for(macs: int) -> Iterator[None]:
     """One thread within the block for a small network, and as many as before otherwise.
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from benchmark.cli import invoke
+from benchmark.errors import ContradictionError
 from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
+from benchmark.gate.rule import Rule
+from benchmark.gate.run import check
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -70,6 +73,17 @@ def test_bad_input(
     assert said in capsys.readouterr().err
 
 
+def test_a_result_without_its_table_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shutil.copy(PAPER, tmp_path / "robustness.json")
+    for command in (["check", str(alone), "--baseline", str(PAPER)], ["check", str(PAPER)]):
+        more = [] if "--baseline" in command else ["--baseline", str(alone)]
+        assert invoke([*command, *more]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'robustness.outcomes.parquet'}: expected the outcome table" in said
+
+
 @pytest.fixture
 def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left out, for time."""
@@ -89,7 +103,7 @@ def test_an_onnx_file_needs_no_folder(tmp_path: Path) -> None:
 
     file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
     model = (file / "model.onnx").rename(tmp_path / "model.onnx")
-    found = Gate().holds(model, PAPER)
+    found = Gate().holds(model, PAPER, isolate=False)
     assert not found and found.checked.n == 50 and found.checked.candidate == str(model)
     assert found.checked.size.candidate == found.checked.size.baseline
     failing = {one.paired.name for one in found.checked.judged if one.verdict == "fail"}
@@ -102,6 +116,22 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert invoke(["check", str(path), "--baseline", str(PAPER)]) == 2
     said = capsys.readouterr().err
     assert str(path) in said and "onnx-damaged" in said
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certifier that proves everything is caught by the audit: exit code 3."""
+    from benchmark.certify import BoundedModel
+
+    def credulous(self: BoundedModel, x: torch.Tensor, *rest: object, **more: object) -> object:
+        return true(self, x, *rest, **more) + 1000.0
+
+    true = BoundedModel.margins
+    monkeypatch.setattr(BoundedModel, "margins", credulous)
+    folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
+    with pytest.raises(ContradictionError, match="certified images were broken") as caught:
+        check(folder, PAPER, Rule())
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.usefixtures("_no_autoattack")
