@@ -21,6 +21,7 @@ from leaderboard.documents import Document
 from leaderboard.feed import PATH as FEED
 from leaderboard.feed import feed, newest_rows
 from leaderboard.gallery import CleanImages, gallery
+from leaderboard.magnitudes import picture
 from leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
 from leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from leaderboard.taxonomy import Facet, facet_values, facets
@@ -190,6 +191,7 @@ def _entry_pages(
             if known
             else [],
             gallery=gallery(first.result, known, clean) if known else None,
+            weights=picture(first),
             latex="\n".join([latex_header(), *(latex_row(row) for row in rows)]),
             bibtex=bibtex(first),
         )
