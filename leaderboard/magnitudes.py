@@ -16,8 +16,8 @@ from leaderboard.boards import Row
 from leaderboard.format import coordinate
 from leaderboard.plot import Tick
 
-WIDTH, LEFT, RIGHT = 600, 44, 590
-PANEL, GAP, TOP = 96, 40, 22
+WIDTH, LEFT, RIGHT = 400, 44, 396
+PANEL, GAP, TOP = 84, 34, 22
 #: Share of a panel's weights that may lie below or above what is drawn.
 TAIL = 0.002
 
@@ -27,7 +27,8 @@ class Panel:
     """One histogram.
 
     Attributes:
-        title: whose weights.
+        entry: whose weights.
+        who: what it is to the page: "this entry" or "its dense parent".
         num_kept: weights that are not zero.
         num_zeros: weights that are zero.
         path: closed outline of all bars.
@@ -36,7 +37,8 @@ class Panel:
         largest: count of the largest bar.
     """
 
-    title: str
+    entry: str
+    who: str
     num_kept: int
     num_zeros: int
     path: str
@@ -85,16 +87,16 @@ def picture(row: Row) -> Picture | None:
     own = row.result.compactness.magnitudes
     if own is None or not own.counts:
         return None
-    shown = [(f"{row.result.entry}, this entry", own)]
+    shown = [((row.result.entry, "this entry"), own)]
     parent = row.parent.compactness.magnitudes if row.parent else None
     if row.parent is not None and parent is not None and parent.counts:
-        shown.insert(0, (f"{row.parent.entry}, its dense parent", parent))
+        shown.insert(0, ((row.parent.entry, "its dense parent"), parent))
     found = [one for _, one in shown]
     views = [_view(one) for one in found]
     low, high = min(start for start, _ in views), max(end for _, end in views)
     panels = tuple(
-        _panel(title, one, (low, high), TOP + place * (PANEL + GAP))
-        for place, (title, one) in enumerate(shown)
+        _panel(whose, one, (low, high), TOP + place * (PANEL + GAP))
+        for place, (whose, one) in enumerate(shown)
     )
     inside = sum(count for one in found for *_, count in _drawn(one, low, high))
     bottom = panels[-1].bottom
@@ -113,7 +115,7 @@ def decade_text(step: int) -> str:
     return f"1e{step}" if abs(step) > 4 else f"{10.0**step:g}"
 
 
-def _panel(title: str, one: Magnitudes, view: tuple[float, float], top: float) -> Panel:
+def _panel(whose: tuple[str, str], one: Magnitudes, view: tuple[float, float], top: float) -> Panel:
     drawn = _drawn(one, *view)
     largest = max((count for *_, count in drawn), default=1)
     bottom = top + PANEL
@@ -122,7 +124,7 @@ def _panel(title: str, one: Magnitudes, view: tuple[float, float], top: float) -
         y = bottom - PANEL * count / max(1, largest)
         path += f"V{coordinate(round(y, 1))}H{coordinate(round(_x(end, *view), 1))}"
     path += f"V{coordinate(bottom)}Z" if drawn else ""
-    return Panel(title, sum(one.counts), one.num_zeros, path, top, bottom, largest)
+    return Panel(*whose, sum(one.counts), one.num_zeros, path, top, bottom, largest)
 
 
 def _drawn(one: Magnitudes, low: float, high: float) -> list[tuple[float, float, int]]:

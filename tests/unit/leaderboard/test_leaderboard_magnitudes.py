@@ -56,7 +56,7 @@ def test_panels_share_their_axis() -> None:
 def test_a_dense_entry_has_one_panel() -> None:
     shown = picture(row_of(entries(), "dense"))
     assert shown is not None
-    assert [panel.title for panel in shown.panels] == ["dense, this entry"]
+    assert [(panel.entry, panel.who) for panel in shown.panels] == [("dense", "this entry")]
 
 
 def test_the_page_has_the_picture_and_its_numbers(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_the_page_has_the_picture_and_its_numbers(tmp_path: Path) -> None:
     folder = site / "entries" / "1.0" / "digits"
     page = (folder / "lwm-10x.n500.html").read_text()
     assert page.count('class="plot magnitudes"') == 1
-    assert "lwm-10x, this entry: 2,800 kept, 25,200 zero" in page
-    assert "dense, its dense parent: 28,000 kept, 0 zero" in page
+    assert "<bdi>lwm-10x</bdi>, this entry: 2,800 kept, 25,200 zero" in page
+    assert "<bdi>dense</bdi>, its dense parent: 28,000 kept, 0 zero" in page
     assert "magnitudes" not in (folder / "older.n500.html").read_text()
 
 
