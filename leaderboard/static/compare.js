@@ -80,7 +80,7 @@ corobench.holm = (values) => {
     const at = (entry) => entry.epsilons[epsilon];
     const heads = entries.map(title);
     const share = (count, n) => (count === null ? "not asked" : `${percent(count, n)} % · ${count}`);
-    const numbers = table(`Side by side at radius ${epsilon}, n = ${grouped(group.n)}`, ["", ...heads], [
+    const numbers = table(`Side by side at radius ${epsilon}, n = ${grouped(group.n)}`, ["Figure", ...heads], [
       ["Title", ...entries.map((e) => e.title)],
       ["Method", ...entries.map((e) => e.method)],
       ["Architecture", ...entries.map((e) => e.architecture)],
