@@ -50,7 +50,11 @@ def find_fault(path: Path, track: str, data_root: Path | None = None) -> str:
     dataset = load_test(track, data_root)
     images, _, indices = subset(dataset, min(NUM_KEPT, len(dataset)))
     num = min(found["indices"].size, len(images))
-    expected = (images[:num], indices[:num], np.asarray(dataset.fingerprint))
+    expected: tuple[np.ndarray, ...] = (
+        images[:num],
+        indices[:num],
+        np.asarray(dataset.fingerprint),
+    )
     same = all(
         np.array_equal(found[name], one) for name, one in zip(_ARRAYS, expected, strict=True)
     )

@@ -13,9 +13,11 @@ VANISHING = "vanishing-gradient"
 SHATTERED = "shattered-gradient"
 #: A gradient vanishes where it promises that the whole ball moves the margin by less than this.
 MIN_MOVE = 1e-3
-#: How far the second gradient is taken from the first, as a share of epsilon, ...
+#: How far other gradients are taken from the first, as a share of epsilon, how many, ...
 STEP = 0.01
-#: ... and the cosine of the two below which a gradient is shattered.
+NUM_NEAR = 4
+#: ... and the mean of their cosines with it below which a gradient is shattered. A single one would
+#: not do: the sign of a steep ripple on one pixel agrees with itself every second time.
 MIN_COSINE = 0.5
 #: Either is a flag where it holds for more than this share of the images that are looked at.
 MIN_RATE = 0.5
@@ -36,12 +38,14 @@ def doubtful(
     if not len(x_BCHW):
         return {VANISHING: 0, SHATTERED: 0}
     generator = torch.Generator().manual_seed(derive_seed(seed, "gradients", str(epsilon)))
-    noise = (torch.rand(x_BCHW.shape, generator=generator) * 2 - 1).to(x_BCHW.device)
-    near = (x_BCHW + STEP * float(epsilon) * noise).clamp(0.0, 1.0)
     margin_B, gradient_BD = margin_gradient(model, x_BCHW, y_B)
-    _, other_BD = margin_gradient(model, near, y_B)
+    cosine_B = torch.zeros_like(margin_B)
+    for _ in range(NUM_NEAR):
+        noise = (torch.rand(x_BCHW.shape, generator=generator) * 2 - 1).to(x_BCHW.device)
+        near = (x_BCHW + STEP * float(epsilon) * noise).clamp(0.0, 1.0)
+        _, other_BD = margin_gradient(model, near, y_B)
+        cosine_B += torch.cosine_similarity(gradient_BD, other_BD, dim=1) / NUM_NEAR
     move_B = float(epsilon) * gradient_BD.abs().sum(dim=1)
-    cosine_B = torch.nn.functional.cosine_similarity(gradient_BD, other_BD, dim=1)
     vanishing_B = move_B < MIN_MOVE * margin_B
     return {
         VANISHING: int(vanishing_B.sum()),

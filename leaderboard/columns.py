@@ -14,7 +14,7 @@ import pandas as pd
 
 from leaderboard.boards import Board, Row
 from leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
-from leaderboard.measures import Retention, Share
+from leaderboard.measures import KEPT, Retention, Share
 from leaderboard.taxonomy import tier, times_smaller
 
 Value = str | int | float | None
@@ -184,7 +184,7 @@ _GROUP_HELP = (
     "Rank group: entries whose certified images the exact McNemar test on the same images, "
     "Holm-corrected over the board, cannot tell apart. Below it the ranks an entry can hold"
 )
-_FRACTIONAL = ("times", "kept_clean", "kept_autoattack", "kept_certified")
+_FRACTIONAL = ("times", *(f"kept_{key}" for key in KEPT))
 
 _FIRST = (
     Column(
@@ -283,6 +283,7 @@ _LAST = (
         lambda row: _share(row.autoattack),
     ),
     Column("kept_clean", "Clean kept", "% of the dense parent's count", _kept("clean")),
+    Column("kept_pgd50", "ERA kept", "% of the parent's count", _kept("pgd50")),
     Column("kept_autoattack", "AutoAttack kept", "% of the parent's count", _kept("autoattack")),
     Column(
         "kept_certified",

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Tab, entries, menu
 
 from benchmark.statistics import mcnemar_exact
 from leaderboard.build import build_site
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
 BOARD = "boards/digits-1.0-n500-eps2-16.html"
@@ -40,61 +37,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_site([root / "results"], root / "out").index.parent
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"chromium does not start here: {error.message.splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
-class Tab:
-    """A page that remembers what went wrong on it and what it asked for."""
-
-    def __init__(self, browser: Any, site: Path, **options: Any) -> None:
-        self.site = site
-        self.is_scripted = options.get("java_script_enabled", True)
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, name: str) -> Any:
-        path, _, fragment = name.partition("#")
-        self.go((self.site / path).as_uri() + (f"#{fragment}" if fragment else ""))
-        return self.page
-
-    def go(self, address: str) -> None:
-        """Open an address and wait until its script has made the page live."""
-        self.page.goto("about:blank")
-        self.page.goto(address)
-        if "/boards/" in address and self.is_scripted:
-            self.page.locator("table.live").wait_for()
-
-
 @pytest.fixture
 def tab(browser: Any, site: Path) -> Iterator[Tab]:
     tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
     yield tab
-    assert tab.complaints == []
-    assert not [url for url in tab.requests if not url.startswith(("file:", "data:", "about:"))]
-    tab.context.close()
-
-
-def entries(page: Any) -> list[str]:
-    return page.eval_on_selector_all("#board tbody tr", "rows => rows.map(r => r.dataset.entry)")
-
-
-def menu(page: Any, title: str) -> Any:
-    found = page.locator("details.menu").filter(has=page.locator(f"summary:text-is('{title}')"))
-    found.locator("summary").click()
-    return found
+    tab.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -209,6 +156,17 @@ def test_picking_a_point_selects_its_row(tab: Tab) -> None:
     assert page.locator("tr.on").count() == 1
     assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[1]
     assert "sel=" in page.url
+
+
+def test_picking_a_point_of_a_curve_selects_its_row(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    point = page.locator("svg.curves a").last
+    index = int(point.get_attribute("data-i"))
+    point.locator(".touch").dispatch_event("click")
+    assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[index]
+    point.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("tr.on").count() == 0
 
 
 def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
