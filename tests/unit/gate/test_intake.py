@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leaderboard_factory import make_raw, write_result
 from safetensors.torch import load_file, save_file
 
 from benchmark import evaluate as evaluation
@@ -17,6 +18,7 @@ from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.intake_faults import ENDINGS
 from benchmark.pipeline import Evaluation
+from benchmark.records import Result
 from benchmark.stages.pgd import PGD
 from benchmark.submission import load_submission
 from benchmark.tracks import TRACKS, Protocol
@@ -284,6 +286,13 @@ def test_the_board_around_a_new_result() -> None:
     assert intake.board_of(new.model_copy(update={"quick": True}), RESULTS) == ()
     low = [one.epsilons["2/16"].counts["certified"] for one in board]
     assert low == sorted(low, reverse=True)
+
+
+def test_results_of_another_n_are_on_no_board_of_this_one(tmp_path: Path) -> None:
+    for entry, n in (("small", 1000), ("large", 10_000), ("quick", 100)):
+        write_result(tmp_path, make_raw(entry, "fashion-mnist", n=n))
+    new = Result.model_validate(make_raw("new", "fashion-mnist", n=1000))
+    assert {one.entry for one in intake.board_of(new, tmp_path)} == {"new", "small"}
 
 
 def test_changed_files_come_from_git(tmp_path: Path) -> None:
