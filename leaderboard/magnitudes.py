@@ -20,6 +20,7 @@ WIDTH, LEFT, RIGHT = 400, 44, 396
 PANEL, GAP, TOP = 84, 34, 22
 #: Share of a panel's weights that may lie below or above what is drawn.
 TAIL = 0.002
+MAX_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def picture(row: Row) -> Picture | None:
     )
     inside = sum(count for one in found for *_, count in _drawn(one, low, high))
     bottom = panels[-1].bottom
-    decades = range(math.ceil(low * math.log10(2)), math.floor(high * math.log10(2)) + 1)
+    first, last = math.ceil(low * math.log10(2)), math.floor(high * math.log10(2))
+    decades = range(first, last + 1, max(1, math.ceil((last - first) / MAX_TICKS)))
     ticks = tuple(Tick(_x(step / math.log10(2), low, high), decade_text(step)) for step in decades)
     num_outside = sum(panel.num_kept for panel in panels) - inside
     return Picture(panels, ticks, _lines(found), num_outside, round(bottom) + 42)

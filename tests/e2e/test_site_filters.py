@@ -184,3 +184,18 @@ def test_from_canonical_to_mirror_data_and_back(tab: Tab) -> None:
     page.get_by_role("group", name="Data").get_by_role("link", name="canonical").click()
     page.locator("table.live").wait_for()
     assert len(entries(page)) == len(all_entries())
+
+
+def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) -> None:
+    """With more than forty entries the ranges are no links; the nearest one is picked."""
+    for number in range(45):
+        write_result(tmp_path / "results", entry(f"lwm-{number}", 2 + number))
+    tab = Tab(browser, build_site([tmp_path / "results"], tmp_path / "site").index.parent)
+    page = tab.open(BOARD)
+    place = 17
+    range_ = page.locator("svg.size-nonzero .dense path").nth(place)
+    range_.scroll_into_view_if_needed()
+    box = range_.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
+    assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[place]
+    tab.close()

@@ -91,3 +91,15 @@ def test_a_histogram_that_contradicts_the_layers_is_refused(
     write_result(tmp_path / "results", entries(**change)[0])
     with pytest.raises(ResultError, match=fault):
         build_site([tmp_path / "results"], tmp_path / "site")
+
+
+def test_a_long_axis_has_few_ticks() -> None:
+    edges = [1e-30, 1e-15, 1.0, 1e30]
+    wide = make_result(
+        compactness=make_compactness()
+        | {"magnitudes": {"edges": edges, "counts": [900, 1000, 900], "num_zeros": ZEROS}}
+    )
+    shown = picture(row_of([wide], "lwm-10x"))
+    assert shown is not None
+    assert 2 <= len(shown.x_ticks) <= 9
+    assert all(shown.left <= tick.at <= shown.right for tick in shown.x_ticks)
