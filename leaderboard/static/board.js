@@ -227,12 +227,14 @@ window.corobench ??= {};
   /* --------------------------------------------------------------- view -> everything */
 
   let drawing = false;
-  const apply = () => {
+  let drawn = ""; // what of the view the table shows, so that it is drawn once per change
+  const tableKey = () => JSON.stringify([view.q, view.sort, view.f, view.cols, view.page]);
+  const draw = () => {
+    if (drawn === tableKey()) return;
     drawing = true;
     columns.forEach((column, place) => {
       const on = view.cols.includes(column.key);
       if (table.column(place + FIRST).visible() !== on) table.column(place + FIRST).visible(on, false);
-      columnBoxes[place].box.checked = on;
     });
     const [key, way] = view.sort.split(".");
     if (key) table.order([[placeOf(key) + FIRST, way]]);
@@ -243,7 +245,11 @@ window.corobench ??= {};
     view.page = Math.min(view.page, last);
     if (table.page() !== view.page) table.page(view.page).draw("page");
     drawing = false;
-
+    drawn = tableKey();
+  };
+  const apply = () => {
+    draw();
+    columns.forEach((column, place) => { columnBoxes[place].box.checked = view.cols.includes(column.key); });
     if (search.value !== view.q) search.value = view.q;
     sorts.value = view.sort;
     facets.forEach((facet, place) => {
@@ -285,6 +291,13 @@ window.corobench ??= {};
     apply();
     write();
   };
+  /* What the table did by itself: it is drawn already. */
+  const follow = (change) => {
+    view = { ...view, ...change };
+    drawn = tableKey();
+    apply();
+    write();
+  };
   const read = () => {
     const text = location.hash.slice(1);
     const index = names.indexOf(decodeURIComponent(text));
@@ -299,9 +312,9 @@ window.corobench ??= {};
     if (drawing) return;
     const [first] = table.order();
     const sort = first ? `${columns[first[0] - FIRST].key}.${first[1]}` : "";
-    queueMicrotask(() => set({ sort, page: 0 }));
+    queueMicrotask(() => follow({ sort, page: 0 }));
   });
-  table.on("page.dt", () => { if (!drawing) queueMicrotask(() => set({ page: table.page() })); });
+  table.on("page.dt", () => { if (!drawing) queueMicrotask(() => follow({ page: table.page() })); });
   element.tBodies[0].addEventListener("change", (event) => {
     const row = event.target.closest("tr");
     if (row && event.target.type === "checkbox") toggle(rows.indexOf(row), false);
