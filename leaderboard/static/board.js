@@ -8,7 +8,10 @@ window.corobench ??= {};
 
 (async () => {
   const element = document.querySelector("table[data-config]");
-  if (!element || !corobench.packed || !window.DecompressionStream) return;
+  if (!element || !corobench.packed || !window.DecompressionStream) {
+    element?.classList.add("plain"); // the whole table as it is
+    return;
+  }
   const bytes = Uint8Array.from(atob(corobench.packed), (letter) => letter.codePointAt(0));
   const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   document.head.append(Object.assign(document.createElement("script"), { textContent: await new Response(unpacked).text() }));

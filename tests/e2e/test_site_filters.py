@@ -199,3 +199,45 @@ def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) 
     page.mouse.click(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
     assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[place]
     tab.close()
+
+
+@pytest.fixture(scope="module")
+def long_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("long")
+    for number in range(120):
+        write_result(root / "results", entry(f"lwm-{number}", 2 + number))
+    return build_site([root / "results"], root / "site").index.parent
+
+
+def test_a_long_board_has_pages_and_its_link_holds_the_page(browser: Any, long_site: Path) -> None:
+    tab = Tab(browser, long_site)
+    page = tab.open(BOARD)
+    first = entries(page)
+    assert len(first) == 100
+    page.locator(".dt-paging .next").click()
+    rest = entries(page)
+    assert len(rest) == 20
+    assert sorted(first + rest) == sorted(f"lwm-{number}" for number in range(120))
+    tab.go(page.url)
+    assert entries(page) == rest
+    page.locator("th.c-nonzero").click()
+    page.locator("th.c-nonzero[aria-sort=ascending]").wait_for()
+    assert entries(page)[0] == "lwm-119"
+    tab.go(page.url)
+    assert entries(page)[0] == "lwm-119"
+    tab.close()
+
+
+@pytest.mark.parametrize("missing", ["scripts", "unpacking"])
+def test_a_long_board_is_complete_without(browser: Any, long_site: Path, missing: str) -> None:
+    """No script at all, or a browser that cannot unpack the table's library."""
+    tab = Tab(browser, long_site, java_script_enabled=missing != "scripts")
+    if missing == "unpacking":
+        tab.page.add_init_script("delete window.DecompressionStream")
+    tab.page.goto((long_site / BOARD).as_uri())
+    if missing == "unpacking":
+        tab.page.locator("table.plain").wait_for()
+    rows = tab.page.locator("#board tbody tr")
+    assert rows.count() == 120
+    assert rows.nth(119).is_visible()
+    tab.close()
