@@ -7,7 +7,8 @@ on which two entries differ, needs the clean ones, and the page is built without
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from benchmark import store
 from benchmark.data import load_test, subset
 from benchmark.errors import ResultError
+from benchmark.evidence import read_arrays
 from benchmark.tracks import TRACKS
 
 #: Images kept: the first of the published order.
 NUM_KEPT = 200
+_NAME = re.compile(r"clean-images\.[0-9a-f]{8}\.npz")
+_ARRAYS = ("images", "indices", "fingerprint")
 
 
 def clean_images_path(folder: Path, fingerprint: str) -> Path:
@@ -26,10 +30,46 @@ def clean_images_path(folder: Path, fingerprint: str) -> Path:
     return folder / f"clean-images.{fingerprint[:8]}.npz"
 
 
+def is_clean_images(path: PurePath) -> bool:
+    """Whether a file is called like one of clean images."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+def find_fault(path: Path, track: str, data_root: Path | None = None) -> str:
+    """Why a file is not what `corobench pictures` writes for a track; empty where it is.
+
+    Args:
+        path: of the file, which may come from anybody.
+        track: in whose folder of results it lies.
+        data_root: where the dataset is; the usual places by default.
+    """
+    try:
+        found = read_arrays(path, _ARRAYS)
+    except ResultError as error:
+        return error.message
+    dataset = load_test(track, data_root)
+    images, _, indices = subset(dataset, min(NUM_KEPT, len(dataset)))
+    num = min(found["indices"].size, len(images))
+    expected: tuple[np.ndarray, ...] = (
+        images[:num],
+        indices[:num],
+        np.asarray(dataset.fingerprint),
+    )
+    same = all(
+        np.array_equal(found[name], one) for name, one in zip(_ARRAYS, expected, strict=True)
+    )
+    if num and same and path == clean_images_path(path.parent, dataset.fingerprint):
+        return ""
+    return (
+        f"{path}: expected the first images of {dataset.source}, as `corobench pictures` writes "
+        "them, but found others; leave the file out"
+    )
+
+
 def write_clean_images(
     folder: Path, fingerprint: str, images: NDArray[np.float32], indices: NDArray[np.int64]
 ) -> Path:
-    """Write the first :data:`NUM_KEPT` images, unless they are there.
+    """Write the first :data:`NUM_KEPT` images, unless as many are there.
 
     Args:
         folder: of the track's results.
@@ -41,6 +81,8 @@ def write_clean_images(
         OutputError: the folder cannot be written.
     """
     path = clean_images_path(folder, fingerprint)
+    if _num_there(path) >= min(NUM_KEPT, len(images)):
+        return path
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -48,10 +90,16 @@ def write_clean_images(
         indices=np.asarray(indices[:NUM_KEPT], dtype=np.int32),
         fingerprint=np.asarray(fingerprint),
     )
-    content = buffer.getvalue()
-    if not path.is_file() or len(path.read_bytes()) < len(content):
-        store.write_atomic(path, content)
+    store.write_atomic(path, buffer.getvalue())
     return path
+
+
+def _num_there(path: Path) -> int:
+    """How many images a file holds; 0 for none, or one that cannot be read."""
+    try:
+        return read_arrays(path, _ARRAYS)["indices"].size
+    except ResultError:
+        return 0
 
 
 def add_clean_images(results: Path, data_root: Path | None = None) -> list[Path]:

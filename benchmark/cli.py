@@ -228,7 +228,11 @@ def validate(paths: tuple[Path, ...], limits: Limits | None) -> None:
     show_default=True,
     help="Gets entries/, results/ and site/.",
 )
-@click.option("--subset", type=click.IntRange(min=1), help="Images per entry; 500 by default.")
+@click.option(
+    "--subset",
+    type=click.IntRange(min=1),
+    help="Images per entry; 500 by default, fewer are a quick look and never ranked.",
+)
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:

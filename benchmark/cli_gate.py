@@ -63,9 +63,9 @@ def check(
 ) -> None:
     """Is CANDIDATE less accurate, less robust or larger than its baseline?
 
-    CANDIDATE is a submission folder, which is evaluated in a process of its own, on the baseline's
-    images, until the verdict is settled; or a result file. In a GitHub workflow the findings become
-    annotations and a job summary.
+    CANDIDATE is a submission folder or an ONNX file, which is evaluated in a process of its own, on
+    the baseline's images, until the verdict is settled; or a result file. In a GitHub workflow the
+    findings become annotations and a job summary.
 
     \b
     Exit codes:
@@ -78,6 +78,7 @@ def check(
     Examples:
       corobench check model --baseline robustness.json
       corobench check model --baseline robustness.json --max-drop 2 --junit gate.xml
+      corobench check model.onnx --baseline robustness.json
       corobench check new.json --baseline old.json --max-bytes-growth 5
     """
     from benchmark import store

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.compaction import smallest_equivalent
+from benchmark.magnitudes import magnitudes
 from benchmark.memory import peak_activation_bytes
 from benchmark.records import Compactness, Equivalent, Layer
 from benchmark.size_records import FileFormat
@@ -90,6 +91,7 @@ def measure(
         bytes_coded=bytes_coded,
         peak_activation_bytes=peak_activation_bytes(model, input_shape),
         equivalent=measure_equivalent(model, input_shape),
+        magnitudes=magnitudes([layer.weight for layer in prunable_layers(model).values()]),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import store
+from benchmark.clean_images import find_fault, is_clean_images
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.executors import run_evaluation, run_examination, run_validation
 from benchmark.executors.limits import Limits
@@ -124,6 +125,10 @@ def take_in(
     is_limited = limits is not None and limits.is_less_than(LIMITS)
     settings = Settings(n=n, device=device, data_root=data_root, out=out, is_limited=is_limited)
     place = results / round_of(PROTOCOL) / track.name
+    pictures = [place / Path(name).name for name in changed if is_clean_images(Path(name))]
+    wrong = [fault for path in pictures if (fault := find_fault(path, track.name, data_root))]
+    if wrong:
+        raise ResultError("\n".join(wrong))
     claims = _claims(entry, place, folder)
     evaluated = run_evaluation(folder, settings, limits)
     claim = None

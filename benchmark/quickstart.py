@@ -93,7 +93,8 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
                 for job in following.pop(future):
                     following[pool.submit(run_commands, job)] = []
     site = out / "site"
-    if invoke(["render", str(out / "results"), "--out", str(site)]):
+    # A look of one's own, where a run with --subset may have left quick results.
+    if invoke(["render", str(out / "results"), "--out", str(site), "--quick"]):
         raise CorobenchError("the page could not be rendered; the message is above")
     page = site / "index.html"
     console.print(f"Done in {time.monotonic() - start:.0f} s. Open {page}", soft_wrap=True)

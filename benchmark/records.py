@@ -26,6 +26,7 @@ from benchmark.record_base import (
 from benchmark.size_records import Compactness as Compactness
 from benchmark.size_records import Equivalent as Equivalent
 from benchmark.size_records import Layer as Layer
+from benchmark.size_records import Magnitudes as Magnitudes
 
 SCHEMA = 1
 #: Largest result file that is read.

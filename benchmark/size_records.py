@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from benchmark.record_base import Count, StoredRecord
 
 FileFormat = Literal["safetensors", "onnx", "onnx-qdq"]
+#: Of a histogram of magnitudes: float32 spans less than 150 + 128 powers of two, four bins each.
+MAX_EDGES = 1200
+Edge = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Layer(StoredRecord):
@@ -47,6 +51,34 @@ class Equivalent(StoredRecord):
     macs_dense: Count
 
 
+class Magnitudes(StoredRecord):
+    """A histogram of the magnitudes of all convolution and linear weights, biases left out.
+
+    Attributes:
+        edges: of the bins, ascending; the first may be 0. Every weight that is not zero lies in a
+            bin ``edges[i] <= magnitude < edges[i + 1]``. Empty where all weights are zero.
+        counts: weights per bin, one less than the edges.
+        num_zeros: weights that are zero: the pruned ones, and any that training left at zero.
+    """
+
+    edges: Annotated[tuple[Edge, ...], Field(max_length=MAX_EDGES)] = ()
+    counts: tuple[Count, ...] = ()
+    num_zeros: Count
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Magnitudes:
+        if len(self.counts) != max(0, len(self.edges) - 1) or len(self.edges) == 1:
+            raise ValueError(
+                f"Expected one count between two edges, but got {len(self.counts)} counts and "
+                f"{len(self.edges)} edges"
+            )
+        if self.edges and not any(self.counts):
+            raise ValueError("Expected no bins where no weight lies in them")
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("Expected edges that ascend")
+        return self
+
+
 class Compactness(StoredRecord):
     """What the evaluated weights really weigh; measured, never declared.
 
@@ -69,6 +101,7 @@ class Compactness(StoredRecord):
             values.
         peak_activation_bytes: float32 activations that must be held at once for one image.
         equivalent: the smallest dense network with the same outputs.
+        magnitudes: histogram of the weights' magnitudes.
     """
 
     num_parameters: Count
@@ -84,6 +117,7 @@ class Compactness(StoredRecord):
     bytes_coded: Count | None = None
     peak_activation_bytes: Count | None = None
     equivalent: Equivalent | None = None
+    magnitudes: Magnitudes | None = None
 
     @model_serializer(mode="wrap")
     def _without_missing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:

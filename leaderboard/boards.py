@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from benchmark.records import CERTIFIERS, EpsilonScore, Result
-from benchmark.scoring import may_rank, rank_key
+from benchmark.scoring import may_rank, rank_key, why_unpublished
 from benchmark.statistics import Standing, rank_groups
 from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from leaderboard.evidence import Evidence, EvidenceOf
@@ -45,12 +45,12 @@ class Row:
     evidence: Evidence | None = field(default=None, repr=False)
     standing: Standing | None = None
 
-    @property
+    @cached_property
     def quick(self) -> bool:
         """Whether the setting is not a ranked one, whatever the data."""
-        return not may_rank(self.result) and not self.result.is_frozen
+        return bool(why_unpublished(self.result))
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The page's file name without its ending; part of the row's permanent link."""
         return PurePosixPath(self.page).stem
@@ -130,16 +130,16 @@ class Group:
     ranked: bool
     boards: tuple[Board, ...] = field(repr=False)
 
-    @property
+    @cached_property
     def num_entries(self) -> int:
         return len({row.page for board in self.boards for row in board.rows})
 
-    @property
+    @cached_property
     def quick(self) -> bool:
         """Whether n or the epsilons are no ranked setting, whatever the data."""
         return any(row.quick for board in self.boards for row in board.rows)
 
-    @property
+    @cached_property
     def frozen(self) -> bool:
         """Whether an entry here has an image both proven right and broken."""
         return any(row.result.is_frozen for board in self.boards for row in board.rows)

@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import ResultError
 from benchmark.records import Result
-from benchmark.scoring import why_unpublished
 from leaderboard.boards import Group, group_results
 from leaderboard.discovery import Ignored
 from leaderboard.documents import ROOT, read_documents
 from leaderboard.evidence import read_all
 from leaderboard.gallery import CleanImages, read_clean_images
-from leaderboard.loading import Loaded, load_results
+from leaderboard.loading import Loaded, load_results, require_public, unpublished
 from leaderboard.pages import Site, render_pages
 from leaderboard.writing import write_site
+
+_HOW_TO_LOOK = "with --quick they are shown for a look of your own, marked and never ranked"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SiteSummary:
         num_files: files written.
         num_bytes: of all files together.
         ignored: JSON files that were found and are not results.
+        is_private: quick results are among them, so that it is not to be published.
     """
 
     index: Path
@@ -44,6 +45,7 @@ class SiteSummary:
     num_files: int
     num_bytes: int
     ignored: tuple[Ignored, ...]
+    is_private: bool
 
 
 def build_site(
@@ -53,7 +55,7 @@ def build_site(
     repository: str = "",
     documents: Path = ROOT,
     *,
-    public: bool = False,
+    with_quick: bool = False,
 ) -> SiteSummary:
     """Render the leaderboard.
 
@@ -61,22 +63,29 @@ def build_site(
         results: result files, or folders searched for ``<protocol>/<track>/<entry>.json``.
         out: folder of the site; ``index.html`` is in it. Files in it that corobench did not
             write stay as they are.
-        public: refuse quick results and other settings than the protocol's.
+        with_quick: show quick results and those of other settings, too, for a look of one's own;
+            every page then says that the site is not to be published.
         address: where the site will be published, for the feed; empty where it is not known.
         repository: where files of the project can be read, for links in the documents.
         documents: folder of RULES.md and the other documents; those not there are left out.
 
     Raises:
-        ResultError: no results, or faults in them, each with file, key and what was expected.
+        ResultError: no results, or faults in them, each with file, key and what was expected; or
+            results that may not be published, without `with_quick`.
         OutputError: `out` cannot be written; then it is left as it was.
     """
     with _without_collector():
         loaded = load_results(results)
-        if public:
-            _require_public(loaded)
+        if not with_quick:
+            require_public(loaded, _HOW_TO_LOOK)
         groups = group_results(loaded.results, read_all(loaded.results, loaded.paths))
         folder = f"{address.rstrip('/')}/" if address else ""
-        site = Site(read_documents(documents, repository), _clean_images(loaded), folder)
+        site = Site(
+            read_documents(documents, repository),
+            _clean_images(loaded),
+            folder,
+            is_private=bool(unpublished(loaded)),
+        )
         files = render_pages(groups, site)
     write_site(files, out)
     return SiteSummary(
@@ -86,17 +95,8 @@ def build_site(
         num_files=len(files),
         num_bytes=sum(len(content) for content in files.values()),
         ignored=loaded.ignored,
+        is_private=site.is_private,
     )
-
-
-def _require_public(loaded: Loaded) -> None:
-    faults = [
-        f"{path}: {reason}"
-        for path, result in zip(loaded.paths, loaded.results, strict=True)
-        for reason in why_unpublished(result)
-    ]
-    if faults:
-        raise ResultError("\n".join(["these results may not be published", *faults]))
 
 
 def _clean_images(loaded: Loaded) -> dict[str, CleanImages]:

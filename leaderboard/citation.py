@@ -48,7 +48,7 @@ def latex_row(row: Row) -> str:
     result = row.result
     certified = row.bracket.certified
     cells = (
-        latex_escape(result.submission.title),
+        latex_escape(result.submission.title) + (f" (quick, n = {result.n})" if row.quick else ""),
         latex_escape(result.submission.model.network),
         short_count(result.compactness.num_nonzero),
         short_bytes(result.compactness.bytes_packed).replace(" ", "~"),
@@ -67,7 +67,8 @@ def bibtex(row: Row) -> str:
     key = re.sub(r"[^a-z0-9]+", "-", f"corobench-{result.entry}").strip("-")
     note = (
         f"corobench entry {result.entry}, protocol {result.protocol}, track {result.track}, "
-        f"n = {result.n}, weights sha256 {result.weights_sha256}"
+        f"n = {result.n}{', quick, not ranked' if row.quick else ''}, "
+        f"weights sha256 {result.weights_sha256}"
     )
     fields = {
         "title": f"{{{latex_escape(submission.title)}}}",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leaderboard.evidence import Evidence
 from leaderboard.measures import Share
@@ -38,22 +39,27 @@ def per_class(
         epsilons: keys of ``evidence.epsilons``, in the order of the columns.
         classes: names by label.
     """
-    rows = []
-    right = evidence.epsilons[epsilons[0]].letters != "m"
-    for label, name in enumerate(classes):
-        here = evidence.labels == label
-        n = int(here.sum())
-        if n == 0:
-            continue
-        letters = [evidence.epsilons[epsilon].letters[here] for epsilon in epsilons]
-        rows.append(
-            ClassRow(
-                name=name,
-                clean=Share(int(right[here].sum()), n),
-                certified=tuple(Share(int((row == "c").sum()), n) for row in letters),
-                not_attacked=tuple(
-                    Share(n - int(np.isin(row, ["a", "m"]).sum()), n) for row in letters
-                ),
-            )
+    all_K = _per_label(evidence.labels, len(classes))
+    wrong_K = _counted(evidence, epsilons[0], "m", len(classes))
+    certified_EK = [_counted(evidence, epsilon, "c", len(classes)) for epsilon in epsilons]
+    lost_EK = [_counted(evidence, epsilon, "am", len(classes)) for epsilon in epsilons]
+    return [
+        ClassRow(
+            name=name,
+            clean=Share(n - wrong_K[label], n),
+            certified=tuple(Share(count_K[label], n) for count_K in certified_EK),
+            not_attacked=tuple(Share(n - count_K[label], n) for count_K in lost_EK),
         )
-    return rows
+        for label, (name, n) in enumerate(zip(classes, all_K, strict=True))
+        if n
+    ]
+
+
+def _counted(evidence: Evidence, epsilon: str, letters: str, num_classes: int) -> list[int]:
+    """Per class (K,) the images whose outcome is one of these letters."""
+    return _per_label(evidence.labels[evidence.is_right(epsilon, letters)], num_classes)
+
+
+def _per_label(labels: NDArray[np.int16], num_classes: int) -> list[int]:
+    counts: list[int] = np.bincount(labels, minlength=num_classes).tolist()
+    return counts

@@ -21,14 +21,14 @@ Examples:
   corobench render leaderboard/results --out build/site
   corobench render leaderboard/results/1.0/digits/lwm-10x.json --out build/site
   corobench render leaderboard/results build/my-results --out build/site
-  corobench render leaderboard/results --out public --public
+  corobench render /tmp/quick --quick --out build/look
   corobench render leaderboard/results --watch
   corobench render leaderboard/results --address https://example.org/board/
 
 \b
 Exit codes:
   0  the site was written
-  2  a result file is at fault or missing, or the folder cannot be written
+  2  a result file is at fault, missing or quick, or the folder cannot be written
 """
 
 
@@ -43,7 +43,7 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     """Write the reproduction report: what pruning keeps, beside the paper's figures.
 
     RESULTS are result files, or folders that are searched for them, with the outcome tables
-    beside. The same results give the same bytes.
+    beside. The same results give the same bytes. Quick results are refused.
 
     \b
     Examples:
@@ -73,9 +73,9 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     help="Folder of the site. Files in it that corobench did not write stay as they are.",
 )
 @click.option(
-    "--public",
+    "--quick",
     is_flag=True,
-    help="Refuse what may not be published: quick results, and other settings than the protocol's.",
+    help="Show quick results and those of other settings, too: a look of your own, not to publish.",
 )
 @click.option(
     "--address",
@@ -93,7 +93,7 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
 def render(
     results: tuple[Path, ...],
     out: Path,
-    public: bool,
+    quick: bool,
     address: str,
     repository: str,
     watch: bool,
@@ -101,11 +101,13 @@ def render(
     """Render the leaderboard from RESULTS into a folder that opens without a server.
 
     RESULTS are result files, or folders that are searched for <protocol>/<track>/<entry>.json.
-    The same results give the same bytes. Results on mirror data, of different n, and quick ones
-    stand in tables of their own and are never ranked with others.
+    The same results give the same bytes. Results on mirror data and of different n stand in tables
+    of their own and are never ranked with others. Quick results, and those of other settings than
+    the protocol's, are refused; with --quick they are shown apart and unranked, and every page says
+    that the site is not to be published.
     """
     console = Console()
-    build = functools.partial(build_site, results, out, address, repository, public=public)
+    build = functools.partial(build_site, results, out, address, repository, with_quick=quick)
     with Console(stderr=True).status("rendering the leaderboard"):
         summary = build()
     console.print(terminal_table(summary.results))
@@ -124,6 +126,8 @@ def render(
         highlight=False,
     )
     console.print(str(summary.index), markup=False, highlight=False, soft_wrap=True)
+    if summary.is_private:
+        console.print("A look of your own: with quick results in it, it is not to be published.")
     if watch:
         from leaderboard import cli_serve
 

@@ -36,11 +36,13 @@ Exit codes:
 def serve(results: tuple[Path, ...], port: int) -> None:
     """Show the leaderboard of RESULTS on this machine only, and render it again on changes.
 
-    The site is kept in a temporary folder. Stop with Ctrl-C. To publish it, use `render`.
+    The site is kept in a temporary folder. Quick results are shown, too, apart and unranked. Stop
+    with Ctrl-C. To publish the leaderboard, use `render`.
     """
     with TemporaryDirectory(prefix="corobench-site-") as folder:
         out = Path(folder) / "site"
-        build = functools.partial(build_and_say, functools.partial(build_site, results, out))
+        site = functools.partial(build_site, results, out, with_quick=True)
+        build = functools.partial(build_and_say, site)
         build()
         with serving(out, port) as server:
             click.echo(f"http://127.0.0.1:{server.server_address[1]}/index.html")

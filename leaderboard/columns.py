@@ -14,7 +14,7 @@ import pandas as pd
 
 from leaderboard.boards import Board, Row
 from leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
-from leaderboard.measures import Retention, Share
+from leaderboard.measures import KEPT, Retention, Share
 from leaderboard.taxonomy import tier, times_smaller
 
 Value = str | int | float | None
@@ -72,11 +72,17 @@ def frame(board: Board) -> pd.DataFrame:
     """A board as a table of plain values, one row per entry, in the order of the page.
 
     Returns:
-        `entry`, `n`, then one column per :func:`columns`; counts are out of `n`.
+        `entry`, `epsilon`, `n`, `quick`, then one column per :func:`columns`; counts are out of
+        `n`.
     """
     listed = [column for column in columns(board) if column.key not in ("entry", "bracket")]
     records = [
-        {"entry": row.result.entry, "epsilon": row.epsilon, "n": row.result.n}
+        {
+            "entry": row.result.entry,
+            "epsilon": row.epsilon,
+            "n": row.result.n,
+            "quick": row.quick,
+        }
         | {column.key: column.cell(row).value for column in listed}
         | {"weights_sha256": row.result.weights_sha256}
         for row in board.rows
@@ -178,7 +184,7 @@ _GROUP_HELP = (
     "Rank group: entries whose certified images the exact McNemar test on the same images, "
     "Holm-corrected over the board, cannot tell apart. Below it the ranks an entry can hold"
 )
-_FRACTIONAL = ("times", "kept_clean", "kept_autoattack", "kept_certified")
+_FRACTIONAL = ("times", *(f"kept_{key}" for key in KEPT))
 
 _FIRST = (
     Column(
@@ -277,6 +283,7 @@ _LAST = (
         lambda row: _share(row.autoattack),
     ),
     Column("kept_clean", "Clean kept", "% of the dense parent's count", _kept("clean")),
+    Column("kept_pgd50", "ERA kept", "% of the parent's count", _kept("pgd50")),
     Column("kept_autoattack", "AutoAttack kept", "% of the parent's count", _kept("autoattack")),
     Column(
         "kept_certified",

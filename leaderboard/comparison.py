@@ -10,7 +10,7 @@ import json
 
 from leaderboard.boards import Group, Row
 from leaderboard.citation import bibtex, latex_header, latex_row
-from leaderboard.gallery import CleanImages, png_source
+from leaderboard.gallery import CleanImages
 
 
 def group_path(group: Group) -> str:
@@ -37,10 +37,7 @@ def group_script(group: Group, clean: CleanImages | None) -> bytes:
         data["images"] = known.images.tolist()
         data["labels"] = known.labels.tolist()
     if known is not None and clean is not None:
-        data["pictures"] = {
-            str(index): png_source(clean.images[place])
-            for index, place in sorted(clean.place.items())
-        }
+        data["pictures"] = {str(index): clean.source(index) for index in sorted(clean.place)}
     return _call("group", data)
 
 

@@ -73,8 +73,22 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
         ("macs_nonzero", compactness.macs_nonzero, "macs_dense", compactness.macs_dense),
         ("bytes_packed", compactness.bytes_packed, "bytes_dense", compactness.bytes_dense),
     )
-    return [
+    faults = [
         f"compactness.{part}: expected at most {whole} = {limit}, found {value}"
         for part, value, whole, limit in pairs
         if value > limit
     ]
+    found = compactness.magnitudes
+    if found is not None and compactness.layers:
+        kept = sum(layer.num_nonzero for layer in compactness.layers)
+        zeros = sum(layer.num_weights for layer in compactness.layers) - kept
+        for key, count, expected in (
+            ("counts", sum(found.counts), kept),
+            ("num_zeros", found.num_zeros, zeros),
+        ):
+            if count != expected:
+                faults.append(
+                    f"compactness.magnitudes.{key}: expected {expected} weights as in the layers, "
+                    f"found {count}"
+                )
+    return faults

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from leaderboard.boards import Row
 from leaderboard.format import coordinate
@@ -11,6 +12,16 @@ from leaderboard.plot import LogAxis, Tick, log_axis, percent_ticks, shorten, sp
 from leaderboard.taxonomy import times_smaller
 
 MAX_CURVES = 6
+
+
+class Point(NamedTuple):
+    """A row on a curve: `place` is that of the row on the board as it was built, from 0."""
+
+    row: Row
+    place: int
+    x: float
+    low_y: float
+    high_y: float
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class Curve:
         low: points of the certified shares, as an SVG polyline takes them.
         high: points of the not-attacked shares.
         area: closed path between the two.
+        points: one per row: its place on the board, x, and y of both ends.
         label: shortened name, at (`label_x`, `label_y`).
     """
 
@@ -31,6 +43,7 @@ class Curve:
     low: str
     high: str
     area: str
+    points: tuple[Point, ...]
     label: str
     label_x: float
     label_y: float
@@ -57,7 +70,8 @@ def curves(rows: Sequence[Row]) -> Curves | None:
         return None
     drawn = families[:MAX_CURVES]
     axis = log_axis([times_smaller(row) for family in drawn for row in family])
-    placed = [_curve(family, axis) for family in drawn]
+    places = {row.page: place for place, row in enumerate(rows)}
+    placed = [_curve(family, axis, places) for family in drawn]
     heights = spread_heights([curve.label_y for curve in placed])
     placed = [replace(curve, label_y=y) for curve, y in zip(placed, heights, strict=True)]
     ticks = tuple(replace(tick, text=f"{tick.text}×") for tick in axis.ticks)
@@ -92,7 +106,7 @@ def _num_sizes(family: Sequence[Row]) -> int:
     return len({round(times_smaller(row), 2) for row in family})
 
 
-def _curve(family: Sequence[Row], axis: LogAxis) -> Curve:
+def _curve(family: Sequence[Row], axis: LogAxis, places: Mapping[str, int]) -> Curve:
     xs = [coordinate(axis(times_smaller(row))) for row in family]
     lows = [y_of(row.bracket.low_rate) for row in family]
     highs = [y_of(row.bracket.not_attacked.rate) for row in family]
@@ -106,6 +120,10 @@ def _curve(family: Sequence[Row], axis: LogAxis) -> Curve:
         low=" ".join(low),
         high=" ".join(high),
         area=f"M{'L'.join(high)}L{'L'.join(reversed(low))}Z",
+        points=tuple(
+            Point(row, places[row.page], float(x), low_y, high_y)
+            for row, x, low_y, high_y in zip(family, xs, lows, highs, strict=True)
+        ),
         label=shorten(f"{last.parent}: {last.method.name}", last.track),
         label_x=float(xs[-1]) + 8,
         label_y=(lows[-1] + highs[-1]) / 2,

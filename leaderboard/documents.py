@@ -112,6 +112,7 @@ def _render(
             token.children = _relink(token.children, root, name, repository)
     body: str = reader.renderer.render(tokens, reader.options, {})
     body = body.replace("<th", '<th scope="col"').replace('<th scope="col"ead', "<thead")
+    body = body.replace('<th scope="col"></th>', "<td></td>")
     body = body.replace("<pre>", '<pre tabindex="0">')
     return Markup(body), tuple(headings)  # noqa: S704  raw HTML is off: only the library's tags
 

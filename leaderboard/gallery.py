@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +33,18 @@ class CleanImages:
 
     images: NDArray[np.float32]
     place: dict[int, int]
+    _sources: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def get(self, index: int) -> Picture | None:
         """One image, or None where it was not kept."""
         place = self.place.get(index)
         return None if place is None else self.images[place]
+
+    def source(self, index: int) -> str:
+        """The picture of an image that was kept, drawn once for all entries that show it."""
+        if index not in self._sources:
+            self._sources[index] = png_source(self.images[self.place[index]])
+        return self._sources[index]
 
 
 @dataclass(frozen=True)
@@ -177,11 +184,8 @@ def _certified(result: Result, evidence: Evidence, clean: CleanImages | None) ->
     for epsilon in sorted(result.epsilons, key=parse_epsilon, reverse=True):
         known = evidence.epsilons[epsilon]
         proven = (known.letters == "c") & np.isfinite(known.margins)
-        places = [
-            int(position)
-            for position in np.flatnonzero(proven)
-            if clean.get(int(evidence.images[position])) is not None
-        ]
+        proven &= np.isin(evidence.images, list(clean.place))
+        places = [int(position) for position in np.flatnonzero(proven)]
         if places:
             order = sorted(places, key=lambda place: (-known.margins[place], place))
             half = NUM_CERTIFIED // 2
@@ -192,8 +196,6 @@ def _certified(result: Result, evidence: Evidence, clean: CleanImages | None) ->
 
 def _proven(evidence: Evidence, clean: CleanImages, epsilon: str, place: int) -> Shown:
     index = int(evidence.images[place])
-    picture = clean.get(index)
-    assert picture is not None
     margin = float(evidence.epsilons[epsilon].margins[place])
     label = int(evidence.labels[place])
-    return Shown(index, label, epsilon, png_source(picture), ("clean",), margin=margin)
+    return Shown(index, label, epsilon, clean.source(index), ("clean",), margin=margin)

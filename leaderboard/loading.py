@@ -14,6 +14,7 @@ from benchmark.errors import ResultError
 from benchmark.records import MAX_RESULT_BYTES, Result
 from benchmark.rounds import require_unchanged
 from benchmark.safe_json import check_depth, no_repeats
+from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
 from leaderboard.consistency import contradictions
 from leaderboard.discovery import LAYOUT, Candidate, Ignored, find_result_files
@@ -69,6 +70,30 @@ def load_results(paths: Sequence[Path]) -> Loaded:
     merged = _merge(read)
     results, files = tuple(result for _, result in merged), tuple(path for path, _ in merged)
     return Loaded(results, files, tuple(sorted(ignored, key=lambda item: str(item.path))))
+
+
+def unpublished(loaded: Loaded) -> list[str]:
+    """Why results may not be published: one line per reason, with the file; empty if all may."""
+    return [
+        f"{path}: {reason}"
+        for path, result in zip(loaded.paths, loaded.results, strict=True)
+        for reason in why_unpublished(result)
+    ]
+
+
+def require_public(loaded: Loaded, hint: str) -> None:
+    """Refuse results that may not be published: quick ones, and those of other settings.
+
+    Args:
+        loaded: what was read.
+        hint: what a user can do instead.
+
+    Raises:
+        ResultError: every such file with its reasons.
+    """
+    faults = unpublished(loaded)
+    if faults:
+        raise ResultError("\n".join(["these results may not be published", *faults, hint]))
 
 
 def read_result(path: Path) -> Result:

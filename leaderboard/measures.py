@@ -27,6 +27,10 @@ SEGMENT_NAMES = {
 }
 
 
+#: Accuracies that are also told as a share of the dense parent's.
+KEPT = ("clean", "pgd50", "autoattack", "certified")
+
+
 @dataclass(frozen=True)
 class Share:
     """`count` of `n` images.
@@ -144,7 +148,7 @@ def certifier_count(score: EpsilonScore, name: str) -> int | None:
 
 
 def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str, Retention]:
-    """Retention of clean, AutoAttack and verified accuracy at one epsilon.
+    """Retention of clean, ERA, AutoAttack and verified accuracy at one epsilon.
 
     Args:
         result: the entry.
@@ -152,15 +156,16 @@ def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str,
         epsilon: a key of ``result.epsilons``.
 
     Returns:
-        "clean", "autoattack", "certified" -> retention, or the reason why there is none.
+        "clean", "pgd50", "autoattack", "certified" -> retention, or the reason why there is none.
     """
     score = result.epsilons[epsilon]
     if parent is None or epsilon not in parent.epsilons:
         reason = _no_parent(result, epsilon)
-        return {key: Retention(reason=reason) for key in ("clean", "autoattack", "certified")}
+        return {key: Retention(reason=reason) for key in KEPT}
     base = parent.epsilons[epsilon]
     return {
         "clean": _retention(result.clean, parent.clean),
+        "pgd50": _retention(score.pgd50, base.pgd50),
         "autoattack": _retention(score.autoattack, base.autoattack),
         "certified": _retention(
             certifier_count(score, "cascade"), certifier_count(base, "cascade")

@@ -21,6 +21,7 @@ from leaderboard.documents import Document
 from leaderboard.feed import PATH as FEED
 from leaderboard.feed import feed, newest_rows
 from leaderboard.gallery import CleanImages, gallery
+from leaderboard.magnitudes import picture
 from leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
 from leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from leaderboard.taxonomy import Facet, facet_values, facets
@@ -37,11 +38,13 @@ class Site:
         documents: rendered Markdown.
         clean_images: fingerprint of the data -> clean images.
         address: where the site is published, or empty.
+        is_private: quick results are among those shown; every page says so.
     """
 
     documents: tuple[Document, ...] = ()
     clean_images: Mapping[str, CleanImages] = field(default_factory=dict)
     address: str = ""
+    is_private: bool = False
 
 
 class Notes:
@@ -75,7 +78,7 @@ def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str,
         clean = site.clean_images.get(group.fingerprint)
         pages[group_path(group)] = group_script(group, clean)
         for board in group.boards:
-            pages |= _board_pages(environment, group, board)
+            pages |= _board_pages(environment, group, board, _siblings(groups, group, board))
         pages[compare_page(group)] = _page(environment, "compare.html", "../", group=group)
         pages |= _entry_pages(environment, group, clean)
     for document in site.documents:
@@ -109,7 +112,25 @@ def _index(environment: Environment, groups: Sequence[Group]) -> bytes:
     )
 
 
-def _board_pages(environment: Environment, group: Group, board: Board) -> dict[str, bytes]:
+def _siblings(
+    groups: Sequence[Group], group: Group, board: Board
+) -> tuple[tuple[Group, Board], ...]:
+    """Boards of the same track, protocol and radius on any data and n, this one among them."""
+    return tuple(
+        (other, one)
+        for other in groups
+        if (other.track, other.protocol) == (group.track, group.protocol)
+        for one in other.boards
+        if one.epsilon == board.epsilon
+    )
+
+
+def _board_pages(
+    environment: Environment,
+    group: Group,
+    board: Board,
+    siblings: Sequence[tuple[Group, Board]],
+) -> dict[str, bytes]:
     page = board_page(board)
     listed, filters = columns(board), facets(board.rows)
     html = _page(
@@ -118,6 +139,7 @@ def _board_pages(environment: Environment, group: Group, board: Board) -> dict[s
         "../",
         group=group,
         board=board,
+        siblings=siblings,
         columns=listed,
         config=_config(group, board, listed, filters),
         facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
@@ -136,6 +158,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "group": group.id,
         "epsilon": board.epsilon,
         "n": group.n,
+        "quick": group.quick,
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
         "columns": [
@@ -190,6 +213,7 @@ def _entry_pages(
             if known
             else [],
             gallery=gallery(first.result, known, clean) if known else None,
+            weights=picture(first),
             latex="\n".join([latex_header(), *(latex_row(row) for row in rows)]),
             bibtex=bibtex(first),
         )
@@ -240,6 +264,7 @@ def _environment(site: Site) -> Environment:
         compare_page=compare_page,
         group_path=group_path,
         documents={document.page: document.title for document in site.documents},
+        is_private=site.is_private,
     )
     return environment
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmark.errors import ResultError
 from benchmark.records import Outcome, Result
 from benchmark.statistics import RESAMPLES, Kept, holm, mcnemar_exact, retention
-from leaderboard.loading import load_results
+from leaderboard.loading import load_results, require_public
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
@@ -124,7 +124,8 @@ def report(paths: Sequence[Path]) -> str:
         paths: result folders, with the outcome tables beside the result files.
 
     Raises:
-        ResultError: a file at fault, an outcome table missing, or no child beside its parent.
+        ResultError: a file at fault or quick, an outcome table missing, or no child beside its
+            parent.
     """
     families = find_families(paths)
     comparisons = compare(families)
@@ -162,11 +163,12 @@ def report(paths: Sequence[Path]) -> str:
 def find_families(paths: Sequence[Path]) -> list[Family]:
     """Dense parents with the children that have a result on the same images and seed."""
     loaded = load_results(paths)
+    require_public(loaded, "name results without them, or evaluate on the standard subset")
     tables = {_key(result): result for result in loaded.results}
     files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
     children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     for result in loaded.results:
-        if result.submission.parent is not None and not result.quick:
+        if result.submission.parent is not None:
             children[_key(result, result.submission.parent)].append(result)
     families = []
     for key in sorted(children, key=str):

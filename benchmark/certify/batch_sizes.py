@@ -14,8 +14,8 @@ CHUNK_HIDDEN_UNITS = 4_000_000
 
 NARROW_HIDDEN_UNITS = 1000
 """Up to this many ReLU inputs per image more images are bounded at once by CROWN and alpha-CROWN:
-measured two and three times as fast on CNN-small at 1x8x8. On larger nets CROWN is faster, and
-tighter, one image at a time."""
+measured two and three times as fast on CNN-small at 1x8x8. On larger nets CROWN is faster one image
+at a time."""
 
 NARROW_BATCHES = {"CROWN": 8, "alpha-CROWN": 20}
 

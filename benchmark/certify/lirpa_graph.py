@@ -49,6 +49,11 @@ def bound(
 ) -> tuple[Tensor, Tensor | None]:
     """Bounds of `spec @ logits` over boxes, by IBP, CROWN-IBP or CROWN.
 
+    CROWN is given IBP's bounds of the inner layers and keeps whichever of the two is tighter. Left
+    alone, the library bounds anew every neuron that IBP finds unstable for some image of the batch,
+    and replaces IBP's bounds by CROWN's, which may be looser: a neuron that IBP proves stable
+    becomes unstable again, because of its neighbours in the batch.
+
     Args:
         module: graph from `converted`.
         method: "IBP", "CROWN-IBP" or "CROWN".
@@ -60,9 +65,14 @@ def bound(
     Returns:
         lower and upper bounds (B, S).
     """
+    box = (_box(low, high),)
+    known: dict[str, Intermediate] = {}
     with lirpa_compat.computing():
+        if method == "CROWN":
+            module.compute_bounds(x=box, C=spec, method="IBP", bound_upper=False)
+            known["reference_bounds"] = intermediate_bounds(module)
         lower, above = module.compute_bounds(
-            x=(_box(low, high),), C=spec, method=method, bound_upper=upper
+            x=box, C=spec, method=method, bound_upper=upper, **known
         )
     return lower, above if upper else None
 

@@ -55,15 +55,15 @@ def run_check(
     """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
 
     Args:
-        candidate: submission folder, or a result file, for which no process is started.
+        candidate: submission folder, ONNX file, or a result file, for which no process is started.
         baseline: result file.
         rule: what is allowed.
         limits: of the process.
         more: `device`, `data_root` and `whole`.
     """
-    from benchmark.gate.run import Checked, check
+    from benchmark.gate.run import Checked, check, is_result
 
-    if limits is None or candidate.is_file():
+    if limits is None or is_result(candidate):
         return check(candidate, baseline, rule, **more)
     from dataclasses import asdict
 

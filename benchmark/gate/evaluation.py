@@ -38,6 +38,24 @@ if TYPE_CHECKING:
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
 
+SMALL_MACS = 1_000_000
+"""Multiply-adds per image up to which a second thread costs more than it gains: docs/ci.md."""
+
+
+@contextlib.contextmanager
+def threads_for(macs: int) -> Iterator[None]:
+    """One thread within the block for a small network, and as many as before otherwise.
+
+    Args:
+        macs: multiply-adds per image.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if macs <= SMALL_MACS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 def outcomes_in_slices(
     submission: Submission,
@@ -51,7 +69,7 @@ def outcomes_in_slices(
 
     Args:
         submission: the candidate.
-        folder: its folder, for messages.
+        folder: its folder or file, for messages.
         reference: the baseline's result, whose images, radii and seed are used.
         baseline: its path, for messages.
         sizes: ascending numbers of images.
@@ -100,6 +118,7 @@ def outcomes_in_slices(
     for end in sizes:
         rows = slice(begin, end)
         with (
+            threads_for(reference.compactness.macs_dense),
             _chunks(how.chunks) as chunks,
             how.reporter(f"{folder.name} {begin}-{end}") as progress,
         ):

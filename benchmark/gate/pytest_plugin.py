@@ -58,7 +58,7 @@ class Gate:
         """Compare a candidate with its baseline, as ``corobench check`` does.
 
         Args:
-            candidate: submission folder or result file.
+            candidate: submission folder, ONNX file or result file.
             baseline: result file, with its outcome table beside it.
             max_drop: percentage points that a metric may lose.
             alpha: chance of a false alarm over all metrics.

@@ -123,6 +123,24 @@ def pair(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[Paired]:
     return found
 
 
+def lost_proofs(baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[str]:
+    """Radii at which the baseline has certified images to compare and the candidate was not asked.
+
+    Args:
+        baseline: outcome table.
+        candidate: outcome table.
+    """
+    asked = {
+        str(epsilon): bool(rows["ibp"].notna().any())
+        for epsilon, rows in candidate.groupby("epsilon", sort=False)
+    }
+    return [
+        str(epsilon)
+        for epsilon, rows in baseline.groupby("epsilon", sort=False)
+        if not asked.get(str(epsilon), True) and (rows["outcome"] == Outcome.CERTIFIED).any()
+    ]
+
+
 def _is_certified_at_all(rows: pd.DataFrame, side: str) -> bool:
     return bool(rows[f"ibp_{side}"].notna().any())
 

@@ -11,7 +11,17 @@ import pandas as pd
 
 from benchmark import store
 from benchmark.errors import ResultError
-from benchmark.gate.rule import Judged, Rule, Size, Verdict, judge, judge_size, pair, worst
+from benchmark.gate.rule import (
+    Judged,
+    Rule,
+    Size,
+    Verdict,
+    judge,
+    judge_size,
+    lost_proofs,
+    pair,
+    worst,
+)
 from benchmark.gate.sequential import looks, settled
 from benchmark.progress import Reporter
 from benchmark.records import Result
@@ -28,6 +38,9 @@ class How:
     reporter: Callable[[str], Reporter]
     steps: Steps
     chunks: Path | None
+
+
+_UNASKED = "not compared; the baseline has proofs, and no certifier was asked of the candidate"
 
 
 @dataclass(frozen=True)
@@ -75,11 +88,11 @@ def check(
 ) -> Checked:
     """Compare a candidate with a baseline on the baseline's images.
 
-    A submission folder is evaluated, in slices of the published order, until the verdict is
-    settled. A result file is compared as it is.
+    A submission folder, or an ONNX file by itself, is evaluated, in slices of the published order,
+    until the verdict is settled. A result file is compared as it is.
 
     Args:
-        candidate: submission folder, or a result file with its outcome table beside it.
+        candidate: submission folder, ONNX file, or a result file with its outcome table beside it.
         baseline: result file, with its outcome table beside it.
         rule: what is allowed.
         device: for evaluating.
@@ -96,8 +109,8 @@ def check(
     """
     start = time.monotonic()
     reference = store.read_result(baseline)
-    table, _ = store.read_outcomes(store.beside(baseline, "outcomes.parquet"))
-    if candidate.is_file():
+    table = _outcomes(baseline)
+    if is_result(candidate):
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
         how = How(device, data_root, reporter, steps or Steps(), chunks)
@@ -109,16 +122,19 @@ def check(
         notes = (*notes, "the same weights as the baseline: nothing was evaluated")
         total, slices = reference.n, iter([(reference.n, table)])
     early: list[Verdict] | None = None
-    judged, n = [], 0
+    judged, n, unasked = [], 0, list[str]()
     for n, rows in slices:
+        unasked = lost_proofs(table, rows)
         metrics = pair(table, rows)
         judged = judge(metrics, rule)
         early = settled(metrics, total, rule) if n < total and not whole else None
         if early is not None:
             judged = [_as_settled(*both) for both in zip(judged, early, strict=True)]
             break
+    lost = [Verdict.WARN for _ in unasked]
+    notes = (*notes, *(f"certified {epsilon}: {_UNASKED}" for epsilon in unasked))
     return Checked(
-        worst([size.verdict, *(one.verdict for one in judged)]),
+        worst([size.verdict, *lost, *(one.verdict for one in judged)]),
         tuple(judged),
         size,
         n=n,
@@ -130,6 +146,11 @@ def check(
         baseline=str(baseline),
         seconds=time.monotonic() - start,
     )
+
+
+def is_result(candidate: Path) -> bool:
+    """Whether a candidate is a result file, and neither a folder nor an ONNX file."""
+    return candidate.is_file() and candidate.suffix != ".onnx"
 
 
 def _as_settled(one: Judged, verdict: Verdict) -> Judged:
@@ -148,7 +169,7 @@ class _Stored:
     def __init__(self, path: Path, reference: Result, baseline: Path) -> None:
         result = store.read_result(path)
         _require_same(result, reference, path, baseline)
-        self._table, _ = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+        self._table = _outcomes(path)
         self.total = min(result.n, reference.n)
         self.bytes_packed = result.compactness.bytes_packed
         self.weights_sha256 = result.weights_sha256
@@ -160,13 +181,13 @@ class _Stored:
 
 
 class _Evaluated:
-    """A submission folder, evaluated slice by slice."""
+    """A submission folder or ONNX file, evaluated slice by slice."""
 
     def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
         from benchmark.evaluate import versions
-        from benchmark.submission import load_submission
+        from benchmark.submission import load_candidate
 
-        self._submission = load_submission(folder, reference.track)
+        self._submission = load_candidate(folder, reference.track)
         self._folder, self._reference, self._baseline = folder, reference, baseline
         self._how = how
         self.unanswered: list[str] = []
@@ -192,6 +213,21 @@ class _Evaluated:
             tables.append(rows)
             self.unanswered += [line for line in errors if line not in self.unanswered]
             yield n, pd.concat(tables, ignore_index=True)
+
+
+def _outcomes(path: Path) -> pd.DataFrame:
+    """The outcome table beside a result file.
+
+    Raises:
+        ResultError: missing or unreadable.
+    """
+    table = store.beside(path, "outcomes.parquet")
+    if not table.is_file():
+        raise ResultError(
+            f"{table}: expected the outcome table of {path.name} beside it, but found none; copy "
+            "both files that `corobench evaluate` wrote"
+        )
+    return store.read_outcomes(table)[0]
 
 
 def _notes(versions: dict[str, str], reference: Result) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from benchmark.submission.files import FileFaultError, read_plain_file
 from benchmark.submission.graph.network import read_network
 from benchmark.submission.graph.runtime import Runtime
 from benchmark.submission.header import MAX_WEIGHTS_BYTES
-from benchmark.submission.manifest import load_manifest
+from benchmark.submission.manifest import check_manifest, load_manifest
 from benchmark.submission.weights import (
     State,
     effective_sha256,
@@ -108,6 +108,37 @@ def load_submission(folder: Path, track: str | None = None) -> Submission:
     if faults:
         raise SubmissionError(folder, faults)
     return loaded
+
+
+def load_candidate(path: Path, track: str) -> Submission:
+    """A submission folder, or an ONNX file by itself, which is a network without a manifest.
+
+    Args:
+        path: of the folder or the file.
+        track: that it is evaluated on.
+
+    Raises:
+        SubmissionError: every fault.
+        ConfigError: no such track.
+    """
+    if path.suffix != ONNX_SUFFIX:
+        return load_submission(path, track)
+    chosen = get_track(track)
+    table = {
+        "schema": 1,
+        "id": "candidate",
+        "title": path.name,
+        "authors": ["unknown"],
+        "licence": "unknown",
+        "track": track,
+        "model": {"weights": path.name, "num_classes": chosen.num_classes},
+        "method": {"name": path.name, "pipeline": "none", "pretrain_objective": "unknown"},
+        "training": {"data": "unknown"},
+    }
+    try:
+        return _load_graph(path.parent, check_manifest(table), chosen, [])
+    except SubmissionError as error:
+        raise SubmissionError(path, error.faults) from error
 
 
 def _load_named(folder: Path, manifest: Manifest, track: Track, faults: list[str]) -> Submission:

@@ -44,7 +44,7 @@ window.corobench ??= {};
     row.cells[placeOf("bracket")].dataset.order = row.cells[certified].dataset.order;
   });
   const records = rows.map((row) => {
-    const record = { entry: row.dataset.entry, epsilon: config.epsilon, n: config.n };
+    const record = { entry: row.dataset.entry, epsilon: config.epsilon, n: config.n, quick: config.quick };
     columns.forEach((column, place) => {
       const cell = row.cells[place];
       if (column.key === "bracket") return;
@@ -352,7 +352,7 @@ window.corobench ??= {};
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
   const viewRecords = () => {
-    const keys = ["entry", "epsilon", "n", ...view.cols.filter((key) => key !== "bracket").map((key) => (key === "entry" ? "title" : key))];
+    const keys = ["entry", "epsilon", "n", "quick", ...view.cols.filter((key) => key !== "bracket").map((key) => (key === "entry" ? "title" : key))];
     return table.rows({ search: "applied", order: "applied" }).indexes().toArray()
       .map((index) => Object.fromEntries(keys.map((key) => [key, records[index][key] ?? null])));
   };
@@ -368,7 +368,7 @@ window.corobench ??= {};
     download(`${config.board}.csv`, "text/csv", `${lines.join("\n")}\n`);
   };
   const exportJson = () => {
-    const record = { board: config.board, epsilon: config.epsilon, n: config.n, view: toFragment(), rows: viewRecords() };
+    const record = { board: config.board, epsilon: config.epsilon, n: config.n, quick: config.quick, view: toFragment(), rows: viewRecords() };
     download(`${config.board}.json`, "application/json", `${JSON.stringify(record, null, 1)}\n`);
   };
   const copy = async (text, node) => {

@@ -80,7 +80,7 @@ corobench.holm = (values) => {
     const at = (entry) => entry.epsilons[epsilon];
     const heads = entries.map(title);
     const share = (count, n) => (count === null ? "not asked" : `${percent(count, n)} % · ${count}`);
-    const numbers = table(`Side by side at radius ${epsilon}, n = ${grouped(group.n)}`, ["", ...heads], [
+    const numbers = table(`Side by side at radius ${epsilon}, n = ${grouped(group.n)}`, ["Figure", ...heads], [
       ["Title", ...entries.map((e) => e.title)],
       ["Method", ...entries.map((e) => e.method)],
       ["Architecture", ...entries.map((e) => e.architecture)],
@@ -146,7 +146,7 @@ corobench.holm = (values) => {
           return make("li", {}, make("span", { class: `dot ${letter}`, "aria-hidden": "true" }), ` ${heads[place]}: ${WORDS[letter]}${wrong}`);
         });
         grid.append(make("li", {},
-          picture ? make("img", { src: picture, alt: `Image ${group.images[k]}, ${label}`, loading: "lazy" }) : make("span", { class: "nopicture" }, `#${group.images[k]}`),
+          picture ? make("img", { src: picture, alt: `Image ${group.images[k]}, ${label}` }) : make("span", { class: "nopicture" }, `#${group.images[k]}`),
           make("div", {}, make("p", {}, `${label} `, make("span", { class: "sub" }, `image ${group.images[k]}`)), make("ul", {}, ...lines))));
       }
       done = Math.min(places.length, done + STEP);

@@ -80,7 +80,10 @@ def test_a_folder_becomes_a_result_a_score_and_a_page(
     assert "holds another result" in capsys.readouterr().err
 
     site = tmp_path / "site"
-    assert invoke(["render", str(results), "--out", str(site)]) == 0
+    assert invoke(["render", str(results), "--out", str(site)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}: quick: true" in said and "--quick" in said and not site.exists()
+    assert invoke(["render", str(results), "--out", str(site), "--quick"]) == 0
     assert "my-model" in (site / "index.html").read_text()
 
 

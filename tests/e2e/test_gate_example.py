@@ -109,6 +109,23 @@ def test_the_hook_validates_the_folders_of_the_manifests_it_is_given() -> None:
     assert bad.returncode == 2
 
 
+def test_the_hook_sees_touched_weights(tmp_path: Path) -> None:
+    """pre-commit calls the hook with the touched files that match its pattern."""
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    folder = tmp_path / "model"
+    shutil.copytree(ENTRIES / "digits-adv-dense", folder)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    (tmp_path / "other.onnx").write_bytes(b"no entry's")
+    touched = ["model/model.safetensors", "other.onnx", "notes.md"]
+    matching = [file for file in touched if re.search(hook["files"], file)]
+    assert matching == touched[:2]
+    command = [sys.executable, *hook["entry"].split()[1:], *matching]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "model: 1 fault" in done.stdout
+    nothing = subprocess.run([*command[:3], "other.onnx"], capture_output=True, cwd=tmp_path)
+    assert nothing.returncode == 0
+
+
 def test_the_templates_call_commands_that_exist() -> None:
     from benchmark.cli_gate import check
 

@@ -84,7 +84,7 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
     assert "quick, not ranked" in quick
     run(request, "evaluate", str(folder), "--out", "leaderboard/results")
     site = tmp_path / "site"
-    run(request, "render", "leaderboard/results", "--out", str(site), "--public")
+    run(request, "render", "leaderboard/results", "--out", str(site))
     assert ENTRY in (site / "index.html").read_text()
 
     ran = pull_request(workspace)
@@ -102,7 +102,7 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
         "--quiet",
         git(base, "fetch", "--quiet", str(request), "entry") or "FETCH_HEAD",
     )
-    run(base, "render", "leaderboard/results", "--out", str(site), "--public")
+    run(base, "render", "leaderboard/results", "--out", str(site))
     result = store.read_result(base / RESULTS / f"{ENTRY}.json")
     assert not result.quick and result.n == 500
     assert (site / "entries" / "1.0" / "digits" / f"{ENTRY}.n500.html").is_file()

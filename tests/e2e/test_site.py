@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Tab, entries, menu
 
+from benchmark.remeasure import remeasure
 from benchmark.statistics import mcnemar_exact
 from leaderboard.build import build_site
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 BOARD = "boards/digits-1.0-n500-eps2-16.html"
 COMPARE = "compare/digits-1.0-n500.html"
 ENTRY = "entries/1.0/digits/digits-adv-lwm-10x.n500.html"
@@ -29,10 +28,12 @@ HOSTILE = """<img src=x onerror="document.title='broken'">=1+1"""
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The eight published digits, one of them with a hostile title and method."""
+    """The published digits: one with a hostile title and method, two with weights measured now."""
     root = tmp_path_factory.mktemp("site")
     folder = root / "results" / "1.0" / "digits"
     shutil.copytree(RESULTS, folder)
+    for name in ("digits-adv-dense", "digits-adv-lwm-10x"):
+        remeasure(folder / f"{name}.json", SUBMISSIONS / name, write=True)
     path = folder / "digits-ibp-random-10x.json"
     raw = json.loads(path.read_text())
     raw["submission"]["title"] = raw["submission"]["method"]["name"] = HOSTILE
@@ -40,61 +41,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_site([root / "results"], root / "out").index.parent
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"chromium does not start here: {error.message.splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
-class Tab:
-    """A page that remembers what went wrong on it and what it asked for."""
-
-    def __init__(self, browser: Any, site: Path, **options: Any) -> None:
-        self.site = site
-        self.is_scripted = options.get("java_script_enabled", True)
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, name: str) -> Any:
-        path, _, fragment = name.partition("#")
-        self.go((self.site / path).as_uri() + (f"#{fragment}" if fragment else ""))
-        return self.page
-
-    def go(self, address: str) -> None:
-        """Open an address and wait until its script has made the page live."""
-        self.page.goto("about:blank")
-        self.page.goto(address)
-        if "/boards/" in address and self.is_scripted:
-            self.page.locator("table.live").wait_for()
-
-
 @pytest.fixture
 def tab(browser: Any, site: Path) -> Iterator[Tab]:
     tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
     yield tab
-    assert tab.complaints == []
-    assert not [url for url in tab.requests if not url.startswith(("file:", "data:", "about:"))]
-    tab.context.close()
-
-
-def entries(page: Any) -> list[str]:
-    return page.eval_on_selector_all("#board tbody tr", "rows => rows.map(r => r.dataset.entry)")
-
-
-def menu(page: Any, title: str) -> Any:
-    found = page.locator("details.menu").filter(has=page.locator(f"summary:text-is('{title}')"))
-    found.locator("summary").click()
-    return found
+    tab.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -108,12 +59,13 @@ def test_sorting_by_a_column_and_back(tab: Tab) -> None:
     page = tab.open(BOARD)
     ranked = entries(page)
     page.locator("th.c-clean").click()
+    page.locator("th.c-clean[aria-sort=descending]").wait_for()
     by_clean = page.eval_on_selector_all(
         "#board tbody td.c-clean", "cells => cells.map(c => Number(c.dataset.order))"
     )
     assert by_clean == sorted(by_clean, reverse=True)
-    assert page.locator("th.c-clean").get_attribute("aria-sort") == "descending"
     page.locator("th.c-clean").click()
+    page.locator("th.c-clean[aria-sort=ascending]").wait_for()
     assert entries(page) != ranked
     page.get_by_role("button", name="Clear").click()
     assert entries(page) == ranked
@@ -121,8 +73,9 @@ def test_sorting_by_a_column_and_back(tab: Tab) -> None:
 
 def test_what_is_absent_stays_last_both_ways(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#cols=entry,clean,kept_clean")
-    for _ in range(2):
+    for way in ("descending", "ascending"):
         page.locator("th.c-kept_clean").click()
+        page.locator(f"th.c-kept_clean[aria-sort={way}]").wait_for()
         assert set(entries(page)[-2:]) == {"digits-adv-dense", "digits-ibp-dense"}
 
 
@@ -145,6 +98,7 @@ def test_the_address_holds_the_exact_view(tab: Tab) -> None:
     columns.get_by_label("Method", exact=True).uncheck()
     page.locator("h1").click()
     page.locator("th.c-by_ibp").click()
+    page.locator("th.c-by_ibp[aria-sort]").wait_for()
     page.locator("#board tbody input").nth(1).check()
     page.get_by_role("radio", name="packed bytes").check()
 
@@ -211,6 +165,17 @@ def test_picking_a_point_selects_its_row(tab: Tab) -> None:
     assert "sel=" in page.url
 
 
+def test_picking_a_point_of_a_curve_selects_its_row(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    point = page.locator("svg.curves a").last
+    index = int(point.get_attribute("data-i"))
+    point.locator(".touch").dispatch_event("click")
+    assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[index]
+    point.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("tr.on").count() == 0
+
+
 def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500,digits-adv-random-10x.n500")
     page.get_by_role("link", name="Compare 2").click()
@@ -231,6 +196,31 @@ def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
     tab.go(address)
     page.locator("#num-differing").wait_for()
     assert page.locator("input[name=e]:checked").count() == 2
+
+
+def test_no_more_than_four_are_compared(tab: Tab) -> None:
+    page = tab.open(COMPARE)
+    assert "Choose two to four" in page.locator("#compared").inner_text()
+    boxes = page.locator("input[name=e]")
+    for place in range(4):
+        boxes.nth(place).check()
+    page.locator("#num-differing").wait_for()
+    assert page.locator("input[name=e]:disabled").count() == boxes.count() - 4
+    assert page.locator("#compared .scroll").nth(1).locator("tbody tr").count() == 3 * 6
+
+
+def test_weights_are_a_picture_with_words_and_a_table(tab: Tab) -> None:
+    page = tab.open(ENTRY)
+    picture = page.get_by_role("img", name="Weights by magnitude")
+    assert picture.is_visible()
+    described = page.locator("#" + picture.get_attribute("aria-describedby")).inner_text()
+    assert "digits-adv-lwm-10x, this entry: 2,226 kept, 20,022 zero" in described
+    assert "digits-adv-dense, its dense parent: 22,248 kept, 0 zero" in described
+    page.get_by_text("The same in numbers").click()
+    cells = page.locator("table.narrow tbody tr td:last-child")
+    assert cells.first.is_visible()
+    counts = [int(text.replace(",", "")) for text in cells.all_inner_texts()]
+    assert sum(counts) == 22_248
 
 
 def test_hostile_text_shows_as_text(tab: Tab) -> None:
@@ -267,6 +257,15 @@ def test_print_shows_the_table_without_controls(tab: Tab) -> None:
     assert page.pdf().startswith(b"%PDF")
 
 
+def test_print_unfolds_what_is_folded(tab: Tab) -> None:
+    page = tab.open(ENTRY)
+    settings = page.get_by_text("autoattack_version")
+    assert not settings.is_visible()
+    page.emulate_media(media="print")
+    assert settings.is_visible()
+    assert not page.get_by_role("button", name="Copy").first.is_visible()
+
+
 def test_the_keyboard_reaches_sorting_and_menus(tab: Tab) -> None:
     page = tab.open(BOARD)
     page.locator("#q").focus()
@@ -277,7 +276,7 @@ def test_the_keyboard_reaches_sorting_and_menus(tab: Tab) -> None:
     assert page.locator("details.menu[open]").count() == 0
     page.locator("th.c-clean [role=button], th.c-clean").last.focus()
     page.keyboard.press("Enter")
-    assert page.locator("th.c-clean").get_attribute("aria-sort") == "descending"
+    page.locator("th.c-clean[aria-sort=descending]").wait_for()
 
 
 _DARK = [(name, "dark") for name in ("index.html", BOARD, COMPARE, "method.html")]

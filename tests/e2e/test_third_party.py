@@ -123,6 +123,7 @@ def test_flags_equal_the_package_at_8_255(entry: Path, image_folder: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes per robust image on one core
 def test_flags_equal_the_package_at_three_epsilons(
     entry: Path, image_folder: Path, tmp_path: Path
 ) -> None:

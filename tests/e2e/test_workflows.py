@@ -1,4 +1,4 @@
-"""The workflow of a pull request and the GitLab template, run step by step in scratch repositories.
+"""The workflows of pull requests and of the pages, and the GitLab template, run step by step.
 
 Somebody else's actions (checkout, setup-python) are done by the tests; every ``run`` and ``script``
 is the file's own text.
@@ -153,3 +153,52 @@ def test_the_gitlab_template(tmp_path: Path) -> None:
         assert (project / path).stat().st_size > 0
     variables["CANDIDATE"] = "robustness.json"
     assert run_shell(script, project, variables, [tools]).returncode == 0
+
+
+def publish(workspace: Path) -> Ran:
+    """Run the job "publish" on what the workspace holds."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text())
+    values = {
+        "steps.pages.outputs.base_url": "https://example.org/board",
+        "github.server_url": "https://example.com",
+        "github.repository": "some/where",
+    }
+    tools = recording_python(workspace.parent / "tools")
+    return run_steps(workflow["jobs"]["publish"]["steps"], workspace, values, [tools])
+
+
+def test_the_pages_are_published(tmp_path: Path) -> None:
+    """Each step in its order; what is uploaded is what was rendered, with its public address."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text())
+    steps = workflow["jobs"]["publish"]["steps"]
+    assert [step["uses"].split("@")[0] for step in steps if "uses" in step] == [
+        "actions/checkout",
+        "actions/setup-python",
+        "actions/configure-pages",
+        "actions/upload-pages-artifact",
+        "actions/deploy-pages",
+    ]
+    assert workflow["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
+    assert "main" in workflow[True]["push"]["branches"]
+    assert all("${{" not in step.get("run", "") for step in steps)
+    workspace = tmp_path / "workspace"
+    shutil.copytree(ROOT / RESULTS, workspace / RESULTS)
+    ran = publish(workspace)
+    assert ran.code == 0, ran.said
+    assert (tmp_path / "tools" / "pip.txt").read_text() == "-m pip install -e .\n"
+    (uploaded,) = [step["with"]["path"] for step in steps if "upload" in step.get("uses", "")]
+    site = workspace / uploaded
+    assert (site / "boards" / "digits-1.0-n500-eps2-16.html").is_file()
+    assert 'href="https://example.org/board/entries/' in (site / "feed.xml").read_text()
+    assert "https://example.com/some/where/blob/main/" in (site / "method.html").read_text()
+
+
+def test_nothing_quick_is_published(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(ROOT / RESULTS, workspace / RESULTS)
+    path = workspace / RESULTS / f"{NEW}.json"
+    path.write_text(path.read_text().replace('"quick": false', '"quick": true'))
+    ran = publish(workspace)
+    assert ran.code == 2, ran.said
+    assert "these results may not be published" in ran.said
+    assert not (workspace / "build" / "site").exists()

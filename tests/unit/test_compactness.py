@@ -1,5 +1,6 @@
 """Counts against closed forms, where common counters go wrong."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -141,3 +142,65 @@ def test_removable_channels_by_hand() -> None:
     assert (found.num_channels, found.num_removed) == (10, 4)
     assert found.num_parameters == (2 * 9 + 2) + (4 * 2 * 9 + 4) + (64 * 3 + 3)
     assert found.macs_dense == 2 * 9 * 36 + 4 * 2 * 9 * 16 + 64 * 3
+
+
+def test_magnitudes_equal_numpys_histogram() -> None:
+    from benchmark.magnitudes import magnitudes
+
+    weights = [torch.randn(50, 40), torch.randn(7, 3, 3, 3) * 1e-3, torch.zeros(9)]
+    weights[0][torch.rand(50, 40) < 0.9] = 0.0
+    found = magnitudes(weights)
+    values = np.concatenate([weight.double().abs().flatten().numpy() for weight in weights])
+    kept = values[values > 0]
+    expected, _ = np.histogram(kept, bins=[*found.edges[:-1], np.nextafter(found.edges[-1], 0)])
+    assert found.counts == tuple(expected)
+    assert sum(found.counts) == len(kept)
+    assert found.num_zeros == len(values) - len(kept)
+    assert found.counts[0] and found.counts[-1]
+    ratios = np.asarray(found.edges[1:]) / np.asarray(found.edges[:-1])
+    assert ratios == pytest.approx(np.full(len(ratios), 2**0.25), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "edges", "counts", "num_zeros"),
+    [
+        ([0.0, -0.0], (), (), 2),
+        ([1e-12, 0.0], (0.0, 5.96046e-08), (1,), 1),
+        ([-1.0], (1.0, 1.18921), (1,), 0),
+        ([3.4028234e38], (3.40282e38, 4.04666e38), (1,), 0),
+    ],
+)
+def test_magnitudes_by_hand(
+    values: list[float], edges: tuple[float, ...], counts: tuple[int, ...], num_zeros: int
+) -> None:
+    from benchmark.magnitudes import magnitudes
+
+    found = magnitudes([torch.tensor(values)])
+    assert (found.edges, found.counts, found.num_zeros) == (edges, counts, num_zeros)
+
+
+def test_magnitudes_of_a_network_leave_biases_out() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0, 1.0, -1.0, 0.3], [0.0, 0.0, 0.0, 2.0]]))
+    found = compactness.measure(model, (1, 2, 2)).magnitudes
+    assert found is not None
+    assert (sum(found.counts), found.num_zeros) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ({"edges": [1.0, 2.0], "counts": [1, 2], "num_zeros": 0}, "one count between two edges"),
+        ({"edges": [1.0], "counts": [], "num_zeros": 0}, "one count between two edges"),
+        ({"edges": [2.0, 1.0], "counts": [1], "num_zeros": 0}, "edges that ascend"),
+        ({"edges": [1.0, 2.0], "counts": [0], "num_zeros": 0}, "no bins where no weight"),
+        ({"edges": [1.0, 1e999], "counts": [1], "num_zeros": 0}, "finite number"),
+        ({"edges": [-1.0, 2.0], "counts": [1], "num_zeros": 0}, "greater than or equal to 0"),
+    ],
+)
+def test_a_histogram_that_is_none_is_refused(record: dict[str, object], fault: str) -> None:
+    from benchmark.records import Magnitudes
+
+    with pytest.raises(ValueError, match=fault):
+        Magnitudes.model_validate(record)

@@ -270,3 +270,24 @@ def test_file_formats_names_every_objective_pruner_and_key_of_a_recipe() -> None
             assert f"`{key}`" in text, key
     for name in (*OBJECTIVES, *PRUNERS):
         assert _cells(text, name)
+
+
+def test_every_page_has_its_pictures_and_they_are_small() -> None:
+    shown = re.findall(
+        r'<img src="(images/[^"]+)" width="\d+" alt="[^"]+">', _read("docs/pages.md")
+    )
+    kept = sorted((ROOT / "docs" / "images").iterdir())
+    assert sorted(shown) == [f"images/{path.name}" for path in kept if path.suffix == ".webp"]
+    for name in ("index", "board", "entry", "compare", "method", "submit", "changelog", "weights"):
+        assert {f"images/page-{name}-{width}.webp" for width in (1280, 390)} <= set(shown)
+    assert sum(path.stat().st_size for path in kept) <= 1_500_000
+
+
+def test_the_accessibility_report_has_every_page_and_no_serious_violation() -> None:
+    lines = [line.split(" | ") for line in _read("docs/accessibility.md").splitlines()]
+    rows = [[cell.strip("| ") for cell in line] for line in lines if len(line) == 7]
+    found = {tuple(row[:3]): int(row[4]) for row in rows if row[1] in ("1280", "390")}
+    pages = ("index", "board", "entry", "compare", "method", "submit", "changelog")
+    for key in [(p, w, s) for p in pages for w in ("1280", "390") for s in ("light", "dark")]:
+        assert found[key] == 0
+    assert set(found.values()) == {0}

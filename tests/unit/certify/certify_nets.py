@@ -146,3 +146,26 @@ def worst_found(model: nn.Module, low: Tensor, high: Tensor, labels: Tensor, ste
             x = x.detach() - size * (high - low) * gradient.sign()
             x = torch.maximum(torch.minimum(x, high), low)
     return worst
+
+
+def neighbours():
+    """Two images in boxes of radius 0.2, and a net whose inner neuron IBP bounds better than CROWN.
+
+    Its inner neuron is relu(x0 - 0.5) + relu(x1 - 0.5) + 0.05 - 4 relu(x2 - 0.5). Where x2 is dark,
+    IBP proves it positive; CROWN does not, where it bounds an unstable ReLU from below by the
+    identity. Where x2 is bright, IBP does not either.
+
+    Returns:
+        the net for (B, 1, 2, 2), 2 classes; the dark and the bright image; labels.
+    """
+    first, second, last = nn.Linear(4, 3), nn.Linear(3, 1), nn.Linear(1, 2)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(4)[:3])
+        first.bias.fill_(-0.5)
+        second.weight.copy_(torch.tensor([[1.0, 1.0, -4.0]]))
+        second.bias.fill_(0.05)
+        last.weight.copy_(torch.tensor([[-1.0], [0.0]]))
+        last.bias.copy_(torch.tensor([1.0, 0.0]))
+    net = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last).eval()
+    x = torch.tensor([[0.55, 0.55, 0.2, 0.5], [0.55, 0.55, 0.75, 0.5]]).reshape(2, 1, 2, 2)
+    return net, x, torch.tensor([0, 0])

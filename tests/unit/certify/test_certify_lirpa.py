@@ -13,6 +13,7 @@ from certify_nets import (
     boxes,
     cnn,
     margins,
+    neighbours,
     seeded,
     worst_found,
 )
@@ -20,6 +21,7 @@ from milp_margins import exact_margins
 from torch import nn
 
 from benchmark.certify import CERTIFIERS, BoundedModel, NotCertifiable, certified, lirpa
+from benchmark.certify.lirpa_graph import relu_bounds
 
 TINY = (1, 2, 2)
 
@@ -196,6 +198,19 @@ def test_order_of_calls_changes_no_number():
     shared = BoundedModel(model, (1, 8, 8), 10)
     for method in ("IBP", "CROWN", "alpha-CROWN", "CROWN", "IBP", "CROWN-IBP", "alpha-CROWN"):
         assert torch.equal(shared.margins(method, low, high, labels), fresh[method]), method
+
+
+def test_neighbours_in_the_batch_change_no_bound_of_crown(monkeypatch):
+    net, x, labels = neighbours()
+    bounded = BoundedModel(net, TINY, 2)
+    together = bounded.margins("CROWN", x - 0.2, x + 0.2, labels)
+    inner = relu_bounds(bounded._module("CROWN"))[1][0]
+    assert inner[0] == pytest.approx(0.05, abs=1e-6), "IBP's bound of the dark image is kept"
+    monkeypatch.setitem(bounded._batch_sizes, "CROWN", 1)
+    alone = bounded.margins("CROWN", x - 0.2, x + 0.2, labels)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+    # 1 - (0.05 + the chords of both unstable ReLUs at their largest, 0.25)
+    assert alone[0].item() == pytest.approx(1 - 0.55, abs=1e-6)
 
 
 def test_chunks_and_groups_change_no_number_beyond_rounding():

@@ -8,9 +8,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from benchmark.cli import invoke
+from benchmark.errors import ContradictionError
+from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
+from benchmark.gate.rule import Rule
+from benchmark.gate.run import check
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -68,10 +73,20 @@ def test_bad_input(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_is_evaluated_until_the_verdict_is_settled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_result_without_its_table_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With AutoAttack left out, for time: the mismatched arm is red after the first tenth."""
+    alone = shutil.copy(PAPER, tmp_path / "robustness.json")
+    for command in (["check", str(alone), "--baseline", str(PAPER)], ["check", str(PAPER)]):
+        more = [] if "--baseline" in command else ["--baseline", str(alone)]
+        assert invoke([*command, *more]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'robustness.outcomes.parquet'}: expected the outcome table" in said
+
+
+@pytest.fixture
+def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out, for time."""
     from benchmark.stages.pgd import PGD
 
     def weak(self: object) -> PGD:
@@ -80,6 +95,48 @@ def test_a_folder_is_evaluated_until_the_verdict_is_settled(
         return attack
 
     monkeypatch.setattr("benchmark.pipeline.Evaluation.autoattack", weak)
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_an_onnx_file_needs_no_folder(tmp_path: Path) -> None:
+    from benchmark.submission.converting import to_onnx
+
+    file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
+    model = (file / "model.onnx").rename(tmp_path / "model.onnx")
+    found = Gate().holds(model, PAPER, isolate=False)
+    assert not found and found.checked.n == 50 and found.checked.candidate == str(model)
+    assert found.checked.size.candidate == found.checked.size.baseline
+    failing = {one.paired.name for one in found.checked.judged if one.verdict == "fail"}
+    assert "certified 2/16" in failing and "clean" not in failing
+
+
+def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a network")
+    assert invoke(["check", str(path), "--baseline", str(PAPER)]) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said and "onnx-damaged" in said
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certifier that proves everything is caught by the audit: exit code 3."""
+    from benchmark.certify import BoundedModel
+
+    def credulous(self: BoundedModel, x: torch.Tensor, *rest: object, **more: object) -> object:
+        return true(self, x, *rest, **more) + 1000.0
+
+    true = BoundedModel.margins
+    monkeypatch.setattr(BoundedModel, "margins", credulous)
+    folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
+    with pytest.raises(ContradictionError, match="certified images were broken") as caught:
+        check(folder, PAPER, Rule())
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.usefixtures("_no_autoattack")
+def test_a_folder_is_evaluated_until_the_verdict_is_settled() -> None:
+    """The mismatched arm is red after the first tenth."""
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     found = Gate().holds(folder, PAPER, isolate=False)
     assert not found
@@ -87,6 +144,19 @@ def test_a_folder_is_evaluated_until_the_verdict_is_settled(
     assert "certified 2/16" in repr(found) and "FAIL" in repr(found)
     same = Gate().holds(ROOT / "submissions" / "digits-adv-lwm-10x", PAPER)
     assert same and "the same weights" in same.checked.notes[-1]
+
+
+@pytest.mark.parametrize(("macs", "inside"), [(1_000_000, 1), (1_000_001, 2)])
+def test_a_small_network_keeps_to_one_thread(macs: int, inside: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), threads_for(macs):
+            assert torch.get_num_threads() == inside
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_fixture_in_a_projects_own_tests(pytester: pytest.Pytester) -> None:

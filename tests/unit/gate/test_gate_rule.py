@@ -7,7 +7,17 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from benchmark.gate.rule import Paired, Rule, Size, Verdict, judge, judge_size, pair, worst
+from benchmark.gate.rule import (
+    Paired,
+    Rule,
+    Size,
+    Verdict,
+    judge,
+    judge_size,
+    lost_proofs,
+    pair,
+    worst,
+)
 from benchmark.gate.sequential import _failing, futures, looks, settled
 
 
@@ -80,6 +90,9 @@ def test_images_are_paired_and_counted() -> None:
 def test_what_one_side_was_not_asked_is_not_compared() -> None:
     asked, not_asked = _table(["certified"]), _table(["undecided"], certified=False)
     assert "certified" not in {metric.metric for metric in pair(asked, not_asked)}
+    assert lost_proofs(asked, not_asked) == ["1/16"], "the proofs of the baseline are gone"
+    assert lost_proofs(not_asked, asked) == lost_proofs(asked, asked) == []
+    assert lost_proofs(_table(["undecided"]), not_asked) == [], "there was no proof to lose"
 
 
 def test_the_fast_test_is_the_exact_one() -> None:

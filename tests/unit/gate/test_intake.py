@@ -7,7 +7,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from leaderboard_factory import make_raw, write_result
 from safetensors.torch import load_file, save_file
 
 from benchmark import evaluate as evaluation
@@ -16,6 +18,7 @@ from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.intake_faults import ENDINGS
 from benchmark.pipeline import Evaluation
+from benchmark.records import Result
 from benchmark.stages.pgd import PGD
 from benchmark.submission import load_submission
 from benchmark.tracks import TRACKS, Protocol
@@ -93,6 +96,9 @@ def test_another_entrys_weights_are_refused_however_they_are_stored(entries: Pat
     ("old", "new", "said"),
     [
         ('licence = "MIT"', 'licence = "unknown"', "licence"),
+        ('licence = "MIT"', 'licence = ""', "licence"),
+        ('licence = "MIT"\n', "", "`licence`"),
+        ("title = ", "titel = ", "did you mean 'title'"),
         ('parent = "digits-ibp-dense"', 'parent = "nobody"', "'nobody' is no entry here"),
         ("sparsity = 0.8", "sparsity = 0.5", "sparsity"),
         ('pretrain_objective = "ibp"', 'pretrain_objective = "unknown"', "pretrain_objective"),
@@ -175,6 +181,48 @@ def test_a_larger_ranked_subset_is_the_entrys_own(entries: Path) -> None:
     assert len(_faults(entries / name, (f"{place}/{name}@100.json",))) == 1
 
 
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("spoil", ["", "other images", "other data", "no file", "no npz"])
+def test_clean_images_may_come_along_where_they_are_the_tracks_own(
+    entries: Path, tmp_path: Path, spoil: str
+) -> None:
+    """`evaluate` writes them beside the first result on new data; nobody may put others there."""
+    name = "clean-images.2859c621.npz"
+    place = Path("leaderboard/results/1.0/digits")
+    results = tmp_path / "results"
+    (results / "1.0" / "digits").mkdir(parents=True)
+    path = results / "1.0" / "digits" / name
+    with np.load(ROOT / place / name) as stored:
+        arrays = dict(stored)
+    if spoil == "other images":
+        arrays["images"] = arrays["images"].copy()
+        arrays["images"][7, 0, 3, 3] += 0.5
+    if spoil == "other data":
+        arrays["fingerprint"] = np.asarray("2859c621" * 8)
+    if spoil != "no file":
+        np.savez_compressed(path, **arrays)
+    if spoil == "no npz":
+        path.write_text("nothing")
+    others = sorted(entries.iterdir())
+
+    def take() -> intake.Intake:
+        return intake.take_in(
+            entries / ENTRY,
+            others=others,
+            results=results,
+            out=tmp_path / "out",
+            changed=[f"submissions/{ENTRY}/model.safetensors", str(place / name)],
+            limits=None,
+        )
+
+    if spoil:
+        with pytest.raises(ResultError, match=name):
+            take()
+        assert not (tmp_path / "out").exists()
+    else:
+        assert take().evaluated.result.n == 60
+
+
 def test_an_entry_that_is_there_is_not_replaced(entries: Path, tmp_path: Path) -> None:
     """The entries of the base branch are compared, so that nobody takes another's id."""
     request = tmp_path / "request" / "submissions" / ENTRY
@@ -238,6 +286,13 @@ def test_the_board_around_a_new_result() -> None:
     assert intake.board_of(new.model_copy(update={"quick": True}), RESULTS) == ()
     low = [one.epsilons["2/16"].counts["certified"] for one in board]
     assert low == sorted(low, reverse=True)
+
+
+def test_results_of_another_n_are_on_no_board_of_this_one(tmp_path: Path) -> None:
+    for entry, n in (("small", 1000), ("large", 10_000), ("quick", 100)):
+        write_result(tmp_path, make_raw(entry, "fashion-mnist", n=n))
+    new = Result.model_validate(make_raw("new", "fashion-mnist", n=1000))
+    assert {one.entry for one in intake.board_of(new, tmp_path)} == {"new", "small"}
 
 
 def test_changed_files_come_from_git(tmp_path: Path) -> None:

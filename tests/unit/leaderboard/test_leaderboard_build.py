@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -62,7 +63,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SiteSummary:
         path = write_result(results, result)
         if result.entry in ("dense", "lwm-10x"):
             write_evidence(path)
-    return build_site([results], root / "site")
+    return build_site([results], root / "site", with_quick=True)
 
 
 def pages(summary: SiteSummary) -> dict[str, str]:
@@ -166,7 +167,7 @@ def test_every_local_link_leads_somewhere(built: SiteSummary) -> None:
 
 def test_building_twice_gives_the_same_bytes(built: SiteSummary, tmp_path: Path) -> None:
     root = built.index.parent
-    again = build_site([root.parent / "results"], tmp_path / "again").index.parent
+    again = build_site([root.parent / "results"], tmp_path / "again", with_quick=True).index.parent
     first = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
     second = {path.relative_to(again): path for path in again.rglob("*") if path.is_file()}
     assert first.keys() == second.keys()
@@ -252,6 +253,25 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda table: table.assign(label=-1), "label: expected classes from 0 to 9, found -1"),
+        (lambda table: table.assign(label=10), "label: expected classes from 0 to 9, found 10"),
+        (lambda table: pd.concat([table] * 9), "expected 1000 rows, one per image and epsilon"),
+    ],
+)
+def test_a_table_that_cannot_be_of_its_track_is_refused(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], fault: str
+) -> None:
+    path = write_result(tmp_path, make_result("lwm-10x"))
+    write_evidence(path)
+    table = path.with_name("lwm-10x.outcomes.parquet")
+    change(pd.read_parquet(table)).to_parquet(table)
+    with pytest.raises(ResultError, match=rf"lwm-10x\.outcomes\.parquet: {fault}"):
+        build_site([tmp_path], tmp_path / "site")
+
+
 def test_the_feed_lists_dated_entries_newest_first(tmp_path: Path) -> None:
     for name, date in (("old", "2026-01-02"), ("new", "2026-03-04"), ("undated", "")):
         write_result(tmp_path / "results", make_result(name, date=date, submission={"title": name}))
@@ -294,7 +314,7 @@ def test_the_page_is_built_without_torch_and_matplotlib(built: SiteSummary, tmp_
     code = (
         "import sys; from pathlib import Path; import leaderboard.cli, leaderboard.terminal;"
         "from leaderboard.build import build_site;"
-        f"build_site([Path({str(results)!r})], Path({str(tmp_path)!r}));"
+        f"build_site([Path({str(results)!r})], Path({str(tmp_path)!r}), with_quick=True);"
         "bad = {'torch', 'torchvision', 'auto_LiRPA', 'matplotlib'} & set(sys.modules);"
         "assert not bad, bad"
     )

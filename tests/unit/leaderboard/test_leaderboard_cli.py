@@ -16,16 +16,21 @@ from leaderboard.terminal import terminal_table
 
 def test_render_prints_what_it_wrote_and_the_path_to_open(tmp_path: Path) -> None:
     write_result(tmp_path / "results", make_result("lwm-10x"))
-    write_result(tmp_path / "results", make_result("fast", "fashion-mnist", n=100))
+    quick = write_result(tmp_path / "results", make_result("fast", "fashion-mnist", n=100))
     (tmp_path / "results" / "other.json").write_text("{}")
     out = tmp_path / "site"
-    run = CliRunner().invoke(render, [str(tmp_path / "results"), "--out", str(out)])
+    command = [str(tmp_path / "results"), "--out", str(out)]
+    run = CliRunner().invoke(render, [*command, "--quick"])
     assert run.exit_code == 0, run.output
     assert (out / "index.html").is_file()
-    assert run.stdout.rstrip().endswith(str(out / "index.html"))
     assert "1/16, 2/16" in run.stdout
     assert "quick, not ranked" in run.stdout
+    assert "it is not to be published" in run.stdout
     assert "other.json" in run.stdout
+    quick.unlink()
+    run = CliRunner().invoke(render, command)
+    assert run.exit_code == 0, run.output
+    assert run.stdout.rstrip().endswith(str(out / "index.html"))
 
 
 def test_render_raises_what_the_front_door_turns_into_a_message(tmp_path: Path) -> None:

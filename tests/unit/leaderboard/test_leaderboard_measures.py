@@ -55,6 +55,7 @@ def test_retention_by_hand() -> None:
     child = make_result("lwm", clean=456)  # 228 certified, 456 - 91 = 365 after AutoAttack
     kept = retentions(child, parent, "1/16")
     assert kept["clean"].ratio == pytest.approx(456 / 480)
+    assert kept["pgd50"].ratio == pytest.approx((456 - 91 // 2) / (480 - 96 // 2))
     assert kept["autoattack"].ratio == pytest.approx(365 / 384)
     assert kept["certified"].ratio == pytest.approx(228 / 240)
 

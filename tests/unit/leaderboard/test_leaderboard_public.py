@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from leaderboard_factory import make_compactness, make_raw, make_score
 
+from benchmark import quickstart
 from benchmark.cli import invoke
 from benchmark.records import Result
 from benchmark.scoring import may_rank, rank_key, why_unpublished
 from leaderboard.boards import group_results
+from leaderboard.citation import bibtex, latex_row
 
 
 def _write(folder: Path, **more: object) -> Path:
@@ -36,20 +39,63 @@ def test_quick_results_stay_off_a_public_site(
 ) -> None:
     _write(tmp_path / "results", entry="fine")
     path = _write(tmp_path / "results", entry="hasty", **more)
-    command = ["render", str(tmp_path / "results"), "--out", str(tmp_path / "site")]
-    assert invoke([*command, "--public"]) == 2
+    site = tmp_path / "site"
+    command = ["render", str(tmp_path / "results"), "--out", str(site)]
+    assert invoke(command) == 2
     message = capsys.readouterr().err
-    assert str(path) in message and said in message and "fine" not in message
-    assert not (tmp_path / "site").exists()
+    assert f"{path}: {said}" in message and "fine" not in message and "--quick" in message
+    assert not site.exists()
 
-    assert invoke(command) == 0, "for a look of one's own it stands apart"
+    assert invoke([*command, "--quick"]) == 0, "for a look of one's own it stands apart"
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        assert "This site is not to be published" in text and "noindex" in text, page
+    tables = [pd.read_csv(file).set_index("entry") for file in site.glob("boards/*.csv")]
+    told = pd.concat(tables)["quick"]
+    assert told["hasty"].all() and not told["fine"].any()
     result = Result.model_validate_json(path.read_text())
     fine = Result.model_validate_json(_write(tmp_path / "results", entry="fine").read_text())
     assert not may_rank(result) and may_rank(fine)
     groups = group_results([result, fine])
     assert [group.ranked for group in groups] == [True, False]
     path.unlink()
-    assert invoke([*command, "--public"]) == 0
+    assert invoke([*command, "--quick"]) == 0, "the same bytes as without the option"
+    before = {file: file.read_bytes() for file in site.rglob("*") if file.is_file()}
+    assert invoke(command) == 0
+    assert before == {file: file.read_bytes() for file in site.rglob("*") if file.is_file()}
+    assert "not to be published" not in (site / "index.html").read_text()
+
+
+def test_a_report_takes_no_quick_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path / "results", entry="hasty", n=100)
+    assert invoke(["report", str(tmp_path / "results"), "--out", str(tmp_path / "r.md")]) == 2
+    assert f"{path}: quick: true" in capsys.readouterr().err
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_citations_of_a_quick_result_say_so() -> None:
+    (group,) = group_results([Result.model_validate(make_raw(n=100))])
+    row = group.boards[0].rows[0]
+    assert "(quick, n = 100)" in latex_row(row)
+    assert "n = 100, quick, not ranked" in bibtex(row)
+    (group,) = group_results([Result.model_validate(make_raw())])
+    assert "quick" not in latex_row(group.boards[0].rows[0]) + bibtex(group.boards[0].rows[0])
+
+
+def test_the_workflow_that_publishes_does_not_ask_for_quick_results() -> None:
+    workflow = Path(__file__).parents[3] / ".github" / "workflows" / "pages.yml"
+    (call,) = [line for line in workflow.read_text().splitlines() if "corobench render" in line]
+    assert "--quick" not in call
+
+
+def test_the_quickstart_shows_what_an_earlier_quick_run_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "results", entry="fine")
+    _write(tmp_path / "results", entry="fine", n=100)
+    monkeypatch.setattr(quickstart, "plan", lambda *_: [])
+    page = quickstart.run(tmp_path)
+    assert "This site is not to be published" in page.read_text()
 
 
 def test_a_result_of_the_tracks_setting_may_be_published() -> None:

@@ -1,0 +1,201 @@
+"""Every filter of a board in a real browser: what it leaves, what its link shows again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Tab, entries, menu
+from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, write_result
+
+from leaderboard.build import build_site
+
+BOARD = "boards/digits-1.0-n500-eps2-16.html"
+TIERS = (2, 4, 8, 10, 16, 20, 32, 100)
+NO_PROOF = {"IBP": None, "CROWN-IBP": None, "CROWN": None, "cascade": None}
+
+
+def entry(name: str, times: float = 1.0, **submission: Any) -> dict[str, Any]:
+    """A result that is this many times smaller; keywords go into its manifest."""
+    method = make_manifest(name, "digits")["method"]
+    if times == 1.0:
+        method |= {"pipeline": "none", "schedule": "none", "structure": "none", "scope": "none"}
+        method |= {"criterion": "none", "finetune_objective": ""}
+    method |= submission.pop("method", {})
+    result = make_result(
+        name,
+        compactness=make_compactness(keep_ratio=1 / times),
+        submission={"method": method, **submission},
+    )
+    return result.model_dump(mode="json", by_alias=True)
+
+
+def all_entries() -> list[dict[str, Any]]:
+    """One entry per value that a board can be filtered by."""
+    found = [entry("dense"), *(entry(f"lwm-{times}x", times) for times in TIERS)]
+    found.append(entry("between-13x", 13))
+    found.append(entry("filters", 10, method={"structure": "structured", "criterion": "filter-l1"}))
+    found.append(entry("large", 10, model={"architecture": "cnn-large"}))
+    found.append(entry("before", 10, method={"pipeline": "before", "schedule": "iterative"}))
+    found.append(entry("naive", 10, method={"finetune_objective": "natural", "scope": "global"}))
+    found.append(entry("ibp", 10, method={"pretrain_objective": "ibp"}))
+    training = {
+        "data": "and more",
+        "seed": 0,
+        "extra_data": True,
+        "extra_data_source": "drawn by hand",
+    }
+    found.append(entry("extra", 10, training=training))
+    unproven, asked, flagged = entry("unproven", 10), entry("not-asked", 10), entry("flagged", 10)
+    for score in (*unproven["epsilons"].values(), *asked["epsilons"].values()):
+        score["counts"]["undecided"] += score["counts"]["certified"]
+        score["counts"]["certified"] = 0
+        score["certified_by"] = dict.fromkeys(NO_PROOF, 0)
+    for score in asked["epsilons"].values():
+        score["certified_by"] = NO_PROOF
+    for score in flagged["epsilons"].values():
+        score["flags"] = ["square-helps"]
+    return [*found, unproven, asked, flagged]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("filters")
+    for result in all_entries():
+        write_result(root / "results", result)
+    mirror = entry("of-a-mirror", 10)
+    mirror["data"] = {"kind": "mirror", "fingerprint": MIRROR, "source": "a copy"}
+    write_result(root / "results", mirror)
+    return build_site([root / "results"], root / "site").index.parent
+
+
+@pytest.fixture
+def tab(browser: Any, site: Path) -> Iterator[Tab]:
+    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
+    yield tab
+    tab.close()
+
+
+CASES = [
+    ("Pruned", "not pruned", {"dense"}),
+    ("Pruned", "before training", {"before"}),
+    ("Criterion", "filter-l1", {"filters"}),
+    ("Trained with", "ibp", {"ibp"}),
+    ("Fine-tuned with", "natural", {"naive"}),
+    ("Schedule", "iterative", {"before"}),
+    ("Scope", "global", {"naive"}),
+    ("Structure", "structured", {"filters"}),
+    ("Architecture", "cnn-large", {"large"}),
+    *[("Times smaller", f"{times}x", {f"lwm-{times}x"}) for times in TIERS if times != 10],
+    ("Times smaller", "dense", {"dense"}),
+    ("Times smaller", "other", {"between-13x"}),
+    ("Training data", "extra data", {"extra"}),
+    ("Proof", "nothing certified", {"unproven"}),
+    ("Proof", "no proof asked", {"not-asked"}),
+    ("Flags", "flagged", {"flagged"}),
+]
+
+
+@pytest.mark.parametrize(("title", "value", "left"), CASES)
+def test_each_filter_and_its_link(tab: Tab, title: str, value: str, left: set[str]) -> None:
+    page = tab.open(BOARD)
+    total = len(entries(page))
+    assert total == len(all_entries())
+    box = menu(page, title).get_by_role("checkbox", name=f"{value} {len(left)}", exact=True)
+    box.check()
+    assert set(entries(page)) == left
+    assert page.locator("#tools .count").inner_text() == f"{len(left)} of {total} entries"
+    assert page.locator(f"summary:text-is('{title}: {value}')").count() == 1
+    tab.go(page.url)
+    assert set(entries(page)) == left
+    page.get_by_role("button", name="Clear").click()
+    assert len(entries(page)) == total
+    assert "#" not in page.url
+
+
+def test_values_of_one_filter_add_and_filters_cut(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    menu(page, "Times smaller")
+    page.get_by_role("checkbox", name="2x 1", exact=True).check()
+    page.get_by_role("checkbox", name="100x 1", exact=True).check()
+    assert set(entries(page)) == {"lwm-2x", "lwm-100x"}
+    page.locator("#q").fill("lwm-100x")
+    assert entries(page) == ["lwm-100x"]
+    address = page.url
+    tab.go(address)
+    assert entries(page) == ["lwm-100x"]
+    assert page.locator("#q").input_value() == "lwm-100x"
+    menu(page, "Proof").get_by_role("checkbox", name="no proof asked 1", exact=True).check()
+    assert page.locator("#board tbody").inner_text().startswith("No matching")
+
+
+def test_search_finds_methods_architectures_and_authors(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    for text, left in (("cnn-large", {"large"}), ("between-13x", {"between-13x"})):
+        page.locator("#q").fill(text)
+        assert set(entries(page)) == left
+    page.locator("#q").fill("ada example")
+    assert len(entries(page)) == len(all_entries())
+
+
+@pytest.mark.parametrize(
+    ("sort", "ordered"),
+    [("nonzero.asc", ["lwm-100x", "lwm-32x", "lwm-20x"]), ("times.desc", ["lwm-100x", "lwm-32x"])],
+)
+def test_sorting_by_size(tab: Tab, sort: str, ordered: list[str]) -> None:
+    page = tab.open(f"{BOARD}#sort={sort}")
+    assert entries(page)[: len(ordered)] == ordered
+
+
+def test_chosen_columns_stay_in_the_link_and_in_exports(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    sheet = menu(page, "Columns")
+    for title in ("ERA kept", "Date", "Protocol", "AutoAttack", "Packed", "Multiply-adds"):
+        sheet.get_by_role("checkbox", name=title, exact=True).check()
+    sheet.get_by_role("checkbox", name="Clean", exact=True).uncheck()
+    heads = page.locator("#board thead").inner_text()
+    assert "ERA kept" in heads and "\tClean\t" not in heads
+    tab.go(page.url)
+    assert page.locator("#board thead").inner_text() == heads
+    with page.expect_download() as waiting:
+        menu(page, "Export").get_by_role("button", name="CSV").click()
+    (first, *_) = csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text("utf-8")))
+    assert {"kept_pgd50", "date", "protocol", "autoattack", "packed", "macs"} <= first.keys()
+    assert "clean" not in first
+    with page.expect_download() as waiting:
+        menu(page, "Export").get_by_role("button", name="JSON").click()
+    record = json.loads(Path(waiting.value.path()).read_text("utf-8"))
+    assert len(record["rows"]) == len(all_entries())
+    assert record["view"] == page.url.partition("#")[2]
+
+
+def test_from_canonical_to_mirror_data_and_back(tab: Tab) -> None:
+    page = tab.open(BOARD)
+    assert "of-a-mirror" not in entries(page)
+    page.get_by_role("group", name="Data").get_by_role("link", name="mirror").click()
+    page.locator("table.live").wait_for()
+    assert entries(page) == ["of-a-mirror"]
+    assert page.locator("#board th.c-group").count() == 0
+    page.get_by_role("group", name="Data").get_by_role("link", name="canonical").click()
+    page.locator("table.live").wait_for()
+    assert len(entries(page)) == len(all_entries())
+
+
+def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) -> None:
+    """With more than forty entries the ranges are no links; the nearest one is picked."""
+    for number in range(45):
+        write_result(tmp_path / "results", entry(f"lwm-{number}", 2 + number))
+    tab = Tab(browser, build_site([tmp_path / "results"], tmp_path / "site").index.parent)
+    page = tab.open(BOARD)
+    place = 17
+    range_ = page.locator("svg.size-nonzero .dense path").nth(place)
+    range_.scroll_into_view_if_needed()
+    box = range_.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
+    assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[place]
+    tab.close()
