@@ -14,21 +14,22 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx, nn
 
+from benchmark.branches import hidden_channels, remove_inside_blocks, traced
 from benchmark.certify import NotCertifiable, prepare
+from benchmark.channels import PASSING, is_plain, removable, with_inputs, with_outputs
 
 #: The smaller network is used from this share of multiply-adds saved on.
 WORTH_IT = 0.1
 #: Largest difference of a logit, relative to the largest one, that passes as rounding.
 TOLERANCE = 1e-5
 
-_PASSING = (nn.ReLU, nn.Identity, nn.Flatten, nn.AvgPool2d, nn.MaxPool2d)
-
 
 def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> nn.Module | None:
     """An equivalent smaller network, or None where there is none worth having.
 
     Chains of convolution, linear, ReLU, pooling and flattening are understood, after batch-norm
-    is folded; other networks are left alone.
+    is folded. In a network with branches only what no branch sees is removed: channels between two
+    layers of a block.
 
     Args:
         model: in eval mode.
@@ -36,13 +37,20 @@ def compacted(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> n
         x_BCHW: float32 (B, C, H, W), images on which both must agree.
     """
     chain = as_chain(model, input_shape)
-    if chain is None:
+    if chain is not None:
+        num_weights = count_weights(chain)
+        remove_dead(chain)
+        if count_weights(chain) > (1 - WORTH_IT) * num_weights:
+            return None
+        return if_equal(model, chain, x_BCHW)
+    network = traced(model, input_shape)
+    if network is None:
         return None
-    num_weights = count_weights(chain)
-    remove_dead(chain)
-    if count_weights(chain) > (1 - WORTH_IT) * num_weights:
+    num_weights = count_weights(list(network.modules()))
+    remove_inside_blocks(network)
+    if count_weights(list(network.modules())) > (1 - WORTH_IT) * num_weights:
         return None
-    return if_equal(model, chain, x_BCHW)
+    return if_equal(model, [network], x_BCHW)
 
 
 def as_chain(model: nn.Module, input_shape: Sequence[int]) -> list[nn.Module] | None:
@@ -68,7 +76,8 @@ def if_equal(model: nn.Module, chain: list[nn.Module], x_BCHW: Tensor) -> nn.Mod
         chain: layers in order.
         x_BCHW: float32 (B, C, H, W), images on which both must agree.
     """
-    network = nn.Sequential(*chain).eval().requires_grad_(False).to(x_BCHW.device)
+    network = chain[0] if len(chain) == 1 else nn.Sequential(*chain)
+    network = network.eval().requires_grad_(False).to(x_BCHW.device)
     with torch.no_grad():
         expected, found = model(x_BCHW), network(x_BCHW)
     scale = max(1.0, float(expected.abs().max()))
@@ -79,7 +88,7 @@ def if_equal(model: nn.Module, chain: list[nn.Module], x_BCHW: Tensor) -> nn.Mod
 
 def smallest_equivalent(
     model: nn.Module, input_shape: Sequence[int]
-) -> tuple[nn.Sequential, int, int] | None:
+) -> tuple[nn.Module, int, int] | None:
     """The smallest network with the same outputs, however little it saves.
 
     Args:
@@ -88,16 +97,23 @@ def smallest_equivalent(
 
     Returns:
         The network, batch-norm folded and removable channels gone; the output channels of all
-        hidden layers before; and how many of them were removed. None for a network that is no
-        chain (see :func:`compacted`) or has no layers.
+        hidden layers before; and how many of them were removed. None for a network that is neither
+        a chain nor has blocks (see :func:`compacted`), or that cannot be traced.
     """
     chain = as_chain(model, input_shape)
-    if chain is None or not count_weights(chain):
+    if chain is not None:
+        if not count_weights(chain):
+            return None
+        before = _hidden_channels(chain)
+        remove_dead(chain)
+        network: nn.Module = nn.Sequential(*chain).eval().requires_grad_(False)
+        return network, before, before - _hidden_channels(chain)
+    blocks = traced(model, input_shape)
+    if blocks is None:
         return None
-    before = _hidden_channels(chain)
-    remove_dead(chain)
-    network = nn.Sequential(*chain).eval().requires_grad_(False)
-    return network, before, before - _hidden_channels(chain)
+    before = hidden_channels(blocks)
+    num_removed = remove_inside_blocks(blocks)
+    return blocks.eval().requires_grad_(False), before, num_removed
 
 
 def _in_order(model: nn.Module) -> nn.Module:
@@ -133,9 +149,9 @@ def _as_chain(model: nn.Module) -> list[nn.Module] | None:
         if any(part is None for part in parts):
             return None
         return [layer for part in parts if part for layer in part]
-    if isinstance(model, nn.Conv2d) and (model.groups != 1 or model.padding_mode != "zeros"):
+    if isinstance(model, nn.Conv2d) and not is_plain(model):
         return None
-    if isinstance(model, (nn.Conv2d, nn.Linear, *_PASSING)):
+    if isinstance(model, (nn.Conv2d, nn.Linear, *PASSING)):
         return [model]
     return None
 
@@ -148,78 +164,10 @@ def _remove_one(chain: list[nn.Module]) -> bool:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         assert isinstance(reader, nn.Conv2d | nn.Linear)
         between = chain[here + 1 : there]
-        removable, constants = _removable(layer, reader, between)
-        if removable.any() and not removable.all():
-            keep = ~removable
-            chain[here] = _with_outputs(layer, keep)
-            chain[there] = _with_inputs(reader, keep, constants)
+        may_go, constants = removable(layer, reader, between)
+        if may_go.any() and not may_go.all():
+            keep = ~may_go
+            chain[here] = with_outputs(layer, keep)
+            chain[there] = with_inputs(reader, keep, constants)
             return True
     return False
-
-
-def _removable(
-    layer: nn.Conv2d | nn.Linear, reader: nn.Conv2d | nn.Linear, between: list[nn.Module]
-) -> tuple[Tensor, Tensor]:
-    """Which output channels may go, and the constant each shows to its reader."""
-    weight = layer.weight.detach()
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
-    constant = bias.clone()
-    is_chain = True
-    for module in between:
-        if isinstance(module, nn.ReLU):
-            constant = constant.clamp(min=0)
-        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
-            is_chain &= module.padding in (0, (0, 0))
-    is_constant = (weight.flatten(1) == 0).all(dim=1)
-    per_channel = _columns(reader, len(weight))
-    unread = (per_channel == 0).flatten(1).all(dim=1)
-    pads = isinstance(reader, nn.Conv2d) and any(reader.padding)  # type: ignore[arg-type]
-    exact = (constant == 0) if pads or not is_chain else torch.ones_like(is_constant)
-    return unread | (is_constant & exact), torch.where(is_constant, constant, 0.0)
-
-
-def _columns(reader: nn.Conv2d | nn.Linear, num_channels: int) -> Tensor:
-    """A reader's weights by the channel they read: (channels, ...)."""
-    weight = reader.weight.detach()
-    if isinstance(reader, nn.Conv2d):
-        return weight.transpose(0, 1)
-    return weight.reshape(len(weight), num_channels, -1).transpose(0, 1)
-
-
-def _with_outputs(layer: nn.Conv2d | nn.Linear, keep: Tensor) -> nn.Module:
-    weight = layer.weight.detach()[keep]
-    bias = None if layer.bias is None else layer.bias.detach()[keep]
-    return _rebuilt(layer, weight, bias)
-
-
-def _with_inputs(reader: nn.Conv2d | nn.Linear, keep: Tensor, constants: Tensor) -> nn.Module:
-    """The reader without the removed channels, whose constants move into its bias."""
-    columns = _columns(reader, len(keep))
-    moved = (columns * constants.view(-1, *[1] * (columns.ndim - 1)))[~keep]
-    shift = moved.transpose(0, 1).flatten(1).sum(dim=1)
-    old = reader.weight.new_zeros(len(reader.weight)) if reader.bias is None else reader.bias
-    kept = columns[keep].transpose(0, 1)
-    weight = kept if isinstance(reader, nn.Conv2d) else kept.flatten(1)
-    return _rebuilt(reader, weight, old.detach() + shift)
-
-
-def _rebuilt(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A layer like `layer` with other weights."""
-    new: nn.Conv2d | nn.Linear
-    if isinstance(layer, nn.Conv2d):
-        new = nn.Conv2d(
-            weight.shape[1],
-            weight.shape[0],
-            layer.kernel_size,  # type: ignore[arg-type]
-            stride=layer.stride,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
-            dilation=layer.dilation,  # type: ignore[arg-type]
-            bias=bias is not None,
-        )
-    else:
-        new = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    with torch.no_grad():
-        new.weight.copy_(weight)
-        if bias is not None:
-            new.bias.copy_(bias)  # type: ignore[union-attr]
-    return new

@@ -18,7 +18,10 @@ def refuse_existing(out: Path) -> None:
         OutputError: `out` is there.
     """
     if out.exists() or out.is_symlink():
-        raise OutputError(f"{out}: expected a folder that does not exist yet, but it does")
+        raise OutputError(
+            f"{out}: expected a folder that does not exist yet, but it does; choose another "
+            "name, or move it away"
+        )
 
 
 @contextlib.contextmanager

@@ -96,8 +96,8 @@ def compact(folder: Path, out: Path, data_root: Path | None = None) -> Converted
     """The smallest dense network with the same outputs, as an ONNX submission.
 
     Raises:
-        SubmissionError: faults of the folder; a network that is no chain of layers; or one
-            without a removable channel.
+        SubmissionError: faults of the folder; a network without two layers of which one alone reads
+            the other; or one without a removable channel.
         OutputError: `out` exists or cannot be written.
     """
     refuse_existing(out)
@@ -106,7 +106,7 @@ def compact(folder: Path, out: Path, data_root: Path | None = None) -> Converted
     if found is None:
         raise SubmissionError(
             folder,
-            ["expected a chain of layers; networks with branches cannot be compacted yet"],
+            ["expected a chain of layers, or blocks of layers that nothing else reads"],
         )
     chain, num_channels, num_removed = found
     if not num_removed:

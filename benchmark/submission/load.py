@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def _load_named(folder: Path, manifest: Manifest, track: Track, faults: list[str
     try:
         state = read_weights(folder, manifest.model.weights, model.state_dict())
     except SubmissionError as error:
-        raise SubmissionError(folder, [*faults, *error.faults]) from error
+        hint = _normalize_hint(arguments, error.faults)
+        raise SubmissionError(folder, [*faults, *hint, *error.faults]) from error
     fill(model, state)
     faults += _normalize_faults(manifest, state)
     return Submission(
@@ -237,6 +239,19 @@ def _override(declared: Track, asked: Track, faults: list[str]) -> Track:
 def _describe(track: Track) -> str:
     shape = "x".join(str(size) for size in track.shape)
     return f"{shape} images and {track.num_classes} classes"
+
+
+def _normalize_hint(arguments: Mapping[str, object], faults: Sequence[str]) -> list[str]:
+    """What to do where `mean` and `std` were added to a manifest, and its weights have none.
+
+    With them the network stands behind a normalisation, and its names begin with `network.`.
+    """
+    if "mean" not in arguments or not any("missing tensor `network." in fault for fault in faults):
+        return []
+    return [
+        "submission.toml: `model.arguments`: has `mean` and `std`, but the weights were written "
+        "without; import the checkpoint again with --mean and --std, or leave them out"
+    ]
 
 
 def _normalize_faults(manifest: Manifest, state: State) -> list[str]:

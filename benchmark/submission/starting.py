@@ -31,16 +31,19 @@ class Started:
     Attributes:
         folder: that was made.
         is_complete: whether its weights are there.
+        imported: how far it is from what it was imported from, one line; empty for nothing.
         steps: what to do next, in order.
     """
 
     folder: Path
     is_complete: bool
     steps: tuple[str, ...]
+    imported: str = ""
 
     def __str__(self) -> str:
         numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
-        return "\n".join([f"{self.folder}: made", *numbered])
+        told = [f"  {self.imported}"] if self.imported else []
+        return "\n".join([f"{self.folder}: made", *told, *numbered])
 
 
 def start(
@@ -116,12 +119,22 @@ def start(
     with fresh_folder(folder) as fresh:
         write_atomically(fresh / MANIFEST, tomli_w.dumps(table).encode())
         write_atomically(fresh / README, _readme(folder.name).encode())
-    return Started(folder, False, (_weights_step(folder, chosen, model), *_checks(folder)))
+    steps = (
+        _weights_step(folder, chosen, model),
+        f"replace what says 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
+        *_checks(folder),
+    )
+    return Started(folder, False, steps)
 
 
 def _with_readme(report: ImportReport) -> Started:
     write_atomically(report.folder / README, _readme(report.folder.name).encode())
-    return Started(report.folder, True, (*report.notes, *_checks(report.folder)))
+    difference = (
+        f"largest difference of a logit to {report.source} {report.max_difference:.3g} on "
+        f"{report.images} after reloading"
+    )
+    # The notes say what is unknown, and the sparsity was measured.
+    return Started(report.folder, True, (*report.notes, *_checks(report.folder)), difference)
 
 
 def _weights_step(folder: Path, track: Any, model: Mapping[str, Any]) -> str:
@@ -140,7 +153,6 @@ def _weights_step(folder: Path, track: Any, model: Mapping[str, Any]) -> str:
 
 def _checks(folder: Path) -> tuple[str, ...]:
     return (
-        f"replace what says 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
         f"corobench validate {folder}",
         f"corobench evaluate {folder} --subset 100",
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.compaction import compacted
+from benchmark.compaction import compacted, smallest_equivalent
 from benchmark.submission.architectures import build
 
 X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -94,9 +94,6 @@ def test_batch_norm_is_folded_before() -> None:
 
 def test_a_network_with_a_forward_pass_of_its_own_is_a_chain_too() -> None:
     """VGG16-BN with dead filters: batch-norm folded, filters gone, the same outputs."""
-    from benchmark.compaction import smallest_equivalent
-    from benchmark.submission.architectures import build
-
     torch.manual_seed(0)
     model = build("vgg16-bn", (3, 32, 32), 10, {"width": 0.1}).eval()
     with torch.no_grad():
@@ -113,3 +110,70 @@ def test_a_network_with_a_forward_pass_of_its_own_is_a_chain_too() -> None:
     ) + (2 * round(256 * 0.1))
     x = torch.rand(8, 3, 32, 32)
     assert torch.allclose(chain(x), model(x), atol=1e-5)
+
+
+def _kill_inside(model: nn.Module, share: float) -> int:
+    """Leave no trace of some channels inside every block; returns how many."""
+    killed = 0
+    for block in model.modules():
+        if hasattr(block, "conv2"):
+            # ResNet-18 has a batch-norm after the first convolution called bn1, WRN one called bn2.
+            norm = block.bn1 if hasattr(block, "shortcut") else block.bn2
+            number = int(share * len(norm.weight))
+            with torch.no_grad():
+                norm.weight[:number], norm.bias[:number] = 0.0, -0.1
+            killed += number
+    return killed
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wrn-28-4"])
+def test_channels_inside_residual_blocks_go(name: str) -> None:
+    """What the shortcut adds keeps its channels, and the outputs are the same."""
+    torch.manual_seed(0)
+    model = build(name, (1, 8, 8), 10, {"width": 0.125}).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.bias.normal_()
+    killed = _kill_inside(model, 0.5)
+    found = smallest_equivalent(model, (1, 8, 8))
+    assert found is not None
+    network, num_channels, num_removed = found
+    assert num_removed == killed
+    outputs = [len(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert num_channels == sum(outputs) - 10
+    with torch.no_grad():
+        assert torch.allclose(network(X), model(X), atol=1e-5)
+    small = compacted(model, (1, 8, 8), X)
+    assert small is not None
+    with torch.no_grad():
+        assert torch.allclose(small(X), model(X), atol=1e-5)
+    assert sum(p.numel() for p in small.parameters()) < 0.7 * sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+class _Twice(nn.Module):
+    """Two readers of one layer, a sum, and a linear layer that reads maps row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.relu = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()
+        self.left, self.right = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.rows = nn.Linear(8, 8)
+        self.flatten, self.last = nn.Flatten(), nn.Linear(512, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shared = self.relu(self.first(x))
+        return self.last(self.flatten(self.left(shared) + self.rows(self.right(shared))))
+
+
+def test_what_branches_share_stays() -> None:
+    """Four dead filters with two readers, and four that a linear layer reads row by row."""
+    model = _Twice().eval()
+    _prune_filters(model.first, [0, 1, 2, 3], 0.0)
+    _prune_filters(model.right, [0, 1, 2, 3], 0.0)
+    assert smallest_equivalent(model, (1, 8, 8)) is None
+    assert compacted(model, (1, 8, 8), X) is None

@@ -115,3 +115,95 @@ def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
     found = recheck(done.path, folder)
     assert found.num_rows > 0
     assert not found.failures
+
+
+def _residual(tmp_path: Path) -> Path:
+    """A small ResNet-18 for digits, half of whose channels inside the blocks are dead."""
+    from benchmark.submission import write_weights
+
+    torch.manual_seed(0)
+    model = build("resnet18", (1, 8, 8), 10, {"width": 0.125}).eval()
+    with torch.no_grad():
+        for block in model.modules():
+            if hasattr(block, "shortcut"):
+                half = len(block.bn1.weight) // 2
+                block.conv1.weight[:half] = 0.0
+    folder = tmp_path / "residual"
+    folder.mkdir()
+    write_weights(folder / "model.safetensors", model.state_dict())
+    layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    zero = sum(int((w == 0).sum()) for w in layers) / sum(w.numel() for w in layers)
+    (folder / "submission.toml").write_text(
+        f"""schema = 1
+id = "residual"
+title = "Residual"
+authors = ["Ada"]
+licence = "MIT"
+track = "digits"
+sparsity = {zero:.4f}
+[model]
+architecture = "resnet18"
+arguments = {{width = 0.125}}
+weights = "model.safetensors"
+num_classes = 10
+[method]
+name = "half of the blocks"
+pipeline = "none"
+pretrain_objective = "none"
+[training]
+data = "none"
+"""
+    )
+    return folder
+
+
+def test_dead_channels_inside_blocks_are_not_searched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result says so, holds on the submitted network, and its answers are those without it."""
+    from benchmark import evaluate as evaluation
+    from benchmark.pipeline import Evaluation
+    from benchmark.recheck import recheck
+    from benchmark.settings import Settings
+    from benchmark.stages.pgd import PGD
+    from benchmark.store import beside, read_outcomes
+    from benchmark.tracks import Protocol
+
+    folder = _residual(tmp_path)
+    weak = Protocol(closing_certifiers=(), pgd_steps=5, pgd_restarts=1)
+    monkeypatch.setattr(Settings, "protocol", property(lambda self: weak))
+    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(2, 1))
+    done = evaluation.evaluate(folder, Settings(n=60, epsilons=("1/256",), out=tmp_path / "a"))
+    assert done.result.searched_on == "compacted"
+    found = recheck(done.path, folder)
+    assert not found.failures
+    monkeypatch.setattr(evaluation, "equivalent", lambda *arguments: None)
+    other = evaluation.evaluate(folder, Settings(n=60, epsilons=("1/256",), out=tmp_path / "b"))
+    assert other.result.searched_on == "submitted"
+    mine, theirs = (
+        read_outcomes(beside(one.path, "outcomes.parquet"))[0]["outcome"].tolist()
+        for one in (done, other)
+    )
+    assert mine == theirs
+    assert len(set(mine)) > 1
+
+
+def test_compact_writes_the_smaller_network_of_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmark.cli import invoke
+    from benchmark.submission import load_submission
+
+    folder = _residual(tmp_path)
+    assert invoke(["compact", str(folder), "--out", str(tmp_path / "smaller")]) == 0
+    assert "120 of " in capsys.readouterr().out
+    before, after = load_submission(folder), load_submission(tmp_path / "smaller")
+    x = torch.rand(16, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(before.model(x), after.model(x), atol=1e-5)
+    sizes = [one.measure() for one in (before, after)]
+    assert sizes[1].num_parameters < 0.8 * sizes[0].num_parameters
+    assert sizes[0].equivalent is not None
+    # The ONNX file itself has nothing left to remove.
+    assert sizes[1].equivalent is not None
+    assert sizes[1].equivalent.num_removed == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.cli import invoke
 from benchmark.data import load_test
 from benchmark.submission import load_submission, validate
+from benchmark.submission.architectures import build
 
 TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 
@@ -51,3 +54,42 @@ def test_script_of_the_readme_makes_it(tmp_path):
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True, timeout=110)
     assert validate([folder]) == [(folder, [])]
     assert _accuracy(folder) > 0.9
+
+
+def test_the_readme_leads_from_a_checkpoint_to_a_valid_folder(tmp_path, monkeypatch, capsys):
+    """Its lines for a checkpoint and for weights from Python, as they stand there."""
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    model = build("resnet18", (3, 32, 32), 10, {})
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state}, "model.pt")
+    (given,) = re.findall(r"^    corobench (new my-model .*--from .*)$", readme, re.MULTILINE)
+    assert invoke(given.split()) == 0
+    assert "largest difference of a logit to model.pt 0 on" in capsys.readouterr().out
+    assert invoke(["validate", "submissions/my-model"]) == 0
+    (imported,) = re.findall(
+        r"known architecture .*`corobench (import .*)` \|$", readme, re.MULTILINE
+    )
+    assert invoke(imported.split()) == 2  # one or the other, as the README says
+    assert "choose another name, or move it away" in capsys.readouterr().err
+    shutil.rmtree("submissions")
+    assert invoke([*imported.split(), "--mean", "0.49,0.48,0.45", "--std", "0.25,0.24,0.26"]) == 0
+    assert invoke(["validate", "submissions/my-model"]) == 0
+    shutil.rmtree("submissions")
+    (made,) = re.findall(r"^    corobench (new my-model .*--width .*)$", readme, re.MULTILINE)
+    assert invoke([*made.split(), "--no-ask"]) == 0
+    part = readme.split("## From Python")[1].split("## What the model")[0]
+    lines = re.findall(r"^    ((?:from|model|write_weights).*)$", part, re.MULTILINE)
+    assert len(lines) == 4
+    exec("\n".join(lines), {})
+    assert invoke(["validate", "submissions/my-model"]) == 0
+
+
+def test_a_normalisation_that_the_weights_do_not_have_is_explained(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(TEMPLATE, folder)
+    path = folder / "submission.toml"
+    text = path.read_text(encoding="utf-8").replace('id = "template"', 'id = "mine"')
+    path.write_text(text.replace("# mean =", "mean =").replace("# std =", "std ="), "utf-8")
+    ((_, faults),) = validate([folder])
+    assert "import the checkpoint again with --mean and --std" in faults[0]
