@@ -83,8 +83,18 @@ def examine(
     """
     invalid = run_validation(folder, limits)
     if invalid:
-        return Examined(tuple(invalid))
+        return Examined((*invalid, *_foreign(folder.name, changed)))
     return run_examination(folder, list(others), changed, limits)
+
+
+def _foreign(name: str, changed: Sequence[str]) -> list[str]:
+    """Changed files that no entry of this name may hold, whatever its manifest says."""
+    return [
+        f"{path}: is not the entry's own; a pull request holds submissions/{name}/ and its three "
+        "result files, and nothing else"
+        for path in changed
+        if not path.startswith((f"submissions/{name}/", "leaderboard/results/"))
+    ]
 
 
 def take_in(

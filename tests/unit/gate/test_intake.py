@@ -71,6 +71,14 @@ def test_a_good_entry_has_no_fault(entries: Path) -> None:
     assert _faults(entries / ENTRY, own) == []
 
 
+def test_a_broken_manifest_does_not_hide_files_outside_the_entry(entries: Path) -> None:
+    (entries / ENTRY / "submission.toml").write_text("no = [")
+    faults = _faults(entries / ENTRY, (f"submissions/{ENTRY}/submission.toml", "setup.py"))
+    assert any("submission.toml" in fault for fault in faults)
+    foreign = [fault for fault in faults if "not the entry's own" in fault]
+    assert len(foreign) == 1 and foreign[0].startswith("setup.py:")
+
+
 def test_files_outside_the_entry_are_refused(entries: Path) -> None:
     foreign = (
         "benchmark/scoring.py",
