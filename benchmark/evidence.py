@@ -17,10 +17,11 @@ from benchmark import store
 from benchmark.data import Dataset, load_test
 from benchmark.errors import ResultError
 from benchmark.records import Result, Run
-from benchmark.submission import Submission, load_submission
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from benchmark.submission import Submission
 
 #: Largest array that is read from an npz file, in bytes once unpacked.
 MAX_ARRAY_BYTES = 2 * 1024**3
@@ -73,6 +74,8 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     Raises:
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
+    from benchmark.submission import load_submission
+
     result = store.read_result(path)
     table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
     stored = store.beside(path, "adversarial.npz")

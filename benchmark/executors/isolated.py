@@ -38,6 +38,8 @@ EVALUATES = ("evaluate", "check", "replay")
 _Made = TypeVar("_Made", ImportReport, Converted)
 MAX_MESSAGE_BYTES = 16 * 1024**2
 LOOK_S = 0.1
+#: Least seconds for what comes before the first step.
+START_S = 600.0
 #: Tasks that go on without a step that ended its process.
 GOES_ON = ("evaluate", "check")
 SHOWN = ("stage", "advance", "note", "finish", "say")
@@ -266,8 +268,10 @@ class _Process:
             except (EOFError, OSError):
                 self._process.join(5)
                 return self._why()
-            if time.monotonic() - begun > self._limits.step_s:
-                seconds = f"{self._limits.step_s:g} s"
+            # Importing libraries and downloading data is no stranger's work.
+            most_s = max(self._limits.step_s, START_S if self.step == "start" else 0.0)
+            if time.monotonic() - begun > most_s:
+                seconds = f"{most_s:g} s"
                 return Ended(f"no answer within {seconds} (--step-limit-s)", by_clock=True)
             if resident_bytes(pid) > self._limits.memory_bytes:
                 most = f"{self._limits.memory_bytes / GIB:g} GiB"
