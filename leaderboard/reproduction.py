@@ -32,6 +32,8 @@ GOALS = {"clean": 0.97, "autoattack": 0.97, "vra": 0.95}
 MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
 #: Training objectives whose networks are made to be verified.
 VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
+#: Track -> radius of certified training, where that is not the track's largest.
+CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
 ALPHA = 0.05
 
 Flags = dict[str, NDArray[np.bool_]]
@@ -96,7 +98,7 @@ class Family:
 
     Attributes:
         parent: its result.
-        epsilon: the track's largest radius, which the reference entries are trained at.
+        epsilon: the radius that such reference entries are trained at, see `radius_of`.
         children: sorted by size, then name.
         flags: the parent's.
     """
@@ -175,7 +177,7 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
         if key not in tables:
             continue
         parent = tables[key]
-        epsilon = list(parent.epsilons)[-1]
+        epsilon = radius_of(parent)
         flags = _flags(files[key], epsilon)
         members = [_child(one, files[_key(one)], epsilon, flags) for one in children[key]]
         members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
@@ -183,6 +185,18 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
     if not families:
         raise ResultError("expected pruned entries beside the results of their parents, found none")
     return families
+
+
+def radius_of(parent: Result) -> str:
+    """The radius at which a family is compared: the one that its kind is trained at.
+
+    That is the track's largest, but for certified training on colour images 2/255, as in the
+    literature: at 8/255 next to nothing of such a network can be proven.
+    """
+    certified = CERTIFIED_RADII.get(parent.track)
+    if parent.submission.method.pretrain_objective in VERIFIABLE and certified in parent.epsilons:
+        return certified
+    return list(parent.epsilons)[-1]
 
 
 def compare(families: list[Family]) -> list[Comparison]:

@@ -41,6 +41,13 @@ def test_families_are_children_beside_their_parent(results: Path) -> None:
     assert average([family], "vra") is None, "this family is not trained to be verified"
 
 
+def test_a_family_is_compared_at_the_radius_its_kind_is_trained_at() -> None:
+    found = {one.name: one.epsilon for one in find_families([ROOT / "leaderboard" / "results"])}
+    assert found["digits-ibp-dense"] == "2/16"
+    assert found["fashion-mnist-adv-dense"] == "1/10"
+    assert found["cifar10-ibp-dense"] == "2/255"
+
+
 def test_every_claim_is_corrected_for_all_of_them(results: Path) -> None:
     comparisons = compare(find_families([results]))
     assert len(comparisons) == 4
