@@ -57,14 +57,18 @@ def patch_relaxation(relu: Any) -> None:
 
         @functools.wraps(mask_slopes)
         def masked(
-            lower: Tensor, upper: Tensor, low: Tensor | None, high: Tensor | None, floor: float = 0
+            lower: Tensor,
+            upper: Tensor,
+            low: Tensor | None,
+            high: Tensor | None,
+            leaky_alpha: float = 0,  # given by name from 0.7 on, unknown to 0.3
         ) -> Any:
-            extra = () if floor == 0 else (floor,)
+            extra = {} if leaky_alpha == 0 else {"leaky_alpha": leaky_alpha}
             plain = [None if slope is None else slope.detach() for slope in (low, high)]
-            new_low, new_high, *rest = mask_slopes(lower, upper, *plain, *extra)
+            new_low, new_high, *rest = mask_slopes(lower, upper, *plain, **extra)
             unstable = (lower < 0) & (upper > 0)
-            new_low = _with_gradient(new_low, low, unstable, floor)
-            new_high = _with_gradient(new_high, high, unstable, floor)
+            new_low = _with_gradient(new_low, low, unstable, leaky_alpha)
+            new_high = _with_gradient(new_high, high, unstable, leaky_alpha)
             return (new_low, new_high, *rest)
 
         relu._relu_mask_alpha = staticmethod(masked)
