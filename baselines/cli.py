@@ -18,6 +18,11 @@ from benchmark import cli_options
     show_default=True,
     help="Root of the submission folders; checkpoints go to OUT/.train.",
 )
+@click.option(
+    "--parents",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of submissions. A parent that is there is not trained: its weights are read.",
+)
 @cli_options.data_root
 @cli_options.device
 @click.option(
@@ -34,6 +39,7 @@ from benchmark import cli_options
 def train(
     recipes: tuple[str, ...],
     out: Path,
+    parents: Path | None,
     data_root: Path | None,
     device: str,
     seed: int | None,
@@ -42,7 +48,8 @@ def train(
     """Train reference entries from recipes: pre-train, prune, fine-tune.
 
     RECIPE is a TOML file, or the name of a packaged one such as digits/adv-lwm-10x. A parent
-    that a recipe starts from is trained first where it is not yet in OUT. OUT/<id>/ is then a
+    that a recipe starts from is trained first where it is not yet in OUT; with --parents, the
+    published one is taken. OUT/<id>/ is then a
     submission like any other. A stopped or killed run goes on where it was, to the same
     weights, when the same command is given again.
 
@@ -50,6 +57,7 @@ def train(
     Examples:
       corobench train digits/adv-lwm-10x --out runs
       corobench train digits/ibp-dense digits/ibp-lwm-10x --out runs --seed 1
+      corobench train fashion-mnist/ibp-hydra-10x --out runs --parents submissions
       corobench train my-recipe.toml --out runs --device cuda --max-minutes 9
       corobench evaluate runs/digits-adv-lwm-10x
     """
@@ -74,6 +82,7 @@ def train(
                 seed=seed,
                 max_minutes=left,
                 progress=display,
+                parents=parents,
             )
             display.finish(trained)
             if not trained.is_finished:

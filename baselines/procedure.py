@@ -22,7 +22,7 @@ from baselines.identity import identity_of
 from baselines.masks import Masks
 from baselines.measures import LazyBounds
 from baselines.progress import EpochRow, Progress, Trained
-from baselines.publish import publish
+from baselines.publish import publish, published_state
 from baselines.recipe import Recipe
 from baselines.stages import Prune, Train, plan, prune
 from baselines.trainer import Clock, Paused, StageTrainer
@@ -47,6 +47,7 @@ def run(
     max_minutes: float | None = None,
     checkpoint_every_s: float = 15.0,
     progress: Callback | None = None,
+    parents: Path | None = None,
 ) -> Trained:
     """Train a recipe, and first its parent where that is not yet there, into submissions.
 
@@ -63,6 +64,7 @@ def run(
             smallest unit and at least one is done.
         checkpoint_every_s: least seconds between saves within a stage.
         progress: told of every epoch.
+        parents: folder of submissions; a parent that is there is not trained, its weights are read.
 
     Raises:
         CorobenchError: what the user can fix: recipe, data, device, folder, another recipe's
@@ -79,7 +81,8 @@ def run(
         data_root,
     )
     clock = Clock(deadline_s, checkpoint_every_s)
-    return Procedure(recipe, Path(out), data, clock, progress or (lambda _: None)).train()
+    callback = progress or (lambda _: None)
+    return Procedure(recipe, Path(out), data, clock, callback, parents).train()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -118,13 +121,20 @@ class Procedure:
         data: of the recipe's track, split.
         clock: when to pause and save.
         callback: told of every epoch.
+        parents: submissions to take a parent's weights from, where it is among them.
     """
 
     def __init__(
-        self, recipe: Recipe, out: Path, data: TrainingData, clock: Clock, callback: Callback
+        self,
+        recipe: Recipe,
+        out: Path,
+        data: TrainingData,
+        clock: Clock,
+        callback: Callback,
+        parents: Path | None = None,
     ) -> None:
         self.recipe, self.out, self.data = recipe, out, data
-        self.clock, self.callback = clock, callback
+        self.clock, self.callback, self.parents = clock, callback, parents
         self.workspace = Workspace(out, recipe.id)
         self.epsilon = Fraction(recipe.epsilon)
         self.model = initial_model(recipe).to(data.device)
@@ -139,11 +149,16 @@ class Procedure:
         """Run what is left to do, and publish the weights once all of it is done."""
         self.workspace.prepare()
         if self.recipe.parent is not None:
-            parent = Procedure(self.recipe.parent, self.out, self.data, self.clock, self.callback)
-            trained = parent.train()
-            if not trained.is_finished:
-                return trained
-            self.model.load_state_dict(parent.model.state_dict())
+            state = published_state(self.recipe.parent, self.parents)
+            if state is None:
+                parent = Procedure(
+                    self.recipe.parent, self.out, self.data, self.clock, self.callback
+                )
+                trained = parent.train()
+                if not trained.is_finished:
+                    return trained
+                state = parent.model.state_dict()
+            self.model.load_state_dict(state)
         try:
             self.stages()
             is_finished = True

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
 
 from baselines.recipe import Recipe
 from baselines.workspace import Workspace
 from benchmark.compactness import sparsity
+from benchmark.errors import ConfigError
 from benchmark.records import Manifest, Method, Model, Training
 from benchmark.store import write_atomic
+from benchmark.submission.load import load_submission
 from benchmark.submission.manifest import MANIFEST, format_manifest
 from benchmark.submission.weights import write_weights
 from benchmark.tracks import get_track
@@ -86,3 +91,34 @@ def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: s
     write_weights(workspace.submission / WEIGHTS, model.state_dict())
     write_atomic(workspace.submission / MANIFEST, format_manifest(manifest))
     return manifest
+
+
+def published_state(recipe: Recipe, parents: Path | None) -> Mapping[str, Tensor] | None:
+    """The weights of an entry that was trained before, or None where it is not there.
+
+    Args:
+        recipe: of the entry, which says what the weights must be of.
+        parents: folder of submission folders, or None.
+
+    Raises:
+        SubmissionError: it is there, but not a valid submission.
+        ConfigError: it is there, but of another track, network, objective or seed.
+    """
+    if parents is None or not (parents / recipe.id / MANIFEST).is_file():
+        return None
+    submission = load_submission(parents / recipe.id)
+    found, wanted = submission.manifest, manifest_of(recipe, submission.sparsity, "canonical")
+    for key, has, needs in (
+        ("track", found.track, wanted.track),
+        ("model.architecture", found.model.architecture, wanted.model.architecture),
+        ("model.arguments", dict(found.model.arguments), dict(wanted.model.arguments)),
+        ("method", found.method, wanted.method),
+        ("training.seed", found.training.seed, wanted.training.seed),
+    ):
+        if has != needs:
+            raise ConfigError(
+                f"{parents / recipe.id / MANIFEST}: `{key}`: expected {needs!r}, as in the recipe "
+                f"of {recipe.id}, but found {has!r}; name another folder with --parents, or leave "
+                "it out to train the parent"
+            )
+    return submission.model.state_dict()

@@ -95,8 +95,8 @@ class TrainStage(Settings):
         batch_size: images per step; a smaller last batch is dropped, others each epoch.
         clip_norm: largest gradient norm; absent is no clipping.
         augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
-        precision: "bf16" autocasts on a GPU, with the channels last in memory; bounds and CPU runs
-            are float32 always.
+        precision: "bf16" autocasts, with the channels last in memory, on a GPU and on a CPU with
+            matrix units for it (AMX); bounds, and runs elsewhere, are float32 always.
     """
 
     objective: SerializeAsAny[InstanceOf[Objective]]

@@ -6,18 +6,25 @@ reference entries runs through pre-training, pruning and fine-tuning to a valid 
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+import baselines.trainer
 from baselines import procedure
+from baselines.masks import Masks
+from baselines.measures import LazyBounds
+from baselines.objectives import Ibp, Objective, PgdAt
 from baselines.pruners import Hydra, Pruner
 from baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
 from baselines.recipe_file import load_recipe
+from baselines.trainer import StageTrainer
+from baselines.training_data import TrainingData
 from benchmark.compactness import sparsity
 from benchmark.submission import load_submission, validate
 from benchmark.tracks import get_track
@@ -88,36 +95,54 @@ def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) ->
     assert kept == pytest.approx(recipe.prune.keep_ratio, abs=0.1 if structured else 0.01)
 
 
-def test_the_layout_in_memory_changes_no_step(tmp_path: Path) -> None:
-    """What a GPU does for speed, on a CPU: channels last, the same loss and weights."""
-    from fractions import Fraction
-
-    from baselines.masks import Masks
-    from baselines.measures import LazyBounds
-    from baselines.objectives import PgdAt
-    from baselines.trainer import StageTrainer
-    from baselines.training_data import TrainingData
-
+def trainer(settings: TrainStage) -> StageTrainer:
+    """Over a small network and sixteen images; nothing but `settings` is free."""
     x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     data = TrainingData(x, torch.arange(16) % 2, x[:2], torch.arange(2), "canonical", "")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    made = StageTrainer(
+        "pretrain",
+        settings,
+        model,
+        Masks(),
+        data,
+        Fraction(1, 10),
+        lambda purpose, index: 0,
+        LazyBounds(model, (3, 8, 8), 2),
+    )
+    made._generator.manual_seed(0)
+    return made
+
+
+def test_the_layout_in_memory_changes_no_step() -> None:
+    """What a GPU does for speed, on a CPU: channels last, the same loss and weights."""
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
-        stage = TrainStage(objective=PgdAt(num_steps=2), epochs=1, batch_size=8)
-        trainer = StageTrainer(
-            "pretrain",
-            stage,
-            model,
-            Masks(),
-            data,
-            Fraction(1, 10),
-            lambda purpose, index: 0,
-            LazyBounds(model, (3, 8, 8), 2),
-        )
-        trainer._layout = layout
-        model.to(memory_format=layout)
-        trainer._generator.manual_seed(0)
-        loss = trainer._step(torch.arange(8), 0.5)
-        found.append((loss, model[0].weight.detach().clone()))
+        made = trainer(TrainStage(objective=PgdAt(num_steps=2), epochs=1, batch_size=8))
+        made._layout = layout
+        made.model.to(memory_format=layout)
+        loss = made._step(torch.arange(8), 0.5)
+        found.append((loss, next(made.model.parameters()).detach().clone()))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_bf16_rounds_a_step_where_the_processor_is_fast_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights stay float32; without matrix units, and for bounds, nothing changes at all."""
+
+    def step(objective: Objective, precision: str, is_fast: bool) -> tuple[Tensor, Tensor]:
+        monkeypatch.setattr(baselines.trainer, "has_fast_bf16", lambda device: is_fast)
+        made = trainer(TrainStage(objective=objective, epochs=1, batch_size=8, precision=precision))
+        loss = made._step(torch.arange(8), 0.5)
+        return loss, next(made.model.parameters()).detach().clone()
+
+    whole = step(PgdAt(num_steps=2), "float32", True)
+    slow = step(PgdAt(num_steps=2), "bf16", False)
+    half = step(PgdAt(num_steps=2), "bf16", True)
+    assert torch.equal(whole[0], slow[0]) and torch.equal(whole[1], slow[1])
+    assert half[1].dtype == torch.float32 and not torch.equal(whole[0], half[0])
+    torch.testing.assert_close(half[0].float(), whole[0], rtol=0.02, atol=0.02)
+    bounds = [step(Ibp(kappa_start=0.5), precision, True) for precision in ("float32", "bf16")]
+    assert torch.equal(bounds[0][1], bounds[1][1])

@@ -205,6 +205,38 @@ def test_arms_share_one_parent(recipe: Recipe, tmp_path: Path) -> None:
     assert {progress.entry for progress in told} == {"tiny-other"}
 
 
+def test_a_published_parent_is_read_instead_of_trained(
+    recipe: Recipe, tmp_path: Path, whole: bytes
+) -> None:
+    told: list[Progress] = []
+    procedure.run(recipe, tmp_path / "out", parents=tmp_path / "whole", progress=told.append)
+    assert {progress.entry for progress in told} == {"tiny-10x"}
+    assert (tmp_path / "out" / "tiny-10x" / "model.safetensors").read_bytes() == whole
+    assert not (tmp_path / "out" / "tiny-dense").exists()
+    # A folder without it: the parent is trained as ever.
+    (tmp_path / "empty").mkdir()
+    procedure.run(recipe, tmp_path / "again", parents=tmp_path / "empty")
+    assert (tmp_path / "again" / "tiny-10x" / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('objective = "ibp"', 'objective = "natural"', "`method`: expected"),
+        ("seed = 0", "seed = 7", r"`training.seed`: expected 0.* found 7"),
+    ],
+)
+def test_a_published_parent_of_another_recipe_is_refused(
+    recipe: Recipe, tmp_path: Path, whole: bytes, old: str, new: str, message: str
+) -> None:
+    manifest = tmp_path / "whole" / "tiny-dense" / "submission.toml"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        procedure.run(recipe, tmp_path / "out", parents=tmp_path / "whole")
+
+
 def test_seeds_differ_and_repeat(recipe: Recipe, tmp_path: Path, whole: bytes) -> None:
     other = procedure.run(recipe, tmp_path / "out", seed=1)
     assert other.entry == "tiny-10x-s1"
