@@ -33,6 +33,10 @@ from benchmark.executors.limits import Limits
     show_default=True,
     help="Smallest share of a layer under HARP, whose rates are in the checkpoint.",
 )
+@click.option(
+    "--state-key",
+    help='Which state dict, in a checkpoint that holds several, such as "best" and "last".',
+)
 @cli_options.data_root
 @click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
 @click.option("--std", help="Goes with --mean.")
@@ -48,6 +52,7 @@ def import_(
     width: float,
     keep_ratio: float | None,
     min_keep_ratio: float,
+    state_key: str | None,
     data_root: Path | None,
     mean: str | None,
     std: str | None,
@@ -100,6 +105,7 @@ def import_(
         licence=licence,
         keep_ratio=keep_ratio,
         min_keep_ratio=min_keep_ratio,
+        state_key=state_key,
         data_root=data_root,
     )
     Console().print(str(report), soft_wrap=True, highlight=False, markup=False)

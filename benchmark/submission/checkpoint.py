@@ -27,6 +27,8 @@ NO_ARCHIVES = (
 )
 #: Keys under which training scripts keep the state dict, tried in this order.
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
+#: Tensors that widely copied code of wide residual networks registers and never calls.
+UNUSED = ("sub_block1.",)
 #: Prefixes that wrappers put before every name; stripped only where names do not fit with them.
 PREFIXES = ("module.", "model.", "1.", "network.")
 MAX_STRIPS = 4
@@ -48,20 +50,25 @@ class Matched:
         prefix: what was stripped from the names.
         added: what was put before them instead.
         filled: names the checkpoint lacks, taken from the network (its `mean` and `std`).
+        zero_biases: names the checkpoint lacks, as its layer has no bias; zeros here.
+        unused: names left out, which the source's code never calls.
     """
 
     state: State
     prefix: str
     added: str
     filled: tuple[str, ...]
+    zero_biases: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: Path) -> State:
+def read_checkpoint(path: Path, key: str | None = None) -> State:
     """The state dict in a checkpoint file.
 
     Args:
         path: ``.safetensors``, or a file of `torch.save`, which is only ever read with
             ``weights_only=True``: a pickle that asks for more is refused, never run.
+        key: under which the file keeps the state dict, where it keeps several ("last", "best").
 
     Raises:
         SubmissionError: missing, too large, refused, or without a state dict.
@@ -106,7 +113,7 @@ def read_checkpoint(path: Path) -> State:
     ) as error:
         fault = f"expected a file written by torch.save, but cannot read it: {_first_line(error)}"
         raise SubmissionError(path, [fault]) from error
-    return _find_state(path, content)
+    return _find_state(path, content, key)
 
 
 def _first_line(error: Exception) -> str:
@@ -122,31 +129,39 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _find_state(path: Path, content: Any) -> State:
-    """The state dict: the content itself or what one of the usual keys holds."""
-    if _is_state(content):
+def _find_state(path: Path, content: Any, key: str | None) -> State:
+    """The state dict: under `key`, or the content itself, or what the only possible key holds."""
+    if key is None and _is_state(content):
         return dict(content)
-    if isinstance(content, Mapping):
-        for key in STATE_KEYS:
-            if _is_state(content.get(key)):
-                return dict(content[key])
+    holders = (
+        [name for name, value in content.items() if _is_state(value)]
+        if (isinstance(content, Mapping))
+        else []
+    )
+    if key is not None:
+        if key in holders:
+            return dict(content[key])
+        wanted = f"expected a state dict (names to tensors) under {key!r} (--state-key)"
+    else:
+        chosen = [name for name in STATE_KEYS if name in holders] or holders
+        if chosen and (len(chosen) == 1 or chosen[0] in STATE_KEYS):
+            return dict(content[chosen[0]])
+        wanted = "expected a state dict (names to tensors), itself or under one key"
+        if chosen:
+            wanted = "expected one state dict; say which one with --state-key"
     found = type(content).__name__
     if isinstance(content, Mapping):
-        found = f"the keys {', '.join(str(key) for key in list(content)[:MAX_LISTED])}"
-    raise SubmissionError(
-        path,
-        [
-            "expected a state dict (names to tensors), itself or under one of "
-            f"{', '.join(STATE_KEYS)}, but found {found}"
-        ],
-    )
+        found = f"the keys {', '.join(str(name) for name in list(content)[:MAX_LISTED])}"
+    raise SubmissionError(path, [f"{wanted}, but found {found}"])
 
 
 def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Matched:
     """Bring a checkpoint's names to those of the network.
 
     Prefixes that every name has are stripped one after another until the names fit, and
-    ``network.`` is put before them where the network has its own normalisation in front.
+    ``network.`` is put before them where the network has its own normalisation in front. What
+    the source's code registers and never calls (`UNUSED`) is left out, and a layer without a bias
+    gets one of zeros.
 
     Args:
         path: to name in errors.
@@ -170,12 +185,30 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
             num_misfits = len((set(renamed) ^ set(wanted)) - own)
             fits.append((num_misfits, prefix, added, renamed))
     _, prefix, added, renamed = min(fits, key=lambda fit: fit[0])
+    unused = {name for name in set(renamed) - set(wanted) if name.startswith(_unused(added))}
+    renamed = {name: tensor for name, tensor in renamed.items() if name not in unused}
+    zeros = {
+        name: torch.zeros_like(tensor)
+        for name, tensor in wanted.items()
+        if name not in renamed and _is_missing_bias(name, renamed)
+    }
+    renamed |= zeros
     faults = _list_misfits(renamed, wanted, own)
     if faults:
         raise SubmissionError(path, faults)
     filled = tuple(sorted(own - set(renamed)))
     complete = {name: renamed.get(name, wanted[name]) for name in sorted(wanted)}
-    return Matched(complete, prefix, added, filled)
+    return Matched(complete, prefix, added, filled, tuple(sorted(zeros)), tuple(sorted(unused)))
+
+
+def _unused(added: str) -> tuple[str, ...]:
+    return tuple(added + prefix for prefix in UNUSED)
+
+
+def _is_missing_bias(name: str, found: State) -> bool:
+    """Whether `name` is the bias of a convolution or a linear layer that has its weight alone."""
+    weight = found.get(name.removesuffix("bias") + "weight")
+    return name.endswith(".bias") and weight is not None and weight.dim() > 1
 
 
 def _strippings(weights: State) -> list[tuple[str, State]]:

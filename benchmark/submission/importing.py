@@ -55,6 +55,7 @@ def import_checkpoint(
     keep_ratio: float | None = None,
     min_keep_ratio: float = MIN_KEEP_RATIO,
     data_root: Path | None = None,
+    state_key: str | None = None,
 ) -> ImportReport:
     """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
 
@@ -75,6 +76,7 @@ def import_checkpoint(
         keep_ratio: share of each layer that HYDRA's scores keep.
         min_keep_ratio: smallest share of a layer under HARP.
         data_root: where the track's images are looked for first.
+        state_key: of the state dict, in a checkpoint that holds several.
 
     Returns:
         A report, whose text is for people.
@@ -90,7 +92,7 @@ def import_checkpoint(
     refuse_existing(out)
     arguments = dict(arguments or {})
     source = build(architecture, chosen.shape, chosen.num_classes, arguments)
-    baked = bake_masks(read_checkpoint(checkpoint), keep_ratio, min_keep_ratio)
+    baked = bake_masks(read_checkpoint(checkpoint, state_key), keep_ratio, min_keep_ratio)
     if baked.faults:
         raise SubmissionError(checkpoint, baked.faults)
     matched = match_names(checkpoint, baked.state, source.state_dict())
@@ -123,7 +125,7 @@ def import_checkpoint(
         images=sample.what,
         max_difference=difference,
         is_against_reference=reference is not None,
-        notes=(*baked.notes, *_notes(manifest, matched.filled)),
+        notes=(*baked.notes, *_left_out(matched), *_notes(manifest, matched.filled)),
     )
 
 
@@ -229,6 +231,17 @@ def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -
         },
         "training": {"data": "unknown"},
     }
+
+
+def _left_out(matched: Matched) -> tuple[str, ...]:
+    """Where the checkpoint and the network have not the same tensors."""
+    notes = []
+    if matched.unused:
+        shown = matched.unused[0]
+        notes.append(f"left out, as no code calls them: {len(matched.unused)} such as {shown}")
+    if matched.zero_biases:
+        notes.append(f"no bias in the checkpoint, zeros here: {', '.join(matched.zero_biases)}")
+    return tuple(notes)
 
 
 def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:

@@ -58,12 +58,13 @@ class WideResNet28x4(nn.Module):
     Args:
         shape: channels, height, width of the input, each side at least 4.
         num_classes: logits.
-        width: multiplier of all hidden channels, on top of the network's own factor of 4.
+        width: multiplier of all hidden channels, on top of the network's own factor of 4. The
+            stem keeps its 16 channels from 1 on, so that 2.5 is the usual WRN-28-10.
     """
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, width: float) -> None:
         super().__init__()
-        channels = scaled(STEM, width)
+        channels = scaled(STEM, min(width, 1.0))
         self.conv1 = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)
         height, breadth = shape[1:]
         groups: list[WideGroup] = []

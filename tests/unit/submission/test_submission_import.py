@@ -68,6 +68,68 @@ def test_public_layouts(tmp_path, layout):
     assert "self-check" in str(report)
 
 
+def test_of_several_state_dicts_one_is_named(tmp_path):
+    other = {name: tensor + 1.0 for name, tensor in make_state().items()}
+    path = _save(tmp_path, {"last": other, "best": make_state(), "epoch": 3})
+    with pytest.raises(SubmissionError, match=r"say which one with --state-key.* last, best, epoch"):
+        _import(path, tmp_path / "out")
+    with pytest.raises(SubmissionError, match=r"under 'epoch' \(--state-key\), but found the keys"):
+        _import(path, tmp_path / "out", state_key="epoch")
+    for key, state in (("last", other), ("best", make_state())):
+        report = _import(path, tmp_path / key, state_key=key)
+        assert report.weights_sha256 == effective_sha256(state)
+    lone = _save(tmp_path, {"ema": make_state(), "epoch": 3})
+    assert _import(lone, tmp_path / "ema").weights_sha256 == effective_sha256(make_state())
+
+
+def test_a_layer_without_a_bias_gets_zeros(tmp_path):
+    state = make_state()
+    zeros = state | {"7.bias": torch.zeros(10)}
+    del state["7.bias"]
+    report = _import(_save(tmp_path, state), tmp_path / "out")
+    assert report.weights_sha256 == effective_sha256(zeros)
+    assert "no bias in the checkpoint, zeros here: 7.bias" in str(report)
+
+
+def test_wide_residual_networks_of_the_adversarial_training_line(tmp_path):
+    """TRADES, HYDRA and what RobustBench took from them register a block that nothing calls."""
+    torch.manual_seed(0)
+    arguments = {"width": 0.25}
+    state = build("wrn-28-4", (3, 32, 32), 10, arguments).state_dict()
+    unused = {
+        name.replace("block1.", "sub_block1.", 1): torch.rand_like(tensor.float())
+        for name, tensor in state.items()
+        if name.startswith("block1.")
+    }
+    wrapped = {f"module.{name}": tensor for name, tensor in (state | unused).items()}
+    report = import_checkpoint(
+        _save(tmp_path, {"state_dict": wrapped}),
+        tmp_path / "out",
+        architecture="wrn-28-4",
+        track="cifar10",
+        arguments=arguments,
+    )
+    assert report.weights_sha256 == effective_sha256(state)
+    assert "left out, as no code calls them: " in str(report)
+    # An unknown block of any other name is a fault as ever.
+    stray = state | {"sub_block2.layer.0.conv1.weight": torch.zeros(1)}
+    with pytest.raises(SubmissionError, match="unknown to the architecture: sub_block2"):
+        import_checkpoint(
+            _save(tmp_path, stray, "stray.pt"),
+            tmp_path / "stray",
+            architecture="wrn-28-4",
+            track="cifar10",
+            arguments=arguments,
+        )
+
+
+def test_the_stem_of_a_wider_network_stays_as_it_is():
+    """WRN-28-10 has 16 channels in its stem like WRN-28-4."""
+    network = build("wrn-28-4", (3, 32, 32), 10, {"width": 2.5})
+    assert network.conv1.out_channels == 16 and network.fc.in_features == 640
+    assert sum(p.numel() for p in network.parameters()) == 36_479_194
+
+
 def test_safetensors_and_half_precision(tmp_path):
     path = tmp_path / "m.safetensors"
     state = {name: tensor.half() for name, tensor in make_state().items()}
