@@ -71,7 +71,7 @@ def test_public_layouts(tmp_path, layout):
 def test_of_several_state_dicts_one_is_named(tmp_path):
     other = {name: tensor + 1.0 for name, tensor in make_state().items()}
     path = _save(tmp_path, {"last": other, "best": make_state(), "epoch": 3})
-    with pytest.raises(SubmissionError, match=r"say which one with --state-key.* last, best, epoch"):
+    with pytest.raises(SubmissionError, match=r"which one with --state-key.* last, best, epoch"):
         _import(path, tmp_path / "out")
     with pytest.raises(SubmissionError, match=r"under 'epoch' \(--state-key\), but found the keys"):
         _import(path, tmp_path / "out", state_key="epoch")
