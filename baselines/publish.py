@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from baselines.recipe import Recipe
+from baselines.recipe import PruneStage, Recipe
 from baselines.workspace import Workspace
 from benchmark.compactness import sparsity
 from benchmark.errors import ConfigError
@@ -42,7 +42,7 @@ def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Man
         licence="MIT",
         track=recipe.track,
         sparsity=round(measured_sparsity, 6),
-        parent=recipe.parent.id if recipe.parent else None,
+        parent=recipe.compared_with,
         model=Model(
             architecture=recipe.model.architecture,
             weights=WEIGHTS,
@@ -75,8 +75,17 @@ def method_of(recipe: Recipe) -> Method:
         schedule=recipe.prune.schedule,
         structure=pruner.structure,
         scope=pruner.scope,
-        criterion=pruner.criterion,
+        criterion=criterion_of(recipe.prune),
     )
+
+
+def criterion_of(prune: PruneStage) -> str:
+    """What decided which weights went: the pruner's criterion, and what departs from it."""
+    if prune.rewind == "init":
+        return f"lottery-ticket ({prune.pruner.criterion})"
+    if prune.pruner.exempt:
+        return f"{prune.pruner.criterion} ({' and '.join(prune.pruner.exempt)} layer dense)"
+    return prune.pruner.criterion
 
 
 def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: str) -> Manifest:

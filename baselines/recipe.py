@@ -177,6 +177,7 @@ class Recipe(Settings):
         method: short name that the board shows, e.g. "LWM 10x".
         description: for the manifest.
         parent: the recipe whose pre-trained weights this one starts from.
+        counterpart: id of the dense entry that one without a parent is compared with.
         track: where the entry competes, and whose training images it uses.
         epsilon: radius of training and of the quick held-out measures, as an exact fraction.
         seed: of everything random.
@@ -189,6 +190,7 @@ class Recipe(Settings):
     method: ShortText
     description: LongText = ""
     parent: InstanceOf[Recipe] | None = None
+    counterpart: Identifier | None = None
     track: TrackName
     epsilon: Epsilon
     seed: int = 0
@@ -209,14 +211,25 @@ class Recipe(Settings):
             raise ValueError("a recipe with a parent prunes it: add [prune] and [finetune]")
         if self.parent is not None and self.parent.prune is not None:
             raise ValueError(f"parent {self.parent.id!r} is pruned itself; name a dense recipe")
+        if self.parent is not None and self.counterpart is not None:
+            raise ValueError("a recipe with a parent is compared with it: remove counterpart")
         return self
+
+    @property
+    def compared_with(self) -> str | None:
+        """Id of the dense entry that this one is measured against."""
+        return self.parent.id if self.parent else self.counterpart
 
     def with_seed(self, seed: int | None) -> Recipe:
         """This recipe and its parent under another seed, with ids ``<id>-s<seed>``."""
         if seed is None or seed == self.seed:
             return self
-        parent = self.parent.with_seed(seed) if self.parent else None
-        return self.model_copy(update={"seed": seed, "id": f"{self.id}-s{seed}", "parent": parent})
+        update: dict[str, object] = {"seed": seed, "id": f"{self.id}-s{seed}"}
+        if self.parent is not None:
+            update["parent"] = self.parent.with_seed(seed)
+        if self.counterpart is not None:
+            update["counterpart"] = f"{self.counterpart}-s{seed}"
+        return self.model_copy(update=update)
 
 
 #: What a recipe with a parent must not say, because its parent does.

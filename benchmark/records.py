@@ -148,7 +148,7 @@ class Manifest(Record):
         id: name of the entry, equal to its folder's.
         sparsity: declared share of zeros in all convolution and linear weights, in [0, 1];
             measured, and refused when it is off by more than 0.005.
-        parent: id of the dense entry that this one was compressed from.
+        parent: id of the dense entry that this one was compressed from, or stands in for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 
 import jinja2
 import numpy as np
@@ -35,6 +36,9 @@ VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
 #: Track -> radius of certified training, where that is not the track's largest.
 CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
 ALPHA = 0.05
+#: Rivals are of the same size where the weights kept differ by less than this share: whole filters
+#: and layer widths cannot be cut to the weight.
+SAME_SIZE = 0.1
 
 Flags = dict[str, NDArray[np.bool_]]
 
@@ -45,7 +49,7 @@ class Child:
 
     Attributes:
         result: its result.
-        times: how many times fewer convolution and linear weights are left.
+        times: how many times fewer convolution and linear weights it has than its parent.
         kept: measure -> retention, or None where the parent has no such image.
         flags: measure -> per-image answers at the radius of the report.
     """
@@ -62,11 +66,16 @@ class Child:
 
     @property
     def is_papers(self) -> bool:
-        """Pruned by least magnitude, the robust objective before and after."""
+        """Pruned once by least magnitude per layer, the robust objective before and after.
+
+        Rounds, one threshold for all layers, exempt layers and rewound weights are variants, and
+        are compared with it like any rival.
+        """
         method = self.result.submission.method
         return (
             method.criterion == "least-weight-magnitude"
-            and method.structure == "unstructured"
+            and (method.structure, method.scope) == ("unstructured", "layer-wise")
+            and (method.pipeline, method.schedule) == ("after", "one-shot")
             and method.pretrain_objective == method.finetune_objective
         )
 
@@ -118,6 +127,39 @@ class Family:
         """Trained to be verified, so that its VRA is a retention worth averaging."""
         return self.parent.submission.method.pretrain_objective in VERIFIABLE
 
+    @property
+    def series(self) -> tuple[object, ...]:
+        """What families that differ in the seed of the training alone have in common."""
+        parent, submission = self.parent, self.parent.submission
+        model = (submission.model.network, str(sorted(submission.model.arguments.items())))
+        images = (parent.track, parent.protocol, parent.data.fingerprint)
+        return (*images, *model, submission.method.pretrain_objective, self.epsilon)
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """One method over several seeds of the training.
+
+    Attributes:
+        series: entry id of the first family's parent.
+        method: of the entries.
+        values: measure -> share right per seed, in [0, 1], in the families' order.
+    """
+
+    series: str
+    method: str
+    values: dict[str, list[float]]
+
+    @staticmethod
+    def text(values: Sequence[float]) -> str:
+        """Each seed in %, then the mean and the standard deviation over seeds.
+
+        >>> SeedRow.text([0.5, 0.6])
+        '50.0, 60.0 (55.0 ± 7.1)'
+        """
+        shown = ", ".join(f"{100 * value:.1f}" for value in values)
+        return f"{shown} ({100 * mean(values):.1f} ± {100 * stdev(values):.1f})"
+
 
 def report(paths: Sequence[Path]) -> str:
     """The report as Markdown.
@@ -131,6 +173,7 @@ def report(paths: Sequence[Path]) -> str:
     """
     families = find_families(paths)
     comparisons = compare(families)
+    seeds = compare_seeds(families)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("leaderboard"),
         autoescape=False,  # noqa: S701 - Markdown; what submissions write goes through `plain`
@@ -144,6 +187,7 @@ def report(paths: Sequence[Path]) -> str:
     return environment.get_template("reproduction.md").render(
         families=families,
         comparisons=comparisons,
+        seeds=seeds,
         averages=averages,
         measures=MEASURES,
         paper=PAPER,
@@ -179,7 +223,7 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
         parent = tables[key]
         epsilon = radius_of(parent)
         flags = _flags(files[key], epsilon)
-        members = [_child(one, files[_key(one)], epsilon, flags) for one in children[key]]
+        members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
         members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
         families.append(Family(parent, epsilon, tuple(members), flags))
     if not families:
@@ -233,29 +277,65 @@ def compare(families: list[Family]) -> list[Comparison]:
 def average(families: list[Family], measure: str) -> Kept | None:
     """Mean retention of the paper's method at ten times over the families.
 
-    VRA counts for families that are trained to be verified. The interval is that of the mean,
-    from the bootstrap intervals of the families taken as independent.
+    Seeds of one family are averaged first, and so count once together. VRA counts for families
+    that are trained to be verified. The interval is that of the mean, from the bootstrap intervals
+    taken as independent.
     """
-    kept = [
-        child.kept[measure]
-        for family in families
-        if measure != "vra" or family.is_verifiable
-        for child in _papers(family)
-        if 9.5 <= child.times <= 10.5
-    ]
-    known = [one for one in kept if one is not None]
-    if not known:
+    series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
+    for family in families:
+        if measure == "vra" and not family.is_verifiable:
+            continue
+        for child in _papers(family):
+            kept = child.kept[measure]
+            if kept is not None and 9.5 <= child.times <= 10.5:
+                series[family.series].append(kept)
+    if not series:
         return None
-    mean = sum(one.rate for one in known) / len(known)
-    below = np.sqrt(sum((one.rate - one.low) ** 2 for one in known)) / len(known)
-    above = np.sqrt(sum((one.high - one.rate) ** 2 for one in known)) / len(known)
-    return Kept(mean, mean - float(below), mean + float(above))
+    return _mean([_mean(seeds) for seeds in series.values()])
 
 
-def _child(result: Result, path: Path, epsilon: str, parent: Flags) -> Child:
+def _mean(kept: Sequence[Kept]) -> Kept:
+    if len(kept) == 1:
+        return kept[0]
+    rate = sum(one.rate for one in kept) / len(kept)
+    below = np.sqrt(sum((one.rate - one.low) ** 2 for one in kept)) / len(kept)
+    above = np.sqrt(sum((one.high - one.rate) ** 2 for one in kept)) / len(kept)
+    return Kept(rate, rate - float(below), rate + float(above))
+
+
+def compare_seeds(families: list[Family]) -> list[SeedRow]:
+    """Every method that has results from more than one seed of the training."""
+    series: dict[tuple[object, ...], list[Family]] = defaultdict(list)
+    for family in families:
+        series[family.series].append(family)
+    rows = []
+    for members in series.values():
+        found: dict[str, list[Flags]] = defaultdict(list)
+        for family in members:
+            found["dense"].append(family.flags)
+            for child in family.children:
+                found[child.method].append(child.flags)
+        rows += [
+            SeedRow(
+                members[0].name,
+                method,
+                {key: [float(flags[key].mean()) for flags in seeds] for key in MEASURES},
+            )
+            for method, seeds in found.items()
+            if len(seeds) > 1
+        ]
+    return rows
+
+
+def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
     flags = _flags(path, epsilon)
-    kept = {measure: retention(flags[measure], parent[measure]) for measure in MEASURES}
-    return Child(result, 1 / max(1e-9, 1 - result.compactness.sparsity), kept, flags)
+    kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
+    return Child(result, _num_weights(parent) / max(1, _num_weights(result)), kept, flags)
+
+
+def _num_weights(result: Result) -> int:
+    """Convolution and linear weights that are not zero."""
+    return sum(layer.num_nonzero for layer in result.compactness.layers)
 
 
 def _flags(path: Path, epsilon: str) -> Flags:
@@ -291,7 +371,7 @@ def _papers(family: Family) -> list[Child]:
 
 
 def _same_size(one: Child, other: Child) -> bool:
-    return abs(one.times / other.times - 1) < 0.05
+    return abs(one.times / other.times - 1) < SAME_SIZE
 
 
 def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:

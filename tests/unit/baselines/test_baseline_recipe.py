@@ -10,6 +10,7 @@ import torch
 
 from baselines.objectives import OBJECTIVES, Objective
 from baselines.pruners import PRUNERS
+from baselines.publish import manifest_of
 from baselines.recipe import packaged_names
 from baselines.recipe_file import load_recipe
 from baselines.schedules import keep_ratios, lr_factor, ramp
@@ -101,6 +102,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
         ("keep_ratio = 0.1", "keep_ratio = 0.1\nnum_steps = 3", "iterative is 2 or more"),
         ('"tiny-dense"', '"tiny-dens"', "parent 'tiny-dens': no recipe of that id beside it"),
         ('"tiny-dense"', '"tiny-10x"', "cannot be its own ancestor"),
+        ("[prune]", 'counterpart = "x"\n[prune]', "compared with it: remove counterpart"),
         ("[prune]", 'track = "digits"\n[prune]', "track: comes from the parent 'tiny-dense'"),
     ],
 )
@@ -127,6 +129,36 @@ def test_another_seed_is_another_entry_and_so_is_its_parent() -> None:
     assert recipe.parent is not None
     assert recipe.parent.id == "digits-adv-dense-s2" and recipe.parent.seed == 2
     assert recipe.with_seed(None) is recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "criterion"),
+    [
+        ("ibp-lwm-10x", "least-weight-magnitude"),
+        ("ibp-lottery-10x", "lottery-ticket (least-weight-magnitude)"),
+        ("ibp-lwm-exempt-10x", "least-weight-magnitude (first and last layer dense)"),
+        ("ibp-snip-10x", "gradient"),
+    ],
+)
+def test_the_manifest_tells_variants_of_a_pruner_apart(name: str, criterion: str) -> None:
+    manifest = manifest_of(load_recipe(f"fashion-mnist/{name}"), 0.9, "canonical")
+    assert manifest.method.criterion == criterion
+    assert manifest.parent == "fashion-mnist-ibp-dense"
+
+
+def test_the_counterpart_of_another_seed_has_that_seed() -> None:
+    for arm in ("snip-10x", "small-dense"):
+        recipe = load_recipe(f"fashion-mnist/adv-{arm}").with_seed(2)
+        assert recipe.parent is None and recipe.compared_with == "fashion-mnist-adv-dense-s2"
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_every_counterpart_is_a_dense_recipe(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.counterpart is not None:
+        dense = load_recipe(recipe.counterpart)
+        assert dense.prune is None and dense.track == recipe.track
+        assert dense.model.architecture == recipe.model.architecture
 
 
 @pytest.mark.parametrize("name", packaged_names())

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
-from leaderboard.reproduction import average, compare, find_families, report
+from leaderboard.reproduction import average, compare, compare_seeds, find_families, report
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -46,6 +46,72 @@ def test_a_family_is_compared_at_the_radius_its_kind_is_trained_at() -> None:
     assert found["digits-ibp-dense"] == "2/16"
     assert found["fashion-mnist-adv-dense"] == "1/10"
     assert found["cifar10-ibp-dense"] == "2/255"
+
+
+def _copy(results: Path, entry: str, new: str, **method: str) -> None:
+    """Another entry with the outcomes of `entry`; `method` changes what it says of itself."""
+    folder = results / "1.0" / "digits"
+    raw = json.loads((folder / f"{entry}.json").read_text())
+    raw["entry"] = raw["submission"]["id"] = new
+    raw["submission"]["method"].update(method)
+    if new.endswith("-s1"):
+        raw["submission"]["training"]["seed"] = 1
+        if raw["submission"]["parent"]:
+            raw["submission"]["parent"] += "-s1"
+    (folder / f"{new}.json").write_text(json.dumps(raw))
+    shutil.copy(folder / f"{entry}.outcomes.parquet", folder / f"{new}.outcomes.parquet")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"schedule": "iterative"},
+        {"scope": "global"},
+        {"criterion": "lottery-ticket (least-weight-magnitude)"},
+        {"criterion": "least-weight-magnitude (first and last layer dense)"},
+        {"pipeline": "before"},
+        {"finetune_objective": "natural"},
+    ],
+)
+def test_variants_of_the_papers_method_are_rivals(results: Path, method: dict[str, str]) -> None:
+    _copy(results, "digits-adv-lwm-10x", "variant", name="variant", **method)
+    (family,) = find_families([results])
+    assert [child.method for child in family.children if child.is_papers] == ["LWM 10x"]
+    same = [one for one in compare([family]) if one.rival == "variant"]
+    assert len(same) == 2 and {one.verdict for one in same} == {"no difference shown"}
+
+
+def test_a_small_network_counts_by_its_weights(results: Path) -> None:
+    """Nothing in it is zero, and yet it is ten times smaller than the dense entry."""
+    path = results / "1.0" / "digits" / "digits-adv-random-10x.json"
+    raw = json.loads(path.read_text())
+    raw["compactness"]["sparsity"] = 0.0
+    for layer in raw["compactness"]["layers"]:
+        layer["num_weights"] = layer["num_nonzero"]
+    raw["compactness"]["num_parameters"] = raw["compactness"]["num_nonzero"]
+    raw["compactness"]["magnitudes"]["num_zeros"] = 0
+    path.write_text(json.dumps(raw))
+    (family,) = find_families([results])
+    assert {round(child.times) for child in family.children} == {10}
+    assert len(compare([family])) == 4
+
+
+def test_seeds_of_a_family_count_once(results: Path) -> None:
+    alone = average(find_families([results]), "autoattack")
+    for entry in ("dense", "lwm-10x"):
+        _copy(results, f"digits-adv-{entry}", f"digits-adv-{entry}-s1")
+    families = find_families([results])
+    assert [family.name for family in families] == ["digits-adv-dense", "digits-adv-dense-s1"]
+    both = average(families, "autoattack")
+    assert alone is not None and both is not None
+    assert both.rate == pytest.approx(alone.rate)
+    assert both.high - both.low == pytest.approx((alone.high - alone.low) / 2**0.5)
+    rows = compare_seeds(families)
+    assert [row.method for row in rows] == ["dense", "LWM 10x"]
+    assert [len(row.values["vra"]) for row in rows] == [2, 2]
+    text = report([results])
+    assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
+    assert "Seeds of one family are averaged first" in text
 
 
 def test_every_claim_is_corrected_for_all_of_them(results: Path) -> None:
