@@ -129,11 +129,11 @@ class Family:
 
     @property
     def series(self) -> tuple[object, ...]:
-        """What families that differ in the seed of the training alone have in common."""
+        """What families that differ in the seed of the training alone have in common; n last."""
         parent, submission = self.parent, self.parent.submission
         model = (submission.model.network, str(sorted(submission.model.arguments.items())))
         images = (parent.track, parent.protocol, parent.data.fingerprint)
-        return (*images, *model, submission.method.pretrain_objective, self.epsilon)
+        return (*images, *model, submission.method.pretrain_objective, self.epsilon, parent.n)
 
 
 @dataclass(frozen=True)
@@ -277,21 +277,34 @@ def compare(families: list[Family]) -> list[Comparison]:
 def average(families: list[Family], measure: str) -> Kept | None:
     """Mean retention of the paper's method at ten times over the families.
 
-    Seeds of one family are averaged first, and so count once together. VRA counts for families
-    that are trained to be verified. The interval is that of the mean, from the bootstrap intervals
-    taken as independent.
+    Seeds of one family are averaged first, and so count once together; of a family that has
+    results on a smaller and a larger subset the larger one counts. VRA counts for families that are
+    trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
+    independent.
     """
+    largest: dict[tuple[object, ...], int] = {}
+    for family in families:
+        if any(_is_headline(child) for child in _papers(family)):
+            key = family.series[:-1]
+            largest[key] = max(largest.get(key, 0), family.parent.n)
     series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
     for family in families:
+        if family.parent.n != largest.get(family.series[:-1]):
+            continue
         if measure == "vra" and not family.is_verifiable:
             continue
         for child in _papers(family):
             kept = child.kept[measure]
-            if kept is not None and 9.5 <= child.times <= 10.5:
+            if kept is not None and _is_headline(child):
                 series[family.series].append(kept)
     if not series:
         return None
     return _mean([_mean(seeds) for seeds in series.values()])
+
+
+def _is_headline(child: Child) -> bool:
+    """Ten times smaller, up to what whole weights allow."""
+    return 9.5 <= child.times <= 10.5
 
 
 def _mean(kept: Sequence[Kept]) -> Kept:

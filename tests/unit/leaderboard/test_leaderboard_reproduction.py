@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
+from benchmark.statistics import Kept
 from leaderboard.reproduction import average, compare, compare_seeds, find_families, report
 
 ROOT = Path(__file__).parents[3]
@@ -112,6 +114,24 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "Seeds of one family are averaged first" in text
+
+
+def test_of_two_subsets_the_larger_one_counts(results: Path) -> None:
+    """500 images of this family, and 100 that are no seeds of it."""
+    (family,) = find_families([results])
+    small = [
+        replace(
+            family,
+            parent=family.parent.model_copy(update={"n": 100}),
+            flags={key: flags[:100] for key, flags in family.flags.items()},
+            children=tuple(
+                replace(child, kept={key: Kept(0.5, 0.4, 0.6) for key in child.kept})
+                for child in family.children
+            ),
+        )
+    ]
+    assert average([*small, family], "autoattack") == average([family], "autoattack")
+    assert compare_seeds([*small, family]) == []
 
 
 def test_every_claim_is_corrected_for_all_of_them(results: Path) -> None:
