@@ -218,7 +218,7 @@ _FIRST = (
     Column(
         "times",
         "Smaller",
-        "Times fewer convolution and linear weights, measured",
+        "Times fewer convolution and linear weights than its dense parent, measured",
         _times,
     ),
     Column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from leaderboard.plot import LogAxis, Tick, log_axis, percent_ticks, shorten, sp
 from leaderboard.taxonomy import times_smaller
 
 MAX_CURVES = 6
+#: What a method's name says of its size, which a curve has many of: "LWM 10x".
+SIZE = re.compile(r"\s+\d+(\.\d+)?x$")
 
 
 class Point(NamedTuple):
@@ -51,23 +54,33 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """All positions of one plot of sparsity curves; `num_left_out` curves are not drawn."""
+    """All positions of one plot of sparsity curves.
+
+    Attributes:
+        num_single: methods that are not drawn, as they are there at one compression only.
+        num_left_out: further methods that are not drawn, as `MAX_CURVES` are.
+    """
 
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
     num_left_out: int
+    num_single: int = 0
 
 
 def curves(rows: Sequence[Row]) -> Curves | None:
-    """Lay out the sparsity curves of one board, or None where no method has two compressions.
+    """Lay out the sparsity curves of one board, or None where no method has two sizes.
+
+    A method has a curve where it is there at two compressions or more; where none is, the step from
+    the dense parent to the only compression is drawn.
 
     Args:
         rows: of one board, best first.
     """
-    families = [family for family in _families(rows) if _num_sizes(family) > 1]
-    if not families:
+    sized = [family for family in _families(rows) if _num_sizes(family) > 1]
+    if not sized:
         return None
+    families = [family for family in sized if _num_compressions(family) > 1] or sized
     drawn = families[:MAX_CURVES]
     axis = log_axis([times_smaller(row) for family in drawn for row in family])
     places = {row.page: place for place, row in enumerate(rows)}
@@ -75,7 +88,8 @@ def curves(rows: Sequence[Row]) -> Curves | None:
     heights = spread_heights([curve.label_y for curve in placed])
     placed = [replace(curve, label_y=y) for curve, y in zip(placed, heights, strict=True)]
     ticks = tuple(replace(tick, text=f"{tick.text}×") for tick in axis.ticks)
-    return Curves(ticks, percent_ticks(), tuple(placed), len(families) - len(drawn))
+    num_single = len(sized) - len(families)
+    return Curves(ticks, percent_ticks(), tuple(placed), len(families) - len(drawn), num_single)
 
 
 def _families(rows: Sequence[Row]) -> list[list[Row]]:
@@ -106,6 +120,10 @@ def _num_sizes(family: Sequence[Row]) -> int:
     return len({round(times_smaller(row), 2) for row in family})
 
 
+def _num_compressions(family: Sequence[Row]) -> int:
+    return _num_sizes([row for row in family if row.result.submission.parent is not None])
+
+
 def _curve(family: Sequence[Row], axis: LogAxis, places: Mapping[str, int]) -> Curve:
     xs = [coordinate(axis(times_smaller(row))) for row in family]
     lows = [y_of(row.bracket.low_rate) for row in family]
@@ -124,7 +142,7 @@ def _curve(family: Sequence[Row], axis: LogAxis, places: Mapping[str, int]) -> C
             Point(row, places[row.page], float(x), low_y, high_y)
             for row, x, low_y, high_y in zip(family, xs, lows, highs, strict=True)
         ),
-        label=shorten(f"{last.parent}: {last.method.name}", last.track),
+        label=shorten(f"{last.parent}: {SIZE.sub('', last.method.name)}", last.track),
         label_x=float(xs[-1]) + 8,
         label_y=(lows[-1] + highs[-1]) / 2,
     )

@@ -19,8 +19,9 @@ from leaderboard.pareto import Known, Step, beaten, front
 WIDTH, HEIGHT = 600, 340
 LEFT, RIGHT_EDGE, TOP, BOTTOM = 36, 450, 26, 290
 STEP = 13.0  # between ranges drawn side by side, and between labels, in user units
+MAX_SPREAD = 26.0  # of ranges drawn side by side; more of them stand closer
 MAX_LABELS = 16
-MAX_LINKS = 40  # above, ranges are not set side by side and are no links of their own
+MAX_LINKS = 80  # above, ranges are not set side by side and are no links of their own
 LABEL_LENGTH = 26
 
 #: What the size axis can show: key -> (words, value).
@@ -46,7 +47,7 @@ class Range:
     Attributes:
         row: the entry.
         index: place of the row on its board as it was built, from 0.
-        x: drawn position; ranges of nearly equal size stand side by side.
+        x: drawn position; ranges of nearly equal size stand side by side, within `MAX_SPREAD`.
         low_y: of the certified share.
         high_y: of the not-attacked share.
         is_beaten: whether an entry that is not larger is more robust beyond doubt.
@@ -210,10 +211,10 @@ def _band(steps: Sequence[Step], axis: LogAxis) -> str:
 
 
 def _clusters(ranges: Sequence[Range]) -> list[list[Range]]:
-    """Runs of ranges so close in size that they would hide each other."""
+    """Ranges so close in size to the first of them that they would hide each other."""
     clusters: list[list[Range]] = []
     for item in ranges:
-        if clusters and item.x - clusters[-1][-1].x < STEP:
+        if clusters and item.x - clusters[-1][0].x < STEP:
             clusters[-1].append(item)
         else:
             clusters.append([item])
@@ -224,8 +225,9 @@ def _spread(cluster: list[Range], labelled: bool) -> list[Range]:
     """The ranges of one cluster side by side about its middle, labels one below the other."""
     middle = sum(item.x for item in cluster) / len(cluster)
     ordered = sorted(cluster, key=lambda item: (item.low_y, item.high_y, item.row.page))
-    first = middle - STEP * (len(ordered) - 1) / 2
-    moved = [replace(item, x=first + STEP * place) for place, item in enumerate(ordered)]
+    step = min(STEP, MAX_SPREAD / max(1, len(ordered) - 1))
+    first = middle - step * (len(ordered) - 1) / 2
+    moved = [replace(item, x=first + step * place) for place, item in enumerate(ordered)]
     if not labelled:
         return moved
     label_x = moved[-1].x + STEP

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
-from leaderboard_factory import MIRROR, make_result, make_score
+import pytest
+from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, make_score
 
+from benchmark.records import Result
 from leaderboard.boards import Group, group_results
-from leaderboard.plot import BOTTOM, STEP, TOP, plot, y_of
+from leaderboard.curves import curves
+from leaderboard.plot import BOTTOM, MAX_SPREAD, STEP, TOP, log_axis, plot, y_of
+from leaderboard.taxonomy import tier, times_smaller
 
 MIRRORED = {"kind": "mirror", "fingerprint": MIRROR}
 
@@ -101,6 +106,73 @@ def test_the_plot_spans_each_bracket_and_keeps_marks_and_labels_apart() -> None:
         assert item.low_y == y_of(item.row.bracket.low_rate)
         assert item.high_y == y_of(item.row.bracket.not_attacked.rate)
         assert TOP <= item.high_y <= item.low_y <= BOTTOM
-    for values in (sorted(item.x for item in ranges), sorted(item.label_y for item in ranges)):
-        gaps = [b - a for a, b in itertools.pairwise(values)]
-        assert min(gaps) >= STEP - 1e-9
+    labels = sorted(item.label_y for item in ranges)
+    assert min(b - a for a, b in itertools.pairwise(labels)) >= STEP - 1e-9
+    places = sorted(item.x for item in ranges)
+    assert min(b - a for a, b in itertools.pairwise(places)) >= MAX_SPREAD / 7 - 1e-9
+
+
+@pytest.mark.parametrize("num_entries", [3, 12, 30])
+def test_a_mark_stands_near_its_size(num_entries: int) -> None:
+    """Many entries of one size, and a chain of sizes each close to the next."""
+    results = [make_result(f"entry-{index}", clean=400 + index) for index in range(num_entries)]
+    board = group_results(results)[0].boards[0]
+    places = [item.x for item in plot(board.rows).ranges]
+    assert max(places) - min(places) <= MAX_SPREAD + 1e-9
+    chain = [
+        replace(row, result=_of_size(row.result, round(1000 * 1.1**index)))
+        for index, row in enumerate(board.rows)
+    ]
+    axis = log_axis([row.result.compactness.num_nonzero for row in chain])
+    for item in plot(chain).ranges:
+        there = axis(item.row.result.compactness.num_nonzero)
+        assert abs(item.x - there) <= MAX_SPREAD / 2 + STEP
+
+
+def _of_size(result: Result, num_nonzero: int) -> Result:
+    size = result.compactness.model_copy(update={"num_nonzero": num_nonzero})
+    return result.model_copy(update={"compactness": size})
+
+
+def _family(arms: dict[str, tuple[int, float, dict[str, str]]]) -> list[Result]:
+    """A dense parent of 40,000 parameters and arms: name -> (parameters, kept share, method)."""
+    dense = {"name": "dense", "pipeline": "none", "criterion": "none"}
+    results = []
+    for name, (parameters, keep, change) in {"dense": (40_000, 1.0, dense), **arms}.items():
+        manifest = make_manifest(name, "digits")
+        manifest["method"] |= change
+        manifest["parent"] = None if name == "dense" else "dense"
+        size = make_compactness(parameters, keep)
+        results.append(make_result(name, submission=manifest, compactness=size))
+    return results
+
+
+def test_a_smaller_network_is_as_many_times_smaller_as_its_parent_has_weights() -> None:
+    small = {"name": "small dense", "pipeline": "none", "criterion": "none"}
+    results = _family({"pruned": (40_000, 0.1, {}), "small": (4_200, 1.0, small)})
+    board = group_results(results)[0].boards[0]
+    rows = {row.result.entry: row for row in board.rows}
+    assert times_smaller(rows["dense"]) == 1.0 and tier(rows["dense"]) == "dense"
+    assert times_smaller(rows["pruned"]) == pytest.approx(10.0)
+    assert times_smaller(rows["small"]) == pytest.approx(40_000 / 4_200)
+    assert tier(rows["pruned"]) == tier(rows["small"]) == "10x"
+
+
+def test_curves_are_of_methods_with_several_compressions() -> None:
+    """One step from the dense parent is no curve where another method has one."""
+    hydra = {"name": "HYDRA 10x", "criterion": "trained-scores"}
+    only = _family({"hydra": (40_000, 0.1, hydra)})
+    drawn = curves(group_results(only)[0].boards[0].rows)
+    assert drawn is not None and [curve.label for curve in drawn.curves] == ["dense: HYDRA"]
+    both = _family(
+        {
+            "hydra": (40_000, 0.1, hydra),
+            "lwm-10x": (40_000, 0.1, {}),
+            "lwm-2x": (40_000, 0.5, {"name": "LWM 2x"}),
+        }
+    )
+    drawn = curves(group_results(both)[0].boards[0].rows)
+    assert drawn is not None and [curve.label for curve in drawn.curves] == ["dense: LWM"]
+    assert (drawn.num_single, drawn.num_left_out) == (1, 0)
+    assert [row.result.entry for row in drawn.curves[0].rows] == ["dense", "lwm-2x", "lwm-10x"]
+    assert curves(group_results(only[:1])[0].boards[0].rows) is None
