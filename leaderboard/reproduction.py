@@ -1,8 +1,7 @@
 """The reproduction report: what pruning keeps, beside what the paper says it keeps.
 
-From result files and their outcome tables alone. Every child is compared with its own dense parent
-on the same images: retention with a paired bootstrap interval, and exact McNemar tests of the
-paper's method against its rivals, Holm-corrected over the whole report.
+Retention with a paired bootstrap interval, and exact McNemar tests of the paper's method against
+its rivals, Holm-corrected over the whole report.
 """
 
 from __future__ import annotations
@@ -17,67 +16,21 @@ from statistics import mean, stdev
 
 import jinja2
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from benchmark.errors import ResultError
-from benchmark.records import Outcome, Result
-from benchmark.statistics import RESAMPLES, Kept, holm, mcnemar_exact, retention
-from leaderboard.loading import load_results, require_public
+from benchmark.statistics import RESAMPLES, Kept, holm, mcnemar_exact
+from leaderboard.families import MEASURES, Child, Family, Flags, find_families
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
 #: What this report asks of the paper's method, on average over the families.
 GOALS = {"clean": 0.97, "autoattack": 0.97, "vra": 0.95}
-#: Measures of the table, with their names.
-MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
-#: Training objectives whose networks are made to be verified.
-VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
-#: Track -> radius of certified training, where that is not the track's largest.
-CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
 ALPHA = 0.05
 #: Rivals are of the same size where the weights kept differ by less than this share: whole filters
 #: and layer widths cannot be cut to the weight.
 SAME_SIZE = 0.1
-
-Flags = dict[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Child:
-    """A pruned entry beside its parent.
-
-    Attributes:
-        result: its result.
-        times: how many times fewer convolution and linear weights it has than its parent.
-        kept: measure -> retention, or None where the parent has no such image.
-        flags: measure -> per-image answers at the radius of the report.
-    """
-
-    result: Result
-    times: float
-    kept: dict[str, Kept | None]
-    flags: Flags
-
-    @property
-    def method(self) -> str:
-        """What the board calls it."""
-        return self.result.submission.method.name
-
-    @property
-    def is_papers(self) -> bool:
-        """Pruned once by least magnitude per layer, the robust objective before and after.
-
-        Rounds, one threshold for all layers, exempt layers and rewound weights are variants, and
-        are compared with it like any rival.
-        """
-        method = self.result.submission.method
-        return (
-            method.criterion == "least-weight-magnitude"
-            and (method.structure, method.scope) == ("unstructured", "layer-wise")
-            and (method.pipeline, method.schedule) == ("after", "one-shot")
-            and method.pretrain_objective == method.finetune_objective
-        )
+#: Verdicts of a test.
+OURS, THEIRS = "the paper's method is better", "the rival is better"
+NEITHER = "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -91,49 +44,15 @@ class Comparison:
     theirs: int
     n: int
     p_value: float
+    is_natural: bool
     p_holm: float = field(default=1.0)
 
     @property
     def verdict(self) -> str:
         """In words, at 5 % over the whole report."""
         if self.p_holm >= ALPHA:
-            return "no difference shown"
-        return "the paper's method is better" if self.ours > self.theirs else "the rival is better"
-
-
-@dataclass(frozen=True)
-class Family:
-    """A dense parent and what was pruned from it.
-
-    Attributes:
-        parent: its result.
-        epsilon: the radius that such reference entries are trained at, see `radius_of`.
-        children: sorted by size, then name.
-        flags: the parent's.
-    """
-
-    parent: Result
-    epsilon: str
-    children: tuple[Child, ...]
-    flags: Flags
-
-    @property
-    def name(self) -> str:
-        """Entry id of the parent."""
-        return self.parent.entry
-
-    @property
-    def is_verifiable(self) -> bool:
-        """Trained to be verified, so that its VRA is a retention worth averaging."""
-        return self.parent.submission.method.pretrain_objective in VERIFIABLE
-
-    @property
-    def series(self) -> tuple[object, ...]:
-        """What families that differ in the seed of the training alone have in common; n last."""
-        parent, submission = self.parent, self.parent.submission
-        model = (submission.model.network, str(sorted(submission.model.arguments.items())))
-        images = (parent.track, parent.protocol, parent.data.fingerprint)
-        return (*images, *model, submission.method.pretrain_objective, self.epsilon, parent.n)
+            return NEITHER
+        return OURS if self.ours > self.theirs else THEIRS
 
 
 @dataclass(frozen=True)
@@ -187,18 +106,21 @@ def report(paths: Sequence[Path]) -> str:
     return environment.get_template("reproduction.md").render(
         families=families,
         comparisons=comparisons,
+        tallies=tally(comparisons),
+        ours=OURS,
+        natural=[one for one in comparisons if one.is_natural],
         seeds=seeds,
         averages=averages,
         measures=MEASURES,
         paper=PAPER,
         goals={key: (averages[key], goal) for key, goal in GOALS.items()},
-        curves=[family for family in families if len(_papers(family)) > 1],
+        curves=[family for family in families if len(family.papers) > 1],
         mismatches=[
             (family, child, papers)
             for family in families
             for child in family.children
             if child.result.submission.method.finetune_objective == "natural"
-            for papers in _papers(family)
+            for papers in family.papers
             if _same_size(child, papers)
         ],
         alpha=ALPHA,
@@ -206,48 +128,11 @@ def report(paths: Sequence[Path]) -> str:
     )
 
 
-def find_families(paths: Sequence[Path]) -> list[Family]:
-    """Dense parents with the children that have a result on the same images and seed."""
-    loaded = load_results(paths)
-    require_public(loaded, "name results without them, or evaluate on the standard subset")
-    tables = {_key(result): result for result in loaded.results}
-    files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
-    children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
-    for result in loaded.results:
-        if result.submission.parent is not None:
-            children[_key(result, result.submission.parent)].append(result)
-    families = []
-    for key in sorted(children, key=str):
-        if key not in tables:
-            continue
-        parent = tables[key]
-        epsilon = radius_of(parent)
-        flags = _flags(files[key], epsilon)
-        members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
-        members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
-        families.append(Family(parent, epsilon, tuple(members), flags))
-    if not families:
-        raise ResultError("expected pruned entries beside the results of their parents, found none")
-    return families
-
-
-def radius_of(parent: Result) -> str:
-    """The radius at which a family is compared: the one that its kind is trained at.
-
-    That is the track's largest, but for certified training on colour images 2/255, as in the
-    literature: at 8/255 next to nothing of such a network can be proven.
-    """
-    certified = CERTIFIED_RADII.get(parent.track)
-    if parent.submission.method.pretrain_objective in VERIFIABLE and certified in parent.epsilons:
-        return certified
-    return list(parent.epsilons)[-1]
-
-
 def compare(families: list[Family]) -> list[Comparison]:
     """Exact McNemar tests of the paper's method against rivals of its size, Holm-corrected."""
     found = []
     for family in families:
-        for papers in _papers(family):
+        for papers in family.papers:
             for rival in family.children:
                 if rival is papers or rival.is_papers or not _same_size(papers, rival):
                     continue
@@ -265,6 +150,7 @@ def compare(families: list[Family]) -> list[Comparison]:
                             int(theirs.sum()),
                             len(ours),
                             p_value,
+                            rival.result.submission.method.finetune_objective == "natural",
                         )
                     )
     corrected = holm([one.p_value for one in found])
@@ -272,6 +158,28 @@ def compare(families: list[Family]) -> list[Comparison]:
         Comparison(**{**vars(one), "p_holm": p_holm})
         for one, p_holm in zip(found, corrected, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One rival over all families: tests by their verdict."""
+
+    rival: str
+    ours: int
+    theirs: int
+    neither: int
+
+
+def tally(comparisons: Sequence[Comparison]) -> list[Tally]:
+    """Verdicts per rival, the one that is better most often first."""
+    verdicts: dict[str, list[str]] = defaultdict(list)
+    for one in comparisons:
+        verdicts[one.rival].append(one.verdict)
+    counts = [
+        Tally(rival, *(found.count(verdict) for verdict in (OURS, THEIRS, NEITHER)))
+        for rival, found in verdicts.items()
+    ]
+    return sorted(counts, key=lambda one: (one.ours - one.theirs, one.rival))
 
 
 def average(families: list[Family], measure: str) -> Kept | None:
@@ -284,7 +192,7 @@ def average(families: list[Family], measure: str) -> Kept | None:
     """
     largest: dict[tuple[object, ...], int] = {}
     for family in families:
-        if any(_is_headline(child) for child in _papers(family)):
+        if any(_is_headline(child) for child in family.papers):
             key = family.series[:-1]
             largest[key] = max(largest.get(key, 0), family.parent.n)
     series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
@@ -293,7 +201,7 @@ def average(families: list[Family], measure: str) -> Kept | None:
             continue
         if measure == "vra" and not family.is_verifiable:
             continue
-        for child in _papers(family):
+        for child in family.papers:
             kept = child.kept[measure]
             if kept is not None and _is_headline(child):
                 series[family.series].append(kept)
@@ -340,35 +248,6 @@ def compare_seeds(families: list[Family]) -> list[SeedRow]:
     return rows
 
 
-def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
-    flags = _flags(path, epsilon)
-    kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
-    return Child(result, _num_weights(parent) / max(1, _num_weights(result)), kept, flags)
-
-
-def _num_weights(result: Result) -> int:
-    """Convolution and linear weights that are not zero."""
-    return sum(layer.num_nonzero for layer in result.compactness.layers)
-
-
-def _flags(path: Path, epsilon: str) -> Flags:
-    """Per-image answers at one radius, in published order."""
-    source = path.with_name(f"{path.stem}.outcomes.parquet")
-    try:
-        table = pd.read_parquet(source)
-    except (OSError, ValueError) as error:
-        raise ResultError(
-            f"{source}: expected the outcome table of {path.name} ({error})"
-        ) from error
-    rows = table[table["epsilon"] == epsilon].sort_values("position")
-    return {
-        "clean": (rows["outcome"] != str(Outcome.MISCLASSIFIED)).to_numpy(dtype=bool),
-        "era": rows["pgd50"].fillna(False).to_numpy(dtype=bool),
-        "autoattack": rows["autoattack"].fillna(False).to_numpy(dtype=bool),
-        "vra": (rows["outcome"] == str(Outcome.CERTIFIED)).to_numpy(dtype=bool),
-    }
-
-
 def _plain(text: str) -> str:
     """Text from a submission as text: neither HTML nor Markdown.
 
@@ -379,14 +258,5 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(escaped.split()))
 
 
-def _papers(family: Family) -> list[Child]:
-    return [child for child in family.children if child.is_papers]
-
-
 def _same_size(one: Child, other: Child) -> bool:
     return abs(one.times / other.times - 1) < SAME_SIZE
-
-
-def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:
-    name = entry or result.entry
-    return (result.track, result.protocol, result.data.fingerprint, result.n, result.seed, name)

@@ -12,7 +12,8 @@ import pytest
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
 from benchmark.statistics import Kept
-from leaderboard.reproduction import average, compare, compare_seeds, find_families, report
+from leaderboard.families import find_families
+from leaderboard.reproduction import average, compare, compare_seeds, report, tally
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -141,6 +142,16 @@ def test_every_claim_is_corrected_for_all_of_them(results: Path) -> None:
     assert sum(one.p_holm > one.p_value for one in comparisons) == 3
     mismatch = [one for one in comparisons if "natural" in one.rival]
     assert all(one.verdict == "the paper's method is better" for one in mismatch)
+
+
+def test_the_summary_counts_every_test_once(results: Path) -> None:
+    comparisons = compare(find_families([results]))
+    counts = {one.rival: (one.ours, one.theirs, one.neither) for one in tally(comparisons)}
+    assert counts == {"random 10x": (1, 0, 1), "LWM 10x, natural fine-tuning": (2, 0, 0)}
+    text = report([results])
+    assert "| random 10x | 1 | 0 | 1 |" in text
+    assert "worse in 2 of 2 corrected tests" in text
+    assert "- The paper's 92.5 % ERA (PGD-50): **held**, 97.7 % here." in text
 
 
 def test_the_command_prints_or_writes(

@@ -1,0 +1,178 @@
+"""Families of the reproduction report: a dense parent and what was compressed from it.
+
+From result files and their outcome tables alone; every child is compared with its own parent on the
+same images.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark.errors import ResultError
+from benchmark.records import Outcome, Result
+from benchmark.statistics import Kept, retention
+from leaderboard.loading import load_results, require_public
+
+#: Measures of the report, with their names.
+MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
+#: Training objectives whose networks are made to be verified.
+VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
+#: Track -> radius of certified training, where that is not the track's largest.
+CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
+
+Flags = dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Child:
+    """A pruned entry beside its parent.
+
+    Attributes:
+        result: its result.
+        times: how many times fewer convolution and linear weights it has than its parent.
+        kept: measure -> retention, or None where the parent has no such image.
+        flags: measure -> per-image answers at the radius of the report.
+    """
+
+    result: Result
+    times: float
+    kept: dict[str, Kept | None]
+    flags: Flags
+
+    @property
+    def method(self) -> str:
+        """What the board calls it."""
+        return self.result.submission.method.name
+
+    @property
+    def is_papers(self) -> bool:
+        """Pruned once by least magnitude per layer, the robust objective before and after.
+
+        Rounds, one threshold for all layers, exempt layers and rewound weights are variants, and
+        are compared with it like any rival.
+        """
+        method = self.result.submission.method
+        return (
+            method.criterion == "least-weight-magnitude"
+            and (method.structure, method.scope) == ("unstructured", "layer-wise")
+            and (method.pipeline, method.schedule) == ("after", "one-shot")
+            and method.pretrain_objective == method.finetune_objective
+        )
+
+
+@dataclass(frozen=True)
+class Family:
+    """A dense parent and what was pruned from it.
+
+    Attributes:
+        parent: its result.
+        epsilon: the radius that such reference entries are trained at, see `radius_of`.
+        children: sorted by size, then name.
+        flags: the parent's.
+    """
+
+    parent: Result
+    epsilon: str
+    children: tuple[Child, ...]
+    flags: Flags
+
+    @property
+    def name(self) -> str:
+        """Entry id of the parent."""
+        return self.parent.entry
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Trained to be verified, so that its VRA is a retention worth averaging."""
+        return self.parent.submission.method.pretrain_objective in VERIFIABLE
+
+    @property
+    def series(self) -> tuple[object, ...]:
+        """What families that differ in the seed of the training alone have in common; n last."""
+        parent, submission = self.parent, self.parent.submission
+        model = (submission.model.network, str(sorted(submission.model.arguments.items())))
+        images = (parent.track, parent.protocol, parent.data.fingerprint)
+        return (*images, *model, submission.method.pretrain_objective, self.epsilon, parent.n)
+
+    @property
+    def papers(self) -> list[Child]:
+        """Children by the paper's method."""
+        return [child for child in self.children if child.is_papers]
+
+
+def find_families(paths: Sequence[Path]) -> list[Family]:
+    """Dense parents with the children that have a result on the same images and seed."""
+    loaded = load_results(paths)
+    require_public(loaded, "name results without them, or evaluate on the standard subset")
+    tables = {_key(result): result for result in loaded.results}
+    files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
+    children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
+    for result in loaded.results:
+        if result.submission.parent is not None:
+            children[_key(result, result.submission.parent)].append(result)
+    families = []
+    for key in sorted(children, key=str):
+        if key not in tables:
+            continue
+        parent = tables[key]
+        epsilon = radius_of(parent)
+        flags = _flags(files[key], epsilon)
+        members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
+        members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
+        families.append(Family(parent, epsilon, tuple(members), flags))
+    if not families:
+        raise ResultError("expected pruned entries beside the results of their parents, found none")
+    return families
+
+
+def radius_of(parent: Result) -> str:
+    """The radius at which a family is compared: the one that its kind is trained at.
+
+    That is the track's largest, but for certified training on colour images 2/255, as in the
+    literature: at 8/255 next to nothing of such a network can be proven.
+    """
+    certified = CERTIFIED_RADII.get(parent.track)
+    if parent.submission.method.pretrain_objective in VERIFIABLE and certified in parent.epsilons:
+        return certified
+    return list(parent.epsilons)[-1]
+
+
+def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
+    flags = _flags(path, epsilon)
+    kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
+    return Child(result, _num_weights(parent) / max(1, _num_weights(result)), kept, flags)
+
+
+def _num_weights(result: Result) -> int:
+    """Convolution and linear weights that are not zero."""
+    return sum(layer.num_nonzero for layer in result.compactness.layers)
+
+
+def _flags(path: Path, epsilon: str) -> Flags:
+    """Per-image answers at one radius, in published order."""
+    source = path.with_name(f"{path.stem}.outcomes.parquet")
+    try:
+        table = pd.read_parquet(source)
+    except (OSError, ValueError) as error:
+        raise ResultError(
+            f"{source}: expected the outcome table of {path.name} ({error})"
+        ) from error
+    rows = table[table["epsilon"] == epsilon].sort_values("position")
+    return {
+        "clean": (rows["outcome"] != str(Outcome.MISCLASSIFIED)).to_numpy(dtype=bool),
+        "era": rows["pgd50"].fillna(False).to_numpy(dtype=bool),
+        "autoattack": rows["autoattack"].fillna(False).to_numpy(dtype=bool),
+        "vra": (rows["outcome"] == str(Outcome.CERTIFIED)).to_numpy(dtype=bool),
+    }
+
+
+def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:
+    name = entry or result.entry
+    return (result.track, result.protocol, result.data.fingerprint, result.n, result.seed, name)
