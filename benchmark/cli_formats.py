@@ -16,7 +16,8 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
 @click.command()
 @_path
 @_out
-def pack(path: Path, out: Path | None) -> None:
+@cli_options.process_limits
+def pack(path: Path, out: Path | None, limits: Limits | None) -> None:
     """Store weights as a bitmask and the values it keeps; lossless, and checked bit by bit.
 
     PATH is a submission folder, which then holds `model.packed.safetensors` instead of
@@ -27,15 +28,16 @@ def pack(path: Path, out: Path | None) -> None:
       corobench pack submissions/my-model
       corobench pack model.safetensors --out small.packed.safetensors
     """
-    from benchmark.submission.packing import repack
+    from benchmark.executors import run_repacking
 
-    click.echo(str(repack(path, to_packed=True, out=out)))
+    click.echo(str(run_repacking(path, limits, to_packed=True, out=out)))
 
 
 @click.command()
 @_path
 @_out
-def unpack(path: Path, out: Path | None) -> None:
+@cli_options.process_limits
+def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
     """Turn packed weights into a plain safetensors file again, checked bit by bit.
 
     \b
@@ -43,9 +45,9 @@ def unpack(path: Path, out: Path | None) -> None:
       corobench unpack submissions/my-model
       corobench unpack small.packed.safetensors --out model.safetensors
     """
-    from benchmark.submission.packing import repack
+    from benchmark.executors import run_repacking
 
-    click.echo(str(repack(path, to_packed=False, out=out)))
+    click.echo(str(run_repacking(path, limits, to_packed=False, out=out)))
 
 
 @click.command()

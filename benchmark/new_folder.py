@@ -31,10 +31,10 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be made.
     """
-    with _beside(out) as folder:
+    with beside(out) as folder:
         folder.chmod(0o755)
         yield folder
-        _become(folder, out)
+        become(folder, out)
 
 
 @contextlib.contextmanager
@@ -48,13 +48,18 @@ def room_beside(out: Path) -> Iterator[Path]:
         OutputError: it cannot be made, or `out` is there.
     """
     refuse_existing(out)
-    with _beside(out) as folder:
+    with beside(out) as folder:
         yield folder / out.name
-        _become(folder / out.name, out)
+        become(folder / out.name, out)
 
 
 @contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def beside(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`, which goes away.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -66,8 +71,13 @@ def _beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _become(folder: Path, out: Path) -> None:
+def become(made: Path, out: Path) -> None:
+    """Put what was made in its place.
+
+    Raises:
+        OutputError: it cannot be put there.
+    """
     try:
-        folder.rename(out)
+        made.rename(out)
     except OSError as error:
         raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error

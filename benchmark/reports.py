@@ -186,3 +186,39 @@ class Remeasured:
     path: Path
     compactness: Compactness
     added: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What was written, after it was read back and found equal to its source bit by bit.
+
+    Attributes:
+        source: that was read.
+        target: that was written.
+        bytes_before: size of the source.
+        bytes_after: size of the target.
+        num_values: in all tensors.
+        num_kept: whose bits are not all zero.
+        num_negative_zeros: of those kept; they count as removed and still need their bits.
+    """
+
+    source: Path
+    target: Path
+    bytes_before: int
+    bytes_after: int
+    num_values: int
+    num_kept: int
+    num_negative_zeros: int
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.target}: {self.bytes_after:,} bytes, {self.source.name} had "
+            f"{self.bytes_before:,}; {self.num_kept:,} of {self.num_values:,} values are not "
+            "zero; read back and equal bit by bit"
+        )
+        if self.num_negative_zeros:
+            text += (
+                f"\n  note: {self.num_negative_zeros:,} values are -0.0, which take the room of a "
+                "weight; save them as 0.0 to make the file smaller"
+            )
+        return text

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Measured,
         Recheck,
         Remeasured,
+        Repacked,
     )
     from benchmark.settings import Evaluated, Settings
 
@@ -182,6 +183,19 @@ def run_conversion(
     arguments = {"to": to, "folder": folder, **more}
     made: Converted = isolated.make("convert", arguments, Converted, folder, out, limits)
     return made
+
+
+def run_repacking(
+    path: Path, limits: Limits | None, *, to_packed: bool, out: Path | None
+) -> Repacked:
+    """Pack or unpack weights; see `benchmark.submission.packing.repack`."""
+    if limits is None:
+        from benchmark.submission.packing import repack
+
+        return repack(path, to_packed=to_packed, out=out)
+    from benchmark.executors import isolated
+
+    return isolated.repack(path, limits, to_packed=to_packed, out=out)
 
 
 def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measured:

@@ -26,9 +26,9 @@ from benchmark import errors
 from benchmark.errors import ContractError, CorobenchError, SubmissionError
 from benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
 from benchmark.executors.worker import serve
-from benchmark.new_folder import room_beside
+from benchmark.new_folder import become, beside, room_beside
 from benchmark.progress import Reporter
-from benchmark.reports import Converted, ImportReport
+from benchmark.reports import Converted, ImportReport, Repacked
 from benchmark.settings import Evaluated, Settings
 from benchmark.steps import EVERY_STEP, NEEDED, Ended
 from benchmark.store import read_result
@@ -149,6 +149,30 @@ def make(
         except CorobenchError as error:
             raise type(error)(error.message.replace(str(place), str(out))) from error
     return replace(made, folder=out)
+
+
+def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> Repacked:
+    """Pack or unpack weights in a process that can write into a place beside them only.
+
+    Args:
+        path: a submission folder, or a weights file.
+        limits: of the process.
+        to_packed: whether to pack or to unpack.
+        out: the new file, where `path` is a file.
+
+    Raises:
+        OutputError: the new file is there already, or cannot be written.
+        CorobenchError: see `call`.
+    """
+    home = path if path.is_dir() else (out or path).parent
+    with beside(home / "weights") as place:
+        arguments = {"path": path, "to_packed": to_packed, "out": out, "place": place}
+        made: Repacked = call("repack", arguments, Repacked, path, limits)
+        target = home / made.target.name
+        become(place / made.target.name, target)
+    if path.is_dir():
+        (path / made.source.name).unlink()
+    return replace(made, target=target)
 
 
 def _value(answer: dict[str, Any]) -> str:

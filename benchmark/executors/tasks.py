@@ -176,6 +176,15 @@ def _convert(arguments: Arguments, room: Room) -> Any:
     return names[to](folder, out, **more)
 
 
+def _repack(arguments: Arguments, room: Room) -> Any:
+    from benchmark.submission.packing import repack
+
+    place, to_packed = Path(arguments["place"]), bool(arguments["to_packed"])
+    room.close("pack" if to_packed else "unpack", place)
+    path, out = Path(arguments["path"]), _path(arguments["out"])
+    return repack(path, to_packed=to_packed, out=out, place=place)
+
+
 def _measure(arguments: Arguments, room: Room) -> Any:
     from benchmark.latency import weigh
 
@@ -214,5 +223,6 @@ TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "measure": _measure,
     "recheck": _recheck,
     "remeasure": _remeasure,
+    "repack": _repack,
     "replay": _replay,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import OutputError, SubmissionError
+from benchmark.reports import Repacked
 from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
 from benchmark.submission.header import MAX_WEIGHTS_BYTES, parse_header
 from benchmark.submission.manifest import load_manifest
@@ -18,43 +18,9 @@ from benchmark.submission.packed import is_packed, pack
 from benchmark.submission.weights import PACKED_SUFFIX, SUFFIX, State, present_name, read_tensors
 
 
-@dataclass(frozen=True)
-class Repacked:
-    """What was written, after it was read back and found equal to its source bit by bit.
-
-    Attributes:
-        source: that was read.
-        target: that was written.
-        bytes_before: size of the source.
-        bytes_after: size of the target.
-        num_values: in all tensors.
-        num_kept: whose bits are not all zero.
-        num_negative_zeros: of those kept; they count as removed and still need their bits.
-    """
-
-    source: Path
-    target: Path
-    bytes_before: int
-    bytes_after: int
-    num_values: int
-    num_kept: int
-    num_negative_zeros: int
-
-    def __str__(self) -> str:
-        text = (
-            f"{self.target}: {self.bytes_after:,} bytes, {self.source.name} had "
-            f"{self.bytes_before:,}; {self.num_kept:,} of {self.num_values:,} values are not "
-            "zero; read back and equal bit by bit"
-        )
-        if self.num_negative_zeros:
-            text += (
-                f"\n  note: {self.num_negative_zeros:,} values are -0.0, which take the room of a "
-                "weight; save them as 0.0 to make the file smaller"
-            )
-        return text
-
-
-def repack(path: Path, *, to_packed: bool, out: Path | None = None) -> Repacked:
+def repack(
+    path: Path, *, to_packed: bool, out: Path | None = None, place: Path | None = None
+) -> Repacked:
     """Pack or unpack a submission folder in place, or one file beside itself.
 
     A folder then holds the new file instead of the old one; its manifest may go on naming the
@@ -64,6 +30,8 @@ def repack(path: Path, *, to_packed: bool, out: Path | None = None) -> Repacked:
         path: a submission folder, or a safetensors file.
         to_packed: whether to pack or to unpack.
         out: the new file, for a file only; by default ``<stem>.packed.safetensors`` and back.
+        place: folder to write it into instead, for the caller to put where it belongs; a source
+            that it is to replace then stays.
 
     Raises:
         SubmissionError: the file is refused, or is what it should become already.
@@ -78,13 +46,14 @@ def repack(path: Path, *, to_packed: bool, out: Path | None = None) -> Repacked:
             source = path / present_name(path, name)
         except FileFaultError as error:
             raise SubmissionError(path, [str(error)]) from error
-        done = _convert(source, to_packed, None)
-        source.unlink()
+        done = _convert(source, to_packed, None, place)
+        if place is None:
+            source.unlink()
         return done
-    return _convert(path, to_packed, out)
+    return _convert(path, to_packed, out, place)
 
 
-def _convert(source: Path, to_packed: bool, out: Path | None) -> Repacked:
+def _convert(source: Path, to_packed: bool, out: Path | None, place: Path | None) -> Repacked:
     try:
         content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
         _, metadata = parse_header(content)
@@ -109,6 +78,8 @@ def _convert(source: Path, to_packed: bool, out: Path | None) -> Repacked:
     target = out or source.with_name(_stem(source.name) + (PACKED_SUFFIX if to_packed else SUFFIX))
     if target.exists() or target.is_symlink():
         raise OutputError(f"{target}: is there already; move it away, or choose another --out")
+    if place is not None:
+        target = place / target.name
     packed = pack(state) if to_packed else safetensors.torch.save(dict(state))
     write_atomically(target, packed)
     try:

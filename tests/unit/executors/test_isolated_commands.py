@@ -19,6 +19,8 @@ from benchmark.cli import invoke
 from benchmark.executors import isolated, run_check
 from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
+from benchmark.submission.manifest import load_manifest
+from benchmark.submission.packing import repack
 
 ROOT = Path(__file__).parents[3]
 ENTRY = "digits-adv-lwm-10x"
@@ -65,8 +67,10 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
     weights_file, root = FOLDER / "model.safetensors", ["--root", str(tmp_path)]
     channels = ROOT / "submissions" / "digits-ibp-lwm-10x"
     results = ["--results", str(tmp_path / "none")]
-    entries = tmp_path / "submissions"
-    shutil.copytree(FOLDER, entries / ENTRY)
+    entries, packed = tmp_path / "submissions", tmp_path / "packed.safetensors"
+    shutil.copytree(FOLDER, entries / ENTRY, dirs_exist_ok=True)
+    packed.unlink(missing_ok=True)
+    repack(weights_file, to_packed=True, out=packed)
     return {
         "recheck": ("recheck", ["recheck", str(RESULT), *old]),
         "contest": ("contest", ["contest", str(RESULT), str(found), *old]),
@@ -99,7 +103,14 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
             "compact",
             ["compact", str(channels), "--out", str(tmp_path / "made")],
         ),
+        "pack": ("pack", ["pack", str(weights_file), "--out", str(tmp_path / "made")]),
+        "pack a folder": ("pack", ["pack", str(entries / ENTRY)]),
+        "unpack": ("unpack", ["unpack", str(packed), "--out", str(tmp_path / "made")]),
     }
+
+
+def _remove(made: Path) -> None:
+    shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
 
 
 def _classifier() -> onnx.ModelProto:
@@ -123,13 +134,14 @@ ENDS = {
     [
         *("recheck", "contest", "check", "import", "import a graph", "new", "intake", "validate"),
         *("drift", "measure", "remeasure", "convert", "compact"),
+        *("pack", "pack a folder", "unpack"),
     ],
 )
 def test_what_ends_the_process_is_one_clear_error(
     name: str, how: str, tmp_path: Path, trap: Trap, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step, command = _commands(tmp_path)[name]
-    before = {path.name for path in tmp_path.iterdir()}
+    before = {str(path) for path in tmp_path.rglob("*")}
     number, reason = ENDS[how]
     trap(step, number)
     limit = ["--step-limit-s", "2"] if how == "hang" else []
@@ -137,7 +149,7 @@ def test_what_ends_the_process_is_one_clear_error(
     said = capsys.readouterr()
     assert f"{step}: its process was ended: {reason}" in said.err + said.out
     assert "Traceback" not in said.err + said.out
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {str(path) for path in tmp_path.rglob("*")} == before
 
 
 def _hungry() -> onnx.ModelProto:
@@ -228,7 +240,12 @@ def test_isolation_changes_no_answer(tmp_path: Path, capsys: pytest.CaptureFixtu
             code = invoke([*command, option])
             captured = capsys.readouterr()
             said.append((code, captured.out, captured.err))
-            shutil.rmtree(tmp_path / "made", ignore_errors=True)
+            _remove(tmp_path / "made")
+            if name == "pack a folder":
+                folder = tmp_path / "submissions" / ENTRY
+                assert load_manifest(folder) and not (folder / "model.safetensors").exists()
+                assert invoke(["unpack", str(folder)]) == 0
+                capsys.readouterr()
         assert said[0] == said[1]
 
 
@@ -245,7 +262,7 @@ def test_faults_name_the_folder_that_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    "name", ["recheck", "contest", "check", "import", "intake", "validate", "measure"]
+    "name", ["recheck", "contest", "check", "import", "intake", "validate", "measure", "pack"]
 )
 def test_the_calling_process_opens_no_network(name: str, tmp_path: Path) -> None:
     """It does not even load torch, so that a command starts quickly, too."""
