@@ -1,42 +1,88 @@
-"""Markdown table of result folders, one row per entry and seed, for the README.
+"""Markdown tables of result folders, for the README.
 
     python perf/measured_table.py RESULTS...
+    python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --by-method 1/10
 
-RESULTS are folders that `corobench evaluate` or `corobench quickstart` wrote.
+RESULTS are folders that `corobench evaluate` or `corobench quickstart` wrote. The first form has
+one row per entry, the second one per method with a pair of columns per dense parent.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
+from benchmark.records import Result
 from benchmark.scoring import bracket
 from benchmark.store import read_result
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--by-method", metavar="RADIUS")
+    options = parser.parse_args()
     paths = sorted(
-        path for root in sys.argv[1:] for path in Path(root).rglob("*.json") if path.is_file()
+        path for root in options.results for path in root.rglob("*.json") if path.is_file()
     )
     results = [read_result(path) for path in paths]
     results.sort(key=lambda result: (result.track, result.entry))
+    if options.by_method:
+        by_method(results, options.by_method)
+    else:
+        by_entry(results)
+
+
+def by_entry(results: list[Result]) -> None:
     radii = list(dict.fromkeys(radius for result in results for radius in result.epsilons))
     brackets = " | ".join(f"certified – not attacked, {radius}" for radius in radii)
     print(f"| entry | n | non-zero parameters | clean | {brackets} |")
     print("|---|---|---|---|" + "---|" * len(radii))
     for result in results:
-        cells = []
-        for radius in radii:
-            score = result.epsilons.get(radius)
-            if score is None:
-                cells.append("–")
-                continue
-            low, high = bracket(score)
-            cells.append(f"{100 * low / result.n:.1f} – {100 * high / result.n:.1f}")
+        cells = " | ".join(_bracket(result, radius) for radius in radii)
         print(
             f"| {result.entry} | {result.n} | {result.compactness.num_nonzero:,} "
-            f"| {100 * result.clean / result.n:.1f} | {' | '.join(cells)} |"
+            f"| {_clean(result)} | {cells} |"
         )
+
+
+def by_method(results: list[Result], radius: str) -> None:
+    """Best first, by what the last family has certified; sizes by what is left."""
+    parents = sorted({result.submission.parent or result.entry for result in results})
+    table: dict[str, dict[str, Result]] = {}
+    for result in results:
+        family = result.submission.parent or result.entry
+        table.setdefault(result.submission.method.name, {})[family] = result
+
+    def order(method: str) -> tuple[int, int]:
+        last = list(table[method].values())[-1]
+        return -round(last.compactness.num_nonzero, -4), -bracket(last.epsilons[radius])[0]
+
+    columns = " | ".join(f"{parent}: clean | {radius}" for parent in parents)
+    print(f"| method | non-zero parameters | {columns} |")
+    print("|---|---|" + "---|---|" * len(parents))
+    for method in sorted(table, key=order):
+        row = table[method]
+        sizes = {f"{result.compactness.num_nonzero:,}" for result in row.values()}
+        cells = [
+            f"{_clean(row[parent])} | {_bracket(row[parent], radius)}" if parent in row else "– | –"
+            for parent in parents
+        ]
+        print(f"| {method} | {', '.join(sorted(sizes))} | {' | '.join(cells)} |")
+
+
+def _clean(result: Result) -> str:
+    return f"{100 * result.clean / result.n:.1f}"
+
+
+def _bracket(result: Result, radius: str) -> str:
+    score = result.epsilons.get(radius)
+    if score is None:
+        return "–"
+    low, high = bracket(score)
+    return f"{100 * low / result.n:.1f} – {100 * high / result.n:.1f}"
 
 
 if __name__ == "__main__":
