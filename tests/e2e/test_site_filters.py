@@ -14,6 +14,7 @@ from browser import Tab, entries, menu
 from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, write_result
 
 from leaderboard.build import build_site
+from leaderboard.plot import MAX_LINKS
 
 BOARD = "boards/digits-1.0-n500-eps2-16.html"
 TIERS = (2, 4, 8, 10, 16, 20, 32, 100)
@@ -187,12 +188,12 @@ def test_from_canonical_to_mirror_data_and_back(tab: Tab) -> None:
 
 
 def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) -> None:
-    """With more than forty entries the ranges are no links; the nearest one is picked."""
-    for number in range(45):
+    """With so many entries the ranges are no links; the nearest one is picked."""
+    for number in range(MAX_LINKS + 5):
         write_result(tmp_path / "results", entry(f"lwm-{number}", 2 + number))
     tab = Tab(browser, build_site([tmp_path / "results"], tmp_path / "site").index.parent)
     page = tab.open(BOARD)
-    place = 17
+    place = MAX_LINKS  # one of the least compressed, which stand apart on the log axis
     range_ = page.locator("svg.size-nonzero .dense path").nth(place)
     range_.scroll_into_view_if_needed()
     box = range_.bounding_box()
