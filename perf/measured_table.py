@@ -1,7 +1,7 @@
 """Markdown tables of result folders, for the README.
 
     python perf/measured_table.py RESULTS...
-    python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --by-method 1/10
+    python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --n 1000 --by-method 1/10
 
 RESULTS are folders that `corobench evaluate` or `corobench quickstart` wrote. The first form has
 one row per entry, the second one per method with a pair of columns per dense parent.
@@ -24,11 +24,13 @@ def main() -> None:
     )
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--by-method", metavar="RADIUS")
+    parser.add_argument("--n", type=int, help="only results on so many images")
     options = parser.parse_args()
     paths = sorted(
         path for root in options.results for path in root.rglob("*.json") if path.is_file()
     )
     results = [read_result(path) for path in paths]
+    results = [result for result in results if options.n in (None, result.n)]
     results.sort(key=lambda result: (result.track, result.entry))
     if options.by_method:
         by_method(results, options.by_method)
