@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 from onnx_models import model, node, weights
 
 from benchmark.cli import invoke
@@ -56,8 +57,11 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
     return set_trap
 
 
-def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
-    """Step -> command: each opens a stranger's network."""
+def _commands(tmp_path: Path, *, large: bool = False) -> dict[str, tuple[str, list[str]]]:
+    """Step -> command: each opens a stranger's network.
+
+    With `large` the files to pack hold 8 million values, so that it takes a while.
+    """
     found = tmp_path / "found.npz"
     np.savez(found, images=np.zeros((1, 1, 8, 8), np.float32), indices=np.array([3]))
     graph = tmp_path / "model.onnx"
@@ -70,6 +74,10 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
     entries, packed = tmp_path / "submissions", tmp_path / "packed.safetensors"
     shutil.copytree(FOLDER, entries / ENTRY, dirs_exist_ok=True)
     packed.unlink(missing_ok=True)
+    if large:
+        weights_file = entries / ENTRY / "model.safetensors"
+        values = np.arange(8_000_000, dtype=np.float32) % 3
+        safetensors.numpy.save_file({"w": values}, weights_file)
     repack(weights_file, to_packed=True, out=packed)
     return {
         "recheck": ("recheck", ["recheck", str(RESULT), *old]),
@@ -140,7 +148,7 @@ ENDS = {
 def test_what_ends_the_process_is_one_clear_error(
     name: str, how: str, tmp_path: Path, trap: Trap, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step, command = _commands(tmp_path)[name]
+    step, command = _commands(tmp_path, large="pack" in name)[name]
     before = {str(path) for path in tmp_path.rglob("*")}
     number, reason = ENDS[how]
     trap(step, number)
