@@ -49,9 +49,8 @@ def train(
 
     RECIPE is a TOML file, or the name of a packaged one such as digits/adv-lwm-10x. A parent
     that a recipe starts from is trained first where it is not yet in OUT; with --parents, the
-    published one is taken. OUT/<id>/ is then a
-    submission like any other. A stopped or killed run goes on where it was, to the same
-    weights, when the same command is given again.
+    published one is taken. OUT/<id>/ is then a submission like any other. A stopped or killed
+    run goes on where it was, to the same weights, when the same command is given again.
 
     \b
     Examples:

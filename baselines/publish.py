@@ -116,13 +116,13 @@ def published_state(recipe: Recipe, parents: Path | None) -> Mapping[str, Tensor
     if parents is None or not (parents / recipe.id / MANIFEST).is_file():
         return None
     submission = load_submission(parents / recipe.id)
-    found, wanted = submission.manifest, manifest_of(recipe, submission.sparsity, "canonical")
+    found = submission.manifest
     for key, has, needs in (
-        ("track", found.track, wanted.track),
-        ("model.architecture", found.model.architecture, wanted.model.architecture),
-        ("model.arguments", dict(found.model.arguments), dict(wanted.model.arguments)),
-        ("method", found.method, wanted.method),
-        ("training.seed", found.training.seed, wanted.training.seed),
+        ("track", found.track, recipe.track),
+        ("model.architecture", found.model.architecture, recipe.model.architecture),
+        ("model.arguments", found.model.arguments, recipe.model.arguments),
+        ("method", found.method, method_of(recipe)),
+        ("training.seed", found.training.seed, recipe.seed),
     ):
         if has != needs:
             raise ConfigError(

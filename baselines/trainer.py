@@ -91,7 +91,7 @@ class StageTrainer:
         if self._is_half or (data.device.type == "cuda" and not needs_bounds):
             self._layout = torch.channels_last
         model.to(memory_format=self._layout)
-        if settings.objective.needs_bounds:
+        if needs_bounds:
             bounds.build()
         self._measured_bounds = bounds if bounds.is_available() else None
         self.history: list[EpochRow] = []

@@ -119,6 +119,16 @@ class Compactness(StoredRecord):
     equivalent: Equivalent | None = None
     magnitudes: Magnitudes | None = None
 
+    @property
+    def num_weights(self) -> int:
+        """Convolution and linear weights."""
+        return sum(layer.num_weights for layer in self.layers)
+
+    @property
+    def num_weights_kept(self) -> int:
+        """Those that are not zero."""
+        return sum(layer.num_nonzero for layer in self.layers)
+
     @model_serializer(mode="wrap")
     def _without_missing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """What was not measured has no key, so that earlier files keep their bytes."""

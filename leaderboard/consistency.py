@@ -80,8 +80,8 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
     ]
     found = compactness.magnitudes
     if found is not None and compactness.layers:
-        kept = sum(layer.num_nonzero for layer in compactness.layers)
-        zeros = sum(layer.num_weights for layer in compactness.layers) - kept
+        kept = compactness.num_weights_kept
+        zeros = compactness.num_weights - kept
         for key, count, expected in (
             ("counts", sum(found.counts), kept),
             ("num_zeros", found.num_zeros, zeros),

@@ -19,6 +19,7 @@ from benchmark.errors import ResultError
 from benchmark.records import Outcome, Result
 from benchmark.statistics import Kept, retention
 from leaderboard.loading import load_results, require_public
+from leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
 MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
@@ -50,6 +51,11 @@ class Child:
     def method(self) -> str:
         """What the board calls it."""
         return self.result.submission.method.name
+
+    @property
+    def is_natural(self) -> bool:
+        """Fine-tuned on clean images."""
+        return self.result.submission.method.finetune_objective == "natural"
 
     @property
     def is_papers(self) -> bool:
@@ -95,11 +101,11 @@ class Family:
 
     @property
     def series(self) -> tuple[object, ...]:
-        """What families that differ in the seed of the training alone have in common; n last."""
+        """What families that differ in n and the seed of the training alone have in common."""
         parent, submission = self.parent, self.parent.submission
         model = (submission.model.network, str(sorted(submission.model.arguments.items())))
         images = (parent.track, parent.protocol, parent.data.fingerprint)
-        return (*images, *model, submission.method.pretrain_objective, self.epsilon, parent.n)
+        return (*images, *model, submission.method.pretrain_objective, self.epsilon)
 
     @property
     def papers(self) -> list[Child]:
@@ -147,12 +153,7 @@ def radius_of(parent: Result) -> str:
 def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
     flags = _flags(path, epsilon)
     kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
-    return Child(result, _num_weights(parent) / max(1, _num_weights(result)), kept, flags)
-
-
-def _num_weights(result: Result) -> int:
-    """Convolution and linear weights that are not zero."""
-    return sum(layer.num_nonzero for layer in result.compactness.layers)
+    return Child(result, times_fewer(result, parent), kept, flags)
 
 
 def _flags(path: Path, epsilon: str) -> Flags:

@@ -119,7 +119,7 @@ def report(paths: Sequence[Path]) -> str:
             (family, child, papers)
             for family in families
             for child in family.children
-            if child.result.submission.method.finetune_objective == "natural"
+            if child.is_natural
             for papers in family.papers
             if _same_size(child, papers)
         ],
@@ -150,7 +150,7 @@ def compare(families: list[Family]) -> list[Comparison]:
                             int(theirs.sum()),
                             len(ours),
                             p_value,
-                            rival.result.submission.method.finetune_objective == "natural",
+                            rival.is_natural,
                         )
                     )
     corrected = holm([one.p_value for one in found])
@@ -190,29 +190,18 @@ def average(families: list[Family], measure: str) -> Kept | None:
     trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
     independent.
     """
-    largest: dict[tuple[object, ...], int] = {}
+    by_size: dict[tuple[object, ...], dict[int, list[Kept | None]]] = defaultdict(dict)
     for family in families:
-        if any(_is_headline(child) for child in family.papers):
-            key = family.series[:-1]
-            largest[key] = max(largest.get(key, 0), family.parent.n)
-    series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
-    for family in families:
-        if family.parent.n != largest.get(family.series[:-1]):
-            continue
         if measure == "vra" and not family.is_verifiable:
             continue
         for child in family.papers:
-            kept = child.kept[measure]
-            if kept is not None and _is_headline(child):
-                series[family.series].append(kept)
-    if not series:
-        return None
-    return _mean([_mean(seeds) for seeds in series.values()])
-
-
-def _is_headline(child: Child) -> bool:
-    """Ten times smaller, up to what whole weights allow."""
-    return 9.5 <= child.times <= 10.5
+            if 9.5 <= child.times <= 10.5:
+                seeds = by_size[family.series].setdefault(family.parent.n, [])
+                seeds.append(child.kept[measure])
+    largest = [sizes[max(sizes)] for sizes in by_size.values()]
+    known = [[one for one in seeds if one is not None] for seeds in largest]
+    means = [_mean(seeds) for seeds in known if seeds]
+    return _mean(means) if means else None
 
 
 def _mean(kept: Sequence[Kept]) -> Kept:
@@ -228,7 +217,7 @@ def compare_seeds(families: list[Family]) -> list[SeedRow]:
     """Every method that has results from more than one seed of the training."""
     series: dict[tuple[object, ...], list[Family]] = defaultdict(list)
     for family in families:
-        series[family.series].append(family)
+        series[(*family.series, family.parent.n)].append(family)
     rows = []
     for members in series.values():
         found: dict[str, list[Flags]] = defaultdict(list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.records import Result
 from leaderboard.boards import Row
 
 #: Compression tiers of the benchmark: times fewer convolution and linear weights.
@@ -30,16 +31,21 @@ class Facet:
 
 
 def times_smaller(row: Row) -> float:
+    """How many times fewer convolution and linear weights are left; see `times_fewer`."""
+    return times_fewer(row.result, row.parent)
+
+
+def times_fewer(result: Result, parent: Result | None) -> float:
     """How many times fewer convolution and linear weights are left.
 
-    Than the dense parent has where it is on the board, which counts for smaller networks, too; else
-    than the network itself would have without its zeros. 1 for a dense network.
+    Than the dense parent has, which counts for smaller networks, too; without a parent, or without
+    a table of its layers, than the network itself would have without its zeros. 1 for a dense one.
     """
-    layers = row.result.compactness.layers
-    left = sum(layer.num_nonzero for layer in layers)
-    of = row.parent.compactness.layers if row.parent is not None else layers
-    whole = sum(layer.num_nonzero if row.parent is not None else layer.num_weights for layer in of)
-    return whole / left if left > 0 else float("inf")
+    size = result.compactness
+    if parent is not None and size.num_weights_kept and parent.compactness.num_weights_kept:
+        return parent.compactness.num_weights_kept / size.num_weights_kept
+    left = 1.0 - size.sparsity
+    return 1.0 / left if left > 0 else float("inf")
 
 
 def tier(row: Row) -> str:

@@ -140,15 +140,21 @@ def make(
         OutputError: `out` is there, or cannot be made.
         CorobenchError: see `call`.
     """
-    with room_beside(out) as place:
-        try:
-            made = call(task, {**arguments, "out": place}, returns, what, limits)
-        except SubmissionError as error:
-            faults = [fault.replace(str(place), str(out)) for fault in error.faults]
-            raise type(error)(error.path.replace(str(place), str(out)), faults) from error
-        except CorobenchError as error:
-            raise type(error)(error.message.replace(str(place), str(out))) from error
+    with room_beside(out) as place, _named(place, out):
+        made = call(task, {**arguments, "out": place}, returns, what, limits)
     return replace(made, folder=out)
+
+
+@contextmanager
+def _named(place: Path, out: Path) -> Iterator[None]:
+    """Errors that speak of `place`, which nobody needs to know, speak of `out`."""
+    try:
+        yield
+    except SubmissionError as error:
+        faults = [fault.replace(str(place), str(out)) for fault in error.faults]
+        raise type(error)(error.path.replace(str(place), str(out)), faults) from error
+    except CorobenchError as error:
+        raise type(error)(error.message.replace(str(place), str(out))) from error
 
 
 def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> Repacked:
@@ -165,7 +171,7 @@ def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> 
         CorobenchError: see `call`.
     """
     home = path if path.is_dir() else (out or path).parent
-    with beside(home / "weights") as place:
+    with beside(home / "weights") as place, _named(place, home):
         arguments = {"path": path, "to_packed": to_packed, "out": out, "place": place}
         made: Repacked = call("repack", arguments, Repacked, path, limits)
         target = home / made.target.name

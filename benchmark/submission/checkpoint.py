@@ -143,8 +143,8 @@ def _find_state(path: Path, content: Any, key: str | None) -> State:
             return dict(content[key])
         wanted = f"expected a state dict (names to tensors) under {key!r} (--state-key)"
     else:
-        chosen = [name for name in STATE_KEYS if name in holders] or holders
-        if chosen and (len(chosen) == 1 or chosen[0] in STATE_KEYS):
+        chosen = [name for name in STATE_KEYS if name in holders][:1] or holders
+        if len(chosen) == 1:
             return dict(content[chosen[0]])
         wanted = "expected a state dict (names to tensors), itself or under one key"
         if chosen:
@@ -185,7 +185,9 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
             num_misfits = len((set(renamed) ^ set(wanted)) - own)
             fits.append((num_misfits, prefix, added, renamed))
     _, prefix, added, renamed = min(fits, key=lambda fit: fit[0])
-    unused = {name for name in set(renamed) - set(wanted) if name.startswith(_unused(added))}
+    unused = {
+        name for name in set(renamed) - set(wanted) if name.removeprefix(added).startswith(UNUSED)
+    }
     renamed = {name: tensor for name, tensor in renamed.items() if name not in unused}
     zeros = {
         name: torch.zeros_like(tensor)
@@ -199,10 +201,6 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
     filled = tuple(sorted(own - set(renamed)))
     complete = {name: renamed.get(name, wanted[name]) for name in sorted(wanted)}
     return Matched(complete, prefix, added, filled, tuple(sorted(zeros)), tuple(sorted(unused)))
-
-
-def _unused(added: str) -> tuple[str, ...]:
-    return tuple(added + prefix for prefix in UNUSED)
 
 
 def _is_missing_bias(name: str, found: State) -> bool:

@@ -176,3 +176,16 @@ def test_curves_are_of_methods_with_several_compressions() -> None:
     assert (drawn.num_single, drawn.num_left_out) == (1, 0)
     assert [row.result.entry for row in drawn.curves[0].rows] == ["dense", "lwm-2x", "lwm-10x"]
     assert curves(group_results(only[:1])[0].boards[0].rows) is None
+
+
+def test_without_a_table_of_layers_the_sparsity_tells_the_size() -> None:
+    results = _family({"pruned": (40_000, 0.1, {})})
+    bare = [
+        result.model_copy(
+            update={"compactness": result.compactness.model_copy(update={"layers": ()})}
+        )
+        for result in results
+    ]
+    rows = group_results(bare)[0].boards[0].rows
+    assert [tier(row) for row in rows] == ["10x", "dense"]
+    assert [times_smaller(row) for row in rows] == [pytest.approx(10.0), 1.0]
