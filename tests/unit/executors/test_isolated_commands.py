@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import safetensors.numpy
+import trapped
 from onnx_models import model, node, weights
 
 from benchmark.cli import invoke
 from benchmark.executors import isolated, run_check
 from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
+from benchmark.steps import Ended
 from benchmark.submission.manifest import load_manifest
 from benchmark.submission.packing import repack
 
@@ -34,34 +35,24 @@ Trap = Callable[[str, int], None]
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """Sends a signal to the process, once, when it has begun a step of this name."""
-    current: list[isolated._Process] = []
-    create = isolated._Process.__init__
+    """A process gets a signal, once, when it has begun a step of this name."""
+    run, serve = isolated._Process.run, isolated.serve
 
-    def created(self: isolated._Process, *arguments: object) -> None:
-        create(self, *arguments)  # type: ignore[arg-type]
-        current[:] = [self]
+    def once(self: isolated._Process, screen: isolated._Screen) -> dict[str, object] | Ended:
+        answer = run(self, screen)
+        if isinstance(answer, Ended):
+            monkeypatch.setattr(isolated, "serve", serve)
+        return answer
 
     def set_trap(step: str, number: int) -> None:
-        left = [number]
-
-        def resident(pid: int) -> int:
-            if left and current[0].step.startswith(step):
-                os.kill(pid, left.pop())
-            return 0
-
-        monkeypatch.setattr(isolated._Process, "__init__", created)
-        monkeypatch.setattr(isolated, "resident_bytes", resident)
-        monkeypatch.setattr(isolated, "LOOK_S", 0.0)
+        monkeypatch.setattr(isolated._Process, "run", once)
+        monkeypatch.setattr(isolated, "serve", partial(trapped.serve, step, number))
 
     return set_trap
 
 
-def _commands(tmp_path: Path, *, large: bool = False) -> dict[str, tuple[str, list[str]]]:
-    """Step -> command: each opens a stranger's network.
-
-    With `large` the files to pack hold 8 million values, so that it takes a while.
-    """
+def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Step -> command: each opens a stranger's network."""
     found = tmp_path / "found.npz"
     np.savez(found, images=np.zeros((1, 1, 8, 8), np.float32), indices=np.array([3]))
     graph = tmp_path / "model.onnx"
@@ -74,10 +65,6 @@ def _commands(tmp_path: Path, *, large: bool = False) -> dict[str, tuple[str, li
     entries, packed = tmp_path / "submissions", tmp_path / "packed.safetensors"
     shutil.copytree(FOLDER, entries / ENTRY, dirs_exist_ok=True)
     packed.unlink(missing_ok=True)
-    if large:
-        weights_file = entries / ENTRY / "model.safetensors"
-        values = np.arange(8_000_000, dtype=np.float32) % 3
-        safetensors.numpy.save_file({"w": values}, weights_file)
     repack(weights_file, to_packed=True, out=packed)
     return {
         "recheck": ("recheck", ["recheck", str(RESULT), *old]),
@@ -148,7 +135,7 @@ ENDS = {
 def test_what_ends_the_process_is_one_clear_error(
     name: str, how: str, tmp_path: Path, trap: Trap, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step, command = _commands(tmp_path, large="pack" in name)[name]
+    step, command = _commands(tmp_path)[name]
     before = {str(path) for path in tmp_path.rglob("*")}
     number, reason = ENDS[how]
     trap(step, number)
