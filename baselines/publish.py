@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from baselines.recipe import PruneStage, Recipe
@@ -15,11 +16,12 @@ from benchmark.records import Manifest, Method, Model, Training
 from benchmark.store import write_atomic
 from benchmark.submission.load import load_submission
 from benchmark.submission.manifest import MANIFEST, format_manifest
-from benchmark.submission.weights import write_weights
+from benchmark.submission.weights import rounded, write_weights
 from benchmark.tracks import get_track
 
 PAPER = "https://arxiv.org/abs/1906.06110"
 WEIGHTS = "model.safetensors"
+STORED = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Manifest:
@@ -91,13 +93,16 @@ def criterion_of(prune: PruneStage) -> str:
 def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: str) -> Manifest:
     """Write ``submission.toml`` and ``model.safetensors``; equal weights give equal bytes.
 
-    Removed weights are zeros in the file; there are no masks in it.
+    Removed weights are zeros in the file; there are no masks in it. The model is left with the
+    weights that the file gives back, which differ where the recipe stores rounded ones.
 
     Raises:
         OutputError: the folder cannot be written.
     """
+    stored = STORED[recipe.stored]
+    model.load_state_dict(rounded(model.state_dict(), stored))
     manifest = manifest_of(recipe, sparsity(model), data_kind)
-    write_weights(workspace.submission / WEIGHTS, model.state_dict())
+    write_weights(workspace.submission / WEIGHTS, model.state_dict(), stored)
     write_atomic(workspace.submission / MANIFEST, format_manifest(manifest))
     return manifest
 

@@ -183,6 +183,7 @@ class Recipe(Settings):
         seed: of everything random.
         validation_rate: share of the *training* images held out to select the epoch.
         validation_images: at most this many of them are measured after each epoch.
+        stored: type of convolution and linear weights in the file; "bf16" rounds them to it.
     """
 
     id: Identifier
@@ -196,6 +197,7 @@ class Recipe(Settings):
     seed: int = 0
     validation_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     validation_images: Positive = 1000
+    stored: Literal["float32", "bf16"] = "float32"
     model: Network
     pretrain: TrainStage | None = None
     prune: PruneStage | None = None
@@ -239,6 +241,7 @@ INHERITED = (
     "seed",
     "validation_rate",
     "validation_images",
+    "stored",
     "model",
     "pretrain",
 )

@@ -89,6 +89,7 @@ def _rebuilt(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | None) 
         )
     else:
         new = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    new.to(weight.device)
     with torch.no_grad():
         new.weight.copy_(weight)
         if bias is not None:

@@ -104,7 +104,7 @@ def _as_matrix(conv: nn.Conv2d, shape: tuple[int, ...]) -> tuple[nn.Linear, tupl
             return None
         ones = torch.eye(num_inputs).to(weight).view(num_inputs, *shape)
         columns = F.conv2d(ones, weight, None, conv.stride, conv.padding, conv.dilation)
-        matrix = nn.Linear(num_inputs, bias.numel())
+        matrix = nn.Linear(num_inputs, bias.numel(), device=weight.device)
         matrix.weight.copy_(columns.flatten(1).T)
         matrix.bias.copy_(bias.flatten())
     return matrix, tuple(bias.shape)

@@ -27,6 +27,7 @@ from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
 from benchmark.scoring import score
 from benchmark.settings import Evaluated, Settings
+from benchmark.stages.tf32 import is_close, require_gpu
 from benchmark.steps import StepEndedError, Steps
 from benchmark.submission import Submission, check_contract, load_submission
 from benchmark.tracks import (
@@ -80,6 +81,8 @@ def evaluate(
     epsilons = _epsilons(settings, track)
     n = settings.n or standard_subset(track)
     device = resolve_device(settings.device)
+    if settings.tf32:
+        require_gpu(device)
     dataset = load_test(track.name, settings.data_root)
     images, labels, indices = subset(dataset, n)
     model = submission.model.to(device).eval()
@@ -93,7 +96,9 @@ def evaluate(
         ended = error.ended
     steps.begin("measure")
 
-    run = _identify(submission, dataset, n, epsilons, settings, protocol, device)
+    in_tf32 = settings.tf32 and ended is None and is_close(model, x[:CONTRACT_IMAGES])
+    place = _name_of(device, in_tf32)
+    run = _identify(submission, dataset, n, epsilons, settings, protocol, place)
     path = result_path(settings.out, run, track)
     existing = _existing(path, run, settings.force)
     if existing is not None:
@@ -105,6 +110,8 @@ def evaluate(
     with report or Reporter(run.entry) as progress:
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
+        if settings.tf32 and not in_tf32:
+            progress.say("searching in float32: TF32 changes the logits too much")
         network, bounded = None, None
         not_asked: dict[str, str] = {}
         try:
@@ -133,6 +140,7 @@ def evaluate(
             report=progress,
             equivalent=network,
             steps=steps,
+            searches_in_tf32=in_tf32,
         )
         if ended is None:
             facts = evaluation.run(bounded, not_asked)
@@ -227,6 +235,13 @@ def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     return tuple(sorted(texts, key=parse_epsilon))
 
 
+def _name_of(device: torch.device, in_tf32: bool) -> str:
+    """What a result says of the device; searching in TF32 makes it another one."""
+    if device.type == "cpu":
+        return "cpu"
+    return torch.cuda.get_device_name(device) + (" (search in TF32)" if in_tf32 else "")
+
+
 def _identify(
     submission: Submission,
     dataset: Dataset,
@@ -234,10 +249,9 @@ def _identify(
     epsilons: tuple[str, ...],
     settings: Settings,
     protocol: Protocol,
-    device: torch.device,
+    place: str,
 ) -> Run:
     track, manifest = submission.track, submission.manifest
-    name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     used, resolved = versions(), settings_of(protocol, track)
     identity = {
         "protocol": protocol.version,
@@ -250,7 +264,7 @@ def _identify(
         "settings": resolved,
         "seed": settings.seed,
         "versions": used,
-        "device": name,
+        "device": place,
     }
     return Run(
         protocol=protocol.version,
@@ -262,7 +276,7 @@ def _identify(
         data=dataset.info,
         weights_sha256=submission.weights_sha256,
         seed=settings.seed,
-        device=name,
+        device=place,
         versions=used,
         settings=resolved,
         submission=manifest,

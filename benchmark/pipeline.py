@@ -52,6 +52,7 @@ class Evaluation:
         equivalent: a smaller network with the same outputs, which the attacks search on; None to
             search on the model itself.
         steps: told of each chunk that is computed.
+        searches_in_tf32: whether attacks may search in TF32.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Evaluation:
         report: Reporter,
         equivalent: nn.Module | None = None,
         steps: Steps | None = None,
+        searches_in_tf32: bool = False,
     ) -> None:
+        self.searches_in_tf32 = searches_in_tf32
         self.model, self.x, self.y = model, x, y
         self.equivalent = equivalent
         self.track, self.protocol, self.seed = track, protocol, seed
@@ -218,6 +221,7 @@ class Evaluation:
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
         attack.note = self.report.note
+        attack.searches_in_tf32 = self.searches_in_tf32
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)

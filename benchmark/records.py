@@ -276,7 +276,7 @@ class Run(StoredRecord):
         data: which images.
         weights_sha256: hash of the effective weights.
         seed: of the run.
-        device: "cpu", or the accelerator's name.
+        device: "cpu", or the accelerator's name, and whether attacks searched in TF32 there.
         versions: of torch, the attack library, the certifier and corobench.
         settings: resolved settings of every stage.
         submission: the manifest as written.

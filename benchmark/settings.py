@@ -24,6 +24,7 @@ class Settings:
         force: replace another result of the same name.
         certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
             another one the result is never ranked.
+        tf32: let attacks on a GPU search in TF32; successes are measured in float32 all the same.
         is_limited: less time or memory than by default; what that ends is never ranked.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     out: Path = Path("results")
     force: bool = False
     certify_budget_s: float | None = None
+    tf32: bool = False
     is_limited: bool = False
 
     @property

@@ -165,7 +165,8 @@ def _normalisation(mean: Tensor, std: Tensor) -> nn.Module:
     mean, std = mean.detach().flatten(), std.detach().flatten()
     if bool((mean == 0).all()) and bool((std == 1).all()):
         return nn.Identity()
-    layer = nn.BatchNorm2d(len(mean), eps=0.0).to(mean)
+    # torch 2.11 refuses an eps of 0; one so small is lost in 1 + eps, in any float.
+    layer = nn.BatchNorm2d(len(mean), eps=1e-30).to(mean)
     with torch.no_grad():
         layer.weight.copy_(1.0 / std)
         layer.bias.copy_(-mean / std)

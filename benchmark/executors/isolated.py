@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter
 
 from benchmark import errors
 from benchmark.errors import ContractError, CorobenchError, SubmissionError
+from benchmark.executors.accelerator import device_of
 from benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
 from benchmark.executors.worker import serve
 from benchmark.new_folder import become, beside, room_beside
@@ -240,6 +242,21 @@ def _no_imports_from_here() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
+def _context(task: str, device: str) -> SpawnContext | ForkServerContext:
+    """How the process is started: forked from the server, or afresh for an accelerator.
+
+    An accelerator's driver does not survive a fork once it was asked for, which importing the
+    libraries does.
+    """
+    if device != "cpu":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Of no effect where the server runs already; then a task imports what is missing.
+    more = "" if task in EVALUATES else "_networks"
+    context.set_forkserver_preload([f"benchmark.executors.preloaded{more}"])
+    return context
+
+
 class _Process:
     """One process on one task.
 
@@ -255,10 +272,7 @@ class _Process:
         limits: Limits,
         scratch: Path,
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        # Of no effect where the server runs already; then a task imports what is missing.
-        more = "" if task in EVALUATES else "_networks"
-        context.set_forkserver_preload([f"benchmark.executors.preloaded{more}"])
+        context = _context(task, device_of(arguments))
         self._limits = limits
         self.step = "start"
         self._connection, theirs = context.Pipe()

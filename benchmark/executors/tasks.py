@@ -17,6 +17,7 @@ from typing import Any
 from benchmark import store
 from benchmark.errors import DatasetError
 from benchmark.executors import landlock
+from benchmark.executors.accelerator import device_of, wake
 from benchmark.executors.remote import RemoteReporter
 from benchmark.progress import Reporter
 from benchmark.steps import Steps
@@ -48,7 +49,7 @@ class Room:
 
         Args:
             step: its name.
-            writes: existing folders in which it may write.
+            writes: existing folders and files in which it may write.
         """
         tempfile.tempdir = str(self.scratch)
         places = [path.absolute() for path in writes]
@@ -91,7 +92,7 @@ def _evaluate(arguments: Arguments, room: Room) -> dict[str, Any]:
     settings = Settings(**given)
     _have_data(settings.track or load_manifest(folder).track, settings.data_root)
     store.prepare_folder(settings.out.absolute())
-    room.close("load", settings.out)
+    room.close("load", settings.out, *wake(settings.device))
     done = evaluate(folder, settings, room.report(folder.name), room.steps)
     return {"path": done.path, "reused": done.reused}
 
@@ -113,7 +114,7 @@ def _check(arguments: Arguments, room: Room) -> Any:
     rule = Rule(**more.pop("rule"))
     more["data_root"] = _path(more.get("data_root"))
     _have_data(store.read_result(baseline).track, more["data_root"])
-    room.close("load")
+    room.close("load", *wake(device_of(more)))
     more |= {"reporter": room.report, "steps": room.steps, "chunks": room.scratch}
     return check(candidate, baseline, rule, **more)
 
@@ -208,7 +209,7 @@ def _replay(arguments: Arguments, room: Room) -> Any:
     old, folder = Path(more.pop("old")), Path(more.pop("folder"))
     more["data_root"] = _path(more.get("data_root"))
     _have_data(store.read_result(old).track, more["data_root"])
-    room.close("load")
+    room.close("load", *wake(device_of(more)))
     return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
 
 

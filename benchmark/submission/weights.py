@@ -61,15 +61,39 @@ def effective_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+def rounded(state: Mapping[str, Tensor], matrices: torch.dtype) -> State:
+    """A state dict with the values that a file of :func:`write_weights` gives back.
+
+    Args:
+        matrices: floating-point type of the tensors of two or more dimensions in the file.
+
+    Returns:
+        The same names, types, shapes and devices.
+    """
+    return {
+        name: tensor.to(matrices).to(tensor.dtype) if tensor.ndim > 1 else tensor
+        for name, tensor in state.items()
+    }
+
+
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], matrices: torch.dtype = torch.float32
+) -> None:
     """Write the effective weights as safetensors, whole or not at all.
+
+    Args:
+        matrices: type of the tensors of two or more dimensions in the file; see
+            :func:`rounded`.
 
     Raises:
         OutputError: the file cannot be written.
     """
     # A copy of every tensor, as the format refuses tensors that share memory.
     content = safetensors.torch.save(
-        {name: tensor.clone() for name, tensor in effective_state(state).items()}
+        {
+            name: tensor.to(matrices if tensor.ndim > 1 else torch.float32, copy=True)
+            for name, tensor in effective_state(state).items()
+        }
     )
     write_atomically(Path(path), content)
 

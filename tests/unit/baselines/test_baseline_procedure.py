@@ -219,6 +219,25 @@ def test_a_published_parent_is_read_instead_of_trained(
     assert (tmp_path / "again" / "tiny-10x" / "model.safetensors").read_bytes() == whole
 
 
+def test_weights_stored_in_bf16_are_what_the_child_starts_from_and_what_is_measured(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    assert recipe.parent is not None
+    dense = recipe.parent.model_copy(update={"stored": "bf16"})
+    child = recipe.model_copy(update={"parent": dense, "stored": "bf16"})
+    at_once = procedure.run(child, tmp_path / "at-once")
+    procedure.run(dense, tmp_path / "first")
+    after = procedure.run(child, tmp_path / "after", parents=tmp_path / "first")
+    files = [done.folder / "model.safetensors" for done in (at_once, after)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    stored = load_file(files[1]).values()
+    assert {tensor.dtype for tensor in stored if tensor.ndim > 1} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in stored if tensor.ndim == 1} == {torch.float32}
+    submission = load_submission(after.folder)
+    assert sparsity(submission.model) == pytest.approx(0.9, abs=0.01)
+    validate(after.folder)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

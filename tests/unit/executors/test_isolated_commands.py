@@ -51,6 +51,18 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
     return set_trap
 
 
+def test_for_an_accelerator_the_process_is_started_afresh(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert isolated._context("evaluate", "cpu").get_start_method() == "forkserver"
+    assert isolated._context("evaluate", "cuda").get_start_method() == "spawn"
+    monkeypatch.setattr(isolated, "device_of", lambda arguments: "cuda")
+    assert isolated.find_faults(FOLDER, Limits()) == []
+    shutil.copytree(FOLDER, tmp_path / "copy")
+    (tmp_path / "copy" / "model.packed.safetensors").write_bytes(b"damaged")
+    assert isolated.find_faults(tmp_path / "copy", Limits())
+
+
 def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
     """Step -> command: each opens a stranger's network."""
     found = tmp_path / "found.npz"

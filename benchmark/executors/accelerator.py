@@ -1,0 +1,41 @@
+"""An accelerator within the process that works on one submission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def device_of(arguments: Mapping[str, Any]) -> str:
+    """The device that a task is asked to work on.
+
+    >>> device_of({"folder": "x"}), device_of({"settings": {"device": "cuda"}})
+    ('cpu', 'cuda')
+    """
+    settings = arguments.get("settings")
+    asked = settings if isinstance(settings, Mapping) else arguments
+    return str(asked.get("device") or "cpu")
+
+
+def wake(device: str) -> tuple[Path, ...]:
+    """Start an accelerator's driver, which opens its files, before writing is given up.
+
+    Args:
+        device: for example "cpu" or "cuda".
+
+    Returns:
+        Its device files, which stay writable; none for a CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if device == "cpu":
+        return ()
+    import torch
+
+    from benchmark.evaluate import resolve_device
+
+    place = resolve_device(device)
+    torch.ones(1, device=place).add(1.0).item()
+    return tuple(sorted(Path("/dev").glob("nvidia*"))) if place.type == "cuda" else ()
