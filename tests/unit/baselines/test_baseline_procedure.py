@@ -235,7 +235,7 @@ def test_weights_stored_in_bf16_are_what_the_child_starts_from_and_what_is_measu
     assert {tensor.dtype for tensor in stored if tensor.ndim == 1} == {torch.float32}
     submission = load_submission(after.folder)
     assert sparsity(submission.model) == pytest.approx(0.9, abs=0.01)
-    validate(after.folder)
+    assert validate([after.folder]) == [(after.folder, [])]
 
 
 @pytest.mark.parametrize(
