@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.errors import ResultError
@@ -10,6 +11,11 @@ from benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_o
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SQUARE, SQUARE_HELPS = "square", "square-helps"
+#: Share of the images that Square may decide without a flag, as in the attack library's warning.
+MAX_BY_SQUARE = Fraction(2, 1000)
 
 
 class Bracket(NamedTuple):
@@ -140,12 +146,16 @@ def _score_epsilon(rows: pd.DataFrame, run: Run, epsilon: str) -> EpsilonScore:
     anyone_asked = any(count is not None for count in certified_by.values())
     certified_by["cascade"] = certified if anyone_asked else None
     decided = rows.loc[rows["decided_by"] != "", "decided_by"].value_counts()
+    by_square = int(decided.get(SQUARE, 0))
+    flags = set(run.flags.get(epsilon, ())) - {SQUARE_HELPS}
+    if Fraction(by_square, run.n) > MAX_BY_SQUARE:
+        flags.add(SQUARE_HELPS)
     return EpsilonScore(
         counts={outcome: int(outcomes.get(outcome, 0)) for outcome in Outcome},
         pgd50=int(rows["pgd50"].fillna(False).sum()),
         autoattack=int(rows["autoattack"].fillna(False).sum()),
         certified_by=certified_by,
-        flags=tuple(sorted(run.flags.get(epsilon, ()))),
+        flags=tuple(sorted(flags)),
         decided_by={str(name): int(decided[name]) for name in sorted(decided.index)},
     )
 

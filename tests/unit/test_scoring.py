@@ -93,3 +93,22 @@ def test_a_table_that_lies_is_refused(
     run = make_run()
     with pytest.raises(ResultError, match=message):
         scoring.score(lie(make_table(run)), run)
+
+
+@pytest.mark.parametrize(("num", "is_raised"), [(0, False), (1, False), (2, True)])
+@pytest.mark.parametrize("said", [(), ("square-helps",)], ids=["silent", "warned"])
+def test_square_is_counted_over_all_images_and_not_over_those_left_open(
+    num: int, is_raised: bool, said: tuple[str, ...]
+) -> None:
+    """One of 500 images is 0.2 %, which the library lets pass; of 20 open ones it would warn."""
+    few = make_run()
+    table = make_table(few)
+    one = table[table["epsilon"] == "1/16"]
+    right = one[one["outcome"] == "undecided"].iloc[:1]
+    hit = one[one["outcome"] == "attacked"].iloc[:1].assign(decided_by="square")
+    rows = pd.concat([hit] * num + [right] * (500 - num)).assign(image=range(500))
+    run = few.model_copy(
+        update={"n": 500, "epsilons": ("1/16",), "flags": {"1/16": ("randomized", *said)}}
+    )
+    expected = ("randomized", "square-helps") if is_raised else ("randomized",)
+    assert scoring.score(rows, run).epsilons["1/16"].flags == expected
