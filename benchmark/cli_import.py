@@ -31,7 +31,8 @@ from benchmark.executors.limits import Limits
     type=click.FloatRange(0, 1),
     default=0.01,
     show_default=True,
-    help="Smallest share of a layer under HARP, whose rates are in the checkpoint.",
+    help="Smallest share of a layer under HARP, whose rates are in the checkpoint: a tenth of its "
+    "--k by default there, so 0.001 for --k 0.01.",
 )
 @click.option(
     "--state-key",

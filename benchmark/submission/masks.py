@@ -6,7 +6,8 @@ Public layouts of this field, told by the names beside a weight ``x``:
 - masked layers: ``x`` and ``x_mask``, or ``mask``, ``mask_weight`` or ``weight_mask`` in its layer;
 - HYDRA: ``popup_scores`` in the layer. Kept is the given share of each layer, by the size of the
   score; the checkpoint does not hold the share;
-- HARP: the same, with ``k_score`` per layer, from which the layer's share follows.
+- HARP: the same, with ``k_score`` per layer, from which the layer's share follows. Where it pruned
+  channels, a layer has one score for each of its input channels.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def bake_masks(
     baked = dict(state)
     faults: list[str] = []
     counts = {"masks": 0, "scores": 0}
+    rates = [tensor for name, tensor in state.items() if name.rsplit(".", 1)[-1] == _RATE]
+    is_untrained = bool(rates) and all(bool((rate == 1).all()) for rate in rates)
     for name in state:
         stem = name.removesuffix("_orig")
         if name.endswith("_orig") and stem + "_mask" in state:
@@ -69,22 +72,29 @@ def bake_masks(
             counts["masks"] += _apply(baked, name, baked.pop(mask_name) != 0, mask_name, faults)
         scores, rate = prefix + _SCORES, prefix + _RATE
         if leaf == "weight" and scores in baked:
-            share = keep_ratio
+            share: float | Tensor | None = keep_ratio
             if rate in baked:
-                if keep_ratio is not None:
+                share = _share_of(baked.pop(rate), min_keep_ratio)
+                if is_untrained:
+                    share = keep_ratio
+                elif keep_ratio is not None:
                     faults.append(
                         f"tensor `{rate}`: the checkpoint has a share for each layer (HARP); leave "
                         "--keep-ratio out"
                     )
-                open_rate = float(torch.sigmoid(baked.pop(rate).double().reshape(-1)[0]))
-                share = open_rate * (1 - min_keep_ratio) + min_keep_ratio
+            if share is None and is_untrained:
+                faults.append(
+                    f"tensor `{rate}`: every layer's is 1, where it starts: a checkpoint of HARP's "
+                    "pre-training, which uses all weights; say so with --keep-ratio 1"
+                )
+                break
             if share is None:
                 faults.append(
                     f"tensor `{scores}`: the checkpoint keeps a share of each layer by its scores "
                     "(HYDRA), but not which share; say it with --keep-ratio, such as 0.1 for 10x"
                 )
                 continue
-            mask = kept_by_score(baked.pop(scores), share)
+            mask = _kept(baked.pop(scores), baked[name], share)
             counts["scores"] += _apply(baked, name, mask, scores, faults)
     if keep_ratio is not None and not counts["scores"] and not faults:
         faults.append(
@@ -102,19 +112,52 @@ def _apply(
     if mask.shape != weight.shape:
         faults.append(
             f"tensor `{source}`: expected the shape of `{name}`, {list(weight.shape)}, but found "
-            f"{list(mask.shape)}; masks of whole channels are not supported"
+            f"{list(mask.shape)}; of whole channels only HARP's scores of input channels are read"
         )
         return 0
     baked[name] = torch.where(mask.to(weight.device), weight, torch.zeros_like(weight))
     return 1
 
 
-def kept_by_score(scores: Tensor, keep_ratio: float) -> Tensor:
+def _share_of(rate: Tensor, min_keep_ratio: float) -> Tensor:
+    """The share of a layer that HARP keeps, rounded as its code rounds it: float32, one value."""
+    opened = torch.sigmoid(rate.detach().to("cpu", torch.float32).reshape(-1)[0])
+    return opened * (1 - min_keep_ratio) + min_keep_ratio
+
+
+def _kept(scores: Tensor, weight: Tensor, share: float | Tensor) -> Tensor:
+    """Which weights the scores of a layer keep: scores of single weights, or of input channels."""
+    channels = (1, *weight.shape[1:2], *[1] * (weight.ndim - 2))
+    if scores.shape == channels and scores.shape != weight.shape:
+        return channels_by_score(scores.flatten(), share).view(channels).expand(weight.shape)
+    return kept_by_score(scores, share)
+
+
+def channels_by_score(scores_C: Tensor, keep_ratio: float | Tensor) -> Tensor:
+    """Which input channels HARP keeps: the ``round(keep_ratio * C)`` largest scores.
+
+    Args:
+        scores_C: one score per channel.
+        keep_ratio: in (0, 1], float32 in HARP's own arithmetic; halves round to even.
+
+    Returns:
+        Boolean (C,), True where kept.
+
+    >>> channels_by_score(torch.tensor([0.3, -0.9, 0.1, 0.2]), 0.5).tolist()
+    [True, True, False, False]
+    """
+    num_kept = int(torch.round(torch.as_tensor(keep_ratio, dtype=torch.float32) * len(scores_C)))
+    kept = torch.zeros(len(scores_C), dtype=torch.bool)
+    kept[scores_C.detach().abs().topk(num_kept).indices] = True
+    return kept
+
+
+def kept_by_score(scores: Tensor, keep_ratio: float | Tensor) -> Tensor:
     """Which weights HYDRA keeps: all but the ``int((1 - keep_ratio) * n)`` smallest scores.
 
     Args:
         scores: any shape.
-        keep_ratio: in (0, 1].
+        keep_ratio: in (0, 1]; HARP computes with a float32.
 
     Returns:
         Boolean, True where kept.

@@ -22,9 +22,12 @@ ARGUMENTS = {"width": 0.25}
 class _Scored:
     """A layer whose weights count where the score is among the largest of the layer."""
 
-    def prepare(self, keep_ratio: float, own_rate: bool) -> None:
+    def prepare(self, keep_ratio: float, own_rate: bool, of_channels: bool = False) -> None:
         generator = torch.Generator().manual_seed(self.weight.numel())
-        scores = torch.randn(self.weight.shape, generator=generator)
+        shape = self.weight.shape
+        if of_channels:
+            shape = (1, shape[1], 1, 1) if len(shape) == 4 else (1, shape[1])
+        scores = torch.randn(shape, generator=generator)
         self.popup_scores = nn.Parameter(scores)
         if own_rate:
             self.k_score = nn.Parameter(torch.logit(torch.tensor(keep_ratio)))
@@ -33,7 +36,14 @@ class _Scored:
     def effective(self) -> torch.Tensor:
         share = self.keep_ratio
         if hasattr(self, "k_score"):
-            share = float(self.k_score.sigmoid().detach()) * 0.99 + 0.01
+            share = self.k_score.sigmoid().detach() * 0.99 + 0.01
+        if self.popup_scores.shape != self.weight.shape:  # the largest of its input channels
+            best = self.popup_scores.abs().topk(
+                int(torch.round(share * self.weight.shape[1])), dim=1
+            )
+            mask = torch.zeros_like(self.popup_scores).transpose(0, 1)
+            mask[best.indices.flatten()] = 1.0
+            return self.weight * mask.transpose(0, 1)
         sizes = self.popup_scores.abs().flatten()
         num_removed = int((1 - share) * sizes.numel())
         threshold = sizes.sort().values[num_removed]
@@ -58,14 +68,14 @@ class MaskedConv(nn.Conv2d):
         return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-def _scored(keep_ratio: float, own_rate: bool = False) -> nn.Module:
+def _scored(keep_ratio: float, own_rate: bool = False, of_channels: bool = False) -> nn.Module:
     """CNN-small with the layers of HYDRA (or, with own rates, of HARP)."""
     torch.manual_seed(3)
     model = build("cnn-small", (1, 8, 8), 10, ARGUMENTS)
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.__class__ = ScoredConv if isinstance(layer, nn.Conv2d) else ScoredLinear
-            layer.prepare(keep_ratio, own_rate)
+            layer.prepare(keep_ratio, own_rate, of_channels)
     return model.eval()
 
 
@@ -106,6 +116,42 @@ def test_harp_has_its_shares_inside(tmp_path):
     report = _import(path, tmp_path / "harp", reference=model)
     assert report.max_difference == 0.0
     assert report.sparsity == pytest.approx(1 - (0.2 * 0.99 + 0.01), abs=0.01)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.3, 0.5])
+def test_channels_that_harp_keeps_are_those_that_its_forward_pass_reads(tmp_path, keep_ratio):
+    model = _scored(keep_ratio, own_rate=True, of_channels=True)
+    path = tmp_path / "harp.pth.tar"
+    torch.save({"state_dict": model.state_dict(), "arch": "vgg"}, path)
+    report = _import(path, tmp_path / "harp", reference=model)
+    assert report.max_difference == 0.0
+    assert report.notes[0] == "applied scores of 4 layer(s)"
+    share = keep_ratio * 0.99 + 0.01
+    for name, weight in load_submission(tmp_path / "harp").model.state_dict().items():
+        if weight.ndim > 1:
+            is_read = (weight != 0).transpose(0, 1).flatten(1).any(dim=1)
+            assert int(is_read.sum()) == round(share * weight.shape[1]), name
+
+
+def test_scores_of_output_channels_are_refused(tmp_path):
+    model = _scored(0.3, own_rate=True)
+    state = model.state_dict()
+    state["2.popup_scores"] = torch.rand(len(state["2.weight"]), 1, 1, 1)
+    path = tmp_path / "harp.pt"
+    torch.save(state, path)
+    with pytest.raises(SubmissionError, match="only HARP's scores of input channels are read"):
+        _import(path, tmp_path / "out")
+
+
+def test_harps_pre_training_uses_all_weights_and_one_has_to_say_so(tmp_path):
+    state = _scored(0.3, own_rate=True).state_dict()
+    state |= {name: torch.ones(()) for name in state if name.endswith("k_score")}
+    path = tmp_path / "pretrained.pt"
+    torch.save(state, path)
+    with pytest.raises(SubmissionError, match=r"HARP's pre-training.*say so with --keep-ratio 1"):
+        _import(path, tmp_path / "out")
+    report = _import(path, tmp_path / "out", keep_ratio=1.0)
+    assert report.sparsity == 0.0
 
 
 def test_masked_layers_behind_a_normalisation(tmp_path):
