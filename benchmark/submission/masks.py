@@ -82,6 +82,7 @@ def bake_masks(
                         f"tensor `{rate}`: the checkpoint has a share for each layer (HARP); leave "
                         "--keep-ratio out"
                     )
+                    break
             if share is None and is_untrained:
                 faults.append(
                     f"tensor `{rate}`: every layer's is 1, where it starts: a checkpoint of HARP's "
