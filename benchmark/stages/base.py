@@ -119,10 +119,12 @@ class Attack(ABC):
         name: what results call it.
         note: told in words how far a long attack is.
         searches_in_tf32: whether the search may round as TF32 does (`benchmark.stages.tf32`).
+        on_equivalent: whether the search now is on another network than the submitted one.
     """
 
     name: str
     searches_in_tf32: bool = False
+    on_equivalent: bool = False
     note: Callable[[str], None] = staticmethod(lambda text: None)
 
     @abstractmethod
@@ -162,6 +164,7 @@ class Attack(ABC):
         start = time.perf_counter()
         seats = seats or Seats.all(len(x_BCHW))
         searched = search or model
+        self.on_equivalent = search is not None
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
