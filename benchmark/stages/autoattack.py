@@ -2,7 +2,7 @@
 
 The suite runs unchanged and seeded, so that its flags equal those of calling the package
 directly on the same images (`benchmark.stages.seating` keeps that true where some of them are
-proven and stay away). On an equivalent network, whose logits are rounded differently anyway, FAB
+proven and stay away). On a far smaller equivalent, whose logits are rounded differently anyway, FAB
 projects without sorting (`benchmark.stages.projection`). Its targeted parts are sized to the number
 of classes, its own warnings become named flags, and the part that broke each image is recorded.
 """
@@ -24,8 +24,9 @@ from benchmark.stages.base import Attack, Proposal, Seats
 from benchmark.stages.projection import without_sorting
 from benchmark.stages.seating import image_key, seat
 
-#: Values of an image from which on sorting them is what FAB spends most of its time on.
-MIN_VALUES = 500
+#: Values of an image from which on, and share of the submitted network's parameters up to which,
+#: sorting the values is what FAB spends most of its time on.
+MIN_VALUES, MAX_SHARE = 500, 0.1
 
 #: A part of the suite's warning -> the name of our flag (docs/health.md).
 WARNING_FLAGS = {
@@ -99,11 +100,11 @@ class AutoAttackStandard(Attack):
             attack.perturb = _recording(attack.perturb, part, made_by, self.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
-        is_large = x_BCHW[0].numel() >= MIN_VALUES
+        is_sorting = self.searched_share <= MAX_SHARE and x_BCHW[0].numel() >= MIN_VALUES
         with (
             torch.random.fork_rng(devices=devices),
             _captured_warnings() as flags,
-            without_sorting(self.on_equivalent and is_large),
+            without_sorting(is_sorting),
         ):
             adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=batch_size)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()

@@ -119,12 +119,13 @@ class Attack(ABC):
         name: what results call it.
         note: told in words how far a long attack is.
         searches_in_tf32: whether the search may round as TF32 does (`benchmark.stages.tf32`).
-        on_equivalent: whether the search now is on another network than the submitted one.
+        searched_share: parameters of the network that is searched on now, as a share of the
+            submitted network's.
     """
 
     name: str
     searches_in_tf32: bool = False
-    on_equivalent: bool = False
+    searched_share: float = 1.0
     note: Callable[[str], None] = staticmethod(lambda text: None)
 
     @abstractmethod
@@ -164,7 +165,7 @@ class Attack(ABC):
         start = time.perf_counter()
         seats = seats or Seats.all(len(x_BCHW))
         searched = search or model
-        self.on_equivalent = search is not None
+        self.searched_share = 1.0 if search is None else _num_values(search) / _num_values(model)
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
@@ -191,6 +192,10 @@ class Attack(ABC):
             for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
         ]
         return AttackResult(broken, adversarial, names, set(proposal.flags), 0.0)
+
+
+def _num_values(model: nn.Module) -> int:
+    return max(1, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def _claims(proposal: Proposal) -> Tensor:

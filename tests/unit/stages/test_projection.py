@@ -74,15 +74,28 @@ def test_the_librarys_is_back_after_the_block() -> None:
     assert fab_base.projection_linf is projection_linf
 
 
-@pytest.mark.parametrize(("side", "radius"), [(8, "1/20"), (24, "1/100")])
-def test_only_the_search_on_an_equivalent_of_large_images_uses_it(
-    side: int, radius: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("side", "radius", "hidden", "is_used"),
+    [(8, "1/20", 200, False), (24, "1/100", 200, True), (24, "1/100", 20, False)],
+    ids=["small-images", "little-left", "much-left"],
+)
+def test_only_the_search_on_a_far_smaller_network_on_large_images_uses_it(
+    side: int, radius: str, hidden: int, is_used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 12), nn.ReLU(), nn.Linear(12, 10))
-    same = nn.Sequential(*model).eval().requires_grad_(False)
+    small = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 12), nn.ReLU(), nn.Linear(12, 10))
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(side * side, hidden), nn.ReLU(), nn.Linear(hidden, 10)
+    )
+    with torch.no_grad():  # the same function, with neurons that do nothing
+        for layer in (1, 3):
+            for wide, narrow in zip(
+                model[layer].parameters(), small[layer].parameters(), strict=True
+            ):
+                wide.zero_()[tuple(slice(size) for size in narrow.shape)] = narrow
+    model, small = (network.eval().requires_grad_(False) for network in (model, small))
     x = torch.rand(12, 1, side, side)
-    y = model.eval().requires_grad_(False)(x).argmax(dim=1)
+    y = model(x).argmax(dim=1)
     used: list[bool] = []
     run = fab_base.FABAttack.perturb
 
@@ -94,7 +107,7 @@ def test_only_the_search_on_an_equivalent_of_large_images_uses_it(
     monkeypatch.setattr(fab_base.FABAttack, "perturb", noting)
     attack, epsilon = AutoAttackStandard(10, square_queries=20), Fraction(radius)
     plain = attack.run(model, x, y, epsilon, seed=0)
-    quick = attack.run(model, x, y, epsilon, seed=0, search=same)
-    assert used == [False, side == 24]
+    quick = attack.run(model, x, y, epsilon, seed=0, search=small)
+    assert used == [False, is_used]
     assert torch.equal(plain.broken_B, quick.broken_B)
     assert 0 < int(plain.broken_B.sum()) < len(x)
