@@ -27,6 +27,7 @@ from benchmark.progress import Reporter
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
 from benchmark.stages.certify import certify_chunk
+from benchmark.stages.parts import Parts
 from benchmark.stages.pgd import PGD
 from benchmark.steps import Ended, StepEndedError, Steps
 from benchmark.store import ChunkStore, chunk_name
@@ -300,6 +301,8 @@ class Evaluation:
     ) -> dict[str, object]:
         """Attack the images of one chunk; an attack that fails is an answer of its own."""
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
+        parts = Parts(self.chunks, chunk_name(f"attack-{attack.name}", epsilon, number))
+        attack.parts = parts
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -316,6 +319,8 @@ class Evaluation:
             reason = Ended(f"{type(error).__name__}: {error}", by_clock=False)
             seconds = time.perf_counter() - start
             return self.no_attack(attack, len(rows), reason) | {"seconds": seconds}
+        finally:
+            attack.parts = None
         broken = result.broken_B.cpu().numpy()
         return {
             "broken": broken,
@@ -323,7 +328,7 @@ class Evaluation:
             "adversarial": result.adversarial_BCHW.cpu().numpy()[broken],
             "flags": np.array(sorted(result.flags), dtype=str),
             "failed": "",
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - start + parts.saved_s,
         }
 
     def no_attack(self, attack: Attack, num_images: int, ended: Ended) -> dict[str, object]:
@@ -383,6 +388,7 @@ class Evaluation:
         arrays = {key: np.asarray(value) for key, value in compute().items()}
         if not str(arrays.get("failed", "")):  # what failed is tried again after a restart
             self.chunks.save(name, arrays)
+            self.chunks.remove(f"{name}.*")
         return arrays
 
     def spend(

@@ -341,6 +341,11 @@ class ChunkStore:
         digest = hashlib.sha256(self.key.encode() + body).digest()
         write_atomic(self.folder / f"{name}.chunk", digest + body)
 
+    def remove(self, pattern: str) -> None:
+        """Remove the chunks whose names match a pattern of the shell."""
+        for path in self.folder.glob(f"{pattern}.chunk"):
+            path.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Remove the chunks, once the result they lead to is written."""
         shutil.rmtree(self.folder, ignore_errors=True)

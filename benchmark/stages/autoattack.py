@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,7 +98,10 @@ class AutoAttackStandard(Attack):
             ("fab-t", suite.fab),
             ("square", suite.square),
         ):
-            attack.perturb = _recording(attack.perturb, part, made_by, self.note)
+            perturb = attack.perturb
+            if self.parts is not None:
+                perturb = partial(self.parts.run, part, perturb)
+            attack.perturb = _recording(perturb, part, made_by, self.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
         is_sorting = self.searched_share <= MAX_SHARE and x_BCHW[0].numel() >= MIN_VALUES

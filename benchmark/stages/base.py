@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import threat
+from benchmark.stages.parts import Parts
 from benchmark.stages.tf32 import tf32
 
 
@@ -121,11 +122,13 @@ class Attack(ABC):
         searches_in_tf32: whether the search may round as TF32 does (`benchmark.stages.tf32`).
         searched_share: parameters of the network that is searched on now, as a share of the
             submitted network's.
+        parts: where finished parts of a chunk are kept; None to keep none.
     """
 
     name: str
     searches_in_tf32: bool = False
     searched_share: float = 1.0
+    parts: Parts | None = None
     note: Callable[[str], None] = staticmethod(lambda text: None)
 
     @abstractmethod
@@ -179,7 +182,8 @@ class Attack(ABC):
             again = again[_claims(found) & ~result.broken_B[rows].cpu()]
         if len(again):
             result.flags.add("claim-not-confirmed")
-        result.seconds = time.perf_counter() - start
+        saved_s = 0.0 if self.parts is None else self.parts.saved_s
+        result.seconds = time.perf_counter() - start + saved_s
         return result
 
     def _judge(
