@@ -129,9 +129,14 @@ def report(paths: Sequence[Path]) -> str:
 
 
 def compare(families: list[Family]) -> list[Comparison]:
-    """Exact McNemar tests of the paper's method against rivals of its size, Holm-corrected."""
+    """Exact McNemar tests of the paper's method against rivals of its size, Holm-corrected.
+
+    Of a family with several seeds of the training the first one is tested. Others repeat it: as
+    tests of their own they would make every correction stricter, and as one sample with it they
+    would count each image several times.
+    """
     found = []
-    for family in families:
+    for family in first_seeds(families):
         for papers in family.papers:
             for rival in family.children:
                 if rival is papers or rival.is_papers or not _same_size(papers, rival):
@@ -158,6 +163,23 @@ def compare(families: list[Family]) -> list[Comparison]:
         Comparison(**{**vars(one), "p_holm": p_holm})
         for one, p_holm in zip(found, corrected, strict=True)
     ]
+
+
+def first_seeds(families: list[Family]) -> list[Family]:
+    """Families without those that differ from an earlier one in the seed alone, lowest seed first.
+
+    The order of the others stays.
+    """
+    first: dict[tuple[object, ...], Family] = {}
+    for family in sorted(families, key=_seed):
+        first.setdefault((*family.series, family.parent.n), family)
+    kept = {id(family) for family in first.values()}
+    return [family for family in families if id(family) in kept]
+
+
+def _seed(family: Family) -> int:
+    seed = family.parent.submission.training.seed
+    return -1 if seed is None else seed
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
     python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --n 1000 --by-method 1/10
 
 RESULTS are folders that `corobench evaluate` or `corobench quickstart` wrote. The first form has
-one row per entry, the second one per method with a pair of columns per dense parent.
+one row per entry, the second one per method with a pair of columns per dense parent, of the first
+seed of the training.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def main() -> None:
     results = [result for result in results if options.n in (None, result.n)]
     results.sort(key=lambda result: (result.track, result.entry))
     if options.by_method:
+        seeds = [result.submission.training.seed or 0 for result in results]
+        first = min(seeds)
+        results = [one for one, seed in zip(results, seeds, strict=True) if seed == first]
         by_method(results, options.by_method)
     else:
         by_entry(results)

@@ -12,7 +12,7 @@ import pytest
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
 from benchmark.statistics import Kept
-from leaderboard.families import find_families
+from leaderboard.families import Family, find_families
 from leaderboard.reproduction import average, compare, compare_seeds, report, tally
 
 ROOT = Path(__file__).parents[3]
@@ -115,6 +115,25 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "Seeds of one family are averaged first" in text
+
+
+def test_the_first_seed_of_a_family_is_tested(results: Path) -> None:
+    (family,) = find_families([results])
+    alone = compare([family])
+    later = _with_seed(family, 3, "later")
+    assert compare([later, family]) == compare([family, later]) == alone
+    assert {one.family for one in compare([later])} == {"later"}
+    unsaid = _with_seed(family, None, "unsaid")  # no seed stands before all seeds
+    assert {one.family for one in compare([family, unsaid])} == {"unsaid"}
+
+
+def _with_seed(family: Family, seed: int | None, name: str) -> Family:
+    submission = family.parent.submission
+    training = submission.training.model_copy(update={"seed": seed})
+    other = submission.model_copy(update={"training": training})
+    return replace(
+        family, parent=family.parent.model_copy(update={"submission": other, "entry": name})
+    )
 
 
 def test_of_two_subsets_the_larger_one_counts(results: Path) -> None:
