@@ -301,8 +301,7 @@ class Evaluation:
     ) -> dict[str, object]:
         """Attack the images of one chunk; an attack that fails is an answer of its own."""
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
-        parts = Parts(self.chunks, chunk_name(f"attack-{attack.name}", epsilon, number))
-        attack.parts = parts
+        attack.parts = Parts(self.chunks, chunk_name(f"attack-{attack.name}", epsilon, number))
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -328,7 +327,7 @@ class Evaluation:
             "adversarial": result.adversarial_BCHW.cpu().numpy()[broken],
             "flags": np.array(sorted(result.flags), dtype=str),
             "failed": "",
-            "seconds": time.perf_counter() - start + parts.saved_s,
+            "seconds": result.seconds,
         }
 
     def no_attack(self, attack: Attack, num_images: int, ended: Ended) -> dict[str, object]:

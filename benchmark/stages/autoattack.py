@@ -104,11 +104,11 @@ class AutoAttackStandard(Attack):
             attack.perturb = _recording(perturb, part, made_by, self.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
-        is_sorting = self.searched_share <= MAX_SHARE and x_BCHW[0].numel() >= MIN_VALUES
+        is_sort_dear = self.searched_share <= MAX_SHARE and x_BCHW[0].numel() >= MIN_VALUES
         with (
             torch.random.fork_rng(devices=devices),
             _captured_warnings() as flags,
-            without_sorting(is_sorting),
+            without_sorting(is_sort_dear),
         ):
             adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=batch_size)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()

@@ -46,8 +46,7 @@ class Parts:
         """
         number = self._num_calls[part] = self._num_calls.get(part, -1) + 1
         name = f"{self._chunk}.{part}-{number:04d}"
-        before = x_BCHW.detach().cpu().contiguous().numpy()
-        digest = hashlib.sha256(before.tobytes()).hexdigest()
+        digest = hashlib.sha256(x_BCHW.detach().cpu().numpy().tobytes()).hexdigest()
         kept = self._chunks.load(name)
         if kept is not None and str(kept["images"]) == digest:
             self.saved_s += float(kept["seconds"])
@@ -57,14 +56,13 @@ class Parts:
             return adversarial
         start = time.perf_counter()
         made = perturb(x_BCHW, y_B)
-        after = made.detach().cpu().numpy()
-        changed_B = (after != before).reshape(len(before), -1).any(axis=1)
+        changed_B = (made != x_BCHW).flatten(1).any(dim=1)
         self._chunks.save(
             name,
             {
                 "images": digest,
-                "changed": changed_B,
-                "adversarial": after[changed_B],
+                "changed": changed_B.cpu().numpy(),
+                "adversarial": made[changed_B].detach().cpu().numpy(),
                 "seconds": time.perf_counter() - start,
             },
         )

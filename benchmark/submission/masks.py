@@ -55,8 +55,16 @@ def bake_masks(
     baked = dict(state)
     faults: list[str] = []
     counts = {"masks": 0, "scores": 0}
-    rates = [tensor for name, tensor in state.items() if name.rsplit(".", 1)[-1] == _RATE]
-    is_untrained = bool(rates) and all(bool((rate == 1).all()) for rate in rates)
+    rates = _rates(state)
+    is_untrained = bool(rates) and all(bool((rate == 1).all()) for rate in rates.values())
+    if rates and is_untrained == (keep_ratio is None):
+        what = (
+            "every layer's is 1, where it starts: a checkpoint of HARP's pre-training, which uses "
+            "all weights; say so with --keep-ratio 1"
+            if is_untrained
+            else "the checkpoint has a share for each layer (HARP); leave --keep-ratio out"
+        )
+        return Baked(baked, (f"tensor `{next(iter(rates))}`: {what}",), ())
     for name in state:
         stem = name.removesuffix("_orig")
         if name.endswith("_orig") and stem + "_mask" in state:
@@ -72,23 +80,10 @@ def bake_masks(
             counts["masks"] += _apply(baked, name, baked.pop(mask_name) != 0, mask_name, faults)
         scores, rate = prefix + _SCORES, prefix + _RATE
         if leaf == "weight" and scores in baked:
+            own = baked.pop(rate, None)
             share: float | Tensor | None = keep_ratio
-            if rate in baked:
-                share = _share_of(baked.pop(rate), min_keep_ratio)
-                if is_untrained:
-                    share = keep_ratio
-                elif keep_ratio is not None:
-                    faults.append(
-                        f"tensor `{rate}`: the checkpoint has a share for each layer (HARP); leave "
-                        "--keep-ratio out"
-                    )
-                    break
-            if share is None and is_untrained:
-                faults.append(
-                    f"tensor `{rate}`: every layer's is 1, where it starts: a checkpoint of HARP's "
-                    "pre-training, which uses all weights; say so with --keep-ratio 1"
-                )
-                break
+            if own is not None and not is_untrained:
+                share = _share_of(own, min_keep_ratio)
             if share is None:
                 faults.append(
                     f"tensor `{scores}`: the checkpoint keeps a share of each layer by its scores "
@@ -118,6 +113,13 @@ def _apply(
         return 0
     baked[name] = torch.where(mask.to(weight.device), weight, torch.zeros_like(weight))
     return 1
+
+
+def _rates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """HARP's rates, one for each layer that has scores, by their names."""
+    layers = [name.removesuffix(_SCORES) for name in state if name.endswith(_SCORES)]
+    names = [layer + _RATE for layer in layers if layer + "weight" in state]
+    return {name: state[name] for name in names if name in state}
 
 
 def _share_of(rate: Tensor, min_keep_ratio: float) -> Tensor:

@@ -1,6 +1,7 @@
 """On a GPU: proofs and clean predictions as on a CPU, and a result that names the device.
 
-Seen on an NVIDIA H200 with torch 2.11; skipped where there is none.
+Written after a run on an NVIDIA H200 (torch 2.11) in which the proofs agreed; skipped where there
+is no GPU.
 """
 
 from __future__ import annotations

@@ -25,10 +25,9 @@ def _is_on() -> bool:
 @pytest.fixture(autouse=True)
 def off() -> Iterator[None]:
     """As the harness sets it on a GPU."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    with tf32(False):  # which sets what was set before
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        yield
 
 
 def test_it_is_on_within_the_block_only_also_after_an_error() -> None:
