@@ -96,7 +96,7 @@ class TrainStage(Settings):
         clip_norm: largest gradient norm; absent is no clipping.
         augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
         precision: "bf16" autocasts, with the channels last in memory, on a GPU and on a CPU with
-            matrix units for it (AMX); bounds, and runs elsewhere, are float32 always.
+            matrix units for it (AMX); runs elsewhere, and what is measured, are float32 always.
     """
 
     objective: SerializeAsAny[InstanceOf[Objective]]

@@ -27,17 +27,27 @@ ALL_CERTIFIERS = Protocol().certifiers
 
 @dataclass(frozen=True)
 class Job:
-    """An entry and the first n images it is evaluated on."""
+    """An entry and the first n images it is evaluated on.
+
+    Attributes:
+        folder: of the entry.
+        n: how many images.
+        data_root: where the track's data lies.
+        epsilons: radii instead of the track's.
+        closes: whether alpha-CROWN and branch and bound are asked, too.
+    """
 
     folder: Path
     n: int
     data_root: Path | None = None
     epsilons: tuple[str, ...] | None = None
+    closes: bool = False
 
     def evaluate(self, title: str, *, verify_first: bool = True) -> Facts:
         """Run the pipeline with the protocol's settings; nothing is kept."""
         submission = load_submission(self.folder)
-        track, protocol = submission.track, Protocol(closing_certifiers=())
+        track = submission.track
+        protocol = Protocol() if self.closes else Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
         bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
         other = equivalent(submission.model, track.shape, torch.from_numpy(images[:16]))
