@@ -4,8 +4,9 @@ The suite cuts what still stands into batches, seeds each anew and draws for it 
 starts of APGD and stripes of Square, each of one row per image that still stands. A proven image
 always stands. So what the suite would have drawn for the whole chunk is known without attacking
 the proven images: draw the rows of all that stand, and keep those of the images that are there.
-FAB draws nothing in the suite, and the squares of Square are the same for every image of a batch;
-full batches have the same seed and size, hence the same squares, and are attacked together.
+FAB draws nothing in the suite. The squares of Square are the same for every image of a batch; full
+batches have the same seed and size, hence the same squares. So batches are attacked together, as
+far as they fit into one, but for Square's last and shorter one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def seat(suite: Any, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
     """
     chunk = _Chunk(x_BCHW, seats, batch_size)
     for part in (suite.apgd, suite.apgd_targeted, suite.fab, suite.square):
-        part.perturb = _in_batches(part, chunk)
+        part.perturb = _in_batches(part, chunk, short_alone=part is suite.square)
     for apgd in (suite.apgd, suite.apgd_targeted):
         apgd.attack_single_run = _seated_apgd(apgd, chunk)
     square = suite.square
@@ -56,11 +57,15 @@ class _Chunk:
         self._state_of: dict[int, Tensor] = {}
         self._now: list[int] = []
 
-    def begin(self, x_BCHW: Tensor) -> list[Tensor]:
+    def begin(self, x_BCHW: Tensor, short_alone: bool) -> list[Tensor]:
         """A part of the suite starts on all that stand.
 
+        Args:
+            x_BCHW: float32 (B, C, H, W), those that are attacked.
+            short_alone: whether the last, shorter batch is attacked apart from the others.
+
         Returns:
-            Rows (int64) to attack together: whole batches, and the last, shorter one alone.
+            Rows (int64) to attack together: of whole batches.
         """
         places = self._places(x_BCHW)
         standing = sorted([*self._proven, *places])
@@ -72,8 +77,8 @@ class _Chunk:
             batch = self._batch_of[place]
             if batch != previous:
                 size = sum(self._batch_of[other] == batch for other in places)
-                is_short = batch == num_full
-                if groups[-1] and (is_short or len(groups[-1]) + size > self._batch_size):
+                is_apart = short_alone and batch == num_full
+                if groups[-1] and (is_apart or len(groups[-1]) + size > self._batch_size):
                     groups.append([])
                 previous = batch
             groups[-1].append(row)
@@ -112,13 +117,13 @@ class _Chunk:
         return places
 
 
-def _in_batches(part: Any, chunk: _Chunk) -> Callable[..., Tensor]:
+def _in_batches(part: Any, chunk: _Chunk, short_alone: bool) -> Callable[..., Tensor]:
     """A part of the suite, run on whole batches of the chunk."""
     perturb = part.perturb
 
     def seated(x: Tensor, y: Tensor) -> Tensor:
         adversarial = x.clone()
-        for rows in chunk.begin(x):
+        for rows in chunk.begin(x, short_alone):
             chunk.seed(part.seed)
             rows = rows.to(x.device)
             adversarial[rows] = perturb(x[rows], y[rows])
