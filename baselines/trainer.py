@@ -84,8 +84,8 @@ class StageTrainer:
         needs_bounds = settings.objective.needs_bounds
         # In bf16 bounds prove nothing: here they are a loss; what is measured is float32.
         self._is_half = settings.precision == "bf16" and has_fast_bf16(data.device)
-        # Convolutions are faster with the channels last on a GPU, and on a CPU in bf16; float32
-        # CPU runs keep the usual layout, to repeat bit by bit.
+        # Convolutions are faster with the channels last on a GPU, and on a CPU in bf16. In float32
+        # bounds keep the usual layout, and so do all CPU runs, to repeat bit by bit.
         self._layout = torch.contiguous_format
         if self._is_half or (data.device.type == "cuda" and not needs_bounds):
             self._layout = torch.channels_last

@@ -179,6 +179,22 @@ def test_the_mismatched_arm_differs_in_its_objective_and_ramp_alone(name: str) -
     assert paper.finetune.objective.name == paper.parent.pretrain.objective.name
 
 
+@pytest.mark.parametrize("family", ["adv", "ibp"])
+def test_the_longer_small_network_differs_in_its_epochs_alone(family: str) -> None:
+    """It is trained as long as the dense parent and its pruned child together."""
+    long, short, paper = (
+        load_recipe(f"fashion-mnist/{family}-{arm}")
+        for arm in ("small-dense-long", "small-dense", "lwm-10x")
+    )
+    assert long.pretrain is not None and short.pretrain is not None
+    assert paper.parent is not None and paper.parent.pretrain is not None
+    assert paper.finetune is not None
+    epochs = paper.parent.pretrain.epochs + paper.finetune.epochs
+    assert long.pretrain == short.pretrain.model_copy(update={"epochs": epochs})
+    names = {"id": long.id, "title": long.title, "method": long.method}
+    assert long == short.model_copy(update={**names, "pretrain": long.pretrain})
+
+
 @pytest.mark.parametrize("name", [n for n in packaged_names() if n.endswith("-random-10x")])
 def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
     arm, paper = load_recipe(name), load_recipe(name.replace("random", "lwm"))
