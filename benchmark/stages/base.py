@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmark import threat
 from benchmark.stages.parts import Parts
-from benchmark.stages.tf32 import tf32
+from benchmark.stages.tf32 import laid_out, tf32
 
 
 @torch.no_grad()
@@ -169,6 +169,8 @@ class Attack(ABC):
         seats = seats or Seats.all(len(x_BCHW))
         searched = search or model
         self.searched_share = 1.0 if search is None else _num_values(search) / _num_values(model)
+        if self.searches_in_tf32 and len(x_BCHW):
+            searched = laid_out(searched, x_BCHW)
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)

@@ -5,12 +5,13 @@ starts of APGD and stripes of Square, each of one row per image that still stand
 always stands. So what the suite would have drawn for the whole chunk is known without attacking
 the proven images: draw the rows of all that stand, and keep those of the images that are there.
 FAB draws nothing in the suite. The squares of Square are the same for every image of a batch; full
-batches have the same seed and size, hence the same squares. So batches are attacked together, as
-far as they fit into one, but for Square's last and shorter one.
+batches have the same seed and size, hence the same squares, and a last, shorter one has its own.
+Batches are attacked together as far as they fit into one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.stages.base import Seats
+from benchmark.stages.square import Draw, Squares, draw_squares, quicken, stripes
 
 
 def image_key(image_CHW: Tensor) -> bytes:
@@ -36,12 +38,10 @@ def seat(suite: Any, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
     """
     chunk = _Chunk(x_BCHW, seats, batch_size)
     for part in (suite.apgd, suite.apgd_targeted, suite.fab, suite.square):
-        part.perturb = _in_batches(part, chunk, short_alone=part is suite.square)
+        part.perturb = _in_batches(part, chunk)
     for apgd in (suite.apgd, suite.apgd_targeted):
         apgd.attack_single_run = _seated_apgd(apgd, chunk)
-    square = suite.square
-    square.attack_single_run = _noting(square.attack_single_run, chunk)
-    square.random_choice = _seated_choice(square, chunk)
+    quicken(suite.square, _seated_squares(suite.square, chunk))
 
 
 class _Chunk:
@@ -57,12 +57,11 @@ class _Chunk:
         self._state_of: dict[int, Tensor] = {}
         self._now: list[int] = []
 
-    def begin(self, x_BCHW: Tensor, short_alone: bool) -> list[Tensor]:
+    def begin(self, x_BCHW: Tensor) -> list[Tensor]:
         """A part of the suite starts on all that stand.
 
         Args:
             x_BCHW: float32 (B, C, H, W), those that are attacked.
-            short_alone: whether the last, shorter batch is attacked apart from the others.
 
         Returns:
             Rows (int64) to attack together: of whole batches.
@@ -70,15 +69,13 @@ class _Chunk:
         places = self._places(x_BCHW)
         standing = sorted([*self._proven, *places])
         self._batch_of = {place: rank // self._batch_size for rank, place in enumerate(standing)}
-        num_full = len(standing) // self._batch_size
         groups: list[list[int]] = [[]]
         previous = -1
         for row, place in enumerate(places):
             batch = self._batch_of[place]
             if batch != previous:
                 size = sum(self._batch_of[other] == batch for other in places)
-                is_apart = short_alone and batch == num_full
-                if groups[-1] and (is_apart or len(groups[-1]) + size > self._batch_size):
+                if groups[-1] and len(groups[-1]) + size > self._batch_size:
                     groups.append([])
                 previous = batch
             groups[-1].append(row)
@@ -107,6 +104,11 @@ class _Chunk:
             self._state_of[batch] = torch.get_rng_state()
         return torch.cat(parts)
 
+    def batches(self) -> list[tuple[int, Tensor]]:
+        """Of each batch: how many of its images are attacked now, and its random state."""
+        attacked = Counter(self._batch_of[place] for place in self._now)
+        return [(attacked[batch], self._state_of[batch]) for batch in sorted(attacked)]
+
     def _places(self, x_BCHW: Tensor) -> list[int]:
         """Places in the chunk; equal images are told apart by their order."""
         places, position = [], 0
@@ -117,13 +119,13 @@ class _Chunk:
         return places
 
 
-def _in_batches(part: Any, chunk: _Chunk, short_alone: bool) -> Callable[..., Tensor]:
+def _in_batches(part: Any, chunk: _Chunk) -> Callable[..., Tensor]:
     """A part of the suite, run on whole batches of the chunk."""
     perturb = part.perturb
 
     def seated(x: Tensor, y: Tensor) -> Tensor:
         adversarial = x.clone()
-        for rows in chunk.begin(x, short_alone):
+        for rows in chunk.begin(x):
             chunk.seed(part.seed)
             rows = rows.to(x.device)
             adversarial[rows] = perturb(x[rows], y[rows])
@@ -145,22 +147,21 @@ def _seated_apgd(apgd: Any, chunk: _Chunk) -> Callable[..., Any]:
     return seated
 
 
-def _noting(run: Callable[..., Any], chunk: _Chunk) -> Callable[..., Any]:
-    def noting(x: Tensor, y: Tensor) -> Any:
+def _seated_squares(square: Any, chunk: _Chunk) -> Draw:
+    """Square's stripes, one row per image, and squares, those of each image's batch."""
+
+    def seated(x: Tensor) -> list[Squares]:
         chunk.note(x)
-        return run(x, y)
-
-    return noting
-
-
-def _seated_choice(square: Any, chunk: _Chunk) -> Callable[..., Tensor]:
-    """Square's random signs: one row per image at the start, shared ones later."""
-    choose = square.random_choice
-
-    def seated(shape: Sequence[int]) -> Tensor:
-        if len(shape) == 4:
-            return chunk.draw(lambda whole: choose(list(whole)), shape[1:])
-        shared: Tensor = choose(shape)
-        return shared
+        start = chunk.draw(lambda whole: stripes(square, (whole[0], *x.shape[1:])), x.shape[1:])
+        drawn: dict[bytes, tuple[list[tuple[int, int]], Tensor]] = {}
+        found, first = [], 0
+        for size, state in chunk.batches():
+            key = image_key(state)
+            if key not in drawn:
+                torch.set_rng_state(state)
+                drawn[key] = draw_squares(square, x.shape[1:])
+            found.append(Squares(start[first : first + size], *drawn[key]))
+            first += size
+        return found
 
     return seated
