@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from benchmark.certify import NotCertifiable, prepare
 from benchmark.errors import ConfigError
 
 #: Largest difference of an image's logits, as a share of their spread, for which TF32 is used.
@@ -63,17 +64,22 @@ def is_close(model: nn.Module, x_BCHW: Tensor) -> bool:
 
 @torch.no_grad()
 def laid_out(model: nn.Module, x_BCHW: Tensor) -> nn.Module:
-    """A copy with channels last in memory, as tensor cores want it; logits differ by rounding only.
+    """A copy for tensor cores: batch-norms folded, channels last in memory.
 
     Args:
         model: in eval mode; stays as it is.
         x_BCHW: float32 (B, C, H, W), images to try the copy on.
 
     Returns:
-        The copy, or the model itself where its code expects another layout (``view``, say).
+        The copy, whose logits differ by rounding only; or the model itself where its code expects
+        another layout (``view``, say).
     """
     try:
-        laid = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        plain = prepare(model, tuple(x_BCHW.shape[1:]))
+    except NotCertifiable:  # so it may not be folded
+        plain = copy.deepcopy(model)
+    try:
+        laid = plain.to(memory_format=torch.channels_last)
         laid(x_BCHW[:1])
     except (RuntimeError, TypeError, ValueError):  # a module may refuse either
         return model

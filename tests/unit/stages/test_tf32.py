@@ -131,16 +131,18 @@ class _Viewing(nn.Module):
 
 def test_the_copy_with_channels_last_computes_the_same_and_leaves_the_model_alone() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten())
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten()
+    model = nn.Sequential(*layers).eval()
     x = torch.rand(2, 3, 8, 8)
     laid = laid_out(model, x)
-    assert laid is not model
-    assert laid[2].weight.is_contiguous(memory_format=torch.channels_last)
-    assert not model[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in laid.modules())
+    filters = [layer.weight for layer in laid.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in filters)
+    assert not model[3].weight.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         torch.testing.assert_close(laid(x), model(x))
 
 
 def test_a_model_that_expects_its_own_layout_keeps_it() -> None:
-    model = _Viewing()
+    model = _Viewing().eval()
     assert laid_out(model, torch.rand(2, 3, 8, 8)) is model
