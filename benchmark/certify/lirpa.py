@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.certify import lirpa_compat
-from benchmark.certify.batch_sizes import WIDE_GROUP_SIZE, WIDE_HIDDEN_UNITS, batch_sizes
+from benchmark.certify import batch_sizes, lirpa_compat
 from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.budget import BranchBudget, BranchResult
 from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS, needs_matrix_mode, refusals_of
@@ -80,7 +79,7 @@ class BoundedModel:
         self.num_classes = num_classes
         self.device = torch.device(device)
         self.refusals: dict[str, NotCertifiable] = {}
-        self._batch_sizes = batch_sizes(0)
+        self._batch_sizes, self._num_hidden = batch_sizes.batch_sizes(0), 0
         self._modules: dict[str, Any] = {}
         self._checked: set[str] = set()
         self._matrix_mode: set[str] = set()
@@ -257,10 +256,10 @@ class BoundedModel:
                 "wrong-output",
                 f"expected logits of shape (2, {self.num_classes}) for 2 images, found {found}",
             )
-        num_hidden = num_hidden_units(self._model, self.input_shape)
-        self._batch_sizes = batch_sizes(num_hidden)
-        if num_hidden >= WIDE_HIDDEN_UNITS:
-            self._group_size = WIDE_GROUP_SIZE
+        self._num_hidden = num_hidden_units(self._model, self.input_shape)
+        self._batch_sizes = batch_sizes.batch_sizes(self._num_hidden)
+        if self._num_hidden >= batch_sizes.WIDE_HIDDEN_UNITS:
+            self._group_size = batch_sizes.WIDE_GROUP_SIZE
         module = converted(self._model, self._example(2), {"conv_mode": "matrix"})
         nodes = list(module._modules.values())
         self.refusals = refusals_of(nodes)
@@ -367,7 +366,8 @@ class BoundedModel:
     def _chunk(self, method: str, low: Tensor, high: Tensor, labels: Tensor) -> Tensor:
         spec = margin_spec(labels, self.num_classes)
         if method != "alpha-CROWN":
-            return bound(self._module(method), method, low, high, spec, upper=False)[0]
+            together = batch_sizes.crown_together(self._num_hidden)
+            return bound(self._module(method), method, low, high, spec, False, together)[0]
         crown = self._module("CROWN")
         lower, _ = bound(crown, "CROWN", low, high, spec, upper=False)
         fixed = intermediate_bounds(crown)
@@ -382,7 +382,7 @@ class BoundedModel:
         if self._batch_sizes[method] > 1:
             self._batch_sizes[method] //= 2
         elif method in ("CROWN", "alpha-CROWN") and self._group_size > 4:
-            self._group_size = min(self._group_size // 2, WIDE_GROUP_SIZE)
+            self._group_size = min(self._group_size // 2, batch_sizes.WIDE_GROUP_SIZE)
             self._modules.pop("CROWN", None)
         else:
             raise MemoryError(f"{method} does not fit into memory, even for one image") from error

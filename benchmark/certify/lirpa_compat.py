@@ -26,7 +26,12 @@ from typing import Any
 
 import torch
 
-from benchmark.certify.lirpa_patches import patch_module_class, patch_relaxation, silence
+from benchmark.certify.lirpa_patches import (
+    patch_attributes,
+    patch_module_class,
+    patch_relaxation,
+    silence,
+)
 from benchmark.certify.refusals import CertifierUnavailable
 
 OPSET = 12
@@ -86,7 +91,9 @@ def load() -> Lirpa:
                 package = importlib.import_module("auto_LiRPA")
             general = importlib.import_module("auto_LiRPA.bound_general")
             patch_module_class(general.BoundedModule)
-            patch_relaxation(importlib.import_module("auto_LiRPA.bound_ops").BoundRelu)
+            operators = importlib.import_module("auto_LiRPA.bound_ops")
+            patch_relaxation(operators.BoundRelu)
+            patch_attributes(operators.Bound)
             silence(package)
             parameters = inspect.signature(general.BoundedModule.compute_bounds).parameters
         except (ImportError, AttributeError, RuntimeError) as error:

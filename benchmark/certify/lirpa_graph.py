@@ -45,14 +45,21 @@ def converted(model: nn.Module, x_BCHW: Tensor, options: dict[str, Any]) -> Any:
 
 
 def bound(
-    module: Any, method: str, low: Tensor, high: Tensor, spec: Tensor, upper: bool = True
+    module: Any,
+    method: str,
+    low: Tensor,
+    high: Tensor,
+    spec: Tensor,
+    upper: bool = True,
+    together: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Bounds of `spec @ logits` over boxes, by IBP, CROWN-IBP or CROWN.
 
     CROWN is given IBP's bounds of the inner layers and keeps whichever of the two is tighter. Left
     alone, the library bounds anew every neuron that IBP finds unstable for some image of the batch,
     and replaces IBP's bounds by CROWN's, which may be looser: a neuron that IBP proves stable
-    becomes unstable again, because of its neighbours in the batch.
+    becomes unstable again, because of its neighbours in the batch. The first layer is not bounded
+    anew: IBP and CROWN agree there, but for rounding.
 
     Args:
         module: graph from `converted`.
@@ -61,20 +68,36 @@ def bound(
         high: float tensor (B, C, H, W), upper corners.
         spec: float tensor (B, S, num_classes).
         upper: whether the upper bounds are wanted.
+        together: boxes that CROWN takes at a time; all by default. IBP takes all of them at once.
 
     Returns:
         lower and upper bounds (B, S).
     """
-    box = (_box(low, high),)
-    known: dict[str, Intermediate] = {}
     with lirpa_compat.computing():
-        if method == "CROWN":
-            module.compute_bounds(x=box, C=spec, method="IBP", bound_upper=False)
-            known["reference_bounds"] = intermediate_bounds(module)
-        lower, above = module.compute_bounds(
-            x=box, C=spec, method=method, bound_upper=upper, **known
-        )
-    return lower, above if upper else None
+        if method != "CROWN":
+            x = (_box(low, high),)
+            lower, above = module.compute_bounds(x=x, C=spec, method=method, bound_upper=upper)
+            return lower, above if upper else None
+        module.compute_bounds(x=(_box(low, high),), C=spec, method="IBP", bound_upper=False)
+        found = intermediate_bounds(module)
+        pairs = []
+        size = together or max(1, len(low))
+        for start in range(0, len(low), size):
+            rows = slice(start, start + size)
+            known = {name: (below[rows], above[rows]) for name, (below, above) in found.items()}
+            pairs.append(
+                module.compute_bounds(
+                    x=(_box(low[rows], high[rows]),),
+                    C=spec[rows],
+                    method="CROWN",
+                    bound_upper=upper,
+                    reference_bounds=known,
+                    aux_reference_bounds=known,  # else the library asks IBP again for each layer
+                    **{lirpa_compat.load().bounds_keyword: _of_first_layers(module, known)},
+                )
+            )
+    lower = torch.cat([pair[0] for pair in pairs])
+    return lower, torch.cat([pair[1] for pair in pairs]) if upper else None
 
 
 def intermediate_bounds(module: Any) -> Intermediate:
@@ -86,6 +109,22 @@ def intermediate_bounds(module: Any) -> Intermediate:
             if node.perturbed and getattr(source, "lower", None) is not None:
                 found[source.name] = (source.lower.detach(), source.upper.detach())
     return found
+
+
+def _of_first_layers(module: Any, found: Intermediate) -> Intermediate:
+    """The bounds of linear layers that read the image itself, normalised or not.
+
+    An affine function of single values maps the box to a box, and IBP is exact on one linear layer.
+    """
+    first: Intermediate = {}
+    for node in module._modules.values():
+        if node.name in found and operator_name(node) in ("Conv", "Linear"):
+            source = node.inputs[0]
+            if operator_name(source) == "BatchNormalization":
+                source = source.inputs[0]
+            if operator_name(source) == "Input":
+                first[node.name] = found[node.name]
+    return first
 
 
 def relu_bounds(module: Any) -> LayerBounds:
