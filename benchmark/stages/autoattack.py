@@ -2,10 +2,10 @@
 
 The suite runs seeded, so that its flags equal those of calling the package directly on the same
 images (`benchmark.stages.seating` keeps that true where some of them are proven and stay away;
-`benchmark.stages.square` takes the same steps for less). On a far smaller equivalent, whose logits
-are rounded differently anyway, FAB projects without sorting (`benchmark.stages.projection`). Its
-targeted parts are sized to the number of classes, its own warnings become named flags, and the part
-that broke each image is recorded.
+`benchmark.stages.square` takes the same steps for less, `benchmark.stages.sparing` fewer where an
+image has broken). On a far smaller equivalent, whose logits are rounded differently anyway, FAB
+projects without sorting (`benchmark.stages.projection`). Its targeted parts are sized to the number
+of classes, its own warnings become named flags, and the part that broke each image is recorded.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmark.errors import DependencyError
 from benchmark.stages.base import Attack, Proposal, Seats
 from benchmark.stages.projection import without_sorting
 from benchmark.stages.seating import image_key, seat
+from benchmark.stages.sparing import spare
 from benchmark.stages.square import quicken
 
 #: Values of an image from which on, and share of the submitted network's parameters up to which,
@@ -95,6 +96,8 @@ class AutoAttackStandard(Attack):
             batch_size = len(x_BCHW)
         else:
             quicken(suite.square)
+        for apgd in (suite.apgd, suite.apgd_targeted):
+            apgd.attack_single_run = spare(apgd, apgd.attack_single_run)
         made_by: dict[bytes, str] = {}
         for part, attack in (
             ("apgd-ce", suite.apgd),
