@@ -143,6 +143,8 @@ def compare(families: list[Family]) -> list[Comparison]:
                     continue
                 for measure in ("autoattack", "vra"):
                     ours, theirs = papers.flags[measure], rival.flags[measure]
+                    if not (ours.any() or theirs.any()):
+                        continue
                     p_value = mcnemar_exact(
                         int((ours & ~theirs).sum()), int((~ours & theirs).sum())
                     )

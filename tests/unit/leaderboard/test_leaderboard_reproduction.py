@@ -202,3 +202,19 @@ def test_text_of_a_submission_stays_text(results: Path) -> None:
     text = report([results])
     assert "a\\|b &lt;script&gt; \\`x\\` \\[l\\](u)" in text
     assert "<script>" not in text
+
+
+def test_where_neither_has_an_image_to_its_credit_there_is_no_test(results: Path) -> None:
+    (family,) = find_families([results])
+    papers, first, second = (
+        replace(child, flags={**child.flags, "vra": child.flags["vra"] & False})
+        for child in family.children
+    )
+    assert {one.measure for one in compare([family])} == {"AutoAttack", "VRA"}
+    bare = replace(family, children=[papers, first, second])
+    assert {(one.rival, one.measure) for one in compare([bare])} == {
+        (first.method, "AutoAttack"),
+        (second.method, "AutoAttack"),
+    }
+    half = replace(family, children=[papers, first, family.children[2]])
+    assert (second.method, "VRA") in {(one.rival, one.measure) for one in compare([half])}
