@@ -1,7 +1,8 @@
 """Markdown tables of result folders, for the README.
 
     python perf/measured_table.py RESULTS...
-    python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --n 1000 --by-method 1/10
+    python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --n 1000 \\
+        --architecture cnn-small --by-method 1/10
 
 RESULTS are folders that `corobench evaluate` or `corobench quickstart` wrote. The first form has
 one row per entry, the second one per method with a pair of columns per dense parent, of the first
@@ -26,12 +27,15 @@ def main() -> None:
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--by-method", metavar="RADIUS")
     parser.add_argument("--n", type=int, help="only results on so many images")
+    parser.add_argument("--architecture", help="only results of such networks")
     options = parser.parse_args()
     paths = sorted(
         path for root in options.results for path in root.rglob("*.json") if path.is_file()
     )
     results = [read_result(path) for path in paths]
     results = [result for result in results if options.n in (None, result.n)]
+    if options.architecture:
+        results = [one for one in results if _architecture(one) == options.architecture]
     results.sort(key=lambda result: (result.track, result.entry))
     if options.by_method:
         seeds = [result.submission.training.seed or 0 for result in results]
@@ -79,6 +83,10 @@ def by_method(results: list[Result], radius: str) -> None:
             for parent in parents
         ]
         print(f"| {method} | {', '.join(sorted(sizes))} | {' | '.join(cells)} |")
+
+
+def _architecture(result: Result) -> str | None:
+    return getattr(result.submission.model, "architecture", None)
 
 
 def _clean(result: Result) -> str:

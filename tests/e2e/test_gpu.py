@@ -1,7 +1,7 @@
 """On a GPU: proofs and clean predictions as on a CPU, and a result that names the device.
 
-Written after a run on an NVIDIA H200 (torch 2.11) in which the proofs agreed; skipped where there
-is no GPU.
+Skipped where there is no GPU. It passed on an NVIDIA H200 (torch 2.11, Python 3.12) on 2026-11-26,
+each case in about half a minute.
 """
 
 from __future__ import annotations
