@@ -7,6 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from benchmark.stages.base import own_and_others
 from benchmark.tracks import derive_seed
 
 VANISHING = "vanishing-gradient"
@@ -57,8 +58,6 @@ def margin_gradient(model: nn.Module, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tens
     """The label's logit less the largest other one, float64 (B,), and its gradient (B, D)."""
     with torch.enable_grad():
         inputs = x_BCHW.detach().clone().requires_grad_(True)
-        logits = model(inputs)
-        own = logits.gather(1, y_B[:, None])[:, 0]
-        others = logits.scatter(1, y_B[:, None], float("-inf")).amax(dim=1)
+        own, others = own_and_others(model(inputs), y_B)
         (gradient,) = torch.autograd.grad((own - others).sum(), inputs)
     return (own - others).detach().double(), gradient.flatten(1).double()

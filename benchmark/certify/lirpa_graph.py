@@ -73,13 +73,15 @@ def bound(
     Returns:
         lower and upper bounds (B, S).
     """
+    keyword = lirpa_compat.load().bounds_keyword
     with lirpa_compat.computing():
+        box = (_box(low, high),)
         if method != "CROWN":
-            x = (_box(low, high),)
-            lower, above = module.compute_bounds(x=x, C=spec, method=method, bound_upper=upper)
+            lower, above = module.compute_bounds(x=box, C=spec, method=method, bound_upper=upper)
             return lower, above if upper else None
-        module.compute_bounds(x=(_box(low, high),), C=spec, method="IBP", bound_upper=False)
+        module.compute_bounds(x=box, C=spec, method="IBP", bound_upper=False)
         found = intermediate_bounds(module)
+        first_layers = _first_layers(module, found)
         pairs = []
         size = together or max(1, len(low))
         for start in range(0, len(low), size):
@@ -93,7 +95,7 @@ def bound(
                     bound_upper=upper,
                     reference_bounds=known,
                     aux_reference_bounds=known,  # else the library asks IBP again for each layer
-                    **{lirpa_compat.load().bounds_keyword: _of_first_layers(module, known)},
+                    **{keyword: {name: known[name] for name in first_layers}},
                 )
             )
     lower = torch.cat([pair[0] for pair in pairs])
@@ -111,19 +113,19 @@ def intermediate_bounds(module: Any) -> Intermediate:
     return found
 
 
-def _of_first_layers(module: Any, found: Intermediate) -> Intermediate:
-    """The bounds of linear layers that read the image itself, normalised or not.
+def _first_layers(module: Any, found: Intermediate) -> list[str]:
+    """Names in `found` of linear layers that read the image itself, normalised or not.
 
     An affine function of single values maps the box to a box, and IBP is exact on one linear layer.
     """
-    first: Intermediate = {}
+    first = []
     for node in module._modules.values():
         if node.name in found and operator_name(node) in ("Conv", "Linear"):
             source = node.inputs[0]
             if operator_name(source) == "BatchNormalization":
                 source = source.inputs[0]
             if operator_name(source) == "Input":
-                first[node.name] = found[node.name]
+                first.append(node.name)
     return first
 
 

@@ -243,6 +243,15 @@ def is_wrong(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     >>> is_wrong(torch.tensor([[1.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 0])).tolist()
     [True, False]
     """
-    own = logits_BK.gather(1, y_B[:, None])[:, 0]
-    others = logits_BK.scatter(1, y_B[:, None], float("-inf")).amax(dim=1)
+    own, others = own_and_others(logits_BK, y_B)
     return ~(own > others)
+
+
+def own_and_others(logits_BK: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's logit of its label, and the largest of the other logits.
+
+    >>> own_and_others(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([1]))
+    (tensor([1.]), tensor([3.]))
+    """
+    own = logits_BK.gather(1, y_B[:, None])[:, 0]
+    return own, logits_BK.scatter(1, y_B[:, None], float("-inf")).amax(dim=1)

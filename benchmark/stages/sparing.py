@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.stages.base import own_and_others
+
 #: An image counts as broken where another class leads by this share of the logits' range: by more
 #: than rounding, so that the same image still breaks when it is measured alone.
 LEAD = 1e-3
@@ -79,14 +81,12 @@ class _Watched(nn.Module):
         return logits
 
     def _look(self, x_BCHW: Tensor, logits_BK: Tensor) -> None:
-        own = logits_BK.gather(1, self.y_B[:, None])[:, 0]
-        other = logits_BK.scatter(1, self.y_B[:, None], -float("inf")).amax(dim=1)
+        own, others = own_and_others(logits_BK, self.y_B)
         span = logits_BK.amax(dim=1) - logits_BK.amin(dim=1)
-        new = (other - own > LEAD * span) & ~self.is_broken
-        num_new = int(new.sum())
+        new = (others - own > LEAD * span) & ~self.is_broken
         if not len(self.images):
             self.images, self.logits = x_BCHW.clone(), logits_BK.clone()
-        if not num_new:
+        if not bool(new.any()):
             return
         self.images[new], self.logits[new] = x_BCHW[new], logits_BK[new]
         self.is_broken |= new

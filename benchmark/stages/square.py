@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark.stages.base import own_and_others
+
 
 @dataclass(frozen=True)
 class Squares:
@@ -147,6 +149,5 @@ def _run(square: Any, draw: Draw, x_BCHW: Tensor, y_B: Tensor) -> tuple[None, Te
 
 def _margins(square: Any, x_BCHW: Tensor, y_B: Tensor) -> Tensor:
     """Logit of the label less the largest other one, float32 (B,)."""
-    logits = square.predict(x_BCHW)
-    own = logits.gather(1, y_B[:, None])[:, 0]
-    return own - logits.scatter(1, y_B[:, None], -float("inf")).amax(dim=1)
+    own, others = own_and_others(square.predict(x_BCHW), y_B)
+    return own - others

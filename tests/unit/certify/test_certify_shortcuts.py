@@ -61,11 +61,11 @@ def test_the_library_bounding_the_first_layer_anew_finds_the_same(
     expected = _margins(normalised)
     asked: list[int] = []
 
-    def none(module: Any, found: Any) -> dict[str, Any]:
+    def none(module: Any, found: Any) -> list[str]:
         asked.append(len(found))
-        return {}
+        return []
 
-    monkeypatch.setattr(lirpa_graph, "_of_first_layers", none)
+    monkeypatch.setattr(lirpa_graph, "_first_layers", none)
     torch.testing.assert_close(_margins(normalised), expected, atol=1e-5, rtol=0)
     assert asked
 
