@@ -15,6 +15,7 @@ States are stored with one column per image or subdomain, so that a layer is a b
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -164,18 +165,25 @@ class _AffineNet:
         return self._rows(
             len(where),
             lambda inputs, logits, part: inputs[layer].gather(1, where[part, None])[:, 0],
+            until=layer,
         )
 
     def spec_rows(self, spec_SC: Tensor) -> tuple[Tensor, Tensor]:
         """M_s and b_s."""
         return self._rows(
-            len(spec_SC), lambda inputs, logits, part: (logits * spec_SC[part]).sum(dim=1)
+            len(spec_SC), lambda inputs, logits, part: (logits * spec_SC[part]).sum(dim=1), None
         )
 
     def _rows(
-        self, num_rows: int, select: Callable[[list[Tensor], Tensor, slice], Tensor]
+        self,
+        num_rows: int,
+        select: Callable[[list[Tensor], Tensor, slice], Tensor],
+        until: int | None,
     ) -> tuple[Tensor, Tensor]:
-        """Gradients and values at 0, one image of a batch per row."""
+        """Gradients and values at 0, one image of a batch per row.
+
+        A forward pass ends at the ReLU numbered `until`, without logits, or at the end of the net.
+        """
         sizes = [len(where) for where in self._positions]
         num_inputs = self._like.numel()
         rows = self._like.new_zeros(num_rows, num_inputs + sum(sizes))
@@ -185,8 +193,9 @@ class _AffineNet:
             state = torch.zeros_like(rows[part]).requires_grad_()
             with torch.enable_grad():
                 variables = list(state[:, num_inputs:].split(sizes, dim=1))
-                replaced = _ReplacedRelus(self._active, self._positions, variables)
-                with replaced:
+                replaced = _ReplacedRelus(self._active, self._positions, variables, until)
+                logits = state
+                with contextlib.suppress(_Reached), replaced:
                     logits = self._model(state[:, :num_inputs].view(-1, *self._like.shape))
                 replaced.check_complete()
                 found = select(replaced.inputs, logits, part)
@@ -232,24 +241,36 @@ def relu_inputs(model: nn.Module, x_BCHW: Tensor) -> list[Tensor]:
     return relus.inputs
 
 
+class _Reached(Exception):  # noqa: N818 no error: what was asked for is there
+    """The ReLU that a forward pass was made for has its inputs."""
+
+
 class _ReplacedRelus(_Relus):
-    """Every ReLU passes, zeroes or replaces each of its inputs."""
+    """Every ReLU passes, zeroes or replaces each of its inputs; `_Reached` at the one `until`."""
 
     def __init__(
-        self, active: list[Tensor], positions: list[Tensor], variables: list[Tensor]
+        self,
+        active: list[Tensor],
+        positions: list[Tensor],
+        variables: list[Tensor],
+        until: int | None,
     ) -> None:
         super().__init__()
         self._active, self._positions, self._variables = active, positions, variables
+        self._until = until
 
     def output(self, number: int, z: Tensor) -> Tensor:
         if number >= len(self._active) or z.shape[1] != len(self._active[number]):
             raise _relu_order()
+        if number == self._until:
+            raise _Reached
         where = self._positions[number].expand(len(z), -1)
         return (z * self._active[number]).scatter(1, where, self._variables[number])
 
     def check_complete(self) -> None:
         """Refuse where fewer ReLUs were met than bounded."""
-        if len(self.inputs) != len(self._active):
+        expected = len(self._active) if self._until is None else self._until + 1
+        if len(self.inputs) != expected:
             raise _relu_order()
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmark.certify.lagrangian import Ascent, Relaxation, optimise, roots
 from benchmark.certify.reduced import ReducedNet
 
-COLUMNS_AT_ONCE = 512
-"""Neuron bounds optimised at once, which keeps the memory near 50 MB for images of 3x32x32."""
+COLUMNS_AT_ONCE = 128
+"""Neuron bounds optimised at once: what they need then stays in the cache of a core."""
 
 
 def tightened(net: ReducedNet, settings: Ascent) -> ReducedNet:

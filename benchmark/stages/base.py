@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import threat
+from benchmark.stages.layout import is_large, laid_out
 from benchmark.stages.parts import Parts
-from benchmark.stages.tf32 import laid_out, tf32
+from benchmark.stages.tf32 import tf32
 
 
 @torch.no_grad()
@@ -130,6 +131,7 @@ class Attack(ABC):
     searched_share: float = 1.0
     parts: Parts | None = None
     note: Callable[[str], None] = staticmethod(lambda text: None)
+    _laid: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
     def propose(
@@ -167,19 +169,18 @@ class Attack(ABC):
         """
         start = time.perf_counter()
         seats = seats or Seats.all(len(x_BCHW))
-        searched = search or model
+        plain = search or model
+        searched = self._laid_out(plain, x_BCHW)
         self.searched_share = 1.0 if search is None else _num_values(search) / _num_values(model)
-        if self.searches_in_tf32 and len(x_BCHW):
-            searched = laid_out(searched, x_BCHW)
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
         again = torch.nonzero(_claims(found) & ~result.broken_B.cpu())[:, 0]
-        if self.searches_in_tf32 and len(again):
+        if len(again) and (self.searches_in_tf32 or searched is not plain):
             there = Seats(seats.of, seats.taken_B[again])
             rows = again.to(x_BCHW.device)
             x, y = x_BCHW[rows], y_B[rows]
-            found = self.propose(searched, x, y, epsilon, seed, there)
+            found = self.propose(plain, x, y, epsilon, seed, there)
             result.replace(rows, self._judge(model, x, y, found, epsilon))
             again = again[_claims(found) & ~result.broken_B[rows].cpu()]
         if len(again):
@@ -187,6 +188,15 @@ class Attack(ABC):
         saved_s = 0.0 if self.parts is None else self.parts.saved_s
         result.seconds = time.perf_counter() - start + saved_s
         return result
+
+    def _laid_out(self, plain: nn.Module, x_BCHW: Tensor) -> nn.Module:
+        """The network in the layout to search in, made once: chunk after chunk has the same."""
+        on_cpu = x_BCHW.device.type == "cpu"
+        if not len(x_BCHW) or not (self.searches_in_tf32 or (on_cpu and is_large(plain))):
+            return plain
+        if self._laid is None or self._laid[0] is not plain:
+            self._laid = plain, laid_out(plain, x_BCHW)
+        return self._laid[1]
 
     def _judge(
         self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, proposal: Proposal, epsilon: Fraction

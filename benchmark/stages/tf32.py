@@ -7,14 +7,12 @@ the referee: a claim that float32 does not confirm is attacked once more in floa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.certify import NotCertifiable, prepare
 from benchmark.errors import ConfigError
 
 #: Largest difference of an image's logits, as a share of their spread, for which TF32 is used.
@@ -60,27 +58,3 @@ def is_close(model: nn.Module, x_BCHW: Tensor) -> bool:
         found_BK = model(x_BCHW)
     spread_B = exact_BK.amax(dim=1) - exact_BK.amin(dim=1)
     return bool(((found_BK - exact_BK).abs().amax(dim=1) <= TOLERANCE * spread_B).all())
-
-
-@torch.no_grad()
-def laid_out(model: nn.Module, x_BCHW: Tensor) -> nn.Module:
-    """A copy for tensor cores: batch-norms folded, channels last in memory.
-
-    Args:
-        model: in eval mode; stays as it is.
-        x_BCHW: float32 (B, C, H, W), images to try the copy on.
-
-    Returns:
-        The copy, whose logits differ by rounding only; or the model itself where its code expects
-        another layout (``view``, say).
-    """
-    try:
-        plain = prepare(model, tuple(x_BCHW.shape[1:]))
-    except NotCertifiable:  # so it may not be folded
-        plain = copy.deepcopy(model)
-    try:
-        laid = plain.to(memory_format=torch.channels_last)
-        laid(x_BCHW[:1])
-    except (RuntimeError, TypeError, ValueError):  # a module may refuse either
-        return model
-    return laid

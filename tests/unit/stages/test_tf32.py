@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.cli import invoke
 from benchmark.stages.base import Attack, Proposal, Seats
-from benchmark.stages.tf32 import is_close, laid_out, tf32
+from benchmark.stages.tf32 import is_close, tf32
 
 TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 EPSILON = Fraction(1, 16)
@@ -116,33 +116,3 @@ def test_without_a_gpu_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert invoke(asked) == 2
     assert "--tf32: expected a GPU (--device cuda)" in capsys.readouterr().err
     assert not list(out.rglob("*.json"))
-
-
-class _Viewing(nn.Module):
-    """Relies on the order of values in memory, as `view` does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3))
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.inner(x_BCHW).view(len(x_BCHW), -1)
-
-
-def test_the_copy_with_channels_last_computes_the_same_and_leaves_the_model_alone() -> None:
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten()
-    model = nn.Sequential(*layers).eval()
-    x = torch.rand(2, 3, 8, 8)
-    laid = laid_out(model, x)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in laid.modules())
-    filters = [layer.weight for layer in laid.modules() if isinstance(layer, nn.Conv2d)]
-    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in filters)
-    assert not model[3].weight.is_contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        torch.testing.assert_close(laid(x), model(x))
-
-
-def test_a_model_that_expects_its_own_layout_keeps_it() -> None:
-    model = _Viewing().eval()
-    assert laid_out(model, torch.rand(2, 3, 8, 8)) is model
