@@ -3,9 +3,10 @@
 The suite runs seeded, so that its flags equal those of calling the package directly on the same
 images (`benchmark.stages.seating` keeps that true where some of them are proven and stay away;
 `benchmark.stages.square` takes the same steps for less, `benchmark.stages.sparing` fewer where an
-image has broken). On a far smaller equivalent, whose logits are rounded differently anyway, FAB
-projects without sorting (`benchmark.stages.projection`). Its targeted parts are sized to the number
-of classes, its own warnings become named flags, and the part that broke each image is recorded.
+image has broken). On a far smaller equivalent and on a CPU on a copy in another layout, whose
+logits are rounded differently anyway, FAB projects without sorting (`benchmark.stages.projection`).
+Its targeted parts are sized to the number of classes, its own warnings become named flags, and the
+part that broke each image is recorded.
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ class AutoAttackStandard(Attack):
             attack.perturb = _recording(perturb, part, made_by, self.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
-        is_sort_dear = self.searched_share <= MAX_SHARE and x_BCHW[0].numel() >= MIN_VALUES
+        is_rounded = self.searched_share <= MAX_SHARE or (
+            self.is_laid_out and x_BCHW.device.type == "cpu"
+        )
+        is_sort_dear = is_rounded and x_BCHW[0].numel() >= MIN_VALUES
         with (
             torch.random.fork_rng(devices=devices),
             _captured_warnings() as flags,

@@ -123,12 +123,14 @@ class Attack(ABC):
         searches_in_tf32: whether the search may round as TF32 does (`benchmark.stages.tf32`).
         searched_share: parameters of the network that is searched on now, as a share of the
             submitted network's.
+        is_laid_out: whether the search is on a copy in another layout (`benchmark.stages.layout`).
         parts: where finished parts of a chunk are kept; None to keep none.
     """
 
     name: str
     searches_in_tf32: bool = False
     searched_share: float = 1.0
+    is_laid_out: bool = False
     parts: Parts | None = None
     note: Callable[[str], None] = staticmethod(lambda text: None)
     _laid: tuple[nn.Module, nn.Module] | None = None
@@ -171,12 +173,14 @@ class Attack(ABC):
         seats = seats or Seats.all(len(x_BCHW))
         plain = search or model
         searched = self._laid_out(plain, x_BCHW)
+        self.is_laid_out = searched is not plain
         self.searched_share = 1.0 if search is None else _num_values(search) / _num_values(model)
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
         again = torch.nonzero(_claims(found) & ~result.broken_B.cpu())[:, 0]
-        if len(again) and (self.searches_in_tf32 or searched is not plain):
+        if len(again) and (self.searches_in_tf32 or self.is_laid_out):
+            self.is_laid_out = False
             there = Seats(seats.of, seats.taken_B[again])
             rows = again.to(x_BCHW.device)
             x, y = x_BCHW[rows], y_B[rows]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages import layout
+from benchmark.stages import autoattack, layout
 from benchmark.stages.base import Attack, Proposal, Seats
 from benchmark.stages.layout import laid_out
 
@@ -82,19 +84,18 @@ class _Noting(Attack):
         seats: Seats,
     ) -> Proposal:
         self.asked.append((model, seats.taken_B.tolist()))
+        assert self.is_laid_out == (len(self.asked) % 2 == 1 and layout.LARGE == 10)
         return Proposal(x_BCHW + self.steps.pop(0), [self.name] * len(x_BCHW))
 
 
 @pytest.fixture
 def model() -> nn.Module:
     """Class 1 for images brighter than a half, through a convolution."""
-    filters, linear = nn.Conv2d(1, 1, 1), nn.Linear(16, 2)
+    filters, linear = nn.Conv2d(1, 1, 1, bias=False), nn.Linear(16, 2)
     with torch.no_grad():
-        filters.weight.fill_(1.0), filters.bias.zero_()
-        (
-            linear.weight.copy_(torch.tensor([[-1.0], [1.0]]) / 16),
-            linear.bias.copy_(torch.tensor([1.0, 0.0])),
-        )
+        filters.weight.fill_(1.0)
+        linear.weight.copy_(torch.tensor([[-1.0], [1.0]]) / 16)
+        linear.bias.copy_(torch.tensor([1.0, 0.0]))
     return nn.Sequential(filters, nn.Flatten(), linear).eval()
 
 
@@ -134,3 +135,24 @@ def test_a_small_network_is_searched_as_it_is(model: nn.Module) -> None:
     attack = _Noting(0.1)
     attack.run(model, IMAGES, LABELS, EPSILON, seed=0)
     assert [each for each, _ in attack.asked] == [model]
+
+
+@pytest.mark.parametrize(("large", "expected"), [(10, True), (10**9, False)])
+def test_fab_projects_without_sorting_in_it_only(
+    large: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "LARGE", large)
+    asked = []
+
+    @contextlib.contextmanager
+    def noting(is_on: bool) -> Iterator[None]:
+        asked.append(is_on)
+        yield
+
+    monkeypatch.setattr(autoattack, "without_sorting", noting)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 21 * 21, 2)).eval()
+    x = torch.rand(1, 1, 23, 23)
+    attack = autoattack.AutoAttackStandard(2, square_queries=1)
+    attack.run(model, x, model(x).argmax(dim=1), Fraction(1, 10**6), seed=0)
+    assert asked == [expected]
