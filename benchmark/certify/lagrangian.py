@@ -51,7 +51,7 @@ class Subdomains:
     def keep_better(self, other: Subdomains) -> None:
         """Take over bound, slopes and multipliers where the other's bound is larger, in place."""
         better = (other.bound_B > self.bound_B).to(self.alpha_NB)
-        torch.maximum(self.bound_B, other.bound_B, out=self.bound_B)
+        torch.fmax(self.bound_B, other.bound_B, out=self.bound_B)
         for name in ("alpha_NB", "beta_NB"):
             getattr(self, name).lerp_(getattr(other, name), better)
 
