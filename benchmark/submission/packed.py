@@ -66,7 +66,18 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
         tensors[name + VALUES] = tensor.reshape(-1)[bits].clone()
         shapes[name] = list(tensor.shape)
     text = json.dumps(shapes, sort_keys=True, separators=(",", ":"))
-    return safetensors.torch.save(tensors, metadata={"format": FORMAT, "shapes": text})
+    content = safetensors.torch.save(tensors, metadata={"format": FORMAT, "shapes": text})
+    return _with_sorted_metadata(content)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same file; the library writes the metadata's keys in an order drawn anew each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def unpacked_header(header: Mapping[str, Header], metadata: Mapping[str, str]) -> dict[str, Header]:
