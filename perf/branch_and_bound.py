@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from common import cpu_timed, verdict
 
-from benchmark import threat
-from benchmark.certify import BoundedModel, BranchBudget
+from benchmark.certify import BRANCHING, BoundedModel
 from benchmark.data import load_test, subset
+from benchmark.stages.certify import close_chunk
 from benchmark.store import beside, read_outcomes
 from benchmark.submission import load_submission
 from benchmark.tracks import Protocol, get_track
@@ -48,23 +48,19 @@ def main() -> None:
     model = load_submission(ROOT / "submissions" / run.entry).model
     bounded = BoundedModel(model, track.shape, track.num_classes)
     images, labels, _ = subset(load_test(track.name, options.data_root), run.n)
-    budget = BranchBudget(
-        max_subdomains=protocol.max_subdomains, stop_after_s=protocol.certify_budget_s
-    )
     spent = {"proven": 0.0, "open": 0.0}
     counts = {"proven": 0, "open": 0}
     differing = []
     for row in asked.itertuples():
         place = slice(row.position, row.position + 1)
         x, y = torch.from_numpy(images[place]), torch.from_numpy(labels[place])
-        low, high = threat.box(x, Fraction(options.epsilon))
         with torch.no_grad():
             logits = model(x)
         kind = "proven" if row.outcome == "certified" else "open"
-        search = cpu_timed(spent, kind, bounded.branch_and_bound)
-        is_proven = search(low, high, y, logits, budget=budget)[0].is_certified
+        search = cpu_timed(spent, kind, close_chunk)
+        found = search(bounded, BRANCHING, model, x, y, logits, Fraction(options.epsilon), protocol)
         counts[kind] += 1
-        if is_proven != (kind == "proven"):
+        if bool(found.certified_B) != (kind == "proven"):
             differing.append(row.image)
     for kind, seconds in spent.items():
         each = seconds / max(1, counts[kind])

@@ -133,7 +133,7 @@ class Relaxation:
             lam = a.clamp(min=0).mul_(subdomains.alpha_NB[layer])
             if is_split:
                 sign = subdomains.sign_NB[layer]
-                free = 1 - sign.abs()
+                free = _ones_where_zero(sign)
                 above.mul_(free)
                 lam.mul_(free).addcmul_(a, sign.clamp(min=0))
                 lam.addcmul_(subdomains.beta_NB[layer], sign, value=-1)
@@ -165,8 +165,13 @@ class Relaxation:
             r.lerp_(chord, _ones_below_zero(found.coefficient_NB[layer]))
             if is_split:
                 sign = subdomains.sign_NB[layer]
-                r.mul_(1 - sign.abs()).addcmul_(z, sign.clamp(min=0))
+                r.mul_(_ones_where_zero(sign)).addcmul_(z, sign.clamp(min=0))
         return inputs
+
+
+def _ones_where_zero(sign: Tensor) -> Tensor:
+    """1 where no sign is fixed, 0 where it is +1 or -1."""
+    return 1 - sign.abs()
 
 
 def _ones_below_zero(a: Tensor) -> Tensor:
@@ -231,7 +236,7 @@ class _Adam:
         self._num_steps += 1
         alpha_slope = coefficient_NB.clamp(min=0).mul_(z_NB)
         if is_split:
-            alpha_slope.mul_(1 - subdomains.sign_NB.abs())
+            alpha_slope.mul_(_ones_where_zero(subdomains.sign_NB))
             scale_B = coefficient_NB.abs().amax(dim=0)
             beta_slope = (-subdomains.sign_NB).mul_(z_NB)
             self._move(subdomains.beta_NB, beta_slope, 1, shrink * settings.beta_rate * scale_B)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import threat
-from benchmark.stages.layout import is_large, laid_out
+from benchmark.stages.layout import is_large, laid_out, num_values
 from benchmark.stages.parts import Parts
 from benchmark.stages.tf32 import tf32
 
@@ -174,7 +174,9 @@ class Attack(ABC):
         plain = search or model
         searched = self._laid_out(plain, x_BCHW)
         self.is_laid_out = searched is not plain
-        self.searched_share = 1.0 if search is None else _num_values(search) / _num_values(model)
+        self.searched_share = (
+            1.0 if search is None else num_values(search) / max(1, num_values(model))
+        )
         with tf32(self.searches_in_tf32):
             found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
@@ -212,10 +214,6 @@ class Attack(ABC):
             for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
         ]
         return AttackResult(broken, adversarial, names, set(proposal.flags), 0.0)
-
-
-def _num_values(model: nn.Module) -> int:
-    return max(1, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def _claims(proposal: Proposal) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import ConfigError
+from benchmark.stages import layout
 
 #: Largest difference of an image's logits, as a share of their spread, for which TF32 is used.
 TOLERANCE = 0.02
@@ -56,5 +57,4 @@ def is_close(model: nn.Module, x_BCHW: Tensor) -> bool:
     exact_BK = model(x_BCHW)
     with tf32():
         found_BK = model(x_BCHW)
-    spread_B = exact_BK.amax(dim=1) - exact_BK.amin(dim=1)
-    return bool(((found_BK - exact_BK).abs().amax(dim=1) <= TOLERANCE * spread_B).all())
+    return layout.is_close(found_BK, exact_BK, TOLERANCE)
