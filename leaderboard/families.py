@@ -19,6 +19,7 @@ from benchmark.errors import ResultError
 from benchmark.records import Outcome, Result
 from benchmark.statistics import Kept, retention
 from leaderboard.loading import load_results, require_public
+from leaderboard.measures import MIN_PARENT_COUNT
 from leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
@@ -38,7 +39,7 @@ class Child:
     Attributes:
         result: its result.
         times: how many times fewer convolution and linear weights it has than its parent.
-        kept: measure -> retention, or None where the parent has no such image.
+        kept: measure -> retention, or None where the parent has fewer than `MIN_PARENT_COUNT`.
         flags: measure -> per-image answers at the radius of the report.
     """
 
@@ -152,7 +153,12 @@ def radius_of(parent: Result) -> str:
 
 def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
     flags = _flags(path, epsilon)
-    kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
+    kept = {
+        measure: retention(flags[measure], theirs[measure])
+        if theirs[measure].sum() >= MIN_PARENT_COUNT
+        else None
+        for measure in MEASURES
+    }
     return Child(result, times_fewer(result, parent), kept, flags)
 
 

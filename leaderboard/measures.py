@@ -30,6 +30,10 @@ SEGMENT_NAMES = {
 #: Accuracies that are also told as a share of the dense parent's.
 KEPT = ("clean", "pgd50", "autoattack", "certified")
 
+#: Images that a dense parent must have right for a ratio to it (RULES.md, "Retention"): with fewer,
+#: a standard deviation of that count alone is a third of it.
+MIN_PARENT_COUNT = 10
+
 
 @dataclass(frozen=True)
 class Share:
@@ -179,6 +183,9 @@ def _retention(count: int | None, parent_count: int | None) -> Retention:
         return Retention(reason=f"no certifier was asked of {who}")
     if parent_count == 0:
         return Retention(count, 0, "the parent has no such image, so there is no ratio")
+    if parent_count < MIN_PARENT_COUNT:
+        reason = f"the parent has {parent_count} such images, too few for a ratio"
+        return Retention(count, parent_count, reason)
     return Retention(count, parent_count)
 
 

@@ -70,3 +70,15 @@ def test_retention_says_why_it_is_missing() -> None:
     scores = {eps: make_score(certified=0) for eps in zero.epsilons}
     zero = make_result("dense", epsilons=scores)
     assert "no such image" in retentions(orphan, zero, "1/16")["certified"].reason
+
+
+def test_a_handful_of_right_images_is_no_base_for_a_ratio() -> None:
+    many = make_result("lwm")
+    many = make_result("lwm", epsilons={eps: make_score(certified=113) for eps in many.epsilons})
+    for count, ratio in ((9, None), (10, 11.3)):
+        scores = {eps: make_score(certified=count) for eps in many.epsilons}
+        few = make_result("dense", epsilons=scores)
+        found = retentions(many, few, "1/16")["certified"]
+        assert found.ratio == ratio
+        assert found.parent_count == count
+        assert ("9 such images, too few" in found.reason) == (ratio is None)
