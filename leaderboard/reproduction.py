@@ -15,19 +15,16 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import jinja2
-import numpy as np
 
-from benchmark.statistics import RESAMPLES, Kept, holm, mcnemar_exact
-from leaderboard.families import MEASURES, Child, Family, Flags, find_families
+from benchmark.statistics import RESAMPLES, holm, mcnemar_exact
+from leaderboard.averages import average, average_groups, same_size
+from leaderboard.families import MEASURES, Family, Flags, find_families
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
 #: What this report asks of the paper's method, on average over the families.
 GOALS = {"clean": 0.97, "autoattack": 0.97, "vra": 0.95}
 ALPHA = 0.05
-#: Rivals are of the same size where the weights kept differ by less than this share: whole filters
-#: and layer widths cannot be cut to the weight.
-SAME_SIZE = 0.1
 #: Verdicts of a test.
 OURS, THEIRS = "the paper's method is better", "the rival is better"
 NEITHER = "no difference shown"
@@ -111,6 +108,7 @@ def report(paths: Sequence[Path]) -> str:
         natural=[one for one in comparisons if one.is_natural],
         seeds=seeds,
         averages=averages,
+        groups=average_groups(families),
         measures=MEASURES,
         paper=PAPER,
         goals={key: (averages[key], goal) for key, goal in GOALS.items()},
@@ -121,7 +119,7 @@ def report(paths: Sequence[Path]) -> str:
             for child in family.children
             if child.is_natural
             for papers in family.papers
-            if _same_size(child, papers)
+            if same_size(child, papers)
         ],
         alpha=ALPHA,
         resamples=RESAMPLES,
@@ -139,7 +137,7 @@ def compare(families: list[Family]) -> list[Comparison]:
     for family in first_seeds(families):
         for papers in family.papers:
             for rival in family.children:
-                if rival is papers or rival.is_papers or not _same_size(papers, rival):
+                if rival is papers or rival.is_papers or not same_size(papers, rival):
                     continue
                 for measure in ("autoattack", "vra"):
                     ours, theirs = papers.flags[measure], rival.flags[measure]
@@ -206,37 +204,6 @@ def tally(comparisons: Sequence[Comparison]) -> list[Tally]:
     return sorted(counts, key=lambda one: (one.ours - one.theirs, one.rival))
 
 
-def average(families: list[Family], measure: str) -> Kept | None:
-    """Mean retention of the paper's method at ten times over the families.
-
-    Seeds of one family are averaged first, and so count once together; of a family that has
-    results on a smaller and a larger subset the larger one counts. VRA counts for families that are
-    trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
-    independent.
-    """
-    by_size: dict[tuple[object, ...], dict[int, list[Kept | None]]] = defaultdict(dict)
-    for family in families:
-        if measure == "vra" and not family.is_verifiable:
-            continue
-        for child in family.papers:
-            if 9.5 <= child.times <= 10.5:
-                seeds = by_size[family.series].setdefault(family.parent.n, [])
-                seeds.append(child.kept[measure])
-    largest = [sizes[max(sizes)] for sizes in by_size.values()]
-    known = [[one for one in seeds if one is not None] for seeds in largest]
-    means = [_mean(seeds) for seeds in known if seeds]
-    return _mean(means) if means else None
-
-
-def _mean(kept: Sequence[Kept]) -> Kept:
-    if len(kept) == 1:
-        return kept[0]
-    rate = sum(one.rate for one in kept) / len(kept)
-    below = np.sqrt(sum((one.rate - one.low) ** 2 for one in kept)) / len(kept)
-    above = np.sqrt(sum((one.high - one.rate) ** 2 for one in kept)) / len(kept)
-    return Kept(rate, rate - float(below), rate + float(above))
-
-
 def compare_seeds(families: list[Family]) -> list[SeedRow]:
     """Every method that has results from more than one seed of the training."""
     series: dict[tuple[object, ...], list[Family]] = defaultdict(list)
@@ -269,7 +236,3 @@ def _plain(text: str) -> str:
     """
     escaped = html.escape(text, quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(escaped.split()))
-
-
-def _same_size(one: Child, other: Child) -> bool:
-    return abs(one.times / other.times - 1) < SAME_SIZE

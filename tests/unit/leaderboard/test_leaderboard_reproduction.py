@@ -12,8 +12,9 @@ import pytest
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
 from benchmark.statistics import Kept
-from leaderboard.families import Family, find_families
-from leaderboard.reproduction import average, compare, compare_seeds, report, tally
+from leaderboard.averages import average, average_groups
+from leaderboard.families import MEASURES, Family, find_families
+from leaderboard.reproduction import compare, compare_seeds, report, tally
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -115,6 +116,42 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "Seeds of one family are averaged first" in text
+
+
+def test_a_rival_is_averaged_beside_the_papers_method_on_the_same_families(results: Path) -> None:
+    """A second family that lacks one rival counts for the others and their pair alone."""
+    for entry in ("dense", "lwm-10x", "random-10x"):
+        for file in RESULTS.glob(f"digits-ibp-{entry}.*"):
+            shutil.copy(file, results / "1.0" / "digits" / file.name)
+    families = find_families([results])
+    both, alone = average_groups(families)
+    assert both.families == ("digits-adv-dense", "digits-ibp-dense")
+    assert alone.families == ("digits-adv-dense",)
+    assert [one.method for one in both.rivals] == ["random 10x"]
+    assert [one.method for one in alone.rivals] == ["LWM 10x, natural fine-tuning"]
+    assert both.papers.kept == {key: average(families, key) for key in MEASURES}
+    assert alone.papers.kept["clean"] == families[0].children[0].kept["clean"]
+    assert alone.papers.kept["vra"] is None, "this family is not trained to be verified"
+    randoms = [
+        child.kept["autoattack"]
+        for family in families
+        for child in family.children
+        if child.method == "random 10x"
+    ]
+    kept = both.rivals[0].kept["autoattack"]
+    assert kept is not None and all(one is not None for one in randoms)
+    assert kept.rate == pytest.approx(sum(one.rate for one in randoms if one) / 2)
+    text = report([results])
+    assert "Over 2 families (digits-adv-dense, digits-ibp-dense):" in text
+    assert "Over 1 family (digits-adv-dense):" in text
+
+
+def test_a_rival_of_one_seed_stands_beside_that_seed_of_the_papers_method(results: Path) -> None:
+    for entry in ("dense", "lwm-10x"):
+        _copy(results, f"digits-adv-{entry}", f"digits-adv-{entry}-s1")
+    (group,) = average_groups(find_families([results]))
+    assert (group.families, group.num_seeds) == (("digits-adv-dense",), 1)
+    assert len(group.rivals) == 2
 
 
 def test_the_first_seed_of_a_family_is_tested(results: Path) -> None:

@@ -1,0 +1,149 @@
+"""Retention averaged over families: the paper's method, and every rival beside it.
+
+Families differ in what a tenth of the weights can hold, so a rival is averaged together with the
+paper's method over the families that have both, on the same images and seeds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from benchmark.statistics import Kept
+from leaderboard.families import MEASURES, Child, Family
+
+#: Rivals are of the same size where the weights kept differ by less than this share: whole filters
+#: and layer widths cannot be cut to the weight.
+SAME_SIZE = 0.1
+#: "Ten times", between these.
+TEN_TIMES = (9.5, 10.5)
+
+_Of = TypeVar("_Of")
+
+
+@dataclass(frozen=True)
+class MethodAverage:
+    """One method's mean retention.
+
+    Attributes:
+        method: of the entries.
+        kept: measure -> mean over the families, or None where none of them has a ratio.
+    """
+
+    method: str
+    kept: dict[str, Kept | None]
+
+
+@dataclass(frozen=True)
+class AverageGroup:
+    """Rivals that have results in the same families and seeds, beside the paper's method there.
+
+    Attributes:
+        families: entry ids of the dense parents of the first seed, in the report's order.
+        num_seeds: seeds of the training in each family; the fewest where they differ.
+        papers: the paper's method, over these families and seeds.
+        rivals: best after AutoAttack first.
+    """
+
+    families: tuple[str, ...]
+    num_seeds: int
+    papers: MethodAverage
+    rivals: tuple[MethodAverage, ...]
+
+
+def same_size(one: Child, other: Child) -> bool:
+    """Whether two children keep about as many weights, see `SAME_SIZE`."""
+    return abs(one.times / other.times - 1) < SAME_SIZE
+
+
+def average(families: Sequence[Family], measure: str) -> Kept | None:
+    """Mean retention of the paper's method at ten times over the families.
+
+    Seeds of one family are averaged first, and so count once together; of a family that has
+    results on a smaller and a larger subset the larger one counts. VRA counts for families that are
+    trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
+    independent.
+    """
+    return _average([(family, child) for family in families for child in _papers(family)], measure)
+
+
+def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
+    """Every rival at ten times beside the paper's method on the same families, as `average` does.
+
+    Returns:
+        One group per set of families, the widest first; rivals of the same families share one.
+    """
+    pairs: dict[str, list[tuple[Family, tuple[Child, Child]]]] = defaultdict(list)
+    for family in families:
+        for ours in _papers(family):
+            for rival in family.children:
+                if not rival.is_papers and same_size(ours, rival):
+                    pairs[rival.method].append((family, (ours, rival)))
+    together: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for method, found in pairs.items():
+        pairs[method] = _largest(found)
+        together[tuple(id(family) for family, _ in pairs[method])].append(method)
+    groups = []
+    for methods in together.values():
+        papers = [(family, ours) for family, (ours, _) in pairs[methods[0]]]
+        rivals = [
+            _method(method, [(family, rival) for family, (_, rival) in pairs[method]])
+            for method in methods
+        ]
+        rivals.sort(key=lambda one: (-_rate(one.kept["autoattack"]), one.method))
+        seeds: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        for family, _ in papers:
+            seeds[family.series].append(family.name)
+        groups.append(
+            AverageGroup(
+                tuple(min(names) for names in seeds.values()),
+                min(len(names) for names in seeds.values()),
+                _method(papers[0][1].method, papers),
+                tuple(rivals),
+            )
+        )
+    return sorted(groups, key=lambda group: (-len(group.families), group.num_seeds))
+
+
+def _papers(family: Family) -> list[Child]:
+    low, high = TEN_TIMES
+    return [child for child in family.papers if low <= child.times <= high]
+
+
+def _largest(found: Sequence[tuple[Family, _Of]]) -> list[tuple[Family, _Of]]:
+    """Of a family with results on several subsets those on the largest one."""
+    largest: dict[tuple[object, ...], int] = defaultdict(int)
+    for family, _ in found:
+        largest[family.series] = max(largest[family.series], family.parent.n)
+    return [one for one in found if one[0].parent.n == largest[one[0].series]]
+
+
+def _method(method: str, found: Sequence[tuple[Family, Child]]) -> MethodAverage:
+    return MethodAverage(method, {measure: _average(found, measure) for measure in MEASURES})
+
+
+def _average(found: Sequence[tuple[Family, Child]], measure: str) -> Kept | None:
+    by_series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
+    for family, child in _largest(found):
+        kept = child.kept[measure]
+        if kept is not None and (measure != "vra" or family.is_verifiable):
+            by_series[family.series].append(kept)
+    means = [_mean(seeds) for seeds in by_series.values()]
+    return _mean(means) if means else None
+
+
+def _mean(kept: Sequence[Kept]) -> Kept:
+    if len(kept) == 1:
+        return kept[0]
+    rate = sum(one.rate for one in kept) / len(kept)
+    below = np.sqrt(sum((one.rate - one.low) ** 2 for one in kept)) / len(kept)
+    above = np.sqrt(sum((one.high - one.rate) ** 2 for one in kept)) / len(kept)
+    return Kept(rate, rate - float(below), rate + float(above))
+
+
+def _rate(kept: Kept | None) -> float:
+    return 0.0 if kept is None else kept.rate
