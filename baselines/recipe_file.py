@@ -65,19 +65,26 @@ def _load(path: Path, children: tuple[Path, ...]) -> Recipe:
 def _inherit(
     data: dict[str, Any], path: Path, children: tuple[Path, ...], faults: list[str]
 ) -> dict[str, Any]:
-    """Put the parent recipe, a file beside this one, in the place of its id."""
+    """Put the parent recipe, a file beside this one or a packaged one, in the place of its id."""
     for key in INHERITED:
         if key in data:
             faults.append(f"{key}: comes from the parent {data['parent']!r}; remove it here")
     name = data["parent"]
-    beside = find_by_id(path.parent, name) if isinstance(name, str) else None
-    if beside is None:
+    found = find_by_id(path.parent, name) or packaged(name) if isinstance(name, str) else None
+    if found is None:
         known = [other.stem for other in path.parent.glob("*.toml") if other != path]
+        known += [other.replace("/", "-") for other in packaged_names()]
         hint = nearest(str(name), known)
-        raise ConfigError(f"{path}: parent {name!r}: no recipe of that id beside it; {hint}")
-    if beside in (path, *children):
+        raise ConfigError(
+            f"{path}: parent {name!r}: no recipe of that id beside it, and no packaged one; {hint}"
+        )
+    if found in (path, *children):
         raise ConfigError(f"{path}: parent {name!r}: a recipe cannot be its own ancestor")
-    parent = _load(beside, (*children, path))
+    parent = _load(found, (*children, path))
+    if parent.id != name:
+        raise ConfigError(
+            f"{path}: parent {name!r}: the id in {found} is {parent.id!r}; write that"
+        )
     inherited = {key: getattr(parent, key) for key in INHERITED if key != "pretrain"}
     return {**data, **inherited, "parent": parent}
 

@@ -114,6 +114,25 @@ def test_faults_of_a_pruned_recipe(tmp_path: Path, old: str, new: str, said: str
     assert said in caught.value.message
 
 
+def test_a_recipe_of_ones_own_starts_from_a_packaged_network(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, PRUNED.replace("tiny-dense", "digits-adv-dense"), "own"))
+    assert recipe.parent == load_recipe("digits/adv-dense")
+    assert (recipe.track, recipe.epsilon) == ("digits", "2/16")
+
+
+@pytest.mark.parametrize(
+    ("parent", "said"),
+    [
+        ("digits-adv-dens", "did you mean 'digits-adv-dense'"),
+        ("digits/adv-dense", "is 'digits-adv-dense'; write that"),
+        ("adv-dense", "adv-dense'; write that"),
+    ],
+)
+def test_a_parent_is_named_by_its_id(tmp_path: Path, parent: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(_write(tmp_path, PRUNED.replace("tiny-dense", parent), "own"))
+
+
 def test_an_unknown_recipe_names_the_nearest_packaged_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'digits/adv-dense'"):
         load_recipe("digits/adv-dens")
