@@ -13,9 +13,14 @@ import gzip
 import re
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 from benchmark.errors import DependencyError
 
+#: Beside this file and not looked up by the package's name: Python may take the folder
+#: `leaderboard/` of a working directory for a part of the package.
+STATIC = Path(__file__).resolve().parent / "static"
+TEMPLATES = STATIC.with_name("templates")
 OWN = ("board.js", "compare.js", "entry.js", "style.css")
 LIBRARY = "datatables.js"
 
@@ -28,8 +33,7 @@ _EXPORT = re.compile(r"export\s*\{([^{}]*)\};?\s*")
 
 def assets() -> dict[str, bytes]:
     """Path inside the site -> content."""
-    static = files("leaderboard") / "static"
-    own = {f"assets/{name}": (static / name).read_bytes() for name in OWN}
+    own = {f"assets/{name}": (STATIC / name).read_bytes() for name in OWN}
     return {**own, f"assets/{LIBRARY}": table_library()}
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from benchmark.errors import ConfigError, CorobenchError
+from leaderboard.assets import STATIC, TEMPLATES
 from leaderboard.build import SiteSummary, build_site
 from leaderboard.documents import ROOT
 from leaderboard.format import short_bytes
@@ -70,7 +71,7 @@ def watch(
     """
     from watchfiles import watch as changes
 
-    own = [ROOT / "leaderboard" / "templates", ROOT / "leaderboard" / "static", ROOT / "RULES.md"]
+    own = [TEMPLATES, STATIC, ROOT / "RULES.md"]
     places = [*results, *(path for path in own if path.exists())]
     for changed in changes(*places, stop_event=stop, raise_interrupt=False):
         click.echo(f"{len(changed)} changed, for example {min(changed)[1]}")

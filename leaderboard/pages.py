@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.tracks import PROTOCOL
 from leaderboard import format as text
-from leaderboard.assets import assets
+from leaderboard.assets import TEMPLATES, assets
 from leaderboard.boards import Board, Group, Row
 from leaderboard.citation import bibtex, latex_header, latex_row
 from leaderboard.classes import per_class
@@ -228,7 +228,7 @@ def _page(environment: Environment, name: str, root: str, **context: object) -> 
 
 def _environment(site: Site) -> Environment:
     environment = Environment(
-        loader=PackageLoader("leaderboard"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -17,6 +17,7 @@ from statistics import mean, stdev
 import jinja2
 
 from benchmark.statistics import RESAMPLES, holm, mcnemar_exact
+from leaderboard.assets import TEMPLATES
 from leaderboard.averages import average, average_groups, same_size
 from leaderboard.families import MEASURES, Family, Flags, find_families
 
@@ -91,7 +92,7 @@ def report(paths: Sequence[Path]) -> str:
     comparisons = compare(families)
     seeds = compare_seeds(families)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("leaderboard"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=False,  # noqa: S701 - Markdown; what submissions write goes through `plain`
         trim_blocks=True,
         lstrip_blocks=True,

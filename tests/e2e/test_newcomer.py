@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,16 @@ def test_what_the_workflow_installs_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(target))
     assert (tmp_path / "site" / "index.html").is_file()
+
+
+def test_a_working_folder_may_have_a_leaderboard_folder_of_its_own(tmp_path: Path) -> None:
+    """Python then takes it for a part of the package, where that is installed as editable."""
+    own = tmp_path / "leaderboard" / "results" / "1.0" / "digits"
+    own.mkdir(parents=True)
+    for entry in ("digits-adv-dense", "digits-adv-lwm-10x"):
+        for file in (ROOT / RESULTS).glob(f"{entry}.*"):
+            shutil.copy(file, own / file.name)
+    run(tmp_path, "render", "leaderboard/results", "--out", "site")
+    run(tmp_path, "report", "leaderboard/results", "--out", "report.md")
+    assert (tmp_path / "site" / "assets" / "style.css").is_file()
+    assert "digits-adv-dense" in (tmp_path / "report.md").read_text()
