@@ -43,14 +43,13 @@ class AverageGroup:
     """Rivals that have results in the same families and seeds, beside the paper's method there.
 
     Attributes:
-        families: entry ids of the dense parents of the first seed, in the report's order.
-        num_seeds: seeds of the training in each family; the fewest where they differ.
+        num_seeds: entry id of a family's dense parent, that of the first seed -> seeds of the
+            training that count, in the report's order.
         papers: the paper's method, over these families and seeds.
         rivals: best after AutoAttack first.
     """
 
-    families: tuple[str, ...]
-    num_seeds: int
+    num_seeds: dict[str, int]
     papers: MethodAverage
     rivals: tuple[MethodAverage, ...]
 
@@ -100,13 +99,12 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
             seeds[family.series].append(family.name)
         groups.append(
             AverageGroup(
-                tuple(min(names) for names in seeds.values()),
-                min(len(names) for names in seeds.values()),
+                {min(names): len(names) for names in seeds.values()},
                 _method(papers[0][1].method, papers),
                 tuple(rivals),
             )
         )
-    return sorted(groups, key=lambda group: (-len(group.families), group.num_seeds))
+    return sorted(groups, key=lambda one: (-len(one.num_seeds), sum(one.num_seeds.values())))
 
 
 def _papers(family: Family) -> list[Child]:

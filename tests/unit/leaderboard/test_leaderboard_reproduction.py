@@ -125,8 +125,8 @@ def test_a_rival_is_averaged_beside_the_papers_method_on_the_same_families(resul
             shutil.copy(file, results / "1.0" / "digits" / file.name)
     families = find_families([results])
     both, alone = average_groups(families)
-    assert both.families == ("digits-adv-dense", "digits-ibp-dense")
-    assert alone.families == ("digits-adv-dense",)
+    assert both.num_seeds == {"digits-adv-dense": 1, "digits-ibp-dense": 1}
+    assert alone.num_seeds == {"digits-adv-dense": 1}
     assert [one.method for one in both.rivals] == ["random 10x"]
     assert [one.method for one in alone.rivals] == ["LWM 10x, natural fine-tuning"]
     assert both.papers.kept == {key: average(families, key) for key in MEASURES}
@@ -142,16 +142,21 @@ def test_a_rival_is_averaged_beside_the_papers_method_on_the_same_families(resul
     assert kept is not None and all(one is not None for one in randoms)
     assert kept.rate == pytest.approx(sum(one.rate for one in randoms if one) / 2)
     text = report([results])
-    assert "Over 2 families (digits-adv-dense, digits-ibp-dense):" in text
-    assert "Over 1 family (digits-adv-dense):" in text
+    assert "Over 2 families: digits-adv-dense, digits-ibp-dense.\n" in text
+    assert "Over 1 family: digits-adv-dense.\n" in text
 
 
 def test_a_rival_of_one_seed_stands_beside_that_seed_of_the_papers_method(results: Path) -> None:
     for entry in ("dense", "lwm-10x"):
         _copy(results, f"digits-adv-{entry}", f"digits-adv-{entry}-s1")
     (group,) = average_groups(find_families([results]))
-    assert (group.families, group.num_seeds) == (("digits-adv-dense",), 1)
+    assert group.num_seeds == {"digits-adv-dense": 1}
     assert len(group.rivals) == 2
+    _copy(results, "digits-adv-random-10x", "digits-adv-random-10x-s1")
+    first, second = average_groups(find_families([results]))
+    assert (first.num_seeds, second.num_seeds) == ({"digits-adv-dense": 1}, {"digits-adv-dense": 2})
+    assert [one.method for one in second.rivals] == ["random 10x"]
+    assert "Over 1 family: digits-adv-dense (2 seeds).\n" in report([results])
 
 
 def test_the_first_seed_of_a_family_is_tested(results: Path) -> None:
