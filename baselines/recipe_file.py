@@ -70,7 +70,7 @@ def _inherit(
         if key in data:
             faults.append(f"{key}: comes from the parent {data['parent']!r}; remove it here")
     name = data["parent"]
-    found = find_by_id(path.parent, name) or packaged(name) if isinstance(name, str) else None
+    found = (find_by_id(path.parent, name) or packaged(name)) if isinstance(name, str) else None
     if found is None:
         known = [other.stem for other in path.parent.glob("*.toml") if other != path]
         known += [other.replace("/", "-") for other in packaged_names()]

@@ -16,6 +16,9 @@ from scipy.stats import binom, binomtest, bootstrap
 
 RESAMPLES = 2000
 """Of the bootstrap."""
+MIN_PARENT_COUNT = 10
+"""Images that a dense parent must have right for a retention (RULES.md): with fewer, a standard
+deviation of that count alone is a third of it."""
 
 
 class Interval(NamedTuple):
@@ -227,7 +230,7 @@ def retention(
         resamples: number of draws.
 
     Returns:
-        None where the parent has no right image, so that there is no ratio.
+        None where the parent has fewer than `MIN_PARENT_COUNT` right images.
 
     Raises:
         ValueError: not the same images.
@@ -239,7 +242,7 @@ def retention(
     ours, base = np.asarray(child, dtype=bool), np.asarray(parent, dtype=bool)
     if ours.shape != base.shape or ours.ndim != 1:
         raise ValueError(f"Expected two bool arrays (n,), but got {ours.shape} and {base.shape}")
-    if not base.any():
+    if base.sum() < MIN_PARENT_COUNT:
         return None
     rate = float(ours.sum() / base.sum())
     if np.array_equal(ours, base):

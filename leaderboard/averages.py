@@ -16,9 +16,6 @@ import numpy as np
 from benchmark.statistics import Kept
 from leaderboard.families import MEASURES, Child, Family
 
-#: Rivals are of the same size where the weights kept differ by less than this share: whole filters
-#: and layer widths cannot be cut to the weight.
-SAME_SIZE = 0.1
 #: "Ten times", between these.
 TEN_TIMES = (9.5, 10.5)
 
@@ -54,11 +51,6 @@ class AverageGroup:
     rivals: tuple[MethodAverage, ...]
 
 
-def same_size(one: Child, other: Child) -> bool:
-    """Whether two children keep about as many weights, see `SAME_SIZE`."""
-    return abs(one.times / other.times - 1) < SAME_SIZE
-
-
 def average(families: Sequence[Family], measure: str) -> Kept | None:
     """Mean retention of the paper's method at ten times over the families.
 
@@ -67,7 +59,8 @@ def average(families: Sequence[Family], measure: str) -> Kept | None:
     trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
     independent.
     """
-    return _average([(family, child) for family in families for child in _papers(family)], measure)
+    found = [(family, child) for family in families for child in _papers(family)]
+    return _average(_largest(found), measure)
 
 
 def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
@@ -79,9 +72,8 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
     pairs: dict[str, list[tuple[Family, tuple[Child, Child]]]] = defaultdict(list)
     for family in families:
         for ours in _papers(family):
-            for rival in family.children:
-                if not rival.is_papers and same_size(ours, rival):
-                    pairs[rival.method].append((family, (ours, rival)))
+            for rival in family.rivals(ours):
+                pairs[rival.method].append((family, (ours, rival)))
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for method, found in pairs.items():
         pairs[method] = _largest(found)
@@ -126,7 +118,7 @@ def _method(method: str, found: Sequence[tuple[Family, Child]]) -> MethodAverage
 
 def _average(found: Sequence[tuple[Family, Child]], measure: str) -> Kept | None:
     by_series: dict[tuple[object, ...], list[Kept]] = defaultdict(list)
-    for family, child in _largest(found):
+    for family, child in found:
         kept = child.kept[measure]
         if kept is not None and (measure != "vra" or family.is_verifiable):
             by_series[family.series].append(kept)

@@ -19,7 +19,6 @@ from benchmark.errors import ResultError
 from benchmark.records import Outcome, Result
 from benchmark.statistics import Kept, retention
 from leaderboard.loading import load_results, require_public
-from leaderboard.measures import MIN_PARENT_COUNT
 from leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
@@ -28,6 +27,10 @@ MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack"
 VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
 #: Track -> radius of certified training, where that is not the track's largest.
 CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
+
+#: Rivals are of the same size where the weights kept differ by less than this share: whole filters
+#: and layer widths cannot be cut to the weight.
+SAME_SIZE = 0.1
 
 Flags = dict[str, NDArray[np.bool_]]
 
@@ -39,7 +42,7 @@ class Child:
     Attributes:
         result: its result.
         times: how many times fewer convolution and linear weights it has than its parent.
-        kept: measure -> retention, or None where the parent has fewer than `MIN_PARENT_COUNT`.
+        kept: measure -> retention, or None where the parent has too few right images for one.
         flags: measure -> per-image answers at the radius of the report.
     """
 
@@ -72,6 +75,10 @@ class Child:
             and (method.pipeline, method.schedule) == ("after", "one-shot")
             and method.pretrain_objective == method.finetune_objective
         )
+
+    def is_as_small_as(self, other: Child) -> bool:
+        """Whether the two keep about as many weights, see `SAME_SIZE`."""
+        return abs(self.times / other.times - 1) < SAME_SIZE
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,12 @@ class Family:
         """Children by the paper's method."""
         return [child for child in self.children if child.is_papers]
 
+    def rivals(self, papers: Child) -> list[Child]:
+        """Children of the size of this one by other methods than the paper's."""
+        return [
+            child for child in self.children if not child.is_papers and papers.is_as_small_as(child)
+        ]
+
 
 def find_families(paths: Sequence[Path]) -> list[Family]:
     """Dense parents with the children that have a result on the same images and seed."""
@@ -153,12 +166,7 @@ def radius_of(parent: Result) -> str:
 
 def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
     flags = _flags(path, epsilon)
-    kept = {
-        measure: retention(flags[measure], theirs[measure])
-        if theirs[measure].sum() >= MIN_PARENT_COUNT
-        else None
-        for measure in MEASURES
-    }
+    kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
     return Child(result, times_fewer(result, parent), kept, flags)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from benchmark.records import EpsilonScore, Outcome, Result
-from benchmark.statistics import Interval, wilson
+from benchmark.statistics import MIN_PARENT_COUNT, Interval, wilson
 
 #: Segments of the bracket from the proven end to the wrong end: key -> outcomes it holds.
 SEGMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -29,10 +29,6 @@ SEGMENT_NAMES = {
 
 #: Accuracies that are also told as a share of the dense parent's.
 KEPT = ("clean", "pgd50", "autoattack", "certified")
-
-#: Images that a dense parent must have right for a ratio to it (RULES.md, "Retention"): with fewer,
-#: a standard deviation of that count alone is a third of it.
-MIN_PARENT_COUNT = 10
 
 
 @dataclass(frozen=True)

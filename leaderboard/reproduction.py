@@ -18,7 +18,7 @@ import jinja2
 
 from benchmark.statistics import RESAMPLES, holm, mcnemar_exact
 from leaderboard.assets import TEMPLATES
-from leaderboard.averages import average, average_groups, same_size
+from leaderboard.averages import average, average_groups
 from leaderboard.families import MEASURES, Family, Flags, find_families
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
@@ -120,7 +120,7 @@ def report(paths: Sequence[Path]) -> str:
             for child in family.children
             if child.is_natural
             for papers in family.papers
-            if same_size(child, papers)
+            if child.is_as_small_as(papers)
         ],
         alpha=ALPHA,
         resamples=RESAMPLES,
@@ -137,9 +137,7 @@ def compare(families: list[Family]) -> list[Comparison]:
     found = []
     for family in first_seeds(families):
         for papers in family.papers:
-            for rival in family.children:
-                if rival is papers or rival.is_papers or not same_size(papers, rival):
-                    continue
+            for rival in family.rivals(papers):
                 for measure in ("autoattack", "vra"):
                     ours, theirs = papers.flags[measure], rival.flags[measure]
                     if not (ours.any() or theirs.any()):

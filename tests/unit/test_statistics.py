@@ -158,5 +158,8 @@ def test_retention_without_a_difference_is_no_certainty() -> None:
 
 def test_no_parent_image_no_ratio() -> None:
     assert retention(np.ones(5, dtype=bool), np.zeros(5, dtype=bool)) is None
+    images = np.arange(50)
+    assert retention(images < 5, images < 9) is None, "of so few a ratio says nothing"
+    assert retention(images < 5, images < 10) is not None
     with pytest.raises(ValueError, match="two bool arrays"):
         retention(np.ones(5, dtype=bool), np.ones(4, dtype=bool))
