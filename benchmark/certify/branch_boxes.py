@@ -36,7 +36,7 @@ def search_box(
         label: long (1,).
         bounds: of the inputs of every ReLU layer, sound over the box.
         known_S: float32 (num_classes - 1,), lower bounds of the margins known so far.
-        enough: the float margin of this image.
+        enough: bounds must exceed it; see `benchmark.certify.prover`.
         budget: what it may cost.
 
     Raises:
@@ -61,7 +61,15 @@ def search_box(
     proposal = None if found.candidate_X is None else image(found.candidate_X)[0].cpu()
     seconds = time.perf_counter() - start
     return BranchResult(
-        found.status, found.bound_S.cpu(), found.num_subdomains, num, proposal, seconds
+        found.status,
+        found.bound_S.cpu(),
+        found.num_subdomains,
+        num,
+        proposal,
+        seconds,
+        found.leaves,
+        found.slopes,
+        net.neurons,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,12 +32,16 @@ class Search:
         bound_S: float32 (S,), lower bounds of all margins.
         num_subdomains: how many were bounded, the roots included.
         candidate_X: float32 (X,), the image that refutes; None otherwise.
+        leaves: subdomains whose bound is above the threshold, in which the proof consists.
+        slopes: of the better bounds of the neurons, see `tightened`; empty where there are none.
     """
 
     status: str
     bound_S: Tensor
     num_subdomains: int
     candidate_X: Tensor | None = None
+    leaves: Subdomains | None = None
+    slopes: list[Tensor | None] = field(default_factory=list)
 
 
 class BranchAndBound:
@@ -68,6 +72,8 @@ class BranchAndBound:
         self._candidate_X: Tensor | None = None
         nothing = torch.empty(0, dtype=torch.long, device=known_S.device)
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
+        self._leaves = [roots(net, nothing)]
+        self._slopes: list[Tensor | None] = []
 
     def run(self) -> Search:
         """Bound the open margins, then split the worst subdomains until all is decided.
@@ -103,7 +109,7 @@ class BranchAndBound:
 
     def _tighten(self) -> None:
         """Better bounds of the neurons, and new ones of all that is open."""
-        self._net = tightened(self._net, self._budget.tighten)
+        self._net, self._slopes = tightened(self._net, self._budget.tighten)
         self._relaxation = Relaxation(self._net)
         self._is_tight = True
         subdomains, self._frontier = self._frontier, self._frontier.take(slice(0))
@@ -151,7 +157,9 @@ class BranchAndBound:
     def _close(self, subdomains: Subdomains) -> Subdomains:
         """Note the bounds of those above the threshold; the others are returned."""
         closed = subdomains.bound_B > self._enough
-        _lower_to(self._closed_S, subdomains.take(closed))
+        if bool(closed.any()):
+            self._leaves.append(subdomains.take(closed))
+            _lower_to(self._closed_S, self._leaves[-1])
         return subdomains.take(~closed)
 
     def _counterexample(self, x_XB: Tensor) -> Tensor | None:
@@ -170,7 +178,14 @@ class BranchAndBound:
         if not len(self._frontier) and not len(self._stuck):
             status = "certified"
         best_S = torch.maximum(bound_S, self._known_S)
-        return Search(status, best_S, self._num_subdomains, self._candidate_X)
+        return Search(
+            status,
+            best_S,
+            self._num_subdomains,
+            self._candidate_X,
+            joined(self._leaves),
+            self._slopes,
+        )
 
 
 def _lower_to(bound_S: Tensor, subdomains: Subdomains) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from benchmark.certify.lagrangian import Subdomains
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class BranchResult:
         num_unstable: neurons that could be split.
         proposal: float32 (C, H, W) on the CPU, or None.
         seconds: wall-clock, informational.
+        leaves: closed subdomains, in which a proof consists; None where nothing was searched.
+        slopes: of the better bounds of neurons that leaves lean on, per part of `neurons`.
+        neurons: per part: number of the ReLU layer, places of its neurons that could be split.
     """
 
     status: str
@@ -90,6 +97,9 @@ class BranchResult:
     num_unstable: int = 0
     proposal: Tensor | None = None
     seconds: float = 0.0
+    leaves: Subdomains | None = None
+    slopes: list[Tensor | None] = field(default_factory=list)
+    neurons: tuple[tuple[int, Tensor], ...] = ()
 
     @property
     def is_certified(self) -> bool:

@@ -1,0 +1,350 @@
+"""A network as the checker sees it: steps in order, and the two ways to bound them.
+
+Forward: the interval of every step, with the noise that its rounding adds. Backward: a row of
+coefficients on one step's output is carried to the image, step by step, and concretised there. What
+is lost to rounding on the way is subtracted, see `rounding`.
+
+Shape suffixes: B images, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmark.certify.checker.activations import Activation, MaxPool, Relu
+from benchmark.certify.checker.layers import (
+    FLAT,
+    Add,
+    Affine,
+    AveragePool,
+    Concat,
+    Conv,
+    Interval,
+    Origin,
+    Pad,
+    Pick,
+    Reshape,
+    Scale,
+    Shape,
+    UncheckableError,
+    cut,
+    whole,
+)
+from benchmark.certify.checker.rounding import Array, centre, sum_error
+
+_KEEPS_WINDOWS = (AveragePool, Conv, Pad, Scale)
+
+Layer = Affine | Activation | MaxPool | Reshape | Pick | Concat | Pad
+Coefficients = tuple[Array, Origin]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer and the numbers of the values it works on; the value 0 is the image."""
+
+    layer: Layer
+    sources: tuple[int, ...]
+
+
+@dataclass
+class Slopes:
+    """What a search chose for one ReLU: per row a lower slope, a fixed sign and its multiplier.
+
+    Attributes:
+        low_slope: float64 (R, ...) or (1, ...), in [0, 1].
+        sign: likewise, +1 where z >= 0 is given, -1 where z <= 0 is, 0 elsewhere; None for none.
+        multiplier: likewise, at least 0; None for none.
+    """
+
+    low_slope: Array
+    sign: Array | None = None
+    multiplier: Array | None = None
+
+
+@dataclass
+class Bounds:
+    """Intervals of the values 0 to the last one that was computed.
+
+    Attributes:
+        values: interval per value.
+        num_images: B.
+        lines: relaxations that were computed once; forgotten when an interval changes.
+    """
+
+    values: list[Interval]
+    num_images: int
+    lines: dict[int, object] = field(default_factory=dict)
+
+
+@dataclass
+class Lower:
+    """What a backward pass gives.
+
+    Attributes:
+        bound_BR: float64, rigorous lower bounds; -inf where nothing finite is known.
+        noise_BR: how much of it the rounding of the deployment costs.
+    """
+
+    bound_BR: Array
+    noise_BR: Array
+
+
+class Network:
+    """Steps in order.
+
+    Args:
+        input_shape: channels, height, width.
+        steps: each on values that were made before it; the last one gives the logits.
+
+    Attributes:
+        shapes: of every value, for one image.
+        depths: how many layers that mix values, or nonlinear ones, lie between the image and each
+            value. Intervals are exact up to the first of them.
+        relus: numbers of the values that ReLUs give, in order.
+    """
+
+    def __init__(self, input_shape: Shape, steps: Sequence[Step]) -> None:
+        self.input_shape, self.steps = tuple(input_shape), tuple(steps)
+        zero = np.zeros((1, *self.input_shape))
+        with np.errstate(all="ignore"):
+            self.shapes = [value.low.shape[1:] for value in self.bounds(zero, zero).values]
+        self.depths = [0]
+        for step in self.steps:
+            before = max(self.depths[source] for source in step.sources)
+            mixes = not isinstance(step.layer, Scale | Reshape | Pick | Pad | Concat)
+            self.depths.append(before + mixes)
+        self._error = sum_error(2 * sum(int(np.prod(shape)) for shape in self.shapes))
+        self.relus = tuple(
+            number
+            for number, step in enumerate(self.steps, start=1)
+            if isinstance(step.layer, Relu)
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Logits per image."""
+        return int(np.prod(self.shapes[-1]))
+
+    def bounds(
+        self,
+        low: Array,
+        high: Array,
+        refine: Callable[[Bounds, int], Interval | None] | None = None,
+    ) -> Bounds:
+        """The interval of every value over boxes.
+
+        Args:
+            low: float64 (B, C, H, W), lower corners.
+            high: float64 like `low`.
+            refine: called with what is known so far and the number of a value right before a
+                nonlinear step reads it; gives a tighter interval of it, or None.
+        """
+        found = Bounds([Interval(low, high, None)], len(low))
+        refined: set[int] = set()
+        for step in self.steps:
+            if refine is not None and isinstance(step.layer, Activation | MaxPool):
+                (source,) = step.sources
+                better = None if source in refined else refine(found, source)
+                refined.add(source)
+                if better is not None:
+                    found.values[source] = better
+            found.values.append(step.layer.bounds([found.values[n] for n in step.sources]))
+        return found
+
+    def lower(
+        self,
+        bounds: Bounds,
+        start: int,
+        coefficient: Array,
+        origin: Origin = FLAT,
+        slopes: Mapping[int, Slopes] | None = None,
+        to_the_image: bool = True,
+    ) -> Lower:
+        """Lower bounds of rows of coefficients times a value, over each box.
+
+        Args:
+            bounds: of all values before it and of itself.
+            start: number of the value.
+            coefficient: float64 (B, R, ...), of the value's shape or of a window of it.
+            origin: of the window.
+            slopes: ReLU -> what a search chose, for B = 1; CROWN's slopes by default. Where signs
+                are given, the bound holds for the images of the box that have them.
+            to_the_image: False stops at the outputs of nonlinear steps and takes their intervals
+                (IBP with the last affine layers merged).
+        """
+        with np.errstate(all="ignore"):
+            return _Backward(self, bounds, coefficient, slopes or {}, to_the_image).run(
+                start, origin
+            )
+
+
+class _Backward:
+    """One backward pass."""
+
+    def __init__(
+        self,
+        network: Network,
+        bounds: Bounds,
+        coefficient: Array,
+        slopes: Mapping[int, Slopes],
+        to_the_image: bool,
+    ) -> None:
+        self.network, self.bounds, self.slopes = network, bounds, slopes
+        self.coefficient, self.to_the_image = coefficient, to_the_image
+        self.num_images, self.num_rows = coefficient.shape[:2]
+        shape = (self.num_images, self.num_rows)
+        self.constant, self.noise, self.total = (np.zeros(shape) for _ in range(3))
+        self.pending: dict[int, Coefficients] = {}
+
+    def run(self, start: int, origin: Origin) -> Lower:
+        flat = self.coefficient.reshape(-1, *self.coefficient.shape[2:])
+        self.pending[start] = (flat, origin)
+        for number in range(start, -1, -1):
+            if number in self.pending:
+                self._carry(number, *self.pending.pop(number))
+        bound = self.constant - self.noise - self.network._error * self.total
+        return Lower(np.where(np.isfinite(bound), bound, -np.inf), self.noise)
+
+    def _carry(self, number: int, flat: Array, origin: Origin) -> None:
+        """Take the rows of one value to what it is made of."""
+        given = self.bounds.values[number]
+        rows = self._rows(flat)
+        size = np.abs(rows)
+        self.total += self._dot(size, given.size, origin)
+        step = self.network.steps[number - 1] if number else None
+        is_nonlinear = step is not None and isinstance(step.layer, Activation | MaxPool)
+        if step is None or (is_nonlinear and not self.to_the_image):
+            mid, rad = centre(given.low, given.high)
+            self.constant += self._dot(rows, mid, origin) - self._dot(size, rad, origin)
+            return
+        if given.noise is not None:
+            lost = self._dot(size, given.noise, origin)
+            self.noise += lost
+            self.total += lost
+        layer, sources = step.layer, step.sources
+        if isinstance(layer, Activation):
+            self._through_activation(number, layer, sources[0], rows, origin)
+        elif isinstance(layer, MaxPool):
+            self._through_max(layer, sources[0], rows, origin)
+        elif isinstance(layer, Add):
+            for source in sources:
+                self._put(source, flat, origin)
+        elif isinstance(layer, Concat):
+            flat = whole(flat, origin, self.network.shapes[number])
+            for source, part in zip(sources, layer.parts(flat), strict=True):
+                self._put(source, part, FLAT)
+        else:
+            offset = None
+            if isinstance(layer, Affine):
+                offset = layer.bias
+            elif isinstance(layer, Pad) and layer.value:
+                offset = layer.constant(self.network.shapes[sources[0]])
+            if offset is not None:
+                shape = self.network.shapes[number]
+                offset = np.broadcast_to(offset, shape)[None]
+                self.constant += self._dot(rows, offset, origin)
+                self.total += self._dot(size, np.abs(offset), origin)
+            shape = self.network.shapes[sources[0]]
+            if not isinstance(layer, _KEEPS_WINDOWS):
+                flat, origin = whole(flat, origin, self.network.shapes[number]), FLAT
+            self._put(sources[0], *layer.back(flat, origin, shape))
+
+    def _through_activation(
+        self, number: int, layer: Activation, source: int, rows: Array, origin: Origin
+    ) -> None:
+        given = self.bounds.values[source]
+        chosen = self.slopes.get(number)
+        if chosen is not None and isinstance(layer, Relu):
+            lines = layer.lines(given, chosen.low_slope)
+            if chosen.sign is not None:
+                is_on, is_free = chosen.sign > 0, chosen.sign == 0
+                fixed = is_on.astype(np.float64)
+                lines.low_slope = np.where(is_free, lines.low_slope, fixed)
+                lines.high_slope = np.where(is_free, lines.high_slope, fixed)
+                lines.low_offset = np.where(is_free, lines.low_offset, 0.0)
+                lines.high_offset = np.where(is_free, lines.high_offset, 0.0)
+        else:
+            stored = self.bounds.lines.get(number)
+            lines = stored if stored is not None else layer.lines(given)  # type: ignore[assignment]
+            self.bounds.lines[number] = lines
+        lines = lines.window(origin, rows.shape)
+        low_slope, low_offset, high_slope, high_offset = (
+            # (R, ...) of one image, or (B, ...) for all rows
+            part[None] if chosen is not None else part[:, None]
+            for part in vars(lines).values()
+        )
+        above, below = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
+        axes = tuple(range(2, rows.ndim))
+        offsets = above * low_offset + below * high_offset
+        self.constant += offsets.sum(axis=axes)
+        self.total += np.abs(offsets).sum(axis=axes)
+        carried = above * low_slope + below * high_slope
+        if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
+            # sign z >= 0 is given, so that subtracting a multiple of it keeps a lower bound.
+            charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign
+            charge = cut(charge, origin, rows.shape)[None]
+            carried = carried - charge
+            self.total += self._dot(np.broadcast_to(np.abs(charge), rows.shape), given.size, origin)
+        self._put(source, carried.reshape(-1, *rows.shape[2:]), origin)
+
+    def _through_max(self, layer: MaxPool, source: int, rows: Array, origin: Origin) -> None:
+        given = self.bounds.values[source]
+        place, beats, most = (
+            cut(part, origin, rows.shape)[:, None] for part in layer.choices(given)
+        )
+        below = np.minimum(rows, 0.0)
+        axes = tuple(range(2, rows.ndim))
+        offsets = np.where(beats | (below == 0), 0.0, below * most)
+        self.constant += offsets.sum(axis=axes)
+        self.total += np.abs(offsets).sum(axis=axes)
+        carried = np.maximum(rows, 0.0) + np.where(beats, below, 0.0)
+        flat = carried.reshape(-1, *rows.shape[2:])
+        places = np.broadcast_to(place, rows.shape).reshape(flat.shape)
+        self._put(source, *layer.back(flat, places, origin, self.network.shapes[source]))
+
+    def _put(self, number: int, flat: Array, origin: Origin) -> None:
+        """Add rows to those that wait at a value."""
+        if not flat.size:
+            return  # all of it lies on padding
+        known = self.pending.get(number)
+        self.pending[number] = (flat, origin) if known is None else _joined(known, (flat, origin))
+
+    def _rows(self, flat: Array) -> Array:
+        return flat.reshape(self.num_images, self.num_rows, *flat.shape[1:])
+
+    def _dot(self, rows: Array, values: Array, origin: Origin) -> Array:
+        """(B, R, ...) times (B, ...), summed over all but B and R."""
+        part = cut(values, origin, rows.shape)
+        first = rows.reshape(self.num_images, self.num_rows, -1)
+        second = np.broadcast_to(part, (len(part), *rows.shape[2:]))
+        return (first @ second.reshape(len(part), -1, 1))[..., 0]
+
+
+def _joined(first: Coefficients, second: Coefficients) -> Coefficients:
+    """The sum of rows on two windows of one map."""
+    (a, at_a), (b, at_b) = first, second
+    if a.shape == b.shape and at_a == at_b:
+        return a + b, at_a
+    top, left = min(at_a[0], at_b[0]), min(at_a[1], at_b[1])
+    height = max(at_a[0] + a.shape[-2], at_b[0] + b.shape[-2]) - top
+    width = max(at_a[1] + a.shape[-1], at_b[1] + b.shape[-1]) - left
+    found = np.zeros((*a.shape[:-2], height, width))
+    for part, at in ((a, at_a), (b, at_b)):
+        rows = slice(at[0] - top, at[0] - top + part.shape[-2])
+        columns = slice(at[1] - left, at[1] - left + part.shape[-1])
+        found[..., rows, columns] += part
+    return found, (top, left)
+
+
+def require_flat_logits(network: Network) -> None:
+    """Refuse a network whose output is not one row of logits.
+
+    Raises:
+        UncheckableError: it is not.
+    """
+    if len(network.shapes[-1]) != 1 or network.num_classes < 2:
+        raise UncheckableError("an output that is not one row of logits")
+

@@ -1,0 +1,396 @@
+"""Who proves an image: certifiers claim, the checker decides.
+
+The bound library claims with IBP, CROWN-IBP and CROWN, gradient ascent with alpha-CROWN, a search
+with branch and bound. A claim counts only where `benchmark.certify.checker` confirms it: a bound
+above 0 in float64, with rigorous rounding, for every float32 deployment of the submitted network.
+Claims may be made on an equivalent network; the checker always works on the submitted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.certify.branch_boxes import search_box
+from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
+from benchmark.certify.checker.activations import Relu
+from benchmark.certify.checker.layers import UncheckableError
+from benchmark.certify.checker.network import Bounds, Network
+from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
+from benchmark.certify.checker.reading import read_network
+from benchmark.certify.checker.rounding import Array
+from benchmark.certify.checker.trees import Tree, margins_by_cases
+from benchmark.certify.graph_rules import BRANCHING
+from benchmark.certify.lirpa import BoundedModel
+from benchmark.certify.lirpa_checks import is_out_of_memory
+from benchmark.certify.margin_spec import check_boxes, margins_of
+from benchmark.certify.prepare import prepare
+from benchmark.certify.refusals import NotCertifiable
+
+ALPHA = "alpha-CROWN"
+CONTRADICTED = "bounds-contradicted"
+"""Rule, and flag, of bounds that an image inside the box contradicts."""
+
+ALPHA_STEPS = 20
+"""Gradient steps of alpha-CROWN on the slopes of unstable ReLUs."""
+
+AIM = 2.0
+"""A search aims at this many times the noise of the root: leaves have more of it than the root."""
+
+AIM_AGAIN = 16.0
+"""Likewise, where the checker refused what the first search found."""
+
+AIM_LEAST = 1e-5
+"""A search aims at least at this margin, per unit of the largest |logit| at the centre, at least 1:
+its own arithmetic is float32. No proof leans on it."""
+
+_NUM_LOOKED_AT = 16
+"""Images per call whose logits are compared with the checker's intervals at width 0."""
+
+_LIBRARY_LIMITS = (
+    "unsupported-operator",
+    "padded-average-pool",
+    "overlapping-average-pool",
+    "overlapping-max-pool",
+    "product-of-activations",
+)
+"""Refusals that say what the library cannot do; there the checker is asked alone."""
+
+
+@dataclass
+class Proven:
+    """What one certifier proved.
+
+    Attributes:
+        certified_B: bool (B,) on the CPU, confirmed by the checker.
+        margin_B: float32 (B,) on the CPU, smallest lower bound of logit[label] - logit[other]: the
+            checker's where it was asked, else what the certifier claims.
+    """
+
+    certified_B: Tensor
+    margin_B: Tensor
+
+
+class Prover:
+    """A submitted network with all certifiers that may be asked about it.
+
+    Args:
+        model: the submitted network, in eval mode, for float32 inputs (B, *input_shape) in [0, 1].
+        input_shape: (C, H, W).
+        num_classes: number of logits, at least 2.
+        device: where claims are computed; the checker works on the CPU.
+        searched_on: a network with the same outputs that claims are made on; the model by default.
+
+    Attributes:
+        refusals: certifier -> why it cannot be asked.
+
+    Raises:
+        CertifierUnavailable: where the bound library is missing or does not work.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: Sequence[int],
+        num_classes: int,
+        device: str | torch.device = "cpu",
+        searched_on: nn.Module | None = None,
+    ) -> None:
+        self.input_shape, self.num_classes = tuple(input_shape), num_classes
+        self.device = torch.device(device)
+        self.model = model
+        self.refusals: dict[str, NotCertifiable] = {}
+        self._bounded = BoundedModel(searched_on or model, input_shape, num_classes, device)
+        self._alone: set[str] = set()
+        self._searchable: nn.Module | None = None
+        try:
+            self._network: Network = read_network(model, input_shape)
+        except UncheckableError as error:
+            refusal = NotCertifiable("no-checker", f"the checker does not know {error}")
+            self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
+            return
+        for method in METHODS:
+            refused = self._bounded.refusals.get(method)
+            if refused is not None and refused.rule not in _LIBRARY_LIMITS:
+                self.refusals[method] = refused
+            elif refused is not None:
+                self._alone.add(method)
+        self._prepare_search()
+
+    @property
+    def num_relu_inputs(self) -> int:
+        """Inputs of ReLUs per image, of the network as it was submitted."""
+        network = self._network
+        return sum(int(np.prod(network.shapes[relu])) for relu in network.relus)
+
+    def _prepare_search(self) -> None:
+        others = [
+            type(step.layer).__name__
+            for step in self._network.steps
+            if (hasattr(step.layer, "lines") or hasattr(step.layer, "choices"))
+            and not isinstance(step.layer, Relu)
+        ]
+        refusal = None
+        if others:
+            refusal = NotCertifiable(
+                "not-a-relu-net",
+                f"only the signs of ReLUs are split, and {others[0]} is neither a ReLU nor affine",
+            )
+        elif "CROWN" in self.refusals:
+            refusal = self.refusals["CROWN"]
+        else:
+            try:
+                self._searchable = prepare(self.model, self.input_shape).to(self.device)
+            except NotCertifiable as found:
+                refusal = found
+        if refusal is not None:
+            self.refusals[ALPHA] = self.refusals[BRANCHING] = refusal
+
+    # --- one relaxation ---
+
+    def prove(self, method: str, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Proven:
+        """Ask one certifier of METHODS about boxes, and the checker about what it claims.
+
+        Args:
+            method: "IBP", "CROWN-IBP" or "CROWN".
+            x_L: float32 (B, *input_shape), lower corners.
+            x_U: float32 like `x_L`, upper corners.
+            labels: int64 (B,).
+
+        Raises:
+            NotCertifiable: the certifier is refused for this network, or an image inside a box
+                contradicts its bounds.
+            MemoryError: not even one image fits into memory.
+        """
+        self._require(method)
+        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
+        margin_B = self._claims(method, x_L, x_U, labels)
+        asked = np.flatnonzero((margin_B > 0).numpy())
+        certified_B = torch.zeros(len(margin_B), dtype=torch.bool)
+        if len(asked):
+            rows = torch.from_numpy(asked)
+            low, high = _float64(x_L)[asked], _float64(x_U)[asked]
+            self._look(x_L[rows.to(x_L.device)], x_U[rows.to(x_U.device)])
+            found = margins(self._network, low, high, _labels(labels)[asked], method)
+            self._compare(x_L, x_U, labels, rows, found)
+            margin_B[rows] = _downward(found.min(axis=1))
+            certified_B[rows] = torch.from_numpy(found.min(axis=1) > 0)
+        return Proven(certified_B, margin_B)
+
+    def _claims(self, method: str, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
+        """The smallest margin of each image that the certifier claims."""
+        if method not in self._alone:
+            try:
+                claimed = self._bounded.margins(method, x_L, x_U, labels)
+                return torch.nan_to_num(claimed.amin(dim=1), nan=-torch.inf)
+            except NotCertifiable as refusal:
+                if refusal.rule not in _LIBRARY_LIMITS:
+                    self.refusals[method] = refusal
+                    raise
+                self._alone.add(method)
+        return torch.full((len(labels),), torch.inf)
+
+    # --- searches ---
+
+    def search(
+        self, certifier: str, x_L: Tensor, x_U: Tensor, labels: Tensor, budget: BranchBudget
+    ) -> list[BranchResult]:
+        """Ask alpha-CROWN or branch and bound about boxes, one by one, and check what they find.
+
+        Args:
+            certifier: "alpha-CROWN" or "BaB".
+            x_L: float32 (B, *input_shape), lower corners.
+            x_U: float32 like `x_L`, upper corners.
+            labels: int64 (B,).
+            budget: what one image may cost; alpha-CROWN never splits.
+
+        Returns:
+            One answer per image; "certified" only where the checker confirms it, and margins are
+            the checker's.
+
+        Raises:
+            NotCertifiable: it is refused for this network, or an image inside a box contradicts
+                its bounds.
+        """
+        self._require(certifier)
+        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
+        if certifier == ALPHA:
+            budget = replace(
+                budget,
+                max_subdomains=min(budget.max_subdomains, self.num_classes - 1),
+                root=replace(budget.root, num_steps=ALPHA_STEPS),
+                tighten=Ascent(num_steps=0),
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            self._look(x_L, x_U)
+            return [
+                self._search_one(
+                    certifier, x_L[i : i + 1], x_U[i : i + 1], labels[i : i + 1], budget
+                )
+                for i in range(len(x_L))
+            ]
+
+    def _search_one(
+        self, certifier: str, x_L: Tensor, x_U: Tensor, label: Tensor, budget: BranchBudget
+    ) -> BranchResult:
+        started = time.perf_counter()
+        low, high, label_number = _float64(x_L), _float64(x_U), int(label)
+        network, last = self._network, len(self._network.steps)
+        tight = crown_bounds(network, low, high)
+        rows = specification(_labels(label), self.num_classes)
+        root = network.lower(tight, last, rows)
+        known, noise = root.bound_BR[0], root.noise_BR[0]
+        self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), known[None])
+        is_open = ~(known > 0)
+        if not is_open.any():
+            return BranchResult("certified", _downward(known))
+        least = max(1.0, self._scale(x_L, x_U))
+        result = BranchResult("open", _downward(known))
+        for aim in (AIM, AIM_AGAIN):
+            enough = aim * float(noise[is_open].max()) + AIM_LEAST * least
+            if not np.isfinite(enough):
+                break
+            found = self._searched(x_L, x_U, label, tight, known, enough, budget)
+            by_cases = margins_by_cases(network, tight, label_number, _tree_of(found))
+            best = np.maximum(known, by_cases)
+            self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), best[None])
+            is_proven = bool((best > 0).all())
+            status = "certified" if is_proven else found.status
+            result = replace(
+                found,
+                status="open" if status == "certified" and not is_proven else status,
+                margins=_downward(best),
+                leaves=found.leaves if is_proven else None,
+            )
+            if is_proven or found.status != "certified":
+                break
+        return replace(result, seconds=time.perf_counter() - started)
+
+    def _searched(
+        self,
+        x_L: Tensor,
+        x_U: Tensor,
+        label: Tensor,
+        tight: Bounds,
+        known: Array,
+        enough: float,
+        budget: BranchBudget,
+    ) -> BranchResult:
+        """Search one box, with fewer subdomains at once while memory runs out."""
+        assert self._searchable is not None
+        layers = []
+        for relu in self._network.relus:
+            given = tight.values[self._network.steps[relu - 1].sources[0]]
+            sides = (given.low[0].reshape(-1), given.high[0].reshape(-1))
+            layers.append(tuple(torch.from_numpy(one).float().to(self.device) for one in sides))
+        low, high = (x.detach().clone().to(self.device, torch.float32) for x in (x_L, x_U))
+        open_only = torch.from_numpy(np.where(known > 0, np.inf, known)).float().to(self.device)
+        label = label.detach().clone().to(self.device, torch.long)
+        while True:
+            try:
+                return search_box(
+                    self._searchable,
+                    low,
+                    high,
+                    label,
+                    layers,  # type: ignore[arg-type]
+                    open_only,
+                    enough,
+                    budget,
+                )
+            except NotCertifiable as refusal:
+                self._contradict(str(refusal))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if budget.batch_size == 1:
+                    return BranchResult("too-wide", open_only.cpu())
+                budget = replace(budget, batch_size=budget.batch_size // 2)
+
+    # --- what is looked at all the same ---
+
+    def _require(self, certifier: str) -> None:
+        if certifier in self.refusals:
+            raise self.refusals[certifier]
+
+    def _scale(self, x_L: Tensor, x_U: Tensor) -> float:
+        with torch.no_grad():
+            return float(self.model(_between(x_L, x_U).to(self.device)).abs().max())
+
+    def _look(self, x_L: Tensor, x_U: Tensor) -> None:
+        """Compare deployed logits with the checker's intervals over boxes of width 0."""
+        points = _between(x_L[:_NUM_LOOKED_AT], x_U[:_NUM_LOOKED_AT])
+        with torch.no_grad():
+            logits = _float64(self.model(points.to(self.device)))
+        exact = _float64(points)
+        with np.errstate(all="ignore"):
+            seen = self._network.bounds(exact, exact).values[-1]
+        if bool(((logits < seen.low) | (logits > seen.high)).any()):
+            self._contradict("the network gives logits outside the checker's intervals")
+
+    def _compare(
+        self, x_L: Tensor, x_U: Tensor, labels: Tensor, rows: Tensor, found: Array
+    ) -> None:
+        """Compare bounds with the margins of three images of each box."""
+        low, high = x_L[rows.to(x_L.device)], x_U[rows.to(x_U.device)]
+        chosen = labels[rows.to(labels.device)]
+        for points in (low, _between(low, high), high):
+            for start in range(0, len(points), 64):
+                part = slice(start, start + 64)
+                with torch.no_grad():
+                    logits = self.model(points[part].to(self.device))
+                seen = _float64(margins_of(logits, chosen[part].to(self.device)))
+                # The difference of two logits is itself rounded here, by less than this.
+                slack = 2.0**-22 * np.abs(_float64(logits)).max(axis=1, keepdims=True)
+                if bool((found[part] > seen + slack).any()):
+                    self._contradict("an image inside the box has a smaller margin than its bound")
+
+    def _contradict(self, reason: str) -> NoReturn:
+        """Take every certifier away: the checker itself, or what it is told, is wrong."""
+        refusal = NotCertifiable(CONTRADICTED, reason)
+        self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
+        raise refusal
+
+
+def _tree_of(found: BranchResult) -> Tree:
+    """What a search found, as the checker reads it."""
+    leaves = found.leaves
+    nothing = np.zeros((sum(len(places) for _, places in found.neurons), 0))
+    if leaves is None:
+        return Tree([], np.zeros(0, np.int64), nothing, nothing, nothing)
+    slopes = [None if one is None else _float64(one) for one in found.slopes]
+    return Tree(
+        [(relu, places.cpu().numpy()) for relu, places in found.neurons],
+        leaves.margin_B.cpu().numpy(),
+        _float64(leaves.sign_NB),
+        _float64(leaves.alpha_NB),
+        _float64(leaves.beta_NB),
+        slopes,
+    )
+
+
+def _between(low: Tensor, high: Tensor) -> Tensor:
+    """The centre of each box, in float32 and inside it."""
+    return torch.minimum(torch.maximum((low + high) / 2, low), high)
+
+
+def _float64(x: Tensor) -> Array:
+    return x.detach().cpu().numpy().astype(np.float64)
+
+
+def _labels(labels: Tensor) -> np.ndarray:
+    return labels.detach().cpu().numpy().astype(np.int64)
+
+
+def _downward(margins: Array) -> Tensor:
+    """float32, nowhere above the float64 value, and above 0 only where that is."""
+    found = margins.astype(np.float32)
+    down = np.nextafter(found, np.float32(-np.inf))
+    kept = np.where(found.astype(np.float64) > margins, down, found)
+    return torch.from_numpy(kept)
