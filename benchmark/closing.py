@@ -21,7 +21,7 @@ from benchmark.steps import StepEndedError
 from benchmark.store import chunk_name
 
 if TYPE_CHECKING:
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
     from benchmark.pipeline import Evaluation
 
 
@@ -44,7 +44,7 @@ class _Found:
         return cls(none(), margin, none(), none(), {})
 
 
-def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None:
+def close(evaluation: Evaluation, prover: Prover, certifier: str) -> None:
     """Ask one certifier about every open image, largest epsilon first.
 
     At each epsilon the images are asked in groups, in published order. A group in which not one
@@ -52,7 +52,7 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
 
     Args:
         evaluation: after PGD-50.
-        bounded: the model prepared for bounding.
+        prover: of the submitted network.
         certifier: "alpha-CROWN" or "BaB".
     """
     from benchmark.certify import NotCertifiable
@@ -64,9 +64,10 @@ def close(evaluation: Evaluation, bounded: BoundedModel, certifier: str) -> None
         for epsilon in reversed(evaluation.epsilons):
             here = found[epsilon] = _Found.empty(n)
             here.proven |= carried & _open(facts.correct, facts.epsilons[epsilon])
-            _ask(evaluation, bounded, certifier, epsilon, here)
+            _ask(evaluation, prover, certifier, epsilon, here)
             carried = carried | here.proven
     except (NotCertifiable, MemoryError, StepEndedError) as refusal:
+        evaluation.require_no_contradiction(refusal)
         facts.not_asked[certifier] = str(refusal)
         evaluation.report.finish(f"not certifiable ({refusal})")
         return
@@ -81,7 +82,7 @@ def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
 
 
 def _ask(
-    evaluation: Evaluation, bounded: BoundedModel, certifier: str, epsilon: str, found: _Found
+    evaluation: Evaluation, prover: Prover, certifier: str, epsilon: str, found: _Found
 ) -> None:
     """Fill what one certifier finds at one epsilon."""
     facts, report = evaluation.facts.epsilons[epsilon], evaluation.report
@@ -92,7 +93,7 @@ def _ask(
     for number, rows in enumerate(groups):
         chunk = evaluation.chunk(
             chunk_name(f"certify-{certifier}", epsilon, number),
-            partial(_group, evaluation, bounded, certifier, rows, epsilon),
+            partial(_group, evaluation, prover, certifier, rows, epsilon),
         )
         evaluation.spend("certify", facts, rows, float(chunk["seconds"]))
         found.proven[rows], found.margin[rows] = chunk["certified"], chunk["margin"]
@@ -121,18 +122,17 @@ def _bracket(evaluation: Evaluation, epsilon: str, found: _Found) -> str:
 
 def _group(
     evaluation: Evaluation,
-    bounded: BoundedModel,
+    prover: Prover,
     certifier: str,
     rows: NDArray[np.int64],
     epsilon: str,
 ) -> dict[str, object]:
     result = close_chunk(
-        bounded,
+        prover,
         certifier,
         evaluation.model,
         evaluation.x[rows],
         evaluation.y[rows],
-        evaluation.logits[rows],
         Fraction(epsilon),
         evaluation.protocol,
     )

@@ -41,7 +41,7 @@ from benchmark.tracks import (
 )
 
 if TYPE_CHECKING:
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
 
 CONTRACT_IMAGES = 16
 
@@ -112,7 +112,7 @@ def evaluate(
             progress.say("resuming from finished chunks")
         if settings.tf32 and not in_tf32:
             progress.say("searching in float32: TF32 changes the logits too much")
-        network, bounded = None, None
+        network, prover = None, None
         not_asked: dict[str, str] = {}
         try:
             steps.begin("compaction")
@@ -125,7 +125,7 @@ def evaluate(
             progress.say(f"searching on the submitted network: {error}")
         try:
             steps.begin("certifiers")
-            bounded, not_asked = prepare_certifiers(network or model, track, protocol, device)
+            prover, not_asked = prepare_certifiers(model, network, track, protocol, device)
         except StepEndedError as error:
             not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
         evaluation = Evaluation(
@@ -143,7 +143,7 @@ def evaluate(
             searches_in_tf32=in_tf32,
         )
         if ended is None:
-            facts = evaluation.run(bounded, not_asked)
+            facts = evaluation.run(prover, not_asked)
             with contextlib.suppress(StepEndedError):
                 steps.begin("recognition")
                 unseen = unseen_images(track.name, settings.data_root, device)
@@ -193,25 +193,34 @@ def resolve_device(name: str) -> torch.device:
 
 
 def prepare_certifiers(
-    model: nn.Module, track: Track, protocol: Protocol, device: torch.device
-) -> tuple[BoundedModel | None, dict[str, str]]:
-    """The model prepared for bounding, and why certifiers are not asked.
+    model: nn.Module,
+    network: nn.Module | None,
+    track: Track,
+    protocol: Protocol,
+    device: torch.device,
+) -> tuple[Prover | None, dict[str, str]]:
+    """All certifiers of a model, and why some are not asked.
 
-    A graph that the installed auto_LiRPA bounds wrongly or not at all is named here and its
-    certifiers count as not asked, never as 0.
+    A network that the checker does not know, or that a certifier cannot be trusted with, is named
+    here, and its certifiers count as not asked, never as 0.
+
+    Args:
+        model: as it was submitted; it is what the checker proves.
+        network: an equivalent one that certifiers may search on, or None.
+        track: of the images.
+        protocol: which certifiers, and up to which size.
+        device: where certifiers compute.
     """
-    from benchmark.certify import BoundedModel, NotCertifiable, num_hidden_units
+    from benchmark.certify import Prover, num_hidden_units
 
-    try:
-        bounded = BoundedModel(model, track.shape, track.num_classes, device=str(device))
-    except NotCertifiable as error:
-        return None, dict.fromkeys(protocol.all_certifiers, str(error))
+    searched_on = network if network is not None else model
+    prover = Prover(model, track.shape, track.num_classes, device, searched_on)
     not_asked = {
         certifier: str(refusal)
-        for certifier, refusal in bounded.refusals.items()
+        for certifier, refusal in prover.refusals.items()
         if certifier in protocol.all_certifiers
     }
-    units = num_hidden_units(model, track.shape)
+    units = num_hidden_units(searched_on, track.shape)
     if units > protocol.crown_max_hidden_units:
         for certifier in ("CROWN", *protocol.closing_certifiers):
             not_asked.setdefault(
@@ -219,7 +228,7 @@ def prepare_certifiers(
                 f"too-large: {units} hidden units, and protocol {protocol.version} asks "
                 f"{certifier} up to {protocol.crown_max_hidden_units}",
             )
-    return bounded, not_asked
+    return prover, not_asked
 
 
 def result_path(out: Path, run: Run, track: Track) -> Path:

@@ -34,7 +34,15 @@ from benchmark.store import ChunkStore, chunk_name
 from benchmark.tracks import Protocol, Track, derive_seed
 
 if TYPE_CHECKING:
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
+
+
+CONTRADICTED = "bounds-contradicted"
+"""Flag: an image inside a box had a smaller margin than its bound."""
+
+
+class ContradictedBoundsError(Exception):
+    """Bounds of a certifier, or of the checker, are wrong."""
 
 
 class Evaluation:
@@ -79,33 +87,61 @@ class Evaluation:
         self.chunks, self.report = chunks, report
         self.steps = steps or Steps()
         self.epsilons = epsilons
-        n = len(x)
+        self._prefix = ""
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is known of any image."""
+        n = len(self.x)
         self.facts = Facts(
             predicted=np.zeros(n, dtype=np.int64),
             correct=np.zeros(n, dtype=bool),
-            epsilons={epsilon: EpsilonFacts.empty(n) for epsilon in epsilons},
+            epsilons={epsilon: EpsilonFacts.empty(n) for epsilon in self.epsilons},
         )
-        self.logits = x.new_zeros((n, track.num_classes))
+        self.logits = self.x.new_zeros((n, self.track.num_classes))
 
-    def run(self, bounded: BoundedModel | None, not_asked: dict[str, str]) -> Facts:
+    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
         """Clean, cheap certifiers, PGD-50, costly certifiers, AutoAttack, health checks.
 
         Args:
-            bounded: the model prepared for bounding, or None if it cannot be bounded.
+            prover: of the model, or None if it cannot be bounded.
             not_asked: certifier -> why it is not asked.
         """
+        try:
+            return self._run(prover, not_asked)
+        except ContradictedBoundsError as error:
+            # Bounds were wrong once: no certifier that leaned on them is believed, and whatever
+            # was not attacked because of them is attacked now.
+            self.report.say(f"no certifier is believed: {error}")
+            self._forget()
+            self._prefix = "without-proofs-"
+            for facts in self.facts.epsilons.values():
+                facts.flags.add(CONTRADICTED)
+            refused = dict.fromkeys(self.protocol.all_certifiers, str(error))
+            return self._run(None, {**refused, **not_asked})
+
+    def require_no_contradiction(self, refusal: BaseException) -> None:
+        """Pass on that an image contradicts bounds; other refusals concern one certifier.
+
+        Raises:
+            ContradictedBoundsError: it does.
+        """
+        if getattr(refusal, "rule", "") in (CONTRADICTED, "bounds-disagree-with-forward"):
+            raise ContradictedBoundsError(str(refusal)) from refusal
+
+    def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
         self.facts.not_asked = dict(not_asked)
         # Weight gradients are never needed; without them a backward pass costs half as much.
         self.model.requires_grad_(False)
         self.clean()
         for certifier in self.protocol.certifiers:
-            if bounded is not None and certifier not in not_asked:
-                self.certify(bounded, certifier)
+            if prover is not None and certifier not in not_asked:
+                self.certify(prover, certifier)
         self.choose_audit(self.protocol.certifiers)
         self.attack(self.pgd())
         for certifier in self.protocol.closing_certifiers:
-            if bounded is not None and certifier not in not_asked:
-                close(self, bounded, certifier)
+            if prover is not None and certifier not in not_asked:
+                close(self, prover, certifier)
         self.choose_audit(self.protocol.closing_certifiers)
         self.attack(self.autoattack())
         health.check(self)
@@ -147,7 +183,7 @@ class Evaluation:
         self.facts.correct = (~wrong).cpu().numpy()
         self.report.finish(f"{int(self.facts.correct.sum())} of {n} right")
 
-    def certify(self, bounded: BoundedModel, certifier: str) -> None:
+    def certify(self, prover: Prover, certifier: str) -> None:
         """Ask one certifier about every correct image, largest epsilon first.
 
         A certifier that fails a check of its own on any image counts as not asked, and what it
@@ -163,9 +199,10 @@ class Evaluation:
         try:
             for epsilon in reversed(self.epsilons):
                 proven[epsilon] |= carried
-                self._certify_epsilon(bounded, certifier, epsilon, proven[epsilon], margin[epsilon])
+                self._certify_epsilon(prover, certifier, epsilon, proven[epsilon], margin[epsilon])
                 carried = proven[epsilon]
         except (NotCertifiable, MemoryError, StepEndedError) as refusal:
+            self.require_no_contradiction(refusal)
             self.facts.not_asked[certifier] = str(refusal)
             self.report.finish(f"not certifiable ({refusal})")
             return
@@ -181,7 +218,7 @@ class Evaluation:
 
     def _certify_epsilon(
         self,
-        bounded: BoundedModel,
+        prover: Prover,
         certifier: str,
         epsilon: str,
         proven: BoolArray,
@@ -193,7 +230,7 @@ class Evaluation:
         for number, rows in self._chunked(todo):
             chunk = self.chunk(
                 chunk_name(f"certify-{certifier}", epsilon, number),
-                partial(self._certify_chunk, bounded, certifier, rows, epsilon),
+                partial(self._certify_chunk, prover, certifier, rows, epsilon),
             )
             proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
             self.spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
@@ -285,11 +322,9 @@ class Evaluation:
         return {"logits": logits.cpu().numpy(), "seconds": time.perf_counter() - start}
 
     def _certify_chunk(
-        self, bounded: BoundedModel, certifier: str, rows: NDArray[np.int64], epsilon: str
+        self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
-        result = certify_chunk(
-            bounded, certifier, self.x[rows], self.y[rows], self.logits[rows], Fraction(epsilon)
-        )
+        result = certify_chunk(prover, certifier, self.x[rows], self.y[rows], Fraction(epsilon))
         return {
             "certified": result.certified_B.cpu().numpy(),
             "margin": result.margin_B.cpu().numpy(),
@@ -301,7 +336,8 @@ class Evaluation:
     ) -> dict[str, object]:
         """Attack the images of one chunk; an attack that fails is an answer of its own."""
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
-        attack.parts = Parts(self.chunks, chunk_name(f"attack-{attack.name}", epsilon, number))
+        name = chunk_name(f"attack-{attack.name}", epsilon, number)
+        attack.parts = Parts(self.chunks, f"{self._prefix}{name}")
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -375,6 +411,7 @@ class Evaluation:
         Raises:
             StepEndedError: it did, and there is no `if_ended`.
         """
+        name = f"{self._prefix}{name}"
         stored = self.chunks.load(name)
         if stored is not None:
             return stored

@@ -41,7 +41,7 @@ from benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of, set
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
     from benchmark.facts import BoolArray
 
 _ELSEWHERE = "stored"
@@ -73,14 +73,14 @@ class Replay(Evaluation):
         return rows[column].fillna(False).to_numpy(dtype=bool)
 
     def _certify_chunk(
-        self, bounded: BoundedModel, certifier: str, rows: NDArray[np.int64], epsilon: str
+        self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
         certified = self._answers(CERTIFIER_COLUMNS[certifier], epsilon)[rows]
         margin = np.full(len(rows), np.nan, dtype=np.float32)
         mine = self._with_batch_mates(rows, certifier)
         if not mine.any():
             return {"certified": certified, "margin": margin, "seconds": 0.0}
-        chunk: dict[str, Any] = super()._certify_chunk(bounded, certifier, rows[mine], epsilon)
+        chunk: dict[str, Any] = super()._certify_chunk(prover, certifier, rows[mine], epsilon)
         certified[mine], margin[mine] = chunk["certified"], chunk["margin"]
         return {"certified": certified, "margin": margin, "seconds": chunk["seconds"]}
 
@@ -179,7 +179,7 @@ def replay(
     other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
     network = None if other is None else other.network
     steps.begin("certifiers")
-    bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
+    prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{old.entry}, {int(sample.sum())} images") as progress,
@@ -200,7 +200,7 @@ def replay(
             sample=sample,
             batches=batch_sizes(num_hidden_units(network or model, track.shape)),
         )
-        facts = evaluation.run(bounded, not_asked)
+        facts = evaluation.run(prover, not_asked)
     chosen = indices[sample]
     then = evidence.table[evidence.table["image"].isin(chosen)]
     everyone = outcome_table(facts, indices, labels)

@@ -49,12 +49,13 @@ class Job:
         track = submission.track
         protocol = Protocol() if self.closes else Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
-        bounded, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
+        prover, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
         other = equivalent(submission.model, track.shape, torch.from_numpy(images[:16]))
         search_on = other.network if other else None
         if verify_first:
-            device, network = torch.device("cpu"), search_on or submission.model
-            bounded, not_asked = prepare_certifiers(network, track, protocol, device)
+            prover, not_asked = prepare_certifiers(
+                submission.model, search_on, track, protocol, torch.device("cpu")
+            )
         with tempfile.TemporaryDirectory() as folder, Reporter(title) as report:
             return Evaluation(
                 submission.model,
@@ -67,7 +68,7 @@ class Job:
                 chunks=ChunkStore(Path(folder), {}),
                 report=report,
                 equivalent=search_on,
-            ).run(bounded, not_asked)
+            ).run(prover, not_asked)
 
 
 def cpu_timed(spent: dict[str, float], name: str, call: Callable[..., Any]) -> Callable[..., Any]:

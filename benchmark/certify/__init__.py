@@ -9,24 +9,22 @@ from benchmark.certify.hidden_units import num_hidden_units
 from benchmark.certify.lirpa import BoundedModel
 from benchmark.certify.lirpa_compat import lirpa_version
 from benchmark.certify.prepare import prepare
+from benchmark.certify.prover import Proven, Prover
 from benchmark.certify.refusals import CertifierUnavailable, NotCertifiable
-from benchmark.certify.threshold import ABSOLUTE_MARGIN, RELATIVE_MARGIN, certified, float_margin
 from benchmark.certify.training import TrainingBounds
 
 __all__ = [
-    "ABSOLUTE_MARGIN",
     "BRANCHING",
     "CERTIFIERS",
-    "RELATIVE_MARGIN",
     "Ascent",
     "BoundedModel",
     "BranchBudget",
     "BranchResult",
     "CertifierUnavailable",
     "NotCertifiable",
+    "Proven",
+    "Prover",
     "TrainingBounds",
-    "certified",
-    "float_margin",
     "lirpa_version",
     "num_hidden_units",
     "prepare",

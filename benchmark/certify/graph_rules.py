@@ -12,13 +12,13 @@ from typing import Any
 
 from benchmark.certify.refusals import NotCertifiable
 
-CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN")
-"""The certifiers that bound one box by one relaxation, cheapest first."""
+CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN")
+"""The certifiers that the library is asked for, cheapest first."""
 
 BRANCHING = "BaB"
-"""The certifier that splits a box further: `BoundedModel.branch_and_bound`."""
+"""The certifier that splits a box further: `Prover.search`."""
 
-_LINEAR_RELAXATION = ("CROWN-IBP", "CROWN", "alpha-CROWN")
+_LINEAR_RELAXATION = ("CROWN-IBP", "CROWN")
 _RIGHT = frozenset(
     {
         "Add",
@@ -46,7 +46,6 @@ _RIGHT = frozenset(
 _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Linear", "MatMul"})
 _LEAVES = frozenset({"Buffers", "Constant", "Params", "PrimConstant"})
 _BILINEAR = frozenset({"Mul", "Div"})
-_NOT_PIECEWISE_LINEAR_BY_RELU = frozenset({"MaxPool", "Sigmoid", "Tanh"})
 
 
 def operator_name(node: Any) -> str:
@@ -68,8 +67,6 @@ def refusals_of(nodes: list[Any]) -> dict[str, NotCertifiable]:
         for methods, rule, message in _findings(node):
             for method in methods:
                 refusals.setdefault(method, NotCertifiable(rule, message))
-    if "CROWN" in refusals:
-        refusals.setdefault(BRANCHING, refusals["CROWN"])
     return refusals
 
 
@@ -123,12 +120,6 @@ def _findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
         yield CERTIFIERS, "division-by-activation", "the divisor depends on the image"
     if name == "AveragePool":
         yield from _average_pool_findings(node)
-    if name in _NOT_PIECEWISE_LINEAR_BY_RELU:
-        yield (
-            (BRANCHING,),
-            "not-a-relu-net",
-            f"only the signs of ReLUs are split, and {name} is neither a ReLU nor affine",
-        )
     if name == "MaxPool":
         yield from _max_pool_findings(node)
 
@@ -162,8 +153,3 @@ def _max_pool_findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
             "max pooling with padding, or whose stride differs from its kernel, is not bounded by "
             "CROWN; only IBP is asked",
         )
-    yield (
-        ("alpha-CROWN",),
-        "max-pool-under-alpha",
-        "alpha-CROWN cannot optimise the relaxation of max pooling",
-    )

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from benchmark.certify import lirpa_compat
 from benchmark.certify.graph_rules import operator_name
-from benchmark.certify.reduced import LayerBounds
 from benchmark.certify.refusals import NotCertifiable
 
 Intermediate = dict[str, tuple[Tensor, Tensor]]
@@ -127,45 +126,6 @@ def _first_layers(module: Any, found: Intermediate) -> list[str]:
             if operator_name(source) == "Input":
                 first.append(node.name)
     return first
-
-
-def relu_bounds(module: Any) -> LayerBounds:
-    """The bounds before each ReLU of the image, in order, that the last call left there.
-
-    Args:
-        module: graph from `converted`, last asked about one box.
-
-    Raises:
-        NotCertifiable: "relu-order" where a ReLU was not bounded.
-    """
-    found: LayerBounds = []
-    for node in module._modules.values():
-        if operator_name(node) == "Relu" and node.perturbed:
-            low, high = (getattr(node.inputs[0], side, None) for side in ("lower", "upper"))
-            if low is None or high is None:
-                raise NotCertifiable("relu-order", "a ReLU has no bounds of its inputs")
-            found.append((low.detach().flatten(), high.detach().flatten()))
-    return found
-
-
-def optimised(module: Any, low: Tensor, high: Tensor, spec: Tensor, fixed: Intermediate) -> Tensor:
-    """alpha-CROWN: lower bounds with the slopes of unstable ReLUs optimised by gradient.
-
-    The bounds of the inner layers stay as given, so that only slopes that belong to the output are
-    optimised. The graph must be a fresh one, and is spoilt for other certifiers.
-
-    Returns:
-        float tensor (B, S), never below CROWN's with the same inner bounds.
-    """
-    keyword = lirpa_compat.load().bounds_keyword
-    box = (_box(low, high),)
-    with torch.enable_grad(), lirpa_compat.computing():
-        start = getattr(module, "init_slope", None) or module.init_alpha
-        start(box, c=spec, bound_upper=False, **{keyword: fixed})
-        lower, _ = module.compute_bounds(
-            x=box, C=spec, method="CROWN-Optimized", bound_upper=False, **{keyword: fixed}
-        )
-    return lower.detach()
 
 
 def _box(low: Tensor, high: Tensor) -> Any:

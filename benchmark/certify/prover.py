@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from benchmark.certify.branch_boxes import search_box
@@ -52,6 +53,9 @@ its own arithmetic is float32. No proof leans on it."""
 
 _NUM_LOOKED_AT = 16
 """Images per call whose logits are compared with the checker's intervals at width 0."""
+
+_ONE_THREAD = ThreadpoolController().wrap(limits=1, user_api="blas")
+"""The checker's matrices are small: a second thread costs more than it gains."""
 
 _LIBRARY_LIMITS = (
     "unsupported-operator",
@@ -154,6 +158,7 @@ class Prover:
 
     # --- one relaxation ---
 
+    @_ONE_THREAD
     def prove(self, method: str, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Proven:
         """Ask one certifier of METHODS about boxes, and the checker about what it claims.
 
@@ -198,6 +203,7 @@ class Prover:
 
     # --- searches ---
 
+    @_ONE_THREAD
     def search(
         self, certifier: str, x_L: Tensor, x_U: Tensor, labels: Tensor, budget: BranchBudget
     ) -> list[BranchResult]:
@@ -257,9 +263,11 @@ class Prover:
             if not np.isfinite(enough):
                 break
             found = self._searched(x_L, x_U, label, tight, known, enough, budget)
-            by_cases = margins_by_cases(network, tight, label_number, _tree_of(found))
-            best = np.maximum(known, by_cases)
-            self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), best[None])
+            best = known
+            if found.status == "certified":
+                by_cases = margins_by_cases(network, tight, label_number, _tree_of(found))
+                best = np.maximum(known, by_cases)
+                self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), best[None])
             is_proven = bool((best > 0).all())
             status = "certified" if is_proven else found.status
             result = replace(

@@ -19,9 +19,7 @@ COLUMNS_AT_ONCE = 128
 """Neuron bounds optimised at once: what they need then stays in the cache of a core."""
 
 
-def tightened(
-    net: ReducedNet, settings: Ascent
-) -> tuple[ReducedNet, list[Tensor | None]]:
+def tightened(net: ReducedNet, settings: Ascent) -> tuple[ReducedNet, list[Tensor | None]]:
     """The same net with neuron bounds that are nowhere looser, and the slopes that prove them.
 
     The first unstable layer is affine in the image, so that its bounds are exact already. A neuron
@@ -45,9 +43,7 @@ def tightened(
     return net, slopes
 
 
-def _layer_bounds(
-    net: ReducedNet, number: int, settings: Ascent
-) -> tuple[Tensor, Tensor, Tensor]:
+def _layer_bounds(net: ReducedNet, number: int, settings: Ascent) -> tuple[Tensor, Tensor, Tensor]:
     """Bounds of the neurons of one layer from the layers before it, and the slopes used."""
     layer, coupling = net.layers[number], net.couplings[number].matrix
     bias = net.bias_N[layer]

@@ -33,7 +33,7 @@ from benchmark.submission import Submission, check_contract
 from benchmark.tracks import Protocol, parse_epsilon, round_of
 
 if TYPE_CHECKING:
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -98,7 +98,7 @@ def outcomes_in_slices(
     x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
     y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
     ended, network = None, None
-    bounded: BoundedModel | None = None
+    prover: Prover | None = None
     not_asked: dict[str, str] = {}
     try:
         how.steps.begin("contract")
@@ -111,7 +111,7 @@ def outcomes_in_slices(
         network = other.network if other else None
     try:
         how.steps.begin("certifiers")
-        bounded, not_asked = prepare_certifiers(network or model, track, protocol, place)
+        prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
     except StepEndedError as error:
         not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
     begin = 0
@@ -136,7 +136,7 @@ def outcomes_in_slices(
                 steps=how.steps,
             )
             if ended is None:
-                facts = evaluation.run(bounded, not_asked)
+                facts = evaluation.run(prover, not_asked)
             else:
                 facts = evaluation.without_answer("contract", ended)
         contradictions = audit(facts, indices[rows]).contradictions

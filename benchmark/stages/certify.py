@@ -14,7 +14,7 @@ from benchmark import threat
 from benchmark.stages.base import confirm
 
 if TYPE_CHECKING:
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Prover
     from benchmark.tracks import Protocol
 
 
@@ -23,7 +23,7 @@ class CertifyResult:
     """What one certifier proved.
 
     Attributes:
-        certified_B: bool (B,), the smallest margin is above the stated float margin.
+        certified_B: bool (B,), claimed by the certifier and confirmed by the checker.
         margin_B: float32 (B,), smallest lower bound of logit[label] - logit[other].
         seconds: wall-clock.
     """
@@ -34,30 +34,21 @@ class CertifyResult:
 
 
 def certify_chunk(
-    bounded: BoundedModel,
-    certifier: str,
-    x_BCHW: Tensor,
-    y_B: Tensor,
-    logits_BK: Tensor,
-    epsilon: Fraction,
+    prover: Prover, certifier: str, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction
 ) -> CertifyResult:
     """Ask one certifier about a chunk of correctly classified images.
 
     Args:
-        bounded: the model prepared for bounding.
+        prover: of the submitted network.
         certifier: "IBP", "CROWN-IBP" or "CROWN".
         x_BCHW: float32 (B, C, H, W) in [0, 1].
         y_B: int64 (B,), the labels, which the model predicts.
-        logits_BK: float32 (B, num_classes), clean logits; they scale the float margin.
         epsilon: exact radius; the verified box is rounded outward.
     """
-    from benchmark.certify import certified
-
     start = time.perf_counter()
     lower, upper = threat.box(x_BCHW, epsilon)
-    margins_BM = bounded.margins(certifier, lower, upper, y_B)
-    proven = certified(margins_BM, logits_BK)
-    return CertifyResult(proven, margins_BM.amin(dim=1), time.perf_counter() - start)
+    found = prover.prove(certifier, lower, upper, y_B)
+    return CertifyResult(found.certified_B, found.margin_B, time.perf_counter() - start)
 
 
 @dataclass
@@ -82,41 +73,34 @@ class ClosingResult:
 
 
 def close_chunk(
-    bounded: BoundedModel,
+    prover: Prover,
     certifier: str,
     model: nn.Module,
     x_BCHW: Tensor,
     y_B: Tensor,
-    logits_BK: Tensor,
     epsilon: Fraction,
     protocol: Protocol,
 ) -> ClosingResult:
     """Ask alpha-CROWN or branch and bound about images that no attack broke.
 
     Args:
-        bounded: the model prepared for bounding.
+        prover: of the submitted network.
         certifier: "alpha-CROWN" or "BaB".
         model: the submitted model, which judges what the search refutes.
         x_BCHW: float32 (B, C, H, W) in [0, 1].
         y_B: int64 (B,), the labels, which the model predicts.
-        logits_BK: float32 (B, num_classes), clean logits; they scale the float margin.
         epsilon: exact radius; the verified box is rounded outward.
         protocol: settings of the search.
     """
-    from benchmark.certify import BRANCHING, BranchBudget
+    from benchmark.certify import BranchBudget
 
     start = time.perf_counter()
     none_B = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
-    if certifier != BRANCHING:
-        found = certify_chunk(bounded, certifier, x_BCHW, y_B, logits_BK, epsilon)
-        return ClosingResult(
-            found.certified_B, found.margin_B, none_B, x_BCHW, none_B, found.seconds
-        )
     budget = BranchBudget(
         max_subdomains=protocol.max_subdomains, stop_after_s=protocol.certify_budget_s
     )
     lower, upper = threat.box(x_BCHW, epsilon)
-    answers = bounded.branch_and_bound(lower, upper, y_B, logits_BK, budget=budget)
+    answers = prover.search(certifier, lower, upper, y_B, budget)
     refuted_B, adversarial = none_B.clone(), x_BCHW.clone()
     claimed = [place for place, answer in enumerate(answers) if answer.proposal is not None]
     for place in claimed:

@@ -183,7 +183,7 @@ class Conv(Affine):
         return np.ascontiguousarray(np.concatenate(parts, axis=3).transpose(0, 3, 1, 2))
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        num, channels, height, width = coefficient.shape
+        num, _, height, width = coefficient.shape
         down, across = self.stride
         step_down, step_across = self.dilation
         out, per_group, kernel_height, kernel_width = self.weight.shape
@@ -441,9 +441,7 @@ class Add(Affine):
         first, second = operands
         size = first.size + second.size
         noise = noise_of(size, 1.0, 4.0 * SMALLEST)
-        return Interval(
-            first.low + second.low - noise, first.high + second.high + noise, noise
-        )
+        return Interval(first.low + second.low - noise, first.high + second.high + noise, noise)
 
 
 class Reshape:

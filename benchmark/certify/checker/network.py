@@ -347,4 +347,3 @@ def require_flat_logits(network: Network) -> None:
     """
     if len(network.shapes[-1]) != 1 or network.num_classes < 2:
         raise UncheckableError("an output that is not one row of logits")
-

@@ -91,7 +91,9 @@ def _together(
 def taken(bounds: Bounds, images: NDArray[np.int64]) -> Bounds:
     """The bounds of some images."""
     values = [
-        Interval(one.low[images], one.high[images], None if one.noise is None else one.noise[images])
+        Interval(
+            one.low[images], one.high[images], None if one.noise is None else one.noise[images]
+        )
         for one in bounds.values
     ]
     return Bounds(values, len(images))

@@ -10,6 +10,7 @@ Shape suffixes: N neurons of the tree, L leaves, M margins.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -51,7 +52,7 @@ class Tree:
     def slices(self) -> list[slice]:
         """Rows of the N neurons, per part."""
         ends = np.cumsum([0, *(len(places) for _, places in self.neurons)]).tolist()
-        return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def margins_by_cases(network: Network, bounds: Bounds, label: int, tree: Tree) -> Array:
