@@ -187,34 +187,34 @@ class Conv(Affine):
         down, across = self.stride
         step_down, step_across = self.dilation
         out, per_group, kernel_height, kernel_width = self.weight.shape
+        # Rows go last in memory, where they are many and the rest of a window is small.
         found = np.zeros(
             (
-                num,
+                per_group * self.groups,
                 (height - 1) * down + (kernel_height - 1) * step_down + 1,
                 (width - 1) * across + (kernel_width - 1) * step_across + 1,
-                per_group * self.groups,
+                num,
             )
         )
-        last = coefficient.transpose(0, 2, 3, 1)
+        last = coefficient.transpose(1, 2, 3, 0)
         per_out = out // self.groups
         for group in range(self.groups):
-            given = last[..., group * per_out : (group + 1) * per_out].reshape(-1, per_out)
-            weight = self.weight[group * per_out : (group + 1) * per_out].transpose(0, 2, 3, 1)
-            spread = (given @ weight.reshape(per_out, -1)).reshape(
-                num, height, width, kernel_height, kernel_width, per_group
+            given = last[group * per_out : (group + 1) * per_out].reshape(per_out, -1)
+            weight = self.weight[group * per_out : (group + 1) * per_out].transpose(2, 3, 1, 0)
+            spread = (weight.reshape(-1, per_out) @ given).reshape(
+                kernel_height, kernel_width, per_group, height, width, num
             )
-            into = slice(group * per_group, (group + 1) * per_group)
+            into = found[group * per_group : (group + 1) * per_group]
             for i in range(kernel_height):
                 for j in range(kernel_width):
                     top, left = i * step_down, j * step_across
-                    found[
+                    into[
                         :,
                         top : top + (height - 1) * down + 1 : down,
                         left : left + (width - 1) * across + 1 : across,
-                        into,
-                    ] += spread[:, :, :, i, j]
+                    ] += spread[i, j]
         place = (origin[0] * down - self.pads[0], origin[1] * across - self.pads[1])
-        return crop(found.transpose(0, 3, 1, 2), place, shape)
+        return crop(found.transpose(3, 0, 1, 2), place, shape)
 
 
 def windows(

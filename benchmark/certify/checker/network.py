@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmark.certify.checker.activations import Activation, MaxPool, Relu
+from benchmark.certify.checker.activations import Activation, Lines, MaxPool, Relu
 from benchmark.certify.checker.layers import (
     FLAT,
     Add,
@@ -71,12 +71,46 @@ class Bounds:
     Attributes:
         values: interval per value.
         num_images: B.
-        lines: relaxations that were computed once; forgotten when an interval changes.
+        lines: relaxations that were computed once.
+        columns: likewise, what a backward pass multiplies rows with.
     """
 
     values: list[Interval]
     num_images: int
-    lines: dict[int, object] = field(default_factory=dict)
+    lines: dict[int, Lines] = field(default_factory=dict)
+    columns: dict[tuple[int, bool], tuple[Array, Array | None]] = field(default_factory=dict)
+
+    def charges(
+        self, number: int, constant: Array | None, ends_here: bool
+    ) -> tuple[Array, Array | None]:
+        """Columns for a value.
+
+        Args:
+            number: of the value.
+            constant: what its step adds, of its shape for one image.
+            ends_here: whether rows are concretised at it.
+
+        Returns:
+            (B, ..., 2) for absolute rows: what a float64 error is relative to, and noise, or the
+            radius where rows end; (B or 1, ..., 1) for rows: the constant, or the middle.
+        """
+        key = (number, ends_here)
+        if key not in self.columns:
+            given = self.values[number]
+            if ends_here:
+                mid, rad = centre(given.low, given.high)
+                pair = np.stack([np.abs(mid) + rad, rad], axis=-1), mid[..., None]
+            else:
+                noise = np.zeros_like(given.low) if given.noise is None else given.noise
+                size = given.size + noise
+                if constant is not None:
+                    size = size + np.abs(constant)
+                pair = (
+                    np.stack([size, noise], axis=-1),
+                    None if constant is None else constant[None, ..., None],
+                )
+            self.columns[key] = pair
+        return self.columns[key]
 
 
 @dataclass
@@ -212,18 +246,19 @@ class _Backward:
         """Take the rows of one value to what it is made of."""
         given = self.bounds.values[number]
         rows = self._rows(flat)
-        size = np.abs(rows)
-        self.total += self._dot(size, given.size, origin)
         step = self.network.steps[number - 1] if number else None
         is_nonlinear = step is not None and isinstance(step.layer, Activation | MaxPool)
-        if step is None or (is_nonlinear and not self.to_the_image):
-            mid, rad = centre(given.low, given.high)
-            self.constant += self._dot(rows, mid, origin) - self._dot(size, rad, origin)
+        ends_here = step is None or (is_nonlinear and not self.to_the_image)
+        charges, constant = self.bounds.charges(number, self._constant_of(number), ends_here)
+        lost = self._dot(np.abs(rows), charges, origin)
+        self.total += lost[..., 0]
+        if ends_here:
+            self.constant += self._dot(rows, constant, origin)[..., 0] - lost[..., 1]
             return
-        if given.noise is not None:
-            lost = self._dot(size, given.noise, origin)
-            self.noise += lost
-            self.total += lost
+        self.noise += lost[..., 1]
+        if constant is not None:
+            self.constant += self._dot(rows, constant, origin)[..., 0]
+        assert step is not None
         layer, sources = step.layer, step.sources
         if isinstance(layer, Activation):
             self._through_activation(number, layer, sources[0], rows, origin)
@@ -237,20 +272,24 @@ class _Backward:
             for source, part in zip(sources, layer.parts(flat), strict=True):
                 self._put(source, part, FLAT)
         else:
-            offset = None
-            if isinstance(layer, Affine):
-                offset = layer.bias
-            elif isinstance(layer, Pad) and layer.value:
-                offset = layer.constant(self.network.shapes[sources[0]])
-            if offset is not None:
-                shape = self.network.shapes[number]
-                offset = np.broadcast_to(offset, shape)[None]
-                self.constant += self._dot(rows, offset, origin)
-                self.total += self._dot(size, np.abs(offset), origin)
-            shape = self.network.shapes[sources[0]]
             if not isinstance(layer, _KEEPS_WINDOWS):
                 flat, origin = whole(flat, origin, self.network.shapes[number]), FLAT
+            shape = self.network.shapes[sources[0]]
             self._put(sources[0], *layer.back(flat, origin, shape))
+
+    def _constant_of(self, number: int) -> Array | None:
+        """What a step adds whatever its operands, of the value's shape; None for nothing."""
+        if number == 0:
+            return None
+        step = self.network.steps[number - 1]
+        found = None
+        if isinstance(step.layer, Affine) and not isinstance(step.layer, Add):
+            found = step.layer.bias
+        elif isinstance(step.layer, Pad) and step.layer.value:
+            found = step.layer.constant(self.network.shapes[step.sources[0]])
+        if found is None or not found.any():
+            return None
+        return np.broadcast_to(found, self.network.shapes[number])
 
     def _through_activation(
         self, number: int, layer: Activation, source: int, rows: Array, origin: Origin
@@ -267,9 +306,9 @@ class _Backward:
                 lines.low_offset = np.where(is_free, lines.low_offset, 0.0)
                 lines.high_offset = np.where(is_free, lines.high_offset, 0.0)
         else:
-            stored = self.bounds.lines.get(number)
-            lines = stored if stored is not None else layer.lines(given)  # type: ignore[assignment]
-            self.bounds.lines[number] = lines
+            if number not in self.bounds.lines:
+                self.bounds.lines[number] = layer.lines(given)
+            lines = self.bounds.lines[number]
         lines = lines.window(origin, rows.shape)
         low_slope, low_offset, high_slope, high_offset = (
             # (R, ...) of one image, or (B, ...) for all rows
@@ -277,17 +316,20 @@ class _Backward:
             for part in vars(lines).values()
         )
         above, below = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
+        offsets = below * high_offset
+        if not isinstance(layer, Relu):  # the lower line of a ReLU goes through 0
+            offsets += above * low_offset
         axes = tuple(range(2, rows.ndim))
-        offsets = above * low_offset + below * high_offset
         self.constant += offsets.sum(axis=axes)
-        self.total += np.abs(offsets).sum(axis=axes)
+        self.total += np.abs(offsets, out=offsets).sum(axis=axes)
         carried = above * low_slope + below * high_slope
         if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
             # sign z >= 0 is given, so that subtracting a multiple of it keeps a lower bound.
             charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign
             charge = cut(charge, origin, rows.shape)[None]
             carried = carried - charge
-            self.total += self._dot(np.broadcast_to(np.abs(charge), rows.shape), given.size, origin)
+            extra = np.broadcast_to(np.abs(charge), rows.shape)
+            self.total += self._dot(extra, given.size[..., None], origin)[..., 0]
         self._put(source, carried.reshape(-1, *rows.shape[2:]), origin)
 
     def _through_max(self, layer: MaxPool, source: int, rows: Array, origin: Origin) -> None:
@@ -315,12 +357,19 @@ class _Backward:
     def _rows(self, flat: Array) -> Array:
         return flat.reshape(self.num_images, self.num_rows, *flat.shape[1:])
 
-    def _dot(self, rows: Array, values: Array, origin: Origin) -> Array:
-        """(B, R, ...) times (B, ...), summed over all but B and R."""
-        part = cut(values, origin, rows.shape)
+    def _dot(self, rows: Array, columns: Array, origin: Origin) -> Array:
+        """(B, R, ...) times (B or 1, ..., columns), summed over all but B, R and the columns."""
+        if rows.ndim == 5 and columns.shape[2:4] != rows.shape[3:]:
+            height, width = rows.shape[3:]
+            columns = columns[
+                :, :, origin[0] : origin[0] + height, origin[1] : origin[1] + width
+            ]
+        num = columns.shape[-1]
+        if self.num_images == 1 and rows.strides[1] == rows.itemsize:  # rows last in memory
+            flat = np.moveaxis(rows[0], 0, -1).reshape(-1, self.num_rows)
+            return (columns.reshape(-1, num).T @ flat).T[None]
         first = rows.reshape(self.num_images, self.num_rows, -1)
-        second = np.broadcast_to(part, (len(part), *rows.shape[2:]))
-        return (first @ second.reshape(len(part), -1, 1))[..., 0]
+        return first @ columns.reshape(len(columns), -1, num)
 
 
 def _joined(first: Coefficients, second: Coefficients) -> Coefficients:
