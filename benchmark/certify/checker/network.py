@@ -361,9 +361,7 @@ class _Backward:
         """(B, R, ...) times (B or 1, ..., columns), summed over all but B, R and the columns."""
         if rows.ndim == 5 and columns.shape[2:4] != rows.shape[3:]:
             height, width = rows.shape[3:]
-            columns = columns[
-                :, :, origin[0] : origin[0] + height, origin[1] : origin[1] + width
-            ]
+            columns = columns[:, :, origin[0] : origin[0] + height, origin[1] : origin[1] + width]
         num = columns.shape[-1]
         if self.num_images == 1 and rows.strides[1] == rows.itemsize:  # rows last in memory
             flat = np.moveaxis(rows[0], 0, -1).reshape(-1, self.num_rows)
