@@ -244,7 +244,6 @@ class _Backward:
 
     def _carry(self, number: int, flat: Array, origin: Origin) -> None:
         """Take the rows of one value to what it is made of."""
-        given = self.bounds.values[number]
         rows = self._rows(flat)
         step = self.network.steps[number - 1] if number else None
         is_nonlinear = step is not None and isinstance(step.layer, Activation | MaxPool)
