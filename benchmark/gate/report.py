@@ -14,6 +14,12 @@ from benchmark.gate.run import Checked
 from benchmark.terminal import percent
 
 SCHEMA = "corobench.check/1"
+_MEANING = {
+    Verdict.PASS: "",
+    Verdict.OPEN: "; still open, as the comparison stopped early",
+    Verdict.WARN: "; this may be chance",
+    Verdict.FAIL: "; this is no chance",
+}
 _COLUMNS = ("metric", "baseline", "candidate", "drop", "lost:won", "p", "verdict")
 
 
@@ -63,7 +69,7 @@ def terminal_table(checked: Checked) -> Table:
     for column in _COLUMNS:
         is_text = column in ("metric", "verdict")
         table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
-    style = {"fail": "bold red", "warn": "yellow", "pass": ""}
+    style = {"fail": "bold red", "warn": "yellow", "still open": "dim", "pass": ""}
     for row in _rows(checked):
         table.add_row(*row, style=style[row[-1]])
     return table
@@ -79,8 +85,11 @@ def markdown(checked: Checked) -> str:
 
 
 def workflow_commands(checked: Checked) -> list[str]:
-    """GitHub's workflow commands: an error per failing metric, a warning per doubtful one."""
-    kinds = {Verdict.FAIL: "error", Verdict.WARN: "warning"}
+    """GitHub's workflow commands: an error per failing metric, a warning per doubtful one.
+
+    A metric that early stopping left open is a notice.
+    """
+    kinds = {Verdict.FAIL: "error", Verdict.WARN: "warning", Verdict.OPEN: "notice"}
     found = [
         f"::{kinds[one.verdict]} title=corobench::{_sentence(one, checked)}"
         for one in checked.judged
@@ -97,7 +106,7 @@ def _sentence(one: Judged, checked: Checked) -> str:
         f"{metric.name}: {percent(metric.baseline, metric.n)} to "
         f"{percent(metric.candidate, metric.n)}, {metric.drop:+.1f} points lost on {metric.n} "
         f"images (at most {checked.rule.max_drop:g} allowed), {metric.only_baseline} images lost "
-        f"and {metric.only_candidate} won, corrected p {one.p_corrected:.3g}"
+        f"and {metric.only_candidate} won, corrected p {one.p_corrected:.3g}{_MEANING[one.verdict]}"
     )
 
 
@@ -143,21 +152,27 @@ def as_json(checked: Checked) -> str:
 
 
 def as_junit(checked: Checked) -> str:
-    """A JUnit test suite with one case per metric; a warning is a passed case with output."""
+    """A JUnit test suite with one case per metric.
+
+    A warning is a passed case with output; what early stopping left open is a skipped case.
+    """
     cases = [(one.paired.name, one.verdict, _sentence(one, checked)) for one in checked.judged]
     cases.append(("packed bytes", checked.size.verdict, _size_sentence(checked)))
-    num_failed = sum(verdict == Verdict.FAIL for _, verdict, _ in cases)
+    found = [verdict for _, verdict, _ in cases]
     suite = ElementTree.Element(
         "testsuite",
         name="corobench",
         tests=str(len(cases)),
-        failures=str(num_failed),
+        failures=str(found.count(Verdict.FAIL)),
+        skipped=str(found.count(Verdict.OPEN)),
         time=f"{checked.seconds:.3f}",
     )
     for name, verdict, sentence in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="corobench", name=name)
         if verdict == Verdict.FAIL:
             ElementTree.SubElement(case, "failure", message=sentence)
+        elif verdict == Verdict.OPEN:
+            ElementTree.SubElement(case, "skipped", message=sentence)
         elif verdict == Verdict.WARN:
             ElementTree.SubElement(case, "system-out").text = sentence
     ElementTree.indent(suite)

@@ -1,9 +1,10 @@
 """The rule of the gate: paired counts in, verdicts out; no torch.
 
 Per metric the images that only the baseline gets right are set against those that only the
-candidate gets right. A metric **fails** where the drop is larger than allowed and the exact McNemar
-test, Holm-corrected over all metrics, says that it is no chance; it **warns** where the drop is
-larger than allowed and may be chance. Sizes are measured exactly and need no test.
+candidate gets right. A metric **fails** where it lost more than is allowed beyond chance: the test
+of `noninferiority`, Holm-corrected over all metrics, rejects "it truly lost no more than allowed".
+It **warns** where the drop on these images is larger than allowed and may be chance. Sizes are
+measured exactly and need no test.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from benchmark.gate.noninferiority import p_value
 from benchmark.records import Outcome
-from benchmark.statistics import holm, mcnemar_exact
+from benchmark.statistics import holm
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class Verdict(StrEnum):
-    """What the gate says, of one metric or of all."""
+    """What the gate says, of one metric or of all, from the lightest to the gravest.
+
+    "still open" is said only of a metric, where the comparison stopped early because of others.
+    """
 
     PASS = "pass"  # noqa: S105 (a verdict, no secret)
+    OPEN = "still open"
     WARN = "warn"
     FAIL = "fail"
 
@@ -33,14 +39,19 @@ class Rule:
     """What a project allows.
 
     Attributes:
-        max_drop: percentage points that a metric may lose.
-        alpha: chance of a false alarm over all metrics, in (0, 1).
+        max_drop: percentage points that a metric may truly lose, at least 0.
+        alpha: the largest chance that any metric fails that truly lost no more, in (0, 1).
         max_bytes_growth: percent that the packed weights may grow.
     """
 
     max_drop: float = 1.0
     alpha: float = 0.05
     max_bytes_growth: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """Share of the images that a metric may lose."""
+        return self.max_drop / 100.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,15 @@ class Paired:
 
 @dataclass(frozen=True)
 class Judged:
-    """A metric with its p-values and verdict."""
+    """A metric with its p-values and verdict.
+
+    Attributes:
+        paired: the counts.
+        p_value: chance to lose so much where the true loss is the allowed one; 1 where no more
+            than that was lost.
+        p_corrected: the same for all metrics and looks together; it fails at alpha or below.
+        verdict: of this metric.
+    """
 
     paired: Paired
     p_value: float
@@ -158,15 +177,22 @@ def _paired(metric: str, epsilon: str, right: Mapping[str, pd.Series]) -> Paired
     )
 
 
-def judge(metrics: Sequence[Paired], rule: Rule) -> list[Judged]:
-    """Apply the rule to all metrics of one comparison."""
-    p_values = [mcnemar_exact(m.only_baseline, m.only_candidate) for m in metrics]
+def judge(metrics: Sequence[Paired], rule: Rule, share: float = 1.0) -> list[Judged]:
+    """Apply the rule to all metrics of one comparison.
+
+    Args:
+        metrics: counts, all on the same images.
+        rule: what is allowed.
+        share: of alpha that may be spent on this look at the images, in (0, 1].
+    """
+    p_values = [p_value(m.only_baseline, m.only_candidate, m.n, rule.margin) for m in metrics]
     judged = []
-    for metric, p_value, corrected in zip(metrics, p_values, holm(p_values), strict=True):
-        verdict = Verdict.PASS
-        if metric.drop > rule.max_drop:
-            verdict = Verdict.FAIL if corrected <= rule.alpha else Verdict.WARN
-        judged.append(Judged(metric, p_value, corrected, verdict))
+    for metric, p, for_all in zip(metrics, p_values, holm(p_values), strict=True):
+        corrected = min(1.0, for_all / share)
+        verdict = Verdict.WARN if metric.drop > rule.max_drop else Verdict.PASS
+        if verdict == Verdict.WARN and corrected <= rule.alpha:
+            verdict = Verdict.FAIL
+        judged.append(Judged(metric, p, corrected, verdict))
     return judged
 
 

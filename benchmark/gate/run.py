@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,6 @@ from benchmark.gate.rule import (
     Rule,
     Size,
     Verdict,
-    judge,
     judge_size,
     lost_proofs,
     pair,
@@ -53,7 +52,7 @@ class Checked:
         size: packed bytes.
         n: images compared.
         total: images of the baseline.
-        is_settled_early: the verdict on all `total` images was nearly certain after n.
+        is_settled_early: red was proven, or hardly possible any more, after n of `total` images.
         notes: what a reader should know about the comparison.
         rule: that was applied.
         candidate, baseline: what was compared.
@@ -116,21 +115,22 @@ def check(
         how = How(device, data_root, reporter, steps or Steps(), chunks)
         source = _Evaluated(candidate, reference, baseline, how)
     size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
-    notes, total, slices = source.notes, source.total, source.slices()
+    notes, total, sizes, slices = source.notes, source.total, source.sizes, source.slices()
     if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
         # The same weights: every image fares alike, and there is nothing to evaluate.
         notes = (*notes, "the same weights as the baseline: nothing was evaluated")
-        total, slices = reference.n, iter([(reference.n, table)])
-    early: list[Verdict] | None = None
-    judged, n, unasked = [], 0, list[str]()
+        total, sizes, slices = reference.n, (reference.n,), iter([(reference.n, table)])
+    sizes = (total,) if whole else sizes
+    judged: list[Judged] | None = None
+    n, unasked = 0, list[str]()
     for n, rows in slices:
+        if n not in sizes:
+            continue
         unasked = lost_proofs(table, rows)
-        metrics = pair(table, rows)
-        judged = judge(metrics, rule)
-        early = settled(metrics, total, rule) if n < total and not whole else None
-        if early is not None:
-            judged = [_as_settled(*both) for both in zip(judged, early, strict=True)]
+        judged = settled(pair(table, rows), n, sizes, rule)
+        if judged is not None:
             break
+    assert judged is not None, "the last look at the images always decides"
     lost = [Verdict.WARN for _ in unasked]
     notes = (*notes, *(f"certified {epsilon}: {_UNASKED}" for epsilon in unasked))
     return Checked(
@@ -139,7 +139,7 @@ def check(
         size,
         n=n,
         total=total,
-        is_settled_early=early is not None,
+        is_settled_early=n < total,
         notes=(*notes, *source.unanswered),
         rule=rule,
         candidate=str(candidate),
@@ -153,16 +153,6 @@ def is_result(candidate: Path) -> bool:
     return candidate.is_file() and candidate.suffix != ".onnx"
 
 
-def _as_settled(one: Judged, verdict: Verdict) -> Judged:
-    """The verdict on all images where it is known, and a doubt where it is open.
-
-    Green is said only where no metric can fail; red as soon as one will, and the others stay open.
-    """
-    if verdict == Verdict.PASS and one.verdict != Verdict.PASS:
-        verdict = Verdict.WARN
-    return replace(one, verdict=verdict)
-
-
 class _Stored:
     """A candidate whose result is there already."""
 
@@ -171,6 +161,7 @@ class _Stored:
         _require_same(result, reference, path, baseline)
         self._table = _outcomes(path)
         self.total = min(result.n, reference.n)
+        self.sizes: tuple[int, ...] = (self.total,)
         self.bytes_packed = result.compactness.bytes_packed
         self.weights_sha256 = result.weights_sha256
         self.notes = _notes(result.versions, reference)
@@ -193,6 +184,7 @@ class _Evaluated:
         self.unanswered: list[str] = []
         how.steps.begin("measure")
         self.total = reference.n
+        self.sizes = looks(self.total)
         measured = self._submission.measure()
         self.bytes_packed = measured.bytes_packed
         self.weights_sha256 = self._submission.weights_sha256
@@ -207,7 +199,7 @@ class _Evaluated:
             self._folder,
             self._reference,
             self._baseline,
-            looks(self.total),
+            self.sizes,
             self._how,
         ):
             tables.append(rows)

@@ -1,21 +1,29 @@
-"""Stopping early: is the verdict that the whole comparison will give settled already?
+"""Stopping early: red as soon as a loss is proven, green once none can be proven any more.
 
-The images of a subset lie in the published order, so that the first n are a random sample of all N.
-From the counts so far the counts at N are predicted, with the uncertainty of what is not seen yet
-(predictive probability: Spiegelhalter, Freedman and Blackburn 1986). The comparison stops where the
-verdict at N is nearly certain. The error rates of the whole procedure are simulated by
-``perf/gate_rates.py``; docs/ci.md states them.
+The images of a subset lie in the published order, so that the first n are a random sample of all.
+
+**Red.** Each look may spend a share of alpha, and the shares of all looks sum to 1. So the chance
+that any look calls a metric red that truly lost no more than allowed is at most alpha, whatever the
+looks have to do with each other (Bonferroni's inequality).
+
+**Green.** From the counts so far those on all images are predicted, with the uncertainty of what is
+not seen yet (predictive probability: Spiegelhalter, Freedman and Blackburn 1986). Where hardly any
+future is red, the comparison stops. That can turn red into green and never the reverse.
+
+How often either happens is simulated by ``perf/gate_rates.py``; docs/ci.md states it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import norm
 
-from benchmark.gate.rule import Paired, Rule, Verdict
+from benchmark.gate.noninferiority import score
+from benchmark.gate.rule import Judged, Paired, Rule, Verdict, judge
 
 NUM_DRAWS = 2000
 """Futures that are drawn per metric."""
@@ -23,14 +31,14 @@ NUM_DRAWS = 2000
 PRIOR = 0.5
 """Added to each of the three counts: Jeffreys' prior."""
 
-SURE_PASS = 0.1
+SURE_PASS = 0.05
 """Green, once no metric fails in more than this share of its futures."""
-
-SURE_FAIL = 0.99
-"""Red, once a metric fails in at least this share of them."""
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 """Of the baseline's images, where the comparison looks."""
+
+EARLY_ALPHA = 0.1
+"""Share of alpha that each look but the last may spend; the last one has the rest."""
 
 LEAST_IMAGES = 50
 
@@ -45,43 +53,73 @@ def looks(total: int) -> tuple[int, ...]:
     return tuple(sorted(size for size in sizes if size >= LEAST_IMAGES or size == total))
 
 
-def settled(metrics: Sequence[Paired], total: int, rule: Rule) -> list[Verdict] | None:
-    """The verdicts on `total` images, where they are as good as known.
-
-    Every metric bears the whole correction: where none is below alpha divided by their number,
-    Holm's test rejects nothing, and where one is, it rejects that one.
+def share_of_alpha(n: int, sizes: Sequence[int]) -> float:
+    """What the look at n images may spend; over all looks it sums to 1.
 
     Args:
-        metrics: counts so far, all on the same n images.
-        total: images of the whole comparison.
+        n: one of `sizes`.
+        sizes: numbers of images at all looks, ascending.
+
+    >>> [round(share_of_alpha(n, looks(500)), 3) for n in looks(500)], share_of_alpha(60, [60])
+    ([0.1, 0.1, 0.1, 0.7], 1.0)
+    """
+    return EARLY_ALPHA if n < sizes[-1] else 1.0 - EARLY_ALPHA * (len(sizes) - 1)
+
+
+def settled(
+    metrics: Sequence[Paired], n: int, sizes: Sequence[int], rule: Rule
+) -> list[Judged] | None:
+    """What the look at the first n images says.
+
+    Args:
+        metrics: counts on these images.
+        n: one of `sizes`.
+        sizes: numbers of images at all looks, ascending; the last are all images.
         rule: of the verdict.
 
     Returns:
-        "fail" or "pass" per metric; None where more images are needed.
+        One verdict per metric; None where more images are needed, never at the last look. At an
+        earlier one a metric is "still open" where another is red and this one lost too much so far
+        or could still fail.
     """
-    can_still_fail = False
-    verdicts = []
-    for metric in metrics:
-        chance = _chance_to_fail(
-            metric.only_baseline,
-            metric.only_candidate,
-            metric.n,
-            total,
-            rule.max_drop,
-            rule.alpha / len(metrics),
-        )
-        verdicts.append(Verdict.FAIL if chance >= SURE_FAIL else Verdict.PASS)
-        can_still_fail |= chance > SURE_PASS
-    return None if can_still_fail and Verdict.FAIL not in verdicts else verdicts
+    judged = judge(metrics, rule, share_of_alpha(n, sizes))
+    if n == sizes[-1]:
+        return judged
+    can_fail = [_can_still_fail(metric, sizes, rule, len(metrics)) for metric in metrics]
+    if any(one.verdict == Verdict.FAIL for one in judged):
+        return [_or_open(one, can) for one, can in zip(judged, can_fail, strict=True)]
+    return None if any(can_fail) else judged
+
+
+def _or_open(one: Judged, can_fail: bool) -> Judged:
+    is_open = one.verdict == Verdict.WARN or (one.verdict == Verdict.PASS and can_fail)
+    return replace(one, verdict=Verdict.OPEN) if is_open else one
+
+
+def _can_still_fail(metric: Paired, sizes: Sequence[int], rule: Rule, num_metrics: int) -> bool:
+    """Whether it fails on all images in more than a few of its futures.
+
+    Every metric bears the whole correction there: where none is below alpha divided by their
+    number, Holm's test rejects nothing, and where one is, it rejects that one.
+    """
+    total = sizes[-1]
+    alpha = rule.alpha * share_of_alpha(total, sizes) / num_metrics
+    counts = (metric.only_baseline, metric.only_candidate, metric.n)
+    return _chance_to_fail(*counts, total, rule.margin, alpha) > SURE_PASS
 
 
 @lru_cache(maxsize=100_000)
 def _chance_to_fail(
-    only_baseline: int, only_candidate: int, n: int, total: int, max_drop: float, alpha: float
+    only_baseline: int, only_candidate: int, n: int, total: int, margin: float, alpha: float
 ) -> float:
-    """Share of the futures in which a metric fails."""
-    counts = futures(only_baseline, only_candidate, n, total)
-    return float(_failing(counts, total, max_drop, alpha).mean())
+    """Share of the futures in which a metric fails, by the score's normal approximation.
+
+    Its p-values are a little below the exact ones, so that this share is a little too large.
+    """
+    if margin >= 1:
+        return 0.0
+    lost, won = futures(only_baseline, only_candidate, n, total).T
+    return float((score(lost, won, total, margin) >= norm.isf(alpha)).mean())
 
 
 def futures(only_baseline: int, only_candidate: int, n: int, total: int) -> np.ndarray:
@@ -95,23 +133,3 @@ def futures(only_baseline: int, only_candidate: int, n: int, total: int) -> np.n
     rates = random.dirichlet([*(seen + PRIOR), n - seen.sum() + PRIOR], NUM_DRAWS)
     more = random.multinomial(total - n, rates)[:, :2]
     return np.asarray(seen + more)
-
-
-def _failing(counts: np.ndarray, total: int, max_drop: float, alpha: float) -> np.ndarray:
-    """Which draws lose too much, beyond chance."""
-    only_baseline, only_candidate = counts.T
-    drop = 100.0 * (only_baseline - only_candidate) / total
-    most = _most_by_chance(total, alpha)[only_baseline + only_candidate]
-    return np.asarray((drop > max_drop) & (only_candidate <= most))
-
-
-@lru_cache(maxsize=64)
-def _most_by_chance(total: int, alpha: float) -> np.ndarray:
-    """Per number of images on which the two differ: how many the candidate may win at most.
-
-    At so many or fewer the exact McNemar test says that its losses are no chance; -1 for never.
-    """
-    differing = np.arange(total + 1)
-    most = binom.ppf(alpha / 2, differing, 0.5).astype(np.int64)
-    most -= 2 * binom.cdf(most, differing, 0.5) > alpha
-    return np.maximum(most, -1)
