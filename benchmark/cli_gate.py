@@ -26,14 +26,14 @@ from benchmark.executors.limits import Limits
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Percentage points that a metric may lose.",
+    help="Percentage points that a metric may truly lose.",
 )
 @click.option(
     "--alpha",
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Chance of a false alarm over all metrics.",
+    help="Largest chance of red where no metric truly lost more.",
 )
 @click.option(
     "--max-bytes-growth",
@@ -70,7 +70,7 @@ def check(
     \b
     Exit codes:
       0  passes, perhaps with a warning
-      1  fails: a drop beyond --max-drop that is no chance, or too many bytes
+      1  fails: a true loss beyond --max-drop is proven, or too many bytes
       2  something you can mend
       3  a contradiction: a certified image of the candidate was broken
 

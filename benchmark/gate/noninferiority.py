@@ -112,9 +112,9 @@ def _grid(low: float, high: float, n: int, step: float) -> NDArray[np.float64]:
 
     The arcsine of the root of a share is estimated equally well everywhere: 1 / (2 sqrt(n)).
     """
-    ends = np.arcsin(np.sqrt([low, high]))
-    num = 2 + math.ceil((ends[1] - ends[0]) * 2 * math.sqrt(n) / step)
-    shares = np.sin(np.linspace(*ends, num)) ** 2
+    first, last = math.asin(math.sqrt(low)), math.asin(math.sqrt(high))
+    num = 2 + math.ceil((last - first) * 2 * math.sqrt(n) / step)
+    shares = np.sin(np.linspace(first, last, num)) ** 2
     return np.clip(shares, low, high)
 
 

@@ -21,6 +21,7 @@ LIGHT = (
     "benchmark.rounds",
     "benchmark.migration",
     "benchmark.cli",
+    "benchmark.gate.noninferiority",
     "benchmark.gate.pytest_plugin",
     "benchmark.gate.rule",
     "benchmark.gate.sequential",
