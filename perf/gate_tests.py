@@ -27,7 +27,7 @@ from common import verdict
 from scipy.special import betaincinv
 from scipy.stats import binom, norm
 
-from benchmark.gate.noninferiority import p_value, score
+from benchmark.gate.noninferiority import fewest_lost, p_value, score
 from benchmark.statistics import mcnemar_exact_many
 
 SHARES = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -78,26 +78,31 @@ TESTS: dict[str, Rejects] = {
 
 
 class Fewest:
-    """The fewest lost images that a test rejects, for each number won, found by bisection."""
+    """The fewest lost images that a test rejects, for each number won: one above the last."""
 
     def __init__(self, rejects: Rejects, n: int, margin: float, alpha: float) -> None:
         self._rejects, self._rest = rejects, (n, margin, alpha)
         self._known: dict[int, int] = {}
 
     def __call__(self, won: np.ndarray) -> np.ndarray:
-        new = np.array([count for count in won.tolist() if count not in self._known], dtype=int)
-        if len(new):
-            n, margin, _ = self._rest
-            low, high = np.floor(new + n * margin).astype(int), n - new + 1
-            # most limits lie a few standard deviations above what is allowed
-            near = np.minimum(high - 1, low + 12 + 6 * np.sqrt(n * margin + 2 * new).astype(int))
-            high = np.where(self._rejects(near, new, *self._rest), near, high)
-            while (is_open := high - low > 1).any():
-                middle, at = (low + high) // 2, np.flatnonzero(is_open)
-                is_red = self._rejects(middle[at], new[at], *self._rest)
-                high[at[is_red]], low[at[~is_red]] = middle[at[is_red]], middle[at[~is_red]]
-            self._known |= dict(zip(new.tolist(), high.tolist(), strict=True))
-        return np.array([self._known[count] for count in won.tolist()])
+        return np.array([self._fewest(count) for count in won.tolist()])
+
+    def _fewest(self, won: int) -> int:
+        if won not in self._known:
+            n, margin, alpha = self._rest
+            start = self._known.get(won - 1, 0) + 1
+            if start == 1:
+                start = int(fewest_lost(np.array([won]), norm.isf(alpha), n, margin)[0])
+            lost = min(start, n - won)
+            while lost + won <= n and not self._is_red(lost, won):
+                lost += 1
+            while lost > 0 and self._is_red(lost - 1, won):
+                lost -= 1
+            self._known[won] = lost
+        return self._known[won]
+
+    def _is_red(self, lost: int, won: int) -> bool:
+        return bool(self._rejects(np.array([lost]), np.array([won]), *self._rest)[0])
 
 
 def red(fewest: Fewest, n: int, share: float, loss: float) -> float:
