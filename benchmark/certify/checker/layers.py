@@ -512,15 +512,21 @@ class Pad:
     Args:
         pads: top, left, bottom, right.
         value: of the border.
+        channels: how many of that value come before and behind the map's own.
     """
 
-    def __init__(self, pads: tuple[int, int, int, int], value: float) -> None:
-        self.pads, self.value = pads, value
+    def __init__(
+        self,
+        pads: tuple[int, int, int, int],
+        value: float,
+        channels: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.pads, self.value, self.channels = pads, value, channels
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
         top, left, bottom, right = self.pads
-        border = ((0, 0), (0, 0), (top, bottom), (left, right))
+        border = ((0, 0), self.channels, (top, bottom), (left, right))
         low, high = (
             np.pad(side, border, constant_values=self.value) for side in (given.low, given.high)
         )
@@ -532,4 +538,6 @@ class Pad:
         return self.bounds([Interval(zero, zero)]).low[0]
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        return crop(coefficient, (origin[0] - self.pads[0], origin[1] - self.pads[1]), shape)
+        before = self.channels[0]
+        own = coefficient[:, before : before + shape[0]]
+        return crop(own, (origin[0] - self.pads[0], origin[1] - self.pads[1]), shape)

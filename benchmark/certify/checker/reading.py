@@ -46,6 +46,7 @@ _BINARY = {
     **dict.fromkeys((operator.mul, torch.mul, "mul"), "mul"),
     **dict.fromkeys((operator.truediv, torch.div, "div"), "div"),
 }
+_KINDS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div"}
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 _MEANS = (torch.mean, "mean")
 _BATCH_NORMS = nn.BatchNorm1d | nn.BatchNorm2d
@@ -295,13 +296,8 @@ class _Reader:
             raise UncheckableError(f"a {name} in training mode")
         if name == "WithConstants":
             return self._with_stored(module, arguments)
-        if name in ("Add", "Sub", "Mul", "Div") or getattr(module, "op_name", None) in (
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-        ):
-            kind = (name if name in ("Add", "Sub", "Mul", "Div") else module.op_name).lower()
+        kind = _KINDS.get(str(getattr(module, "op_name", name)).lower())
+        if kind is not None and len(arguments) == 2:
             return self._binary(kind, *arguments)
         if name == "Concat":
             return self._concat(arguments, int(module.axis))
@@ -412,10 +408,11 @@ class _Reader:
 
     def _pad(self, pads: list[int], value: float, source: int) -> _Value:
         """Pads as torch has them: left, right, top, bottom, then those of further axes."""
-        if len(self.shapes[source]) != 3 or any(pads[4:]) or min(pads[:4]) < 0 or len(pads) < 4:
-            raise UncheckableError("padding of other axes than height and width")
-        left, right, top, bottom = pads[:4]
-        return self._add(Pad((top, left, bottom, right), value), source)
+        pads = pads + [0] * (8 - len(pads))
+        if len(self.shapes[source]) != 3 or any(pads[6:]) or min(pads) < 0:
+            raise UncheckableError("padding of other axes than channels, height and width")
+        left, right, top, bottom, before, behind = pads[:6]
+        return self._add(Pad((top, left, bottom, right), value, (before, behind)), source)
 
 
 class _Value(int):
