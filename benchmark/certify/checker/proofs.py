@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.layers import FLAT, Interval
+from benchmark.certify.checker.layers import FLAT, Interval, Pad, Pick, Reshape
 from benchmark.certify.checker.network import Bounds, Network, Slopes
 from benchmark.certify.checker.rounding import Array
 
@@ -114,7 +114,7 @@ def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
 
     def refine(known: Bounds, number: int) -> Interval | None:
         given = known.values[number]
-        if network.depths[number] <= 1:
+        if network.depths[number] <= 1 or not _is_made_by_affine(network, number):
             return None
         is_open = np.ones(given.low.shape[1:], dtype=bool)
         if all(isinstance(layer, Relu) for layer in readers[number] if _is_nonlinear(layer)):
@@ -123,6 +123,19 @@ def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
 
     with np.errstate(all="ignore"):
         return network.bounds(low, high, refine)
+
+
+def _is_made_by_affine(network: Network, number: int) -> bool:
+    """Whether the last step before a value that computes anything is affine.
+
+    An activation right after another one is as tight as what goes into the first.
+    """
+    while number:
+        step = network.steps[number - 1]
+        if not isinstance(step.layer, Reshape | Pick | Pad):
+            return not _is_nonlinear(step.layer)
+        (number,) = step.sources
+    return True
 
 
 def _is_nonlinear(layer: object) -> bool:
