@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,7 @@ class EpsilonFacts:
         audited: certified images that are attacked here all the same.
         stopped: open images whose search the clock ended.
         unanswered: certifier -> open images it was not asked about, because it gave up before.
+        doubts: flag -> rows of the images that raised it, for flags that know them.
     """
 
     certified: dict[str, BoolArray]
@@ -51,6 +53,7 @@ class EpsilonFacts:
     audited: BoolArray
     stopped: BoolArray
     unanswered: dict[str, BoolArray]
+    doubts: dict[str, set[int]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n: int) -> EpsilonFacts:
@@ -76,6 +79,13 @@ class EpsilonFacts:
             stopped=np.zeros(n, dtype=bool),
             unanswered={},
         )
+
+    def doubt(self, flag: str, rows: Iterable[int]) -> None:
+        """Raise a flag for images, if there are any."""
+        rows = {int(row) for row in rows}
+        if rows:
+            self.flags.add(flag)
+            self.doubts.setdefault(flag, set()).update(rows)
 
     @property
     def attacked(self) -> BoolArray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmark.stages.base import own_and_others
@@ -26,8 +28,8 @@ MIN_RATE = 0.5
 
 def doubtful(
     model: nn.Module, x_BCHW: Tensor, y_B: Tensor, epsilon: Fraction, seed: int
-) -> dict[str, int]:
-    """How many images have a gradient that tells nothing, by flag.
+) -> tuple[dict[str, int], NDArray[np.bool_]]:
+    """How many images have a gradient that tells nothing, by flag; and which have none to speak of.
 
     Args:
         model: follows the model contract.
@@ -35,23 +37,31 @@ def doubtful(
         y_B: int64 (B,).
         epsilon: exact radius.
         seed: of the run.
+
+    Returns:
+        Flag -> images; bool (B,), the images with a margin or a gradient that is not finite at one
+        of the points that were looked at, which count for no other flag.
     """
     if not len(x_BCHW):
-        return {VANISHING: 0, SHATTERED: 0}
+        return {VANISHING: 0, SHATTERED: 0}, np.zeros(0, dtype=bool)
     generator = torch.Generator().manual_seed(derive_seed(seed, "gradients", str(epsilon)))
     margin_B, gradient_BD = margin_gradient(model, x_BCHW, y_B)
+    is_finite_B = torch.isfinite(margin_B) & torch.isfinite(gradient_BD).all(dim=1)
     cosine_B = torch.zeros_like(margin_B)
     for _ in range(NUM_NEAR):
         noise = (torch.rand(x_BCHW.shape, generator=generator) * 2 - 1).to(x_BCHW.device)
         near = (x_BCHW + STEP * float(epsilon) * noise).clamp(0.0, 1.0)
         _, other_BD = margin_gradient(model, near, y_B)
+        is_finite_B &= torch.isfinite(other_BD).all(dim=1)
         cosine_B += torch.cosine_similarity(gradient_BD, other_BD, dim=1) / NUM_NEAR
     move_B = float(epsilon) * gradient_BD.abs().sum(dim=1)
     vanishing_B = move_B < MIN_MOVE * margin_B
-    return {
-        VANISHING: int(vanishing_B.sum()),
-        SHATTERED: int(((cosine_B < MIN_COSINE) & ~vanishing_B).sum()),
+    shattered_B = (cosine_B < MIN_COSINE) & ~vanishing_B
+    counts = {
+        VANISHING: int((vanishing_B & is_finite_B).sum()),
+        SHATTERED: int((shattered_B & is_finite_B).sum()),
     }
+    return counts, ~is_finite_B.cpu().numpy()
 
 
 def margin_gradient(model: nn.Module, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:

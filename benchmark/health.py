@@ -13,10 +13,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmark import gradients
 from benchmark.stages.base import Attack, Seats
+from benchmark.stages.guard import GRADIENT, LOGITS
 from benchmark.stages.pgd import PGD
 from benchmark.steps import StepEndedError
 from benchmark.store import chunk_name
@@ -41,6 +43,7 @@ def check(evaluation: Evaluation) -> None:
     Args:
         evaluation: after its attacks.
     """
+    _logits(evaluation)
     found: dict[str, dict[int, NDArray[np.float32]]] = {}
     for epsilon in evaluation.epsilons:
         found[epsilon] = _fewer_steps(evaluation, epsilon)
@@ -49,6 +52,14 @@ def check(evaluation: Evaluation) -> None:
         _larger_epsilon(evaluation, smaller, larger)
     for epsilon in evaluation.epsilons:
         _gradients(evaluation, epsilon)
+
+
+def _logits(evaluation: Evaluation) -> None:
+    """Whether the network answered every image with finite logits."""
+    is_finite = torch.isfinite(evaluation.logits).all(dim=1).cpu().numpy()
+    rows = np.flatnonzero(~is_finite & ~evaluation.facts.unpredicted)
+    for facts in evaluation.facts.epsilons.values():
+        facts.doubt(LOGITS, rows)
 
 
 def is_suspicious(num_contradicting: int, num_images: int) -> bool:
@@ -90,7 +101,7 @@ def _gradients(evaluation: Evaluation, epsilon: str) -> None:
     rows = np.flatnonzero(open_)[:NUM_IMAGES]
     try:
         evaluation.steps.begin(f"gradients-{epsilon}")
-        counts = gradients.doubtful(
+        counts, unusable = gradients.doubtful(
             evaluation.model,
             evaluation.x[rows],
             evaluation.y[rows],
@@ -100,6 +111,7 @@ def _gradients(evaluation: Evaluation, epsilon: str) -> None:
     except (StepEndedError, RuntimeError) as error:
         evaluation.report.say(f"gradients {epsilon}: no answer ({error})")
         return
+    facts.doubt(GRADIENT, rows[unusable])
     facts.flags.update(
         flag
         for flag, number in counts.items()
@@ -116,6 +128,7 @@ def _chunk(
         partial(evaluation.attack_chunk, attack, rows, epsilon, 0, Seats.all(len(rows))),
         partial(evaluation.no_attack, attack, len(rows)),
     )
+    evaluation.note_doubts(epsilon, chunk)
     evaluation.spend("attack", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
     evaluation.report.finish(f"{int(chunk['broken'].sum())} of {len(rows)} broken")
     return chunk

@@ -10,7 +10,7 @@ larger one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
@@ -283,6 +283,7 @@ class Evaluation:
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))
                 facts.flags.update(str(flag) for flag in chunk["flags"])
+                self.note_doubts(epsilon, chunk)
                 if str(chunk["failed"]):
                     facts.failed[rows] = str(chunk["failed"])
                     facts.by_clock[rows] = bool(chunk["by_clock"])
@@ -300,6 +301,13 @@ class Evaluation:
             still = int((self.facts.correct & ~broken).sum())
             count = f"{still} of {len(self.x)} still right"
             self.report.finish(f"{count}; {self.facts.bracket_note(epsilon)}")
+            for flag, rows_of in sorted(facts.doubts.items()):
+                self.report.say(f"{flag} {epsilon}: {len(rows_of)} of {len(self.x)} images")
+
+    def note_doubts(self, epsilon: str, chunk: Mapping[str, np.ndarray]) -> None:
+        """Raise the flags of a chunk of an attack that know their images."""
+        for flag, row in zip(chunk.get("doubts", ()), chunk.get("doubts_rows", ()), strict=True):
+            self.facts.epsilons[epsilon].doubt(str(flag), [int(row)])
 
     # ----------------------------------------------------------------------------- details
 
@@ -357,11 +365,18 @@ class Evaluation:
         finally:
             attack.parts = None
         broken = result.broken_B.cpu().numpy()
+        doubts = [
+            (flag, row)
+            for flag, raises_B in sorted(result.flagged.items())
+            for row in rows[raises_B.numpy()].tolist()
+        ]
         return {
             "broken": broken,
             "names": np.array(result.attack_names, dtype=str),
             "adversarial": result.adversarial_BCHW.cpu().numpy()[broken],
             "flags": np.array(sorted(result.flags), dtype=str),
+            "doubts": np.array([flag for flag, _ in doubts], dtype=str),
+            "doubts_rows": np.array([row for _, row in doubts], dtype=np.int64),
             "failed": "",
             "seconds": result.seconds,
         }

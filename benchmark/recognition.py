@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.pipeline import Evaluation
 from benchmark.records import Recognition
 from benchmark.stages.base import is_wrong, predict_one_by_one
-from benchmark.submission.contract import RELATIVE_TOLERANCE
+from benchmark.submission.rounding import rounding
 from benchmark.tracks import derive_seed
 
 #: Largest change of a value by the shift: one of 255 grey levels.
@@ -121,8 +121,7 @@ def changes(now_BK: Tensor, before_BK: Tensor) -> bool:
     if not bool(known.any()):
         return False
     before, now = before_BK[known], now_BK[known]
-    tolerance = RELATIVE_TOLERANCE * max(1.0, float(before.abs().max()))
-    return not bool(((now - before).abs() <= tolerance).all())
+    return not bool(((now - before).abs().amax(dim=1) <= rounding(before)).all())
 
 
 def is_clipped(logits_BK: NDArray[np.float32]) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import threat
+from benchmark.stages.guard import Guard
 from benchmark.stages.layout import is_large, laid_out, num_values
 from benchmark.stages.parts import Parts
 from benchmark.stages.tf32 import tf32
@@ -75,11 +76,13 @@ class Proposal:
         adversarial_BCHW: float32 (B, C, H, W), one image for each input image.
         attack_names: which attack made each image; empty where none claims success.
         flags: named warnings the attack raised of itself.
+        flagged: flag -> bool (B,), the images that raise it, for flags that know them.
     """
 
     adversarial_BCHW: Tensor
     attack_names: list[str]
     flags: set[str] = field(default_factory=set)
+    flagged: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,6 +95,7 @@ class AttackResult:
         attack_names: which attack broke each image, empty where none did.
         flags: named health flags.
         seconds: wall-clock of attack and re-measurement.
+        flagged: flag -> bool (B,) on the CPU, the images that raise it, for flags that know them.
     """
 
     broken_B: Tensor
@@ -99,6 +103,7 @@ class AttackResult:
     attack_names: list[str]
     flags: set[str]
     seconds: float
+    flagged: dict[str, Tensor] = field(default_factory=dict)
 
     def replace(self, rows: Tensor, other: AttackResult) -> None:
         """Put what was found about some images in the place of what was found before.
@@ -112,6 +117,9 @@ class AttackResult:
         for row, name in zip(rows.tolist(), other.attack_names, strict=True):
             self.attack_names[row] = name
         self.flags |= other.flags
+        for flag, found_B in other.flagged.items():
+            mine_B = self.flagged.setdefault(flag, torch.zeros(len(self.broken_B)).bool())
+            mine_B[rows.cpu()] |= found_B
 
 
 class Attack(ABC):
@@ -178,7 +186,7 @@ class Attack(ABC):
             1.0 if search is None else num_values(search) / max(1, num_values(model))
         )
         with tf32(self.searches_in_tf32):
-            found = self.propose(searched, x_BCHW, y_B, epsilon, seed, seats)
+            found = self._search(searched, x_BCHW, y_B, epsilon, seed, seats)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
         again = torch.nonzero(_claims(found) & ~result.broken_B.cpu())[:, 0]
         if len(again) and (self.searches_in_tf32 or self.is_laid_out):
@@ -186,7 +194,7 @@ class Attack(ABC):
             there = Seats(seats.of, seats.taken_B[again])
             rows = again.to(x_BCHW.device)
             x, y = x_BCHW[rows], y_B[rows]
-            found = self.propose(plain, x, y, epsilon, seed, there)
+            found = self._search(plain, x, y, epsilon, seed, there)
             result.replace(rows, self._judge(model, x, y, found, epsilon))
             again = again[_claims(found) & ~result.broken_B[rows].cpu()]
         if len(again):
@@ -194,6 +202,30 @@ class Attack(ABC):
         saved_s = 0.0 if self.parts is None else self.parts.saved_s
         result.seconds = time.perf_counter() - start + saved_s
         return result
+
+    def _search(
+        self,
+        network: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
+    ) -> Proposal:
+        """What the attack proposes on a watched network, and the points that it has overlooked."""
+        guard = Guard(network, x_BCHW, y_B, epsilon)
+        if self.parts is not None:
+            self.parts.guard = guard
+        found = self.propose(guard, x_BCHW, y_B, epsilon, seed, seats)
+        found.flagged = guard.flagged()
+        found.flags |= set(found.flagged)
+        overlooked = [place for place in guard.met if not found.attack_names[place]]
+        if overlooked:
+            found.adversarial_BCHW = found.adversarial_BCHW.detach().clone()
+        for place in overlooked:
+            found.adversarial_BCHW[place] = guard.met[place]
+            found.attack_names[place] = self.name
+        return found
 
     def _laid_out(self, plain: nn.Module, x_BCHW: Tensor) -> nn.Module:
         """The network in the layout to search in, made once: chunk after chunk has the same."""
@@ -213,7 +245,9 @@ class Attack(ABC):
             (name or self.name) if hit else ""
             for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
         ]
-        return AttackResult(broken, adversarial, names, set(proposal.flags), 0.0)
+        return AttackResult(
+            broken, adversarial, names, set(proposal.flags), 0.0, dict(proposal.flagged)
+        )
 
 
 def _claims(proposal: Proposal) -> Tensor:
@@ -247,16 +281,19 @@ def confirm(
 
 
 def is_wrong(logits_BK: Tensor, y_B: Tensor) -> Tensor:
-    """Whether each prediction errs: another class reaches the label's logit, or a NaN appears.
+    """Whether each prediction errs: another class reaches the label's logit, or one is not finite.
 
     A tie counts as wrong, in clean accuracy and under attack alike, because a certificate
-    promises a strictly positive margin.
+    promises a strictly positive margin. Logits that are not finite are none that the contract
+    knows: an infinite one at the label would win against everything, whatever is in the image.
 
     >>> is_wrong(torch.tensor([[1.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 0])).tolist()
     [True, False]
+    >>> is_wrong(torch.tensor([[float("inf"), 1.0]]), torch.tensor([0])).tolist()
+    [True]
     """
     own, others = own_and_others(logits_BK, y_B)
-    return ~(own > others)
+    return ~(own > others) | ~torch.isfinite(logits_BK).all(dim=1)
 
 
 def own_and_others(logits_BK: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmark.stages.guard import Guard
 from benchmark.store import ChunkStore
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
@@ -28,12 +29,14 @@ class Parts:
 
     Attributes:
         saved_s: seconds that the batches read back had taken.
+        guard: of the network that is attacked; what it saw is kept with each batch.
     """
 
     def __init__(self, chunks: ChunkStore, chunk: str) -> None:
         self._chunks, self._chunk = chunks, chunk
         self._num_calls: dict[str, int] = {}
         self.saved_s = 0.0
+        self.guard: Guard | None = None
 
     def run(self, part: str, perturb: Perturb, x_BCHW: Tensor, y_B: Tensor) -> Tensor:
         """The images that a part of the suite makes of a batch: kept ones, or made now and kept.
@@ -48,7 +51,10 @@ class Parts:
         name = f"{self._chunk}.{part}-{number:04d}"
         digest = hashlib.sha256(x_BCHW.detach().cpu().numpy().tobytes()).hexdigest()
         kept = self._chunks.load(name)
-        if kept is not None and str(kept["images"]) == digest:
+        watched = kept is not None and (self.guard is None or "seen" in kept)
+        if kept is not None and watched and str(kept["images"]) == digest:
+            if self.guard is not None:
+                self.guard.restore(kept)
             self.saved_s += float(kept["seconds"])
             adversarial = x_BCHW.detach().clone()
             changed = torch.from_numpy(kept["changed"]).to(x_BCHW.device)
@@ -64,6 +70,7 @@ class Parts:
                 "changed": changed_B.cpu().numpy(),
                 "adversarial": made[changed_B].detach().cpu().numpy(),
                 "seconds": time.perf_counter() - start,
+                **({} if self.guard is None else self.guard.state()),
             },
         )
         return made

@@ -2,28 +2,47 @@
 
 Clauses: ``eval-mode``, ``runs``, ``output-shape``, ``output-dtype``, ``finite``, ``logits``,
 ``deterministic``, ``batch-independent``, ``hooks``, ``grad-mode``, ``input-gradient``,
-``same-as-runtime`` (RULES.md).
+``same-as-runtime`` (RULES.md). Each is asked on every image that is given, and one image that
+breaks it is enough: a network that keeps the contract on a few images only keeps none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.errors import ContractError
+from benchmark.submission.rounding import RELATIVE_TOLERANCE, difference
 
-#: Outputs of the same image in another batch, or with gradients on, may differ by this share of
-#: the largest logit (at least 1). Libraries choose another order of summation for another batch
-#: size: float32 rounding grows to about 1e-5 through the deepest network here, and ten times
-#: that still is far below any margin that decides an image.
-RELATIVE_TOLERANCE = 1e-4
-#: Rows of probabilities add up to 1 within this.
+__all__ = ["RELATIVE_TOLERANCE", "check_contract", "find_broken_clauses", "random_images"]
+
+#: Images in one call of the network.
+BATCH = 64
+#: Rows of probabilities add up to the same sum within this share of it.
 PROBABILITY_TOLERANCE = 1e-5
+#: Share of the images that may look like probabilities by chance.
+PROBABILITY_RATE = 0.01
+#: Random images, and the seed that they are drawn from.
+NUM_RANDOM = 4
+SEED = 0
 
 #: What a file computes in a runtime of its own: float32 (B, C, H, W) -> logits (B, classes).
 Reference = Callable[[Tensor], Tensor]
+
+
+def random_images(shape: Sequence[int], num_images: int = NUM_RANDOM) -> Tensor:
+    """Uniform in [0, 1] from a fixed seed: no dataset is needed, and they are always the same.
+
+    Args:
+        shape: channels, height, width.
+        num_images: how many.
+
+    Returns:
+        float32 (num_images, C, H, W).
+    """
+    return torch.rand(num_images, *shape, generator=torch.Generator().manual_seed(SEED))
 
 
 def check_contract(
@@ -32,8 +51,9 @@ def check_contract(
     num_classes: int,
     path: object = "",
     reference: Reference | None = None,
+    names: Sequence[object] | None = None,
 ) -> None:
-    """Run the model on a few images and refuse it if it breaks a clause.
+    """Run the model on images, and on a few random ones, and refuse it if it breaks a clause.
 
     Args:
         model: in eval mode.
@@ -41,38 +61,54 @@ def check_contract(
         num_classes: logits per image.
         path: submission to name in the error.
         reference: what the submitted file computes by itself, for formats that are converted.
+        names: what errors call each image, such as its number in the test set; its place among
+            `images` by default.
 
     Raises:
-        ContractError: every clause that is broken, by name.
+        ContractError: every clause that is broken, by name, with the first images that break it.
     """
-    faults = find_broken_clauses(model, images, num_classes, reference)
+    faults = find_broken_clauses(model, images, num_classes, reference, names)
+    if not faults:
+        others = random_images(images.shape[1:]).to(images)
+        called = [f"{number} of the random ones" for number in range(len(others))]
+        faults = find_broken_clauses(model, others, num_classes, reference, called)
     if faults:
         raise ContractError(path or "model", faults)
 
 
 def find_broken_clauses(
-    model: nn.Module, images: Tensor, num_classes: int, reference: Reference | None = None
+    model: nn.Module,
+    images: Tensor,
+    num_classes: int,
+    reference: Reference | None = None,
+    names: Sequence[object] | None = None,
 ) -> list[str]:
     """One line ``contract clause <name>: ...`` for every broken clause; see check_contract."""
     if any(module.training for module in model.modules()):
         return [_clause("eval-mode", "expected every module in eval mode, but one is training")]
-    try:
-        with torch.no_grad():
-            logits = model(images)
-    except Exception as error:
-        return [_clause("runs", _failure(error, images))]
-    form_faults = _check_form(logits, len(images), num_classes)
-    if form_faults:
-        return form_faults
+    called = list(range(len(images))) if names is None else list(names)
+    logits = []
+    for part in images.split(BATCH):
+        try:
+            with torch.no_grad():
+                found = model(part)
+        except Exception as error:
+            return [_clause("runs", _failure(error, part))]
+        if faults := _check_form(found, len(part), num_classes):
+            return faults
+        logits.append(found)
+    all_logits = torch.cat(logits)
+    if faults := _check_finite(all_logits, called):
+        return faults
     try:
         return [
-            *_check_logits(logits),
-            *_check_repeats(model, images, logits),
-            *_check_gradient(model, images, logits),
-            *_check_runtime(reference, images, logits),
+            *_check_logits(all_logits, called),
+            *_check_repeats(model, images, all_logits, called),
+            *_check_gradient(model, images, called),
+            *_check_runtime(reference, images, all_logits, called),
         ]
     except Exception as error:
-        return [_clause("runs", _failure(error, images))]
+        return [_clause("runs", _failure(error, images[:BATCH]))]
 
 
 def _clause(name: str, text: str) -> str:
@@ -87,8 +123,20 @@ def _failure(error: Exception, images: Tensor) -> str:
     )
 
 
+def _which(is_bad_N: Tensor, called: Sequence[object]) -> str:
+    """The images that break a clause, for people: the first three by name.
+
+    >>> _which(torch.tensor([False, True]), [10, 11])
+    'image 11'
+    """
+    rows = torch.nonzero(is_bad_N)[:, 0].tolist()
+    shown = ", ".join(str(called[row]) for row in rows[:3])
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return f"image{'s' if len(rows) > 1 else ''} {shown}{more}"
+
+
 def _check_form(logits: object, num_images: int, num_classes: int) -> list[str]:
-    """Shape, type and finiteness; without them no other clause can be asked."""
+    """Shape and type; without them no other clause can be asked."""
     if not isinstance(logits, Tensor):
         found = type(logits).__name__
         return [_clause("output-shape", f"expected a tensor of logits, but found {found}")]
@@ -100,124 +148,161 @@ def _check_form(logits: object, num_images: int, num_classes: int) -> list[str]:
         )
     if logits.dtype != torch.float32:
         faults.append(_clause("output-dtype", f"expected float32, but found {logits.dtype}"))
-    if not bool(torch.isfinite(logits).all()):
-        bad = int((~torch.isfinite(logits)).sum())
-        faults.append(
-            _clause("finite", f"expected finite logits, but {bad} of {logits.numel()} are not")
-        )
     return faults
 
 
-def _check_logits(logits: Tensor) -> list[str]:
-    """Probabilities are not logits: their gradients vanish where the model is sure."""
-    sums = logits.double().sum(dim=1)
-    is_probability = bool((logits >= 0).all()) and bool(
-        ((sums - 1.0).abs() <= PROBABILITY_TOLERANCE).all()
-    )
-    if not is_probability:
+def _check_finite(logits_NK: Tensor, called: Sequence[object]) -> list[str]:
+    """Logits, and their differences, which decide; of huge ones float32 holds no difference."""
+    is_finite = torch.isfinite(logits_NK)
+    if not bool(is_finite.all()):
+        number = int((~is_finite).sum())
+        which = _which(~is_finite.all(dim=1), called)
+        text = f"expected finite logits, but {number} of {logits_NK.numel()} are not ({which})"
+        return [_clause("finite", text)]
+    spread = logits_NK.amax(dim=1) - logits_NK.amin(dim=1)
+    if bool(torch.isfinite(spread).all()):
         return []
+    which = _which(~torch.isfinite(spread), called)
     return [
         _clause(
-            "logits",
-            "expected logits, but found probabilities (nothing negative, every row adds up to 1): "
-            "remove the softmax",
+            "finite",
+            f"expected logits whose differences are finite in float32, but those of {which} are "
+            "not; scale the last layer down",
         )
     ]
 
 
-def _difference(other: Tensor, logits: Tensor) -> str:
-    """How two outputs for the same images differ beyond rounding, or "" if they do not.
-
-    The predicted class may only differ where the two highest logits are closer than rounding.
-    """
-    if other.shape != logits.shape or not bool(torch.isfinite(other).all()):
-        return "another shape, or values that are not finite"
-    tolerance = RELATIVE_TOLERANCE * max(1.0, float(logits.abs().max()))
-    largest = float((other - logits).abs().max())
-    if largest > tolerance:
-        return (
-            f"a difference of {largest:.3g}, more than the {tolerance:.3g} that rounding explains"
+def _check_logits(logits_NK: Tensor, called: Sequence[object]) -> list[str]:
+    """Probabilities, scaled or not, are not logits: gradients vanish where the model is sure."""
+    logits = logits_NK.double()
+    sums = logits.sum(dim=1)
+    is_probability = (logits >= 0).all(dim=1) & ((sums - 1.0).abs() <= PROBABILITY_TOLERANCE)
+    same = sums.median()
+    moves = (logits - logits.median(dim=0).values).abs().amax(dim=1)
+    if bool(same > 0) and bool(moves.median() > 1e-3 * same):
+        is_near = (sums - same).abs() <= PROBABILITY_TOLERANCE * same
+        is_probability |= (logits >= 0).all(dim=1) & is_near
+    number = int(is_probability.sum())
+    if number <= max(1, PROBABILITY_RATE * len(logits)) and number < len(logits):
+        return []
+    return [
+        _clause(
+            "logits",
+            "expected logits, but found probabilities (nothing negative, rows add up to the same "
+            f"sum; {_which(is_probability, called)}): remove the softmax",
         )
-    top = logits.topk(2, dim=1).values
-    is_clear = (top[:, 0] - top[:, 1]) > 2 * tolerance
-    changed = int(((other.argmax(dim=1) != logits.argmax(dim=1)) & is_clear).sum())
-    return f"another class for {changed} image(s)" if changed else ""
+    ]
 
 
-def _check_repeats(model: nn.Module, images: Tensor, logits: Tensor) -> list[str]:
-    """The same images again, one by one, in reverse, and with gradients on."""
+def _mixed(num_images: int) -> Tensor:
+    """Another order of images, in which batches are other ones; up to `BATCH` the reverse one."""
+    parts = max(1, -(-num_images // BATCH))
+    return torch.cat([torch.arange(start, num_images, parts) for start in range(parts)]).flip(0)
+
+
+def _again(model: Callable[[Tensor], Tensor], images: Tensor, size: int = BATCH) -> Tensor:
+    """Logits of all images, in batches."""
+    return torch.cat([model(part) for part in images.split(size)])
+
+
+def _check_repeats(
+    model: nn.Module, images: Tensor, logits: Tensor, called: Sequence[object]
+) -> list[str]:
+    """The same images again, one by one, in another order, and while hooks look on."""
     faults = []
+    order = _mixed(len(images)).to(images.device)
+    reverse = torch.empty_like(logits)
     with torch.no_grad():
-        again = model(images)
-        singles = torch.cat([model(images[index : index + 1]) for index in range(len(images))])
-        reverse = model(images.flip(0)).flip(0)
+        again = _again(model, images)
+        singles = _again(model, images, 1)
+        reverse[order] = _again(model, images[order])
     if not torch.equal(again, logits):
+        is_other = (again != logits).any(dim=1)
         largest = float((again - logits).abs().max())
         faults.append(
             _clause(
                 "deterministic",
                 f"expected the same output for the same images, but a second call differs by "
-                f"{largest:.3g}",
+                f"{largest:.3g} ({_which(is_other, called)})",
             )
         )
     for other, change in ((singles, "one by one"), (reverse, "in reverse order")):
-        if found := _difference(other, logits):
-            faults.append(
-                _clause(
-                    "batch-independent",
-                    f"expected the same output for the same images {change}, but found {found}",
-                )
-            )
-    with torch.enable_grad():
-        with_grad = model(images.clone().requires_grad_(True)).detach()
+        faults += _compare(other, logits, called, "batch-independent", change)
     handles = [module.register_forward_hook(_look) for module in model.modules()]
     try:
         with torch.no_grad():
-            watched = model(images)
+            watched = _again(model, images)
     finally:
         for handle in handles:
             handle.remove()
-    if found := _difference(watched, logits):
-        faults.append(
-            _clause("hooks", f"expected the same output while hooks look on, but found {found}")
-        )
-    if found := _difference(with_grad, logits):
-        faults.append(
-            _clause(
-                "grad-mode",
-                f"expected the same output with and without gradients, but found {found}",
-            )
-        )
+    faults += _compare(watched, logits, called, "hooks", "while hooks look on")
+    with torch.enable_grad():
+        with_grad = _again(lambda part: model(part.clone().requires_grad_(True)).detach(), images)
+    faults += _compare(with_grad, logits, called, "grad-mode", "with and without gradients")
     return faults
 
 
-def _check_runtime(reference: Reference | None, images: Tensor, logits: Tensor) -> list[str]:
+def _compare(
+    other: Tensor, logits: Tensor, called: Sequence[object], clause: str, change: str
+) -> list[str]:
+    what, is_other = difference(other, logits)
+    if not what:
+        return []
+    return [
+        _clause(
+            clause,
+            f"expected the same output for the same images {change}, but found {what} "
+            f"({_which(is_other, called)})",
+        )
+    ]
+
+
+def _check_runtime(
+    reference: Reference | None, images: Tensor, logits: Tensor, called: Sequence[object]
+) -> list[str]:
     """A converted network must compute what its file computes in a runtime of its own."""
     if reference is None:
         return []
-    found = _difference(reference(images).to(logits), logits)
-    return (
-        [_clause("same-as-runtime", f"expected the logits of onnxruntime, but found {found}")]
-        if found
-        else []
-    )
+    what, is_other = difference(_again(reference, images).to(logits), logits)
+    if not what:
+        return []
+    which = _which(is_other, called)
+    return [
+        _clause(
+            "same-as-runtime", f"expected the logits of onnxruntime, but found {what} ({which})"
+        )
+    ]
 
 
 def _look(module: nn.Module, inputs: object, output: object) -> None:
     """A hook that changes nothing, as measuring tools register them."""
 
 
-def _check_gradient(model: nn.Module, images: Tensor, logits: Tensor) -> list[str]:
-    """Every attack needs the gradient of the output with respect to the image."""
-    with torch.enable_grad():
-        inputs = images.clone().requires_grad_(True)
-        outputs = model(inputs)
+def _check_gradient(model: nn.Module, images: Tensor, called: Sequence[object]) -> list[str]:
+    """Every attack needs the gradient of each logit with respect to the image.
+
+    One backward pass sees them all: a sum with weights that are not zero is not finite where any
+    of its parts is not.
+    """
+    is_bad = []
+    for inputs, outputs in _with_gradients(model, images):
         if not outputs.requires_grad:
             return [_clause("input-gradient", "expected a gradient, but the output has none")]
-        picked = outputs.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
-        (gradient,) = torch.autograd.grad(picked, inputs, allow_unused=True)
-    if gradient is None:
-        return [_clause("input-gradient", "expected the output to depend on the image")]
-    if not bool(torch.isfinite(gradient).all()):
-        return [_clause("input-gradient", "expected finite gradients, but some are not")]
-    return []
+        weights = torch.linspace(0.5, 1.0, outputs.shape[1], device=outputs.device)
+        weighted = (outputs * weights).sum()
+        (gradient,) = torch.autograd.grad(weighted, inputs, allow_unused=True)
+        if gradient is None:
+            return [_clause("input-gradient", "expected the output to depend on the image")]
+        is_bad.append(~torch.isfinite(gradient).flatten(1).all(dim=1))
+    which = torch.cat(is_bad)
+    if not bool(which.any()):
+        return []
+    text = f"expected finite gradients, but those of {_which(which, called)} are not"
+    return [_clause("input-gradient", text)]
+
+
+def _with_gradients(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    with torch.enable_grad():
+        for part in images.split(BATCH):
+            inputs = part.clone().requires_grad_(True)
+            yield inputs, model(inputs)

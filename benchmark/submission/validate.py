@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmark.errors import SubmissionError
-from benchmark.submission.contract import find_broken_clauses
+from benchmark.submission.contract import find_broken_clauses, random_images
 from benchmark.submission.load import load_submission
-
-NUM_IMAGES = 4
-SEED = 0
 
 
 def find_submission_faults(folder: Path, track: str | None = None) -> list[str]:
@@ -35,10 +30,11 @@ def find_submission_faults(folder: Path, track: str | None = None) -> list[str]:
             f"submission.toml: `id`: expected the name of its folder, {folder.resolve().name!r}, "
             f"but found {submission.manifest.id!r}"
         )
-    generator = torch.Generator().manual_seed(SEED)
-    images = torch.rand(NUM_IMAGES, *submission.track.shape, generator=generator)
     faults += find_broken_clauses(
-        submission.model, images, submission.track.num_classes, submission.reference
+        submission.model,
+        random_images(submission.track.shape),
+        submission.track.num_classes,
+        submission.reference,
     )
     return faults
 
