@@ -7,7 +7,7 @@ and at every step. Where one is not finite it is made again, and the image raise
 1. by the same network in float64, where what overflows in float32 seldom does, with every part of
    the backward pass that is still not finite counted as zero;
 2. by the network in float32 in the same way, where it does not run in float64;
-3. from `NUM_DIRECTIONS` random directions, where nothing is left of it.
+3. from differences along `NUM_DIRECTIONS` directions, where nothing is left of it.
 
 A gradient that is finite stays as it is, bit for bit. Nothing promises that a gradient made again
 points anywhere useful; the flag stands in any case.
@@ -32,8 +32,8 @@ GRADIENT = "non-finite-gradient"
 LOGITS = "non-finite-logits"
 #: Both flags, in the order of the rows of `Guard.seen`.
 FLAGS = (GRADIENT, LOGITS)
-#: Random directions of an estimated gradient, and their length as a share of epsilon.
-NUM_DIRECTIONS = 64
+#: Directions of an estimated gradient, and their length as a share of epsilon.
+NUM_DIRECTIONS = 128
 STEP = 0.25
 #: Logits below this have differences that float32 can hold.
 LARGEST = 1e38
@@ -197,20 +197,31 @@ class Guard(nn.Module):
 
     @torch.no_grad()
     def _estimated(self, x_BCHW: Tensor, weights_BK: Tensor) -> Tensor:
-        """Central differences along random signs, the same ones for the same point."""
+        """Central differences along each value, or of large images along random signs.
+
+        The same point has the same directions.
+        """
         found = torch.zeros_like(x_BCHW)
         length = STEP * float(self.epsilon)
         for row, (point, weights) in enumerate(zip(x_BCHW, weights_BK, strict=True)):
-            digest = hashlib.sha256(point.cpu().numpy().tobytes()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            shape = (NUM_DIRECTIONS, *point.shape)
-            signs = (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(point)
+            directions = _directions(point)
             ahead, behind = (
-                self.network((point + way * length * signs).clamp(0.0, 1.0)) for way in (1, -1)
+                self.network((point + way * length * directions).clamp(0.0, 1.0)) for way in (1, -1)
             )
             slopes = ((ahead - behind) @ weights).nan_to_num(0.0, 0.0, 0.0)
-            found[row] = torch.einsum("s,schw->chw", slopes, signs) / NUM_DIRECTIONS
+            found[row] = torch.einsum("s,schw->chw", slopes, directions)
         return found.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _directions(point_CHW: Tensor) -> Tensor:
+    """Float32 (S, C, H, W): each value alone, or random signs where there are too many values."""
+    size = point_CHW.numel()
+    if size <= NUM_DIRECTIONS:
+        return torch.eye(size).view(size, *point_CHW.shape).to(point_CHW)
+    digest = hashlib.sha256(point_CHW.cpu().numpy().tobytes()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    shape = (NUM_DIRECTIONS, *point_CHW.shape)
+    return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(point_CHW)
 
 
 def _keep(kept: list[Tensor], gradient: Tensor) -> None:

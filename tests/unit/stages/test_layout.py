@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.stages import autoattack, layout
 from benchmark.stages.base import Attack, Proposal, Seats
+from benchmark.stages.guard import Guard
 from benchmark.stages.layout import laid_out
 
 
@@ -83,7 +84,8 @@ class _Noting(Attack):
         seed: int,
         seats: Seats,
     ) -> Proposal:
-        self.asked.append((model, seats.taken_B.tolist()))
+        assert isinstance(model, Guard)
+        self.asked.append((model.network, seats.taken_B.tolist()))
         assert self.is_laid_out == (len(self.asked) % 2 == 1 and layout.LARGE == 10)
         return Proposal(x_BCHW + self.steps.pop(0), [self.name] * len(x_BCHW))
 
