@@ -100,3 +100,152 @@ def test_constant_model_and_flat_gradient_are_within_the_contract():
         model[1].weight.zero_()
         model[1].bias.copy_(torch.arange(10.0))
     check_contract(model, torch.rand(4, 1, 8, 8), 10)
+
+
+# ------------------------------------------------------------------ every image, every scale
+
+#: Cheats on images whose first value is 1, and nowhere else.
+MARKED = {
+    "finite": lambda m, y: torch.where(m, float("nan"), y),
+    "finite (infinite)": lambda m, y: torch.where(m, float("inf"), y),
+    "finite (differences)": lambda m, y: torch.where(m, 3e38, 1.0) * (2 * y).clamp(-1, 1),
+    "deterministic": lambda m, y: torch.where(m, y + torch.rand(()), y),
+    "batch-independent": lambda m, y: torch.where(m, y + 0.1 * (len(y) > 1), y),
+    "batch-independent (neighbours)": lambda m, y: torch.where(m, y + 0.1 * y[0], y),
+    "grad-mode": lambda m, y: torch.where(m & torch.is_grad_enabled(), y + 1.0, y),
+    "input-gradient": lambda m, y: y + 0 * (~m).to(y).add(0 * y[:, :1]).sqrt(),
+    "runs": lambda m, y: y if not (bool(m.any()) and len(y) == 1) else y[:, 99],
+}
+
+
+def _marking(change):
+    """A linear model, cheating on marked images."""
+
+    def changed(model, x, y):
+        return change((x[:, 0, 0, 0] == 1.0)[:, None], y)
+
+    return _Wrapped(changed).eval()
+
+
+def _images(num_images: int = 150) -> torch.Tensor:
+    return torch.rand(num_images, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 0.9
+
+
+@pytest.mark.parametrize("row", [0, 100, 149])
+@pytest.mark.parametrize("name", MARKED)
+def test_one_image_of_many_refuses_the_model_by_its_number(name, row):
+    images = _images()
+    images[row, 0, 0, 0] = 1.0
+    names = list(range(1000, 1150))
+    with pytest.raises(ContractError) as caught:
+        check_contract(_marking(MARKED[name]), images, 10, "cheater", None, names)
+    (fault, *_) = caught.value.faults
+    assert fault.startswith(f"contract clause {name.split()[0]}:")
+    if name != "runs":
+        assert f"image {1000 + row}" in fault
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_without_the_image_it_is_not_seen(name):
+    check_contract(_marking(MARKED[name]), _images(), 10)
+
+
+def test_a_file_that_computes_something_else_on_one_image():
+    model, images = _linear().eval(), _images()
+
+    def runtime(x):
+        marked = (x == images[120]).flatten(1).all(dim=1)
+        return model(x) + 0.01 * marked[:, None]
+
+    (fault,) = find_broken_clauses(model, images, 10, runtime)
+    assert fault.startswith("contract clause same-as-runtime:") and "image 120" in fault
+    assert find_broken_clauses(model, images, 10, model) == []
+
+
+def test_what_random_images_show_is_seen_where_published_ones_look_well():
+    """`validate` asks random images; no evaluation accepts what it refuses."""
+
+    def change(model, x, y):
+        return torch.where((x.amax(dim=(1, 2, 3)) > 0.95)[:, None], y.softmax(dim=1), y)
+
+    with pytest.raises(ContractError, match=r"clause logits: .*of the random ones"):
+        check_contract(_Wrapped(change).eval(), _images(), 10)
+
+
+def test_some_probabilities_are_probabilities():
+    """A softmax that looks away from the first images is one all the same."""
+
+    def change(model, x, y):
+        return torch.where((x[:, 0, 0, 0] > 0.8)[:, None], y.softmax(dim=1), y)
+
+    (fault,) = find_broken_clauses(_Wrapped(change).eval(), _images(), 10)
+    assert fault.startswith("contract clause logits:")
+
+
+SCALES = [1e-6, 1e-3, 1.0, 1e3, 1e6]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_verdicts_do_not_depend_on_the_scale_of_the_logits(scale, offset):
+    """Honest, beyond rounding and below it: the same at every scale, also beside a constant."""
+
+    def verdict(share):
+        def change(model, x, y):
+            far = share * float(y.std())
+            return (y + far * (len(y) > 1) * torch.eye(10)[0] + offset) * scale
+
+        return find_broken_clauses(_Wrapped(change).eval(), _images(), 10)
+
+    assert verdict(0.0) == []
+    assert all("clause batch-independent" in fault for fault in verdict(0.01))
+    assert verdict(0.01) != []
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scaled_probabilities_are_no_logits(scale):
+    def change(model, x, y):
+        return y.softmax(dim=1) * scale
+
+    (fault,) = find_broken_clauses(_Wrapped(change).eval(), _images(), 10)
+    assert fault.startswith("contract clause logits:")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_deep_honest_networks_pass_at_every_scale(scale):
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 64)]
+    for _ in range(12):
+        layers += [nn.ReLU(), nn.Linear(64, 64)]
+    model = nn.Sequential(*layers, nn.ReLU(), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        model[-1].weight.mul_(scale)
+        model[-1].bias.mul_(scale)
+    check_contract(model, _images(), 10)
+
+
+def test_one_image_with_huge_logits_is_no_licence_for_the_others():
+    images = _images()
+    images[7, 0, 0, 0] = 1.0
+
+    def change(model, x, y):
+        huge = torch.where((x[:, 0, 0, 0] == 1.0)[:, None], 1e6 * y, y)
+        return huge + 0.05 * (len(y) > 1) * torch.eye(10)[0]
+
+    faults = find_broken_clauses(_Wrapped(change).eval(), images, 10)
+    assert any("batch-independent" in fault and "image 7" not in fault for fault in faults)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 5.0])
+def test_a_dead_network_keeps_the_contract(constant):
+    """All channels pruned away: the same logits for every image (a health flag, no breach)."""
+    model = _linear().eval()
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.copy_(torch.arange(10.0) * constant)
+    check_contract(model, _images(), 10)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 64, 65])
+def test_any_number_of_images(num_images):
+    check_contract(_linear().eval(), _images(num_images), 10)
