@@ -105,7 +105,7 @@ def find_broken_clauses(
             *_check_logits(all_logits, called),
             *_check_repeats(model, images, all_logits, called),
             *_check_gradient(model, images, called),
-            *_check_runtime(reference, images, all_logits, called),
+            *_check_runtime(model, reference, images, all_logits, called),
         ]
     except Exception as error:
         return [_clause("runs", _failure(error, images[:BATCH]))]
@@ -227,7 +227,7 @@ def _check_repeats(
             )
         )
     for other, change in ((singles, "one by one"), (reverse, "in reverse order")):
-        faults += _compare(other, logits, called, "batch-independent", change)
+        faults += _compare(model, other, logits, called, "batch-independent", change)
     handles = [module.register_forward_hook(_look) for module in model.modules()]
     try:
         with torch.no_grad():
@@ -235,17 +235,29 @@ def _check_repeats(
     finally:
         for handle in handles:
             handle.remove()
-    faults += _compare(watched, logits, called, "hooks", "while hooks look on")
+    faults += _compare(model, watched, logits, called, "hooks", "while hooks look on")
     with torch.enable_grad():
         with_grad = _again(lambda part: model(part.clone().requires_grad_(True)).detach(), images)
-    faults += _compare(with_grad, logits, called, "grad-mode", "with and without gradients")
+    faults += _compare(model, with_grad, logits, called, "grad-mode", "with and without gradients")
     return faults
 
 
+def _is_quantised(model: nn.Module) -> bool:
+    """Whether the network rounds to whole steps inside."""
+    from benchmark.submission.graph.layers import Quantise
+
+    return any(isinstance(module, Quantise) for module in model.modules())
+
+
 def _compare(
-    other: Tensor, logits: Tensor, called: Sequence[object], clause: str, change: str
+    model: nn.Module,
+    other: Tensor,
+    logits: Tensor,
+    called: Sequence[object],
+    clause: str,
+    change: str,
 ) -> list[str]:
-    what, is_other = difference(other, logits)
+    what, is_other = difference(other, logits, _is_quantised(model))
     if not what:
         return []
     return [
@@ -258,12 +270,17 @@ def _compare(
 
 
 def _check_runtime(
-    reference: Reference | None, images: Tensor, logits: Tensor, called: Sequence[object]
+    model: nn.Module,
+    reference: Reference | None,
+    images: Tensor,
+    logits: Tensor,
+    called: Sequence[object],
 ) -> list[str]:
     """A converted network must compute what its file computes in a runtime of its own."""
     if reference is None:
         return []
-    what, is_other = difference(_again(reference, images).to(logits), logits)
+    found = _again(reference, images).to(logits)
+    what, is_other = difference(found, logits, _is_quantised(model))
     if not what:
         return []
     which = _which(is_other, called)

@@ -15,6 +15,12 @@ from torch import Tensor
 #: rounding grows to about 1e-5 through the deepest network here, and ten times that still is far
 #: below any margin that decides an image.
 RELATIVE_TOLERANCE = 1e-4
+#: In a network that rounds to whole steps the last bit of a sum may decide between two steps, and
+#: a logit moves by one or a few of the 255 steps of its range. That may happen to this share of the
+#: images (and to one), by this share of the spread.
+ROUNDED_RATE, ROUNDED_TOLERANCE = 0.01, 0.05
+#: What is smaller than float32's normal numbers is rounded more coarsely.
+SMALLEST = torch.finfo(torch.float32).tiny
 #: Besides, numbers of the logits' own size are rounded by this many steps of float32.
 NUM_STEPS = 4
 
@@ -39,10 +45,12 @@ def rounding(logits_NK: Tensor) -> Tensor:
     spread_N = centred.amax(dim=1) - centred.amin(dim=1)
     spread_N = torch.maximum(spread_N, spread_N.median())
     steps_N = NUM_STEPS * torch.finfo(torch.float32).eps * logits_NK.abs().amax(dim=1)
-    return RELATIVE_TOLERANCE * spread_N + steps_N
+    return (RELATIVE_TOLERANCE * spread_N + steps_N).clamp(min=SMALLEST)
 
 
-def difference(other_NK: Tensor, logits_NK: Tensor) -> tuple[str, Tensor]:
+def difference(
+    other_NK: Tensor, logits_NK: Tensor, is_quantised: bool = False
+) -> tuple[str, Tensor]:
     """How two outputs for the same images differ beyond rounding, in words, and where.
 
     The predicted class may only differ where the two highest logits are closer than rounding.
@@ -50,6 +58,7 @@ def difference(other_NK: Tensor, logits_NK: Tensor) -> tuple[str, Tensor]:
     Args:
         other_NK: anything that should be the same.
         logits_NK: float32 (N, K), finite.
+        is_quantised: whether the network rounds to whole steps inside.
 
     Returns:
         "" if they do not differ; bool (N,), the images on which they do.
@@ -63,8 +72,12 @@ def difference(other_NK: Tensor, logits_NK: Tensor) -> tuple[str, Tensor]:
     tolerance = rounding(logits_NK)
     largest = (other_NK - logits_NK).abs().amax(dim=1)
     is_far = largest > tolerance
+    if is_quantised and int(is_far.sum()) <= max(1, ROUNDED_RATE * len(is_far)):
+        more = tolerance * (ROUNDED_TOLERANCE / RELATIVE_TOLERANCE)
+        tolerance = torch.where(is_far, more, tolerance)
+        is_far = largest > tolerance
     if bool(is_far.any()):
-        worst = int((largest / tolerance.clamp(min=1e-45)).argmax())
+        worst = int((largest / tolerance).argmax())
         return (
             f"a difference of {float(largest[worst]):.3g}, more than the "
             f"{float(tolerance[worst]):.3g} that rounding explains",

@@ -23,6 +23,7 @@ from benchmark.records import (
     Run,
     Training,
 )
+from benchmark.stages import guard
 from benchmark.stages.autoattack import WARNING_FLAGS
 from benchmark.tracks import TRACKS, Protocol, settings_of
 
@@ -132,8 +133,9 @@ def test_rules_define_every_outcome(outcome: Outcome) -> None:
 
 def test_rules_define_every_clause_of_the_contract() -> None:
     source = _read("benchmark/submission/contract.py")
-    clauses = set(re.findall(r"_clause\(\s*\"([a-z-]+)\"", source))
-    assert len(clauses) >= 10
+    clauses = set(re.findall(r"``([a-z-]+)``", source.split('"""')[1]))
+    assert clauses >= set(re.findall(r"_clause\(\s*\"([a-z-]+)\"", source))
+    assert len(clauses) >= 12
     for clause in clauses:
         assert _cells(_read("RULES.md"), clause)
 
@@ -156,6 +158,7 @@ def test_every_flag_is_in_the_rules_and_has_its_section() -> None:
     flags |= {"autoattack-warning", "attack-error"}
     flags |= {recognition.RECOGNISES, recognition.BETTER, recognition.CHANGES}
     flags |= {recognition.CLIPPED, gradients.VANISHING, gradients.SHATTERED}
+    flags |= set(guard.FLAGS)
     health = _anchors(_read("docs/health.md"))
     for flag in flags:
         assert f"`{flag}`" in _read("RULES.md"), flag

@@ -1,0 +1,74 @@
+"""What rounding explains: shares of the logits' spread, and whole steps of quantised networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmark.submission.contract import find_broken_clauses
+from benchmark.submission.graph.layers import Quantise
+from benchmark.submission.rounding import RELATIVE_TOLERANCE, difference, rounding
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
+def test_tolerances_scale_with_the_logits(logits, scale):
+    assert torch.equal(rounding(logits * scale), rounding(logits) * scale)
+
+
+def test_constants_per_class_buy_little(logits):
+    """Only the steps of float32 at the size of the constant."""
+    constant = torch.zeros(10)
+    constant[3] = -1e4
+    most = RELATIVE_TOLERANCE * 20 + 4 * 2.0**-23 * 1.01e4
+    assert rounding(logits + constant).max() < most
+
+
+def test_a_flat_image_has_the_tolerance_of_most(logits):
+    logits[5] = 0.25
+    assert rounding(logits)[5] >= 0.9 * rounding(logits).median()
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_a_difference_is_named_with_its_image(logits, share):
+    other = logits.clone()
+    other[17, 2] += share * float(rounding(logits)[17])
+    what, where = difference(other, logits)
+    assert bool(what) == (share > 1) and where.nonzero().flatten().tolist() == (
+        [17] if share > 1 else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_images", "step", "is_fine"),
+    [(1, 0.01, True), (2, 0.01, True), (3, 0.01, False), (1, 0.2, False)],
+)
+def test_quantised_networks_may_take_another_step_for_few_images(logits, num_images, step, is_fine):
+    other = logits.clone()
+    spread = logits.amax(dim=1) - logits.amin(dim=1)
+    other[:num_images, 1] += step * spread[:num_images]
+    assert (difference(other, logits, is_quantised=True)[0] == "") == is_fine
+    assert difference(other, logits)[0] != ""
+
+
+@pytest.mark.parametrize("is_quantised", [True, False])
+def test_the_contract_knows_networks_that_round(is_quantised):
+    torch.manual_seed(0)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(64, 10)]
+    if is_quantised:
+        layers.append(Quantise(torch.tensor(0.01), torch.tensor(128.0), 0, 255))
+    model = torch.nn.Sequential(*layers).eval()
+    images = torch.rand(150, 1, 8, 8)
+
+    def runtime(x):
+        is_other = (x == images[99]).flatten(1).all(dim=1)
+        return model(x) + 0.01 * is_other[:, None] * torch.eye(10)[0]
+
+    faults = find_broken_clauses(model, images, 10, runtime)
+    assert [fault.split(":")[0] for fault in faults] == (
+        [] if is_quantised else ["contract clause same-as-runtime"]
+    )
