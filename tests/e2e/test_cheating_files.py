@@ -456,3 +456,86 @@ def test_code_in_a_folder_is_never_run(
     monkeypatch.chdir(folder)
     assert _evaluate(folder, tmp_path / "out", 8, "1/64") == 0
     assert not mark.exists()
+
+
+# ------------------------------------------------------------- gradients that are not finite
+
+
+def _without_gradients(
+    linear: torch.nn.Module, stored: np.ndarray, low: float, high: float
+) -> onnx.ModelProto:
+    """An honest classifier times 1, whose gradient is inf - inf between two distances.
+
+    The distance is that to the nearest of some stored images; v is about 1e-39 and v / v is 1.
+    """
+    nodes = [
+        *HONEST,
+        node("Reshape", "x row", "r"),
+        node("Sub", "r stored", "apart"),
+        node("Abs", "apart", "far"),
+        node("ReduceSum", "far last", "distances", keepdims=0),
+        node("Mul", "distances minus", "negative"),
+        node("ReduceMax", "negative", "nearest", axes=[1], keepdims=1),
+        node("Mul", "nearest minus", "distance"),
+        node("Sub", "distance low", "above"),
+        node("Relu", "above", "is_above"),
+        node("Sub", "distance high", "beyond"),
+        node("Relu", "beyond", "is_beyond"),
+        node("Mul", "is_beyond steep", "drop"),
+        node("Sub", "is_above drop", "hill"),
+        node("Relu", "hill", "between"),
+        node("Mul", "between tinier", "small"),
+        node("Add", "small tiny", "v1"),
+        node("Div", "v1 v1", "one"),
+        node("Mul", "z one", "y"),
+    ]
+    constants = _linear(linear) | {
+        "row": np.array([-1, 1, 64]),
+        "stored": stored[None],
+        "last": np.array([2]),
+        "low": np.float32(low),
+        "high": np.float32(high),
+        "tiny": np.float32(1e-39),
+        "tinier": np.float32(1e-41),
+        "minus": np.float32(-1),
+        "steep": np.float32(1e3),
+    }
+    return model(nodes, constants, image=IMAGE)
+
+
+def test_gradients_that_are_not_finite_from_the_17th_image_on_are_refused(
+    linear: torch.nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _ = _images(30)
+    folder = _folder(tmp_path, _without_gradients(linear, images[:16], 0.0, 1e3))
+    assert _evaluate(folder, tmp_path / "out", 30) == 2
+    _, _, indices = subset(load_test("digits"), 30)
+    message = capsys.readouterr().err
+    assert "contract clause input-gradient" in message
+    assert f"images {indices[16]}, {indices[17]}, {indices[18]} and 11 more" in message
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.slow
+def test_gradients_that_are_not_finite_inside_the_ball_are_flagged_and_lead_nobody_astray(
+    linear: torch.nn.Module, tmp_path: Path
+) -> None:
+    """Clean images and random ones have finite gradients, so that the contract is kept."""
+    images, _ = _images(24)
+    plain = [*HONEST[:1], node("Gemm", "f v d", "y", transB=1)]
+    protos = {
+        "honest": model(plain, _linear(linear), image=IMAGE),
+        "cheat": _without_gradients(linear, images, 0.01, 10.0),
+    }
+    found, flags = {}, {}
+    for name, proto in protos.items():
+        (tmp_path / name).mkdir()
+        folder = _folder(tmp_path / name, proto)
+        assert _evaluate(folder, tmp_path / name / "out", 24) == 0
+        flags[name] = _flags(tmp_path / name / "out")
+        found[name] = _result(tmp_path / name / "out")
+    assert "non-finite-gradient" in flags["cheat"] and "non-finite-gradient" not in flags["honest"]
+    assert found["cheat"]["clean"] == found["honest"]["clean"]
+    for epsilon, scores in found["honest"]["epsilons"].items():
+        for attack in ("pgd50", "autoattack"):
+            assert found["cheat"]["epsilons"][epsilon][attack] == scores[attack] < 24
