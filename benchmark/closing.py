@@ -67,7 +67,7 @@ def close(evaluation: Evaluation, prover: Prover, certifier: str) -> None:
             _ask(evaluation, prover, certifier, epsilon, here)
             carried = carried | here.proven
     except (NotCertifiable, MemoryError, StepEndedError) as refusal:
-        evaluation.require_no_contradiction(refusal)
+        evaluation.note_refusal(refusal)
         facts.not_asked[certifier] = str(refusal)
         evaluation.report.finish(f"not certifiable ({refusal})")
         return

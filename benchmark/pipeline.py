@@ -120,14 +120,18 @@ class Evaluation:
             refused = dict.fromkeys(self.protocol.all_certifiers, str(error))
             return self._run(None, {**refused, **not_asked})
 
-    def require_no_contradiction(self, refusal: BaseException) -> None:
-        """Pass on that an image contradicts bounds; other refusals concern one certifier.
+    def note_refusal(self, refusal: BaseException) -> None:
+        """Raise the flag where an image contradicts the bounds of a certifier.
 
         Raises:
-            ContradictedBoundsError: it does.
+            ContradictedBoundsError: it contradicts the checker's, so that none is believed.
         """
-        if getattr(refusal, "rule", "") in (CONTRADICTED, "bounds-disagree-with-forward"):
+        rule = getattr(refusal, "rule", "")
+        if rule == CONTRADICTED:
             raise ContradictedBoundsError(str(refusal)) from refusal
+        if rule == "bounds-disagree-with-forward":
+            for facts in self.facts.epsilons.values():
+                facts.flags.add(CONTRADICTED)
 
     def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
         self.facts.not_asked = dict(not_asked)
@@ -202,7 +206,7 @@ class Evaluation:
                 self._certify_epsilon(prover, certifier, epsilon, proven[epsilon], margin[epsilon])
                 carried = proven[epsilon]
         except (NotCertifiable, MemoryError, StepEndedError) as refusal:
-            self.require_no_contradiction(refusal)
+            self.note_refusal(refusal)
             self.facts.not_asked[certifier] = str(refusal)
             self.report.finish(f"not certifiable ({refusal})")
             return

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from benchmark.errors import ConfigError, nearest
 
-PROTOCOL = "1.0"
+PROTOCOL = "1.1"
 
 
 @dataclass(frozen=True)

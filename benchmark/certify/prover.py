@@ -66,6 +66,9 @@ _LIBRARY_LIMITS = (
 )
 """Refusals that say what the library cannot do; there the checker is asked alone."""
 
+_LEAN_ON = {"IBP": METHODS, "CROWN-IBP": ("CROWN-IBP",), "CROWN": ("CROWN",)}
+"""Certifier of the library -> those that use its bounds, and go with it where they are wrong."""
+
 
 @dataclass
 class Proven:
@@ -196,7 +199,7 @@ class Prover:
                 return torch.nan_to_num(claimed.amin(dim=1), nan=-torch.inf)
             except NotCertifiable as refusal:
                 if refusal.rule not in _LIBRARY_LIMITS:
-                    self.refusals[method] = refusal
+                    self.refusals.update(dict.fromkeys(_LEAN_ON[method], refusal))
                     raise
                 self._alone.add(method)
         return torch.full((len(labels),), torch.inf)
