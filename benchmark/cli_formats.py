@@ -55,6 +55,7 @@ def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
 @click.option("--architecture", help="From ONNX to weights of this network, where it is one.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Of the architecture.")
+@click.option("--int8", is_flag=True, help="To int8 weights and uint8 activations, in ONNX (QDQ).")
 @cli_options.data_root
 @cli_options.process_limits
 def convert(
@@ -62,6 +63,7 @@ def convert(
     out: Path,
     architecture: str | None,
     width: float,
+    int8: bool,
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
@@ -70,14 +72,23 @@ def convert(
     Without --architecture a folder with safetensors becomes one with ONNX. With it, a folder with
     ONNX becomes one with safetensors, where its layers are those of the architecture.
 
+    With --int8 a chain of layers becomes an entry of its own in 8-bit whole numbers. It gives the
+    same bits in every engine (RULES.md, "Quantised files"). Its activations are measured on
+    training images, which must be on this machine; no test image is read.
+
     \b
     Examples:
       corobench convert submissions/my-model --out /tmp/my-model-onnx
       corobench convert /tmp/my-model-onnx --architecture cnn-small --out /tmp/my-model
+      corobench convert submissions/my-model --int8 --out submissions/my-model-int8
     """
     from benchmark.executors import run_conversion
 
-    if architecture is None:
+    if int8 and architecture is not None:
+        raise click.UsageError("--int8 and --architecture: expected one of them, they go two ways")
+    if int8:
+        done = run_conversion("int8", path, out, limits, data_root=data_root)
+    elif architecture is None:
         done = run_conversion("onnx", path, out, limits, data_root=data_root)
     else:
         done = run_conversion(

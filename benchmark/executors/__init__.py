@@ -163,15 +163,17 @@ def run_conversion(
     """Write a submission in another form; see `benchmark.submission.converting`.
 
     Args:
-        to: "onnx", "safetensors" or "compact".
+        to: "onnx", "int8", "safetensors" or "compact".
         folder: of the submission.
         out: the new folder.
         limits: of the process.
-        more: other arguments of `to_onnx`, `to_safetensors` or `compact`.
+        more: other arguments of `to_onnx`, `to_int8`, `to_safetensors` or `compact`.
     """
     if limits is None:
-        from benchmark.submission import converting
+        from benchmark.submission import converting, converting_int8
 
+        if to == "int8":
+            return converting_int8.to_int8(folder, out, **more)
         if to == "compact":
             return converting.compact(folder, out, **more)
         if to == "onnx":

@@ -75,6 +75,14 @@ def _have_sample(track: str, data_root: Path | None) -> None:
         sample_images(TRACKS[track], data_root)
 
 
+def _have_training(track: str, data_root: Path | None) -> None:
+    """Download training images while that is still possible."""
+    from benchmark.data import load_train
+
+    if track in TRACKS:
+        load_train(track, data_root)
+
+
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
@@ -159,7 +167,7 @@ def _import(arguments: Arguments, room: Room) -> Any:
 
 
 def _convert(arguments: Arguments, room: Room) -> Any:
-    from benchmark.submission import converting
+    from benchmark.submission import converting, converting_int8
     from benchmark.submission.graph import exporting  # noqa: F401
     from benchmark.submission.manifest import load_manifest
 
@@ -167,10 +175,12 @@ def _convert(arguments: Arguments, room: Room) -> Any:
     folder, out = Path(more.pop("folder")), Path(more.pop("out"))
     data_root = more["data_root"] = _path(more.get("data_root"))
     to = more.pop("to")
-    _have_sample(load_manifest(folder).track, data_root)
+    have = _have_training if to == "int8" else _have_sample
+    have(load_manifest(folder).track, data_root)
     room.close(to, out.parent)
     names: dict[str, Callable[..., Any]] = {
         "compact": converting.compact,
+        "int8": converting_int8.to_int8,
         "onnx": converting.to_onnx,
         "safetensors": converting.to_safetensors,
     }

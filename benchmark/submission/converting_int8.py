@@ -1,0 +1,121 @@
+"""`corobench convert --int8`: a submission in 8-bit whole numbers, as an entry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.data import Dataset, load_train
+from benchmark.errors import SubmissionError
+from benchmark.new_folder import fresh_folder, refuse_existing
+from benchmark.records import Manifest
+from benchmark.reports import Converted
+from benchmark.submission.files import write_atomically
+from benchmark.submission.graph.network import read_network
+from benchmark.submission.graph.writing_qdq import write_qdq
+from benchmark.submission.load import Submission, load_submission
+from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from benchmark.submission.quantising import NotQuantisableError, quantise_network
+from benchmark.submission.writing import NUM_IMAGES, largest_difference, merge
+
+WEIGHTS = "model.onnx"
+#: Training images, the first of the training set in its own order, on which activations are
+#: measured, and on how many of them the two networks are compared.
+NUM_CALIBRATION, NUM_COMPARED = 10_000, 1_000
+
+
+def to_int8(folder: Path, out: Path, data_root: Path | None = None) -> Converted:
+    """A submission as one with int8 weights and uint8 activations, in an ONNX file (QDQ).
+
+    Activations are measured on training images; no test image is read.
+
+    Args:
+        folder: of the submission.
+        out: the new folder.
+        data_root: where the dataset is, see `benchmark.data.load_train`.
+
+    Raises:
+        SubmissionError: faults of the folder, a network that is quantised already, or one that is
+            not a chain of the layers that are supported.
+        DatasetError: the training images are missing.
+        OutputError: `out` exists or cannot be written.
+    """
+    refuse_existing(out)
+    source = load_submission(folder)
+    if source.format == "onnx-qdq":
+        raise SubmissionError(folder, ["is quantised already; convert the entry it was made from"])
+    train = load_train(source.track.name, data_root)
+    images = torch.from_numpy(train.take(range(min(NUM_CALIBRATION, len(train)))))
+    try:
+        network = quantise_network(source.model, source.track.shape, images)
+    except NotQuantisableError as error:
+        raise SubmissionError(folder, [str(error)]) from error
+    content = write_qdq(network)
+    sparsity = _sparsity(content)
+    manifest = _manifest(source, out.name, sparsity, _calibrated_on(train, len(images)))
+    compared = images[:NUM_COMPARED]
+    with fresh_folder(out) as fresh:
+        write_atomically(fresh / WEIGHTS, content)
+        write_atomically(fresh / MANIFEST, format_manifest(manifest))
+        made = load_submission(fresh)
+        assert made.reference is not None
+        difference = largest_difference(
+            made.reference, made.model, compared[:NUM_IMAGES], str(folder)
+        )
+        lines = _compare(source, made, compared)
+    what = f"{min(NUM_IMAGES, len(images))} training images against onnxruntime"
+    return Converted(out, source.folder, difference, what, lines)
+
+
+def _sparsity(content: bytes) -> float:
+    from benchmark import compactness
+
+    return round(compactness.sparsity(read_network(content).network), 6)
+
+
+def _calibrated_on(train: Dataset, num_images: int) -> str:
+    images = f"the first {num_images:,} training images"
+    return images if train.kind == "canonical" else f"{images} (mirror)"
+
+
+def _manifest(source: Submission, name: str, sparsity: float, calibrated_on: str) -> Manifest:
+    """The source's manifest as that of its int8 version."""
+    old = source.manifest
+    said = (
+        f"int8 version of {old.id}: weights int8 with a scale per output channel, activations "
+        f"uint8; largest activations measured on {calibrated_on}, no image of the test set."
+    )
+    over: Mapping[str, Any] = {
+        "id": name,
+        "title": f"{old.title}, int8",
+        "description": f"{old.description} {said}".strip(),
+        "parent": old.parent or old.id,
+        "sparsity": sparsity,
+        "method": {"name": f"{old.method.name}, int8"},
+    }
+    table = old.model_dump(mode="json", by_alias=True, exclude_none=True)
+    model = {"weights": WEIGHTS, "num_classes": source.track.num_classes}
+    return check_manifest(merge(table, over) | {"model": model})
+
+
+def _compare(source: Submission, made: Submission, images: Tensor) -> tuple[str, ...]:
+    """How the two differ on training images, and what they weigh."""
+    with torch.no_grad():
+        expected, found = source.model(images), made.model(images)
+    num_same = int((expected.argmax(dim=1) == found.argmax(dim=1)).sum())
+    moved = float((expected - found).abs().max())
+    before, after = source.measure(), made.measure()
+    return (
+        f"same class as before on {num_same:,} of {len(images):,} training images; logits move by "
+        f"up to {moved:.3g}",
+        f"not zero    {before.num_nonzero:,} -> {after.num_nonzero:,} parameters",
+        f"bytes       {_bytes(before.bytes_coded)} -> {_bytes(after.bytes_coded)} coded",
+    )
+
+
+def _bytes(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
