@@ -70,6 +70,8 @@ class _Layer:
         self.bias = np.zeros(len(self.weight)) if bias is None else bias.detach().cpu().numpy()
         self.bias = self.bias.astype(np.float64)
         self.after: list[Operator] = []
+        self.mean: NDArray[np.float64] | None = None
+        self.has_ones = False
 
 
 def quantise_network(
@@ -93,13 +95,14 @@ def quantise_network(
     normalize, network = split_normalize(model)
     before, layers, plain = _read_chain(network, image_shape)
     largest = _largest_inputs(plain, [layer.module for layer in layers], normalize, images)
-    has_ones = normalize is not None and _fold_normalisation(layers[0], normalize, image_shape)
+    if normalize is not None:
+        _fold_normalisation(layers[0], normalize)
     factors = [FULL, *(FULL / _rounded_up(value) for value in largest[1:]), 1.0]
     return IntegerNetwork(
         image_shape=image_shape,
         num_classes=len(layers[-1].weight),
         pixel_factor=FULL,
-        has_ones=has_ones,
+        has_ones=layers[0].has_ones,
         before=tuple(before),
         layers=tuple(
             _rounded(layer, there / here, there)
@@ -134,16 +137,19 @@ def _scale(largest: float) -> float:
 
 def _rounded(layer: _Layer, factor: float, bias_factor: float) -> IntegerLayer:
     """The layer in whole numbers, its weights and its bias multiplied by a factor each before."""
-    rows = layer.weight.reshape(len(layer.weight), -1) * factor
+    module = layer.module
+    rows = layer.weight.reshape(*layer.weight.shape[:2], -1) * factor
+    if layer.mean is not None:
+        rows = rows.reshape(len(rows), len(layer.mean), -1)
     found = [
-        _round_channel(weights, float(bias))
+        _round_channel(weights, float(bias), layer.mean, layer.has_ones)
         for weights, bias in zip(rows, layer.bias * bias_factor, strict=True)
     ]
-    codes = np.stack([codes for codes, _, _ in found]).reshape(layer.weight.shape)
-    module = layer.module
+    codes = np.stack([codes for codes, _, _ in found])
+    taps = layer.weight.shape[2:]
     return IntegerLayer(
         name=layer.name,
-        codes=codes.astype(np.int8),
+        codes=codes.reshape(len(codes), -1, *taps).astype(np.int8),
         scales=np.array([scale for _, scale, _ in found], np.float32),
         bias=np.array([bias for _, _, bias in found], np.int32),
         attributes=_window(module, module.padding) if isinstance(module, nn.Conv2d) else {},
@@ -152,41 +158,51 @@ def _rounded(layer: _Layer, factor: float, bias_factor: float) -> IntegerLayer:
 
 
 def _round_channel(
-    weights: NDArray[np.float64], bias: float
+    weights_CT: NDArray[np.float64],
+    bias: float,
+    mean_C: NDArray[np.float64] | None,
+    has_ones: bool,
 ) -> tuple[NDArray[np.float64], float, int]:
     """Whole numbers, their scale and the whole bias of one output channel.
 
     The scale is the smallest power of two with which the weights have 8 bits and no sum can leave
-    the whole numbers that float32 holds.
+    the whole numbers that float32 holds. What is to be subtracted for the mean is that of the
+    rounded weights, so that their errors count on what differs from the mean alone; the bias takes
+    what the channel of ones cannot.
+
+    Args:
+        weights_CT: by input channel (C) and place in the window (T).
+        bias: of the channel.
+        mean_C: subtracted from the input channels, or None.
+        has_ones: whether a channel of ones carries it.
     """
-    largest = float(np.abs(weights).max(initial=0.0))
-    scale = _scale(largest or abs(bias))
+    shift_T = np.zeros(1) if mean_C is None else mean_C @ weights_CT
+    largest = float(np.abs(weights_CT).max(initial=0.0))
+    scale = _scale(max(largest, float(np.abs(shift_T).max()) * has_ones) or abs(bias))
     while True:
-        codes = np.round(weights / scale)
-        whole_bias = round(bias / (ACTIVATION_STEP * scale))
-        if np.abs(codes).sum() * MAX_ACTIVATION_CODE + abs(whole_bias) < EXACT:
+        codes = np.round(weights_CT / scale)
+        wanted = bias / (ACTIVATION_STEP * scale)
+        if mean_C is not None:
+            shift_T = -(mean_C @ codes)
+            ones_T = np.round(shift_T) * has_ones
+            wanted += MAX_ACTIVATION_CODE * float((shift_T - ones_T).sum())
+            codes = np.vstack([codes, ones_T]) if has_ones else codes
+        size = np.abs(codes)
+        whole_bias = round(wanted)
+        if size.max() <= MAX_WEIGHT_CODE and (
+            size.sum() * MAX_ACTIVATION_CODE + abs(whole_bias) < EXACT
+        ):
             return codes, scale, whole_bias
         scale *= 2
 
 
-def _fold_normalisation(
-    layer: _Layer, normalize: Normalize, image_shape: tuple[int, int, int]
-) -> bool:
-    """(x - mean) / std into the first layer; whether that needs a channel of ones."""
-    mean = normalize.mean.detach().cpu().numpy().astype(np.float64).reshape(-1)
+def _fold_normalisation(layer: _Layer, normalize: Normalize) -> None:
+    """(x - mean) / std into the first layer, as weights, a mean, and whether ones carry it."""
     std = normalize.std.detach().cpu().numpy().astype(np.float64).reshape(-1)
-    channels = image_shape[0]
-    weight = layer.weight.reshape(len(layer.weight), channels, *layer.weight.shape[2:], -1)
-    shape = [1, channels] + [1] * (weight.ndim - 2)
-    weight = weight / std.reshape(shape)
-    shift = -(weight * mean.reshape(shape)).sum(axis=1, keepdims=True)
-    pads = isinstance(layer.module, nn.Conv2d) and any(_pads(layer.module.padding))
-    if pads:
-        layer.weight = np.concatenate([weight, shift], axis=1)[..., 0]
-    else:
-        layer.weight = weight.reshape(layer.weight.shape)
-        layer.bias = layer.bias + shift.reshape(len(shift), -1).sum(axis=1)
-    return pads
+    layer.mean = normalize.mean.detach().cpu().numpy().astype(np.float64).reshape(-1)
+    by_channel = layer.weight.reshape(len(layer.weight), len(std), -1) / std[None, :, None]
+    layer.weight = by_channel.reshape(layer.weight.shape)
+    layer.has_ones = isinstance(layer.module, nn.Conv2d) and any(_pads(layer.module.padding))
 
 
 def _largest_inputs(
@@ -264,10 +280,15 @@ def _modules_in_order(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if node.op == "get_attr":
             continue
         what = str(node.target) if node.op != "call_function" else node.name
-        if node.op != "call_module" or node.args != (last,) or node.kwargs:
-            reads = "joins branches or" if node.op == "call_module" else ""
+        if node.op != "call_module":
             raise NotQuantisableError(
-                f"`{what}`: {reads} is no layer of a chain; {_SUPPORTED}; convert it without --int8"
+                f"`{what}`: is an operation between layers; {_SUPPORTED}, each a module of "
+                "torch.nn; convert it without --int8"
+            )
+        if node.args != (last,) or node.kwargs:
+            raise NotQuantisableError(
+                f"`{what}`: does not read the layer before it, so the network has branches; "
+                f"{_SUPPORTED}; convert it without --int8"
             )
         yield what, model.get_submodule(what)
         last = node
