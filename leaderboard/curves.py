@@ -93,7 +93,7 @@ def curves(rows: Sequence[Row]) -> Curves | None:
 
 
 def _families(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of one parent and one method, each by growing compression, best method first."""
+    """Rows of one parent, method and kind of numbers, by growing compression, best method first."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         submission = row.result.submission
@@ -107,6 +107,7 @@ def _families(rows: Sequence[Row]) -> list[list[Row]]:
             method.scope,
             method.schedule,
             method.finetune_objective,
+            "int8" if row.result.compactness.format == "onnx-qdq" else "float32",
         )
         found.setdefault(key, []).append(row)
     by_entry = {row.result.entry: row for row in rows}

@@ -65,12 +65,13 @@ class Child:
     def is_papers(self) -> bool:
         """Pruned once by least magnitude per layer, the robust objective before and after.
 
-        Rounds, one threshold for all layers, exempt layers and rewound weights are variants, and
-        are compared with it like any rival.
+        Rounds, one threshold for all layers, exempt layers, rewound weights and weights in whole
+        numbers are variants, and are compared with it like any rival.
         """
         method = self.result.submission.method
         return (
-            method.criterion == "least-weight-magnitude"
+            self.result.compactness.format != "onnx-qdq"
+            and method.criterion == "least-weight-magnitude"
             and (method.structure, method.scope) == ("unstructured", "layer-wise")
             and (method.pipeline, method.schedule) == ("after", "one-shot")
             and method.pretrain_objective == method.finetune_objective

@@ -2,9 +2,9 @@
 
 Every scale is a power of two, and per output channel all magnitudes that are added stay below
 2^24 units of one common step. So each product and each sum, in whatever order, is a number that
-float32 holds: an integer engine, torch and onnxruntime compute the same bits, and what is proven of
-one holds for all. (With other scales, two runtimes differ in most logits, and now and then in a
-whole step of an activation.)
+float32 holds: engines in float32 and in int32 compute the same bits, and what is proven of one
+holds for all. (With other scales, two runtimes differ in most logits, and now and then in a whole
+step of an activation.) Left out are kernels that saturate, and those that transform a convolution.
 
 No range is lost to that: a ReLU network computes the same where a layer is multiplied by a factor
 and the next one divided by it, so that the largest activation of every layer becomes 255 steps of

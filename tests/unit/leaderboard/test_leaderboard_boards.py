@@ -176,6 +176,14 @@ def test_curves_are_of_methods_with_several_compressions() -> None:
     assert (drawn.num_single, drawn.num_left_out) == (1, 0)
     assert [row.result.entry for row in drawn.curves[0].rows] == ["dense", "lwm-2x", "lwm-10x"]
     assert curves(group_results(only[:1])[0].boards[0].rows) is None
+    # An int8 version is no point of the method's curve.
+    size = make_compactness(40_000, 0.09) | {"format": "onnx-qdq"}
+    manifest = both[2].submission.model_dump(mode="json", by_alias=True)
+    manifest |= {"id": "lwm-10x-int8", "parent": "dense"}
+    both.append(make_result("lwm-10x-int8", submission=manifest, compactness=size))
+    drawn = curves(group_results(both)[0].boards[0].rows)
+    assert drawn is not None
+    assert [row.result.entry for row in drawn.curves[0].rows] == ["dense", "lwm-2x", "lwm-10x"]
 
 
 def test_without_a_table_of_layers_the_sparsity_tells_the_size() -> None:

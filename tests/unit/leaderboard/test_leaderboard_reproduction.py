@@ -85,6 +85,18 @@ def test_variants_of_the_papers_method_are_rivals(results: Path, method: dict[st
     assert len(same) == 2 and {one.verdict for one in same} == {"no difference shown"}
 
 
+def test_the_papers_method_in_whole_numbers_is_a_rival_of_itself(results: Path) -> None:
+    """Its taxonomy is the same; the format of its file tells it apart."""
+    _copy(results, "digits-adv-lwm-10x", "in-int8", name="LWM 10x, int8")
+    path = results / "1.0" / "digits" / "in-int8.json"
+    raw = json.loads(path.read_text())
+    raw["compactness"]["format"] = "onnx-qdq"
+    path.write_text(json.dumps(raw))
+    (family,) = find_families([results])
+    assert [child.method for child in family.children if child.is_papers] == ["LWM 10x"]
+    assert "LWM 10x, int8" in {one.rival for one in compare([family])}
+
+
 def test_a_small_network_counts_by_its_weights(results: Path) -> None:
     """Nothing in it is zero, and yet it is ten times smaller than the dense entry."""
     path = results / "1.0" / "digits" / "digits-adv-random-10x.json"
