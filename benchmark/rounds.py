@@ -14,7 +14,9 @@ from pathlib import Path
 
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
-from benchmark.scoring import score, why_unpublished
+from benchmark.result_set import OUTCOMES, verify_set
+from benchmark.result_writing import scored
+from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
 
 SUMS = "SHA256SUMS"
@@ -61,8 +63,8 @@ def faults_of(path: Path, name: str) -> list[str]:
     """
     try:
         result = store.read_result(path)
-        table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
-        if store.encode_result(score(table, run)) != store.encode_result(result):
+        verify_set(path, result)
+        if store.encode_result(scored(store.beside(path, OUTCOMES))) != store.encode_result(result):
             return ["differs from the scorecard of its outcome table"]
     except ResultError as error:
         return [error.message]
