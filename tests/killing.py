@@ -15,7 +15,7 @@ from typing import Any
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
 
 
-class Killed(BaseException):  # noqa: N818 (no error: a death)
+class Killed(BaseException):
     """The process is dead."""
 
 
