@@ -137,7 +137,7 @@ def modules() -> Mapping[str, Path]:
 def decides(name: str) -> bool:
     """Whether a module below `benchmark` decides; what neither list holds does not.
 
-    >>> decides("certify.threshold"), decides("certify.training"), decides("progress")
+    >>> decides("certify.budget"), decides("certify.training"), decides("progress")
     (True, False, False)
     """
     if name in EXCLUDED:
@@ -189,7 +189,7 @@ def _is_text(node: object) -> bool:
 
 @cache
 def constants() -> Mapping[str, object]:
-    """Numbers of the deciding code by name, for people: ``certify.threshold.ABSOLUTE_MARGIN``.
+    """Numbers of the deciding code by name, for people: ``certify.prover.ALPHA_STEPS``.
 
     Constants of modules and defaults of typed fields of classes. What is no plain number, or a list
     of such, stands as its source text, where that holds a number and is short.

@@ -95,7 +95,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["certify.budget", "certify.threshold", "equivalent", "health", "stages.autoattack"]
+    "name", ["certify.budget", "certify.batch_sizes", "equivalent", "health", "stages.autoattack"]
 )
 def test_every_number_counts(name: str) -> None:
     versions = {engine.version_of({name: SOURCES[name]})}
@@ -147,12 +147,10 @@ def test_a_module_more_or_elsewhere_is_another_version() -> None:
 
 def test_what_decides_is_listed_for_people() -> None:
     """The constants that the identity once forgot, by the names that the code gives them."""
-    from benchmark.certify import budget, lirpa, threshold
+    from benchmark.certify import budget, prover
 
     found = engine.constants()
-    assert found["certify.threshold.ABSOLUTE_MARGIN"] == threshold.ABSOLUTE_MARGIN
-    assert found["certify.threshold.RELATIVE_MARGIN"] == threshold.RELATIVE_MARGIN
-    assert found["certify.lirpa.ALPHA_ITERATIONS"] == lirpa.ALPHA_ITERATIONS
+    assert found["certify.prover.ALPHA_STEPS"] == prover.ALPHA_STEPS
     for name, value in vars(budget.BranchBudget()).items():
         shown = found[f"certify.budget.BranchBudget.{name}"]
         assert shown == value or str(shown).startswith("Ascent(")
