@@ -17,6 +17,8 @@ from benchmark import store
 from benchmark.data import Dataset, load_test
 from benchmark.errors import ResultError
 from benchmark.records import Result, Run
+from benchmark.result_set import ADVERSARIAL, OUTCOMES, verify_set
+from benchmark.result_writing import scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,14 +74,16 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
         data_root: folder of the dataset, or None for the usual search.
 
     Raises:
-        CorobenchError: a file is missing or broken, or belongs to other weights or images.
+        CorobenchError: a file is missing or broken, is of another set, or belongs to other weights
+            or images.
     """
     from benchmark.submission import load_submission
 
     result = store.read_result(path)
-    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
-    stored = store.beside(path, "adversarial.npz")
+    table, run = store.read_outcomes(store.beside(path, OUTCOMES))
+    stored = store.beside(path, ADVERSARIAL)
     adversarial = read_arrays(stored, ("images",))["images"]
+    verify_set(path, result)  # after reading: what fits now is what was read
     if adversarial.dtype != np.float32:
         raise ResultError(f"{stored}: images: expected float32, but found {adversarial.dtype}")
     entry = load_submission(submission, result.track)
@@ -89,6 +93,27 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     if dataset.fingerprint != result.data.fingerprint:
         raise ResultError(f"{path}: belongs to other images than {dataset.source}")
     return Evidence(path, result, table, run, adversarial.astype(np.float32), entry, dataset)
+
+
+def find_damage(path: Path, result: Result) -> str:
+    """What is missing or damaged beside a result file, in one line; empty where all is whole.
+
+    Args:
+        path: of the result file.
+        result: as read from it.
+    """
+    images = store.beside(path, ADVERSARIAL)
+    try:
+        verify_set(path, result)
+        table, _ = store.read_outcomes(store.beside(path, OUTCOMES))
+        if store.encode_result(scored(store.beside(path, OUTCOMES))) != path.read_bytes():
+            return f"{path}: differs from the scorecard of its outcome table"
+        num_images = len(read_arrays(images, ("images",))["images"])
+        if num_images <= table["adversarial"].max():
+            return f"{images}: holds fewer images than the outcome table names"
+    except ResultError as error:
+        return error.message
+    return ""
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark import rounds, store
 from benchmark.errors import ResultError
 from benchmark.records import CERTIFIER_COLUMNS, SCHEMA, Result
+from benchmark.result_writing import finish_set, is_unfinished, write_set
 from benchmark.scoring import score
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
         ResultError: unreadable, of an unknown or newer schema, or a value would change.
         OutputError: a file cannot be written, or belongs to a frozen round.
     """
+    if write and is_unfinished(path):
+        rounds.require_open(path.parent)
+        finish_set(path)
     outcomes = store.beside(path, "outcomes.parquet")
     payload = store.read_payload(path)
     first = payload.get("schema")
@@ -88,6 +92,7 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
     if not steps:
         return Migrated(path, ())
     frame, record = store.typed_outcomes(stored.table, stored.run, outcomes)
+    before.pop("files", None)  # digests of files that are written again
     result = score(frame, record)
     changed = list(_changes(before, json.loads(store.encode_result(result))))
     if changed:
@@ -97,8 +102,7 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
         )
     if write:
         rounds.require_open(path.parent)
-        store.write_atomic(outcomes, store.encode_outcomes(frame, record))
-        store.write_atomic(path, store.encode_result(result))
+        write_set(path, frame, record)
     return Migrated(path, tuple(steps))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark import scoring, store
+from benchmark import rounds, store
 from benchmark.errors import ResultError
 from benchmark.reports import Remeasured
+from benchmark.result_writing import finish_set, write_set
 from benchmark.submission import load_submission
 
 #: Another release of zstandard may make a few bytes more or less of the same values.
@@ -25,9 +26,13 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
         write: replace both files.
 
     Raises:
+        OutputError: the files cannot be written, or belong to a frozen round.
         ResultError: other weights, or a number that is there and was measured otherwise now.
         SubmissionError: faults of the folder.
     """
+    if write:
+        rounds.require_open(path.parent)
+        finish_set(path)
     result = store.read_result(path)
     submission = load_submission(folder, result.track)
     if submission.weights_sha256 != result.weights_sha256:
@@ -45,7 +50,5 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
         outcomes = store.beside(path, "outcomes.parquet")
         table, run = store.read_outcomes(outcomes)
         run = run.model_copy(update={"compactness": measured})
-        updated = scoring.score(table, run)
-        store.write_atomic(outcomes, store.encode_outcomes(table, run))
-        store.write_atomic(path, store.encode_result(updated))
+        write_set(path, table, run)
     return Remeasured(path, measured, added)

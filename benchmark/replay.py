@@ -26,8 +26,9 @@ from benchmark.data import subset
 from benchmark.drift import Drift
 from benchmark.equivalent import equivalent
 from benchmark.errors import ResultError
-from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device, versions
+from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device
 from benchmark.evidence import Evidence, load_evidence
+from benchmark.identity import versions
 from benchmark.outcomes import audit, outcome_table
 from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
-from benchmark.scoring import score, why_unpublished
+from benchmark.result_set import OUTCOMES, verify_set
+from benchmark.result_writing import scored
+from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
 
 SUMS = "SHA256SUMS"
@@ -59,14 +61,18 @@ def faults_of(path: Path, name: str) -> list[str]:
         path: of the result file; its outcome table lies beside it.
         name: of the round, such as "1.0".
     """
+    faults = []
     try:
-        result = store.read_result(path)
-        table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
-        if store.encode_result(score(table, run)) != store.encode_result(result):
+        result = store.read_scorecard(path)
+        if store.encode_result(scored(store.beside(path, OUTCOMES))) != store.encode_result(result):
             return ["differs from the scorecard of its outcome table"]
     except ResultError as error:
         return [error.message]
-    faults = why_unpublished(result)
+    try:
+        verify_set(path, result)
+    except ResultError as error:
+        faults.append(error.message)
+    faults += why_unpublished(result)
     if round_of(result.protocol) != name:
         faults.append(f"protocol: {result.protocol} does not belong into the round {name}")
     return faults

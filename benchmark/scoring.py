@@ -124,6 +124,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         compactness=run.compactness,
         seconds=run.seconds,
         settings=run.settings,
+        constants=run.constants,
         submission=run.submission,
         not_asked=run.not_asked,
         audit=run.audit,
@@ -131,6 +132,7 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         contests=run.contests,
         searched_on=run.searched_on,
         recognition=run.recognition,
+        files=run.files,
         identity=run.identity,
         date=run.date,
     )

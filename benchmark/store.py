@@ -1,12 +1,14 @@
-"""Atomic, versioned files: result files, outcome tables, adversarial images and chunks.
+"""Atomic, versioned files: result files, outcome tables and chunks.
 
-A file is written beside its place and renamed, so that a reader sees the old one or the new one
-and never half of it. Chunks carry a checksum and live in a folder named after everything that
-identifies the result, so that a changed weight, setting or library version never reuses one.
+A file is written beside its place and renamed, so that a reader sees the old one or the new one and
+never half of it; `benchmark.result_writing` does that for the three files of a result together.
+Chunks carry a checksum and live in a folder named after everything that identifies the result, so
+that a changed weight, setting, library or engine never reuses one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -22,6 +24,8 @@ from pydantic import ValidationError
 
 from benchmark.errors import OutputError, ResultError
 from benchmark.records import MAX_RESULT_BYTES, OUTCOME_COLUMNS, SCHEMA, Result, Run
+from benchmark.result_set import beside as beside
+from benchmark.result_set import staged, verify_set
 from benchmark.safe_json import check_depth, no_repeats
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+#: Keys of the result file that are left out where they are null.
+ADDED_LATER = ("recognition", "constants", "files")
 _RUN_KEY = b"corobench.run"
 _DIGEST_BYTES = 32
 #: Largest outcome table that is read, once unpacked.
@@ -65,10 +71,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         replace_whole(path, content)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "choose another folder with --out, or mend its permissions or free space"
-        ) from error
+        raise _cannot_be_written(path, error) from error
+
+
+def _cannot_be_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "choose another folder with --out, or mend its permissions or free space"
+    )
 
 
 def prepare_folder(folder: Path) -> None:
@@ -77,9 +87,12 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
-    write_atomic(probe, b"")
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # leaves nothing, whatever ends this process
+            pass
+    except OSError as error:
+        raise _cannot_be_written(folder, error) from error
 
 
 def canonical_json(value: object) -> str:
@@ -99,21 +112,29 @@ def result_stem(entry: str, n: int, standard_n: int) -> str:
     return entry if n == standard_n else f"{entry}@{n}"
 
 
-def beside(path: Path, ending: str) -> Path:
-    """The file of another kind that belongs to a result file."""
-    return path.with_name(f"{path.stem}.{ending}")
-
-
 def encode_result(result: Result) -> bytes:
     """The bytes of a result file; equal results give equal bytes."""
     payload = result.model_dump(mode="json", by_alias=True)
-    if result.recognition is None:  # older results were not asked, and keep their bytes
-        del payload["recognition"]
+    for key in ADDED_LATER:  # older results keep their bytes
+        if payload[key] is None:
+            del payload[key]
     return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_result(path: Path) -> Result:
-    """Read a result file.
+    """Read a result file, and compare those of its set that lie beside it with their digests.
+
+    Raises:
+        ResultError: unreadable, not JSON, of another schema, or a key at fault; names it. Or a file
+            beside it belongs to another result (`benchmark.result_set`).
+    """
+    result = read_scorecard(path)
+    verify_set(path, result, missing_ok=True)
+    return result
+
+
+def read_scorecard(path: Path) -> Result:
+    """Read a result file alone, whatever lies beside it.
 
     Raises:
         ResultError: unreadable, not JSON, of another schema, or a key at fault; names it.
@@ -141,7 +162,10 @@ def read_payload(path: Path) -> dict[str, Any]:
         check_depth(text)
         payload = json.loads(text, object_pairs_hook=no_repeats)
     except OSError as error:
-        raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
+        hint = ""
+        if staged(path, "json").exists():
+            hint = "; its writing was interrupted, and the same command again finishes it"
+        raise ResultError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}: not JSON ({error}); expected a result file") from error
     if not isinstance(payload, dict):
@@ -349,5 +373,5 @@ class ChunkStore:
     def discard(self) -> None:
         """Remove the chunks, once the result they lead to is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+        with contextlib.suppress(OSError):  # others' chunks are there
             self.folder.parent.rmdir()

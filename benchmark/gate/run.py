@@ -175,7 +175,7 @@ class _Evaluated:
     """A submission folder or ONNX file, evaluated slice by slice."""
 
     def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
-        from benchmark.evaluate import versions
+        from benchmark.identity import versions
         from benchmark.submission import load_candidate
 
         self._submission = load_candidate(folder, reference.track)

@@ -11,6 +11,7 @@ import pytest
 from benchmark import rounds, scoring, store
 from benchmark.cli import invoke
 from benchmark.errors import OutputError, ResultError
+from benchmark.result_writing import write_set
 from benchmark.tracks import PROTOCOL, round_of
 from leaderboard.build import build_site
 
@@ -31,11 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 def _change(path: Path, **more: object) -> None:
     """Write a result and its outcome table again, with other keys; both agree."""
-    outcomes = store.beside(path, "outcomes.parquet")
-    table, run = store.read_outcomes(outcomes)
-    run = run.model_copy(update=more)
-    outcomes.write_bytes(store.encode_outcomes(table, run))
-    path.write_bytes(store.encode_result(scoring.score(table, run)))
+    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    write_set(path, table, run.model_copy(update=more))
 
 
 def test_a_frozen_round_that_is_untouched(folder: Path) -> None:
