@@ -30,13 +30,18 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
       corobench score results/1.0/digits/*.outcomes.parquet --write
     """
     from benchmark import rounds, scoring, store
+    from benchmark.reading.places import misplaced
+    from benchmark.reading.table_file import read_columns
     from benchmark.terminal import scorecard
 
     for path in outcomes:
-        table, run = store.read_outcomes(path)
-        result = scoring.score(table, run)
+        columns, run = read_columns(path)
+        result = scoring.score(columns, run)
         Console().print(scorecard(result))
         target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
+        faults = misplaced(target, result)
+        if faults:
+            raise ResultError(f"{path}: holds another result than its path says: {faults[0]}")
         if write:
             rounds.require_open(target.parent)
             store.write_atomic(target, store.encode_result(result))
