@@ -135,6 +135,32 @@ def run_examination(
     return found
 
 
+def run_claim_check(
+    result: Path, folder: Path, name: str, data_root: Path | None, limits: Limits | None
+) -> list[str]:
+    """Everything wrong with a handed-in result; see `benchmark.claims.claim_faults`.
+
+    Args:
+        result: the result file.
+        folder: of the entry.
+        name: of the round.
+        data_root: folder of the dataset, or None for the usual search.
+        limits: of the process.
+    """
+    if limits is None:
+        from benchmark.claims import claim_faults
+
+        return claim_faults(result, folder, name, data_root)
+    from benchmark.errors import SubmissionError
+    from benchmark.executors import isolated
+
+    arguments = {"result": result, "folder": folder, "name": name, "data_root": data_root}
+    try:
+        return list(isolated.call("claim", arguments, list[str], result, limits))
+    except SubmissionError as error:
+        return list(error.faults)
+
+
 def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:
     """Make a submission folder; see `benchmark.submission.importing`.
 

@@ -114,15 +114,38 @@ class Columns:
     @classmethod
     def of_arrow(cls, table: pa.Table) -> Columns:
         """From an arrow table whose columns of text are dictionaries (`reading.table_file`)."""
-        numbers = {name: table.column(name).to_numpy() for name in _NUMBERS}
-        texts = {}
-        for name in TEXTS:
-            coded = table.column(name).combine_chunks()
-            texts[name] = Text(coded.indices.to_numpy(), tuple(coded.dictionary.to_pylist()))
-        answers = {}
-        for name in ANSWERS:
-            column = table.column(name).combine_chunks()
-            known = column.is_valid().to_numpy(zero_copy_only=False)
-            yes = column.fill_null(False).to_numpy(zero_copy_only=False)
-            answers[name] = np.where(known, yes, MISSING).astype(np.int8)
+        arrays = {name: table.column(name).combine_chunks() for name in OUTCOME_COLUMNS}
+        numbers = {name: _numbers(arrays[name]) for name in _NUMBERS}
+        texts = {
+            name: Text(_numbers(arrays[name].indices), tuple(arrays[name].dictionary.to_pylist()))
+            for name in TEXTS
+        }
+        answers = {
+            name: np.where(_is_there(arrays[name]), _bits(arrays[name], 1), MISSING).astype(np.int8)
+            for name in ANSWERS
+        }
         return cls(numbers, texts, answers)
+
+
+def _numbers(array: pa.Array) -> NDArray[Any]:
+    """Values of an array of numbers, without pandas; what is missing is NaN."""
+    dtype = {"float": "float32"}.get(str(array.type), str(array.type))
+    if not len(array):
+        return np.zeros(0, dtype=dtype)
+    values = np.frombuffer(array.buffers()[1], dtype=dtype)
+    values = values[array.offset : array.offset + len(array)]
+    return np.where(_is_there(array), values, np.nan).astype(dtype) if array.null_count else values
+
+
+def _bits(array: pa.Array, buffer: int) -> BoolArray:
+    """One of the buffers of an array that hold one bit per value."""
+    content = array.buffers()[buffer]
+    if not len(array) or content is None:
+        return np.zeros(len(array), dtype=bool)
+    bits = np.unpackbits(np.frombuffer(content, dtype=np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(bool)
+
+
+def _is_there(array: pa.Array) -> BoolArray:
+    """Where an array holds a value and not nothing."""
+    return _bits(array, 0) if array.null_count else np.ones(len(array), dtype=bool)

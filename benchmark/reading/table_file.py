@@ -41,6 +41,17 @@ MAX_TABLE_BYTES = 128 * 1024**2
 MAX_TEXT = 40
 MAX_TEXTS = 64
 
+#: What libraries raise on files that are no parquet, or a damaged one.
+_NO_TABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+)
 _NULLABLE = {"margin", *(name for name, (dtype, _) in OUTCOME_COLUMNS.items() if dtype == "boolean")}
 _PHYSICAL = {
     "int32": "INT32",
@@ -54,7 +65,7 @@ _ARROW = {"int32": "int32", "int16": "int16", "Float32": "float", "float32": "fl
 
 
 def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
-    """Read an outcome table and the run it belongs to, as a data frame.
+    """An outcome table and the run it belongs to, as a data frame.
 
     Raises:
         ResultError: see :func:`read_columns`.
@@ -90,18 +101,18 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         if len(content) > MAX_TABLE_FILE_BYTES:
             raise ValueError(f"more than {MAX_TABLE_FILE_BYTES} bytes")
         parquet_pages.check_footer(content, MAX_RESULT_BYTES)
-        with pq.ParquetFile(io.BytesIO(content), read_dictionary=list(TEXTS)) as file:
-            record = (file.metadata.metadata or {}).get(RUN_KEY)
-            present = [name for name in OUTCOME_COLUMNS if name in file.schema.names]
+        metadata = pq.read_metadata(io.BytesIO(content))
+        record = (metadata.metadata or {}).get(RUN_KEY)
+        present = [name for name in OUTCOME_COLUMNS if name in metadata.schema.names]
+        texts = [name for name in TEXTS if name in present]
+        source = io.BytesIO(content)
+        with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
             _check_shape(file)
             parquet_pages.check(content, file, present, MAX_TABLE_BYTES)
             arrow = file.read(columns=present, use_threads=False)
         run = parse_object(_decoded(record))
         arrow = _plain(arrow)
-    except OSError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
-    except (ValueError, RecursionError, pa.ArrowException) as error:
+    except (*_NO_TABLE, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
     return arrow, run
@@ -208,15 +219,18 @@ def _plain(arrow: pa.Table) -> pa.Table:
 
 
 def _check_dictionary(name: str, column: pa.ChunkedArray) -> None:
-    import pyarrow.compute as pc
-
     for chunk in column.chunks:
         values = chunk.dictionary
-        longest = pc.max(pc.binary_length(values)).as_py() or 0
-        if longest > MAX_TEXT or len(values) > MAX_TEXTS:
+        found = len(values)
+        if found > MAX_TEXTS:
+            raise ValueError(f"column {name}: expected at most {MAX_TEXTS} texts, found {found}")
+        texts = values.to_pylist()
+        if None in texts:
+            raise ValueError(f"column {name}: expected texts, found a missing one among them")
+        longest = max((len(text.encode()) for text in texts), default=0)
+        if longest > MAX_TEXT:
             raise ValueError(
-                f"column {name}: expected at most {MAX_TEXTS} texts of at most {MAX_TEXT} bytes, "
-                f"found {len(values)} of up to {longest}"
+                f"column {name}: expected texts of at most {MAX_TEXT} bytes, found {longest}"
             )
 
 
