@@ -36,7 +36,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
 
     for path in outcomes:
         columns, run = read_columns(path)
-        result = scoring.score(columns, run)
+        result = scoring.score(columns, run, str(path))
         Console().print(scorecard(result))
         target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
         faults = misplaced(target, result)

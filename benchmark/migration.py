@@ -92,7 +92,7 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
         read_beside(path, read_result(path))
         return Migrated(path, ())
     columns, record = typed_columns(stored.table, stored.run, outcomes)
-    result = score(columns, record)
+    result = score(columns, record, str(outcomes))
     changed = list(_changes(before, json.loads(store.encode_result(result))))
     if changed:
         raise ResultError(

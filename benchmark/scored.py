@@ -41,7 +41,7 @@ def read_scored(path: Path) -> tuple[Result, pd.DataFrame, Run]:
     result = read_result(path)
     require_table(path)
     table, run = read_outcomes(table_path(path))
-    require_agreement(result, score(table, run), path)
+    require_agreement(result, score(table, run, str(table_path(path))), path)
     require_images(path, int(table["adversarial"].max()))
     return result, table, run
 
@@ -58,7 +58,7 @@ def read_beside(path: Path, result: Result) -> tuple[Columns, Run]:
     """
     require_table(path)
     columns, run = read_columns(table_path(path))
-    require_agreement(result, score(columns, run), path)
+    require_agreement(result, score(columns, run, str(table_path(path))), path)
     require_images(path, int(columns.numbers["adversarial"].max()))
     return columns, run
 
@@ -124,7 +124,7 @@ def differences(result: object, table: object, key: str = "") -> Iterator[str]:
     ['a.b: 1 in the result, 3 in the table']
     """
     if isinstance(result, dict) and isinstance(table, dict):
-        for name in sorted({*result, *table}):
+        for name in dict.fromkeys((*result, *table)):
             inner = f"{key}.{name}".lstrip(".")
             yield from differences(result.get(name), table.get(name), inner)
     elif result != table:

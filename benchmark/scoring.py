@@ -87,26 +87,28 @@ def may_rank(result: Result) -> bool:
     return not why_unpublished(result) and not result.is_frozen
 
 
-def score(table: pd.DataFrame | Columns, run: Run) -> Result:
+def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
     """The scorecard of an outcome table.
 
     Args:
         table: as `benchmark.outcomes.outcome_table` makes it, or its columns as arrays; see
             `OUTCOME_COLUMNS`.
         run: identity of the evaluation.
+        where: file of the table, for messages; the entry by default.
 
     Raises:
         ResultError: rows that are not the run's images in order, or outcomes that contradict
             their columns.
     """
     columns = table if isinstance(table, Columns) else Columns.of_frame(table)
-    require_belonging(columns, run, run.entry)
+    where = where or run.entry
+    require_belonging(columns, run, where)
     epsilons = {}
     for number, epsilon in enumerate(run.epsilons):
         rows = columns.rows(slice(number * run.n, (number + 1) * run.n))
         fault = row_fault(rows, run)
         if fault:
-            raise ResultError(f"{run.entry}: epsilon {epsilon}: {fault}")
+            raise ResultError(f"{where}: epsilon {epsilon}: {fault}")
         epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
     clean = int(columns.is_right[: run.n].sum())
     return Result(

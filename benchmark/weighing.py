@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.errors import ResultError
+from benchmark.reading.places import is_at_result_place
 from benchmark.records import Compactness, Result
 
+#: How far a result lies below the folder that holds `leaderboard` and `submissions`.
+ROOT_ABOVE = 4
 #: Another release of zstandard may make a few bytes more or less of the same values.
 UNSTEADY = {"bytes_packed_zstd"}
 #: By how much such a key may differ: so many bytes, and one in so many.
@@ -45,6 +48,21 @@ def require_weighed(result: Result, measured: Compactness, path: Path, weights: 
             f"{path}: compactness.{key}: the result says {said!r}, but the weights of {weights} "
             f"have {found!r}"
         )
+
+
+def folder_at_hand(path: Path, entry: str) -> Path | None:
+    """The folder of a result's entry, where one is: beside the results, or in the current folder.
+
+    Args:
+        path: of the result file, such as ``leaderboard/results/1.0/digits/lwm.json``.
+        entry: its id.
+    """
+    places = [Path()]
+    real = path.resolve()
+    if is_at_result_place(real) and len(real.parents) > ROOT_ABOVE:
+        places.insert(0, real.parents[ROOT_ABOVE])
+    folders = (place / "submissions" / entry for place in places)
+    return next((one for one in folders if (one / "submission.toml").is_file()), None)
 
 
 def _layers(said: object, measured: object) -> Iterator[tuple[str, object, object]]:

@@ -177,6 +177,25 @@ def write_result(root: Path, result: Result | dict[str, Any]) -> Path:
     return path
 
 
+def write_pair(path: Path, raw: dict[str, Any], table_of: Path | None = None) -> None:
+    """A result file, and the outcome table beside it with a run that says the same.
+
+    Args:
+        path: of the result file.
+        raw: what it says.
+        table_of: another result file whose rows to take; `path` by default.
+    """
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    keys = Run.model_fields.keys() & raw.keys() - {"epsilons"}
+    flags = {epsilon: score["flags"] for epsilon, score in raw["epsilons"].items()}
+    run = Run.model_validate(
+        {key: raw[key] for key in keys} | {"epsilons": list(raw["epsilons"]), "flags": flags}
+    )
+    table = pd.read_parquet(store.beside(table_of or path, "outcomes.parquet"))
+    content = store.encode_outcomes(table, run)
+    store.beside(path, "outcomes.parquet").write_bytes(content)
+
+
 def write_evidence(path: Path, shift: int = 0) -> None:
     """An outcome table, adversarial images and clean images that fit a result file.
 

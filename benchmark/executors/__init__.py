@@ -55,8 +55,10 @@ def run_check(
 ) -> Checked:
     """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
 
+    What a result file says that its weights weigh is compared with them, where they are at hand.
+
     Args:
-        candidate: submission folder, ONNX file, or a result file, for which no process is started.
+        candidate: submission folder, ONNX file, or a result file.
         baseline: result file.
         rule: what is allowed.
         limits: of the process.
@@ -64,6 +66,9 @@ def run_check(
     """
     from benchmark.gate.run import Checked, check, is_result
 
+    for path in (baseline, candidate):
+        if is_result(path):
+            _require_weighed(path, limits)
     if limits is None or is_result(candidate):
         return check(candidate, baseline, rule, **more)
     from dataclasses import asdict
@@ -73,6 +78,27 @@ def run_check(
     arguments = {"candidate": candidate, "baseline": baseline, "rule": asdict(rule), **more}
     found: Checked = isolated.call("check", arguments, Checked, candidate, limits)
     return found
+
+
+def _require_weighed(path: Path, limits: Limits | None) -> None:
+    """Refuse a result whose weights are at hand and do not weigh what it says.
+
+    A folder of that name with other weights, or one that cannot be loaded, does not count.
+    """
+    from benchmark.errors import SubmissionError
+    from benchmark.reading.result_file import read_result
+    from benchmark.weighing import folder_at_hand, require_weighed
+
+    result = read_result(path)
+    folder = folder_at_hand(path, result.entry)
+    if folder is None:
+        return
+    try:
+        found = run_measure(folder, limits, latency=False)
+    except SubmissionError:
+        return
+    if found.weights_sha256 == result.weights_sha256:
+        require_weighed(result, found.compactness, path, folder)
 
 
 def run_recheck(

@@ -137,8 +137,11 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
         for part, value, whole, limit in pairs
         if value > limit
     ]
-    if max(compactness.num_parameters, compactness.macs_dense, compactness.bytes_dense) > MAX_COUNT:
-        faults.append("compactness: expected sizes that a network can have, found larger ones")
+    faults += [
+        f"compactness.{whole}: expected at most {MAX_COUNT}, found {limit}"
+        for _, _, whole, limit in pairs
+        if limit > MAX_COUNT
+    ]
     found = compactness.magnitudes
     if found is not None and compactness.layers:
         kept = compactness.num_weights_kept

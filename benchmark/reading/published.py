@@ -20,6 +20,9 @@ from benchmark.tracks import TRACKS, get_track, published_order
 
 IntArray = NDArray[np.integer]
 
+#: A mirror has at most so many times the images of the canonical test set.
+MAX_MIRROR = 10
+
 
 @dataclass(frozen=True)
 class Known:
@@ -131,15 +134,14 @@ def images_fault(track: str, data: DataInfo, images: IntArray) -> str:
     """
     if not len(images):
         return "image: expected at least one, found none"
-    largest = int(images.max())
-    limit = max(10 * get_track(track).num_test, len(images))
-    if images.min() < 0 or largest >= limit:
-        return f"image: expected indices of a test set, found {largest}"
     known = KNOWN.get(data.fingerprint)
-    if known is None and data.kind == "canonical":
-        num_images = get_track(track).num_test
+    if known is None and data.kind == "mirror":
+        num_images = int(images.max()) + 1
+        largest = MAX_MIRROR * get_track(track).num_test
+        if not 0 < num_images <= largest:
+            return f"image: expected indices from 0 to {largest - 1}, found {num_images - 1}"
     else:
-        num_images = known.num_images if known else largest + 1
+        num_images = known.num_images if known else get_track(track).num_test
     order = order_of(track, num_images)
     if len(images) > len(order):
         return f"image: expected at most {len(order)} images, found {len(images)}"
@@ -162,8 +164,9 @@ def labels_fault(track: str, data: DataInfo, labels: IntArray) -> str:
         labels: (n,) classes, by position.
     """
     num_classes = get_track(track).num_classes
-    if ((labels < 0) | (labels >= num_classes)).any():
-        return f"label: expected classes from 0 to {num_classes - 1}, found another"
+    other = labels[(labels < 0) | (labels >= num_classes)]
+    if len(other):
+        return f"label: expected classes from 0 to {num_classes - 1}, found {int(other[0])}"
     known = KNOWN.get(data.fingerprint)
     if known is None:
         return ""

@@ -53,15 +53,14 @@ _NO_TABLE = (
     RecursionError,
 )
 _NULLABLE = {"margin", *(name for name, (dtype, _) in OUTCOME_COLUMNS.items() if dtype == "boolean")}
-_PHYSICAL = {
-    "int32": "INT32",
-    "int16": "INT32",
-    "string": "BYTE_ARRAY",
-    "Float32": "FLOAT",
-    "float32": "FLOAT",
-    "boolean": "BOOLEAN",
+_KINDS = {
+    "int32": ("INT32", "INT64"),
+    "int16": ("INT32", "INT64"),
+    "string": ("BYTE_ARRAY",),
+    "Float32": ("FLOAT", "DOUBLE"),
+    "float32": ("FLOAT", "DOUBLE"),
+    "boolean": ("BOOLEAN",),
 }
-_ARROW = {"int32": "int32", "int16": "int16", "Float32": "float", "float32": "float"}
 
 
 def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
@@ -191,31 +190,48 @@ def _check_shape(file: Any) -> None:
             if name.split(".")[0] in OUTCOME_COLUMNS:
                 raise ValueError(f"columns of other types than expected ({name}: is nested)")
             continue
-        expected = _PHYSICAL[OUTCOME_COLUMNS[name][0]]
-        if column.physical_type != expected or column.max_repetition_level:
+        dtype = OUTCOME_COLUMNS[name][0]
+        if column.physical_type not in _KINDS[dtype] or column.max_repetition_level:
             raise ValueError(
-                f"columns of other types than expected ({name}: expected {expected}, "
+                f"columns of other types than expected ({name}: expected {dtype}, "
                 f"found {column.physical_type})"
             )
 
 
 def _plain(arrow: pa.Table) -> pa.Table:
-    """Texts as one dictionary each, short and few; numbers of exactly the written types."""
+    """Texts as one dictionary each, short and few; numbers of the written types, if they fit."""
     import pyarrow as pa
 
     arrow = arrow.unify_dictionaries().combine_chunks()
-    for name in arrow.column_names:
+    for place, name in enumerate(arrow.column_names):
         dtype, kind = OUTCOME_COLUMNS[name][0], arrow.schema.field(name).type
-        if dtype == "string":
-            values = kind.value_type if pa.types.is_dictionary(kind) else None
-            if values not in (pa.string(), pa.large_string()):
-                raise ValueError(f"columns of other types than expected ({name}: found {kind})")
-            _check_dictionary(name, arrow.column(name))
-        elif str(kind) != _ARROW.get(dtype, "bool"):
+        is_text = pa.types.is_dictionary(kind) and kind.value_type in (
+            pa.string(),
+            pa.large_string(),
+        )
+        is_kind = {
+            "string": is_text,
+            "boolean": pa.types.is_boolean(kind),
+            "int32": pa.types.is_integer(kind),
+            "int16": pa.types.is_integer(kind),
+            "Float32": pa.types.is_floating(kind),
+            "float32": pa.types.is_floating(kind),
+        }[dtype]
+        if not is_kind:
             raise ValueError(
                 f"columns of other types than expected ({name}: expected {dtype}, found {kind})"
             )
+        if is_text:
+            _check_dictionary(name, arrow.column(name))
+        elif dtype != "boolean" and str(kind) != _arrow_name(dtype):
+            target = pa.type_for_alias(_arrow_name(dtype))
+            column = arrow.column(name).cast(target, safe=pa.types.is_integer(kind))
+            arrow = arrow.set_column(place, name, column)
     return arrow
+
+
+def _arrow_name(dtype: str) -> str:
+    return "float" if dtype.lower() == "float32" else dtype
 
 
 def _check_dictionary(name: str, column: pa.ChunkedArray) -> None:
