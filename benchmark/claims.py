@@ -6,12 +6,10 @@ from pathlib import Path
 
 from benchmark.errors import CorobenchError
 from benchmark.evidence import load_evidence
-from benchmark.rounds import faults_of_result
+from benchmark.rounds import faults_of
 
 
-def claim_faults(
-    path: Path, folder: Path, name: str, data_root: Path | None = None
-) -> list[str]:
+def claim_faults(path: Path, folder: Path, name: str, data_root: Path | None = None) -> list[str]:
     """Why a handed-in result may not stand in a round, one line each; empty for one that may.
 
     Its table, adversarial images, weights and the dataset are read with it
@@ -23,8 +21,11 @@ def claim_faults(
         name: of the round, such as "1.0".
         data_root: folder of the dataset, or None for the usual search.
     """
+    faults = [f"{path}: {fault}" for fault in faults_of(path, name)]
+    if faults:
+        return faults
     try:
-        evidence = load_evidence(path, folder, data_root)
+        load_evidence(path, folder, data_root)
     except CorobenchError as error:
         return [error.message]
-    return [f"{path}: {fault}" for fault in faults_of_result(evidence.result, name)]
+    return []

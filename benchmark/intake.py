@@ -178,9 +178,7 @@ def _claims(
             raise ResultError(f"{path}: belongs to other weights than {folder}")
     name = place.parent.name
     faults = [
-        fault
-        for path in claims
-        for fault in run_claim_check(path, folder, name, data_root, limits)
+        fault for path in claims for fault in run_claim_check(path, folder, name, data_root, limits)
     ]
     if faults:
         raise ResultError("\n".join(["a handed-in result may not be published", *faults]))

@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
 from benchmark.reading.result_file import read_result
-from benchmark.records import Result
 from benchmark.scored import read_beside
 from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
@@ -67,11 +66,6 @@ def faults_of(path: Path, name: str) -> list[str]:
         read_beside(path, result)
     except ResultError as error:
         return [error.message.removeprefix(f"{path}: ")]
-    return faults_of_result(result, name)
-
-
-def faults_of_result(result: Result, name: str) -> list[str]:
-    """The same for a result that was read and agrees with its outcome table."""
     faults = why_unpublished(result)
     if round_of(result.protocol) != name:
         faults.append(f"protocol: {result.protocol} does not belong into the round {name}")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from benchmark.errors import ResultError
 from benchmark.reading.arrays_file import count_images
 from benchmark.reading.columns import Columns

@@ -102,7 +102,9 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
             f"{path}: fingerprint: expected {fingerprint[:12]} as in the results beside it, found "
             f"{found[:12]}; remove it and run `corobench pictures` on the results"
         )
-    return CleanImages(images, {int(index): place for place, index in enumerate(indices)})
+    return CleanImages(
+        images.astype(np.float32), {int(index): place for place, index in enumerate(indices)}
+    )
 
 
 def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:

@@ -184,7 +184,7 @@ def run_claim_check(
     try:
         return list(isolated.call("claim", arguments, list[str], result, limits))
     except SubmissionError as error:
-        return list(error.faults)
+        return [f"{result}: {fault}" for fault in error.faults]
 
 
 def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:

@@ -74,9 +74,10 @@ def read_images(
             f"{path}: images: expected float32 (m, {', '.join(map(str, shape))}), but found "
             f"{images.dtype} {images.shape}"
         )
-    if not ((images >= 0) & (images <= 1)).all():
+    found = images.astype(np.float32, copy=False)
+    if not ((found >= 0) & (found <= 1)).all():
         raise ResultError(f"{path}: images: expected values in [0, 1], but found others")
-    return images.astype(np.float32, copy=False)
+    return found
 
 
 def count_images(path: Path) -> int:
@@ -105,9 +106,7 @@ def _opened(path: Path, names: tuple[str, ...]) -> Iterator[zipfile.ZipFile]:
         raise ResultError(f"{path}: expected an npz file with {wanted} ({error})") from error
 
 
-def _read(
-    archive: zipfile.ZipFile, name: str, num_rows: int | None = None
-) -> NDArray[np.generic]:
+def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> NDArray[np.generic]:
     """One array, after its header was compared with its size in the file."""
     member = _member(archive, name)
     with archive.open(member) as stream:
@@ -115,9 +114,7 @@ def _read(
         header = stream.tell()
         num_bytes = _num_bytes(name, shape, dtype)
         if num_bytes + header != member.file_size:
-            raise ValueError(
-                f"{name}: its header says {num_bytes} bytes, which the file has not"
-            )
+            raise ValueError(f"{name}: its header says {num_bytes} bytes, which the file has not")
         if num_rows is not None and shape and num_rows < shape[0] and not is_fortran:
             shape = (num_rows, *shape[1:])
         content = stream.read(_num_bytes(name, shape, dtype))

@@ -96,9 +96,7 @@ def _right_faults(
     return faults + _certifier_faults(key, score, counts[Outcome.CERTIFIED], result)
 
 
-def _certifier_faults(
-    key: str, score: EpsilonScore, certified: int, result: Result
-) -> list[str]:
+def _certifier_faults(key: str, score: EpsilonScore, certified: int, result: Result) -> list[str]:
     """Certifiers that are unknown, or that proved more than the cascade."""
     unknown = sorted(score.certified_by.keys() - {*CERTIFIERS, "cascade"})
     faults = [f"{key}.certified_by: {name!r} is no certifier" for name in unknown]

@@ -106,10 +106,11 @@ def _page(content: bytes, begin: int, end: int, name: str) -> tuple[int, int, in
     inner = header.get(field)
     if not isinstance(inner, dict) or inner.get(encoding_key) not in _ENCODING_NUMBERS:
         raise ValueError(f"column {name}: is encoded in a way not read")
-    size, packed, values = header.get(2), header.get(3), inner.get(num_key)
-    if not all(isinstance(one, int) and one >= 0 for one in (size, packed, values)):
+    sizes = [header.get(2), header.get(3), inner.get(num_key)]
+    if not all(isinstance(one, int) and one >= 0 for one in sizes):
         raise ValueError(f"column {name}: has a page without sizes")
-    return int(size), int(packed), 0 if kind == _DICTIONARY else int(values), place
+    size, packed, values = (int(one or 0) for one in sizes)
+    return size, packed, 0 if kind == _DICTIONARY else values, place
 
 
 class _Compact:

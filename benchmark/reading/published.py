@@ -81,14 +81,14 @@ def label_digest(labels: IntArray) -> str:
     """sha256 over labels as unsigned 16-bit little-endian numbers.
 
     >>> label_digest(np.array([3, 1]))[:16]
-    '7c9ae09cf28d10f0'
+    '8b629f0ae492bf75'
     """
     return hashlib.sha256(np.asarray(labels).astype("<u2").tobytes()).hexdigest()
 
 
 @lru_cache(maxsize=32)
 def order_of(track: str, num_images: int) -> IntArray:
-    """:func:`benchmark.tracks.published_order` as a read-only int64 array, kept for the next one."""
+    """`benchmark.tracks.published_order` as a read-only int64 array, kept for the next one."""
     order = np.asarray(published_order(track, num_images), dtype=np.int64)
     order.flags.writeable = False
     return order
@@ -107,9 +107,7 @@ def data_faults(track: str, data: DataInfo, n: int) -> list[str]:
     known, canonical = KNOWN.get(data.fingerprint), TRACKS[track].fingerprint
     faults = []
     if known is not None and known.track != track:
-        faults.append(
-            f"data.fingerprint: expected images of {track}, found those of {known.track}"
-        )
+        faults.append(f"data.fingerprint: expected images of {track}, found those of {known.track}")
     elif known is not None and n > known.num_images:
         faults.append(f"n: expected at most the {known.num_images} images there are, found {n}")
     if canonical and (data.kind == "canonical") != (data.fingerprint == canonical):

@@ -111,7 +111,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         text = content.decode()
         return text, parse_object(text)
     except OSError as error:
-        raise fault_error(path, [f"cannot be read: {error.strerror or error}"]) from error
+        raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         fault = f"expected UTF-8 text, found byte {error.start} at fault"
         raise fault_error(path, [fault]) from error

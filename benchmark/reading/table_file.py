@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from benchmark.errors import ResultError
 from benchmark.reading import parquet_pages
 from benchmark.reading.belonging import require_belonging
-from benchmark.reading.columns import TEXTS, Columns
+from benchmark.reading.columns import ANSWERS, TEXTS, Columns
 from benchmark.reading.faults import describe
 from benchmark.reading.result_file import parse_object
 from benchmark.records import (
@@ -52,7 +52,7 @@ _NO_TABLE = (
     MemoryError,
     RecursionError,
 )
-_NULLABLE = {"margin", *(name for name, (dtype, _) in OUTCOME_COLUMNS.items() if dtype == "boolean")}
+_NULLABLE = {"margin", *ANSWERS}
 _KINDS = {
     "int32": ("INT32", "INT64"),
     "int16": ("INT32", "INT64"),

@@ -251,7 +251,7 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     rows.loc[open_, ["outcome", "decided_by"]] = ["certified", "IBP"]
     rows.loc[open_, "ibp"] = True
     table.write_bytes(store.encode_outcomes(rows, run))
-    with pytest.raises(ResultError, match=r"epsilons\.1/16\.counts\.certified: 240 in the result, "):
+    with pytest.raises(ResultError, match=r"1/16\.counts\.certified: 240 in the result, "):
         build_site([tmp_path / "results"], tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
@@ -261,7 +261,7 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     [
         (lambda table: table.assign(label=-1), "label: expected classes from 0 to 9, found -1"),
         (lambda table: table.assign(label=10), "label: expected classes from 0 to 9, found 10"),
-        (lambda table: pd.concat([table] * 9), "expected one row for each of 500 images at each of 2"),
+        (lambda table: pd.concat([table] * 9), "expected one row for each of 500 images"),
     ],
 )
 def test_a_table_that_cannot_be_of_its_track_is_refused(

@@ -192,9 +192,11 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "expected an outcome table",
     ),
     "a table without its run": (
-        lambda path: pd.read_parquet(store.beside(path, "outcomes.parquet"))
-        .rename_axis("row")
-        .pipe(lambda table: _without_run(table, store.beside(path, "outcomes.parquet"))),
+        lambda path: (
+            pd.read_parquet(store.beside(path, "outcomes.parquet"))
+            .rename_axis("row")
+            .pipe(lambda table: _without_run(table, store.beside(path, "outcomes.parquet")))
+        ),
         "no run record inside",
     ),
     "a run of another n": (_run(n=100), "expected one row for each of 100 images"),
@@ -227,10 +229,9 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 TAKEN: dict[str, Callable[[Path], None]] = {
     "as published": lambda path: None,
     "a key of a later version": _set("added", to={"later": 1}),
-    "keys in another order": lambda path: path.write_text(
-        json.dumps(json.loads(path.read_text()), sort_keys=True)
-    )
-    and None,
+    "keys in another order": lambda path: (
+        path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True)) and None
+    ),
     "no adversarial images beside": lambda path: store.beside(path, "adversarial.npz").unlink(),
 }
 

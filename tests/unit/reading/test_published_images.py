@@ -1,4 +1,4 @@
-"""Which images a result must be about is known without any dataset, and agrees with the datasets."""
+"""Which images a result must be about is known without a dataset, and agrees with those there."""
 
 from __future__ import annotations
 
