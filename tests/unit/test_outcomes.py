@@ -1,4 +1,4 @@
-"""What nobody recorded is missing: no column says that an image is right because nothing is there."""
+"""What nobody recorded is missing: no image is right because nothing is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ N = 4
 
 
 def _facts() -> Facts:
-    images, labels = published_images("digits", N)
+    _, labels = published_images("digits", N)
     known = EpsilonFacts.empty(N)
     known.certified["IBP"] = np.array([False, True, False, False])
     known.proven_by[1] = "IBP"
