@@ -30,6 +30,8 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
       corobench score results/1.0/digits/*.outcomes.parquet --write
     """
     from benchmark import result_writing, rounds, store
+    from benchmark.reading.places import misplaced
+    from benchmark.scored import scored
     from benchmark.terminal import scorecard
 
     for path in outcomes:
@@ -37,7 +39,10 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         if write:
             rounds.require_open(target.parent)
             result_writing.finish_set(target)
-        result = result_writing.scored(path)
+        result = scored(path)
+        faults = misplaced(target, result)
+        if faults:
+            raise ResultError(f"{path}: holds another result than its path says: {faults[0]}")
         Console().print(scorecard(result))
         if write:
             store.write_atomic(target, store.encode_result(result))

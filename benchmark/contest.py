@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from benchmark import rounds, threat
 from benchmark.errors import ResultError
-from benchmark.evidence import Evidence, load_evidence, read_arrays
+from benchmark.evidence import Evidence, load_evidence
+from benchmark.reading.arrays_file import read_arrays
 from benchmark.records import Audit, Contest, Outcome
 from benchmark.reports import Contested
 from benchmark.result_writing import finish_set, write_set

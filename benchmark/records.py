@@ -51,6 +51,11 @@ class Outcome(StrEnum):
 #: Certifiers that have a column of their own in the outcome table, cheapest first.
 CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN", "BaB")
 
+#: Attacks and parts of them that may have broken an image; "contest" is a third party's image.
+ATTACKED_BY = ("pgd50", "pgd10", "autoattack", "apgd-ce", "apgd-t", "fab-t", "square", "contest")
+#: What may stand in `decided_by` of an outcome table, where it is not empty.
+DECIDED_BY = ("clean", *CERTIFIERS, *ATTACKED_BY)
+
 #: The outcome table: column -> (pandas dtype, meaning). One row per image and epsilon.
 OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
     "image": ("int32", "index of the image in its test set"),

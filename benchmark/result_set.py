@@ -3,7 +3,8 @@
 The three are replaced one after another, and no file system replaces three at once. So the result
 file has the sha256 of the outcome table and of the adversarial images, the table has that of the
 images, and a reader refuses what does not fit. The writer is `benchmark.result_writing`; why it is
-done this way is in docs/decisions/0008. Imports no torch, and nothing that reads a table.
+done this way is in docs/decisions/0008. Every reader (`benchmark.reading.result_file`,
+`benchmark.scored`) calls :func:`verify_set`. Imports no torch, and nothing that reads a table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.errors import ResultError
+from benchmark.reading.places import beside as beside
 from benchmark.records import Result
 from benchmark.tracks import round_of
 
@@ -33,11 +35,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def beside(path: Path, ending: str) -> Path:
-    """The file of another kind that belongs to a result file."""
-    return path.with_name(f"{path.stem}.{ending}")
-
-
 def staged(path: Path, ending: str) -> Path:
     """Where a file of a set waits, beside its place, until all of the set are written.
 
@@ -45,6 +42,16 @@ def staged(path: Path, ending: str) -> Path:
     'digits/.mine@100.outcomes.parquet.new'
     """
     return path.with_name(f".{path.stem}.{ending}.new")
+
+
+def with_digest(result: Result, outcomes: str) -> Result:
+    """A result whose table is not written yet or was just read, with the digest of that table.
+
+    Args:
+        result: as scored from the table; it has the digests that stand inside the table.
+        outcomes: sha256 of the table's file.
+    """
+    return result.model_copy(update={"files": {OUTCOMES: outcomes, **(result.files or {})}})
 
 
 def verify_set(path: Path, result: Result, *, missing_ok: bool = False) -> None:

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
 from benchmark.records import Result, Run
-from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES, beside, sha256_of, staged
+from benchmark.result_set import (
+    ADVERSARIAL,
+    ENDINGS,
+    OUTCOMES,
+    beside,
+    sha256_of,
+    staged,
+    with_digest,
+)
 from benchmark.scoring import score
 
 if TYPE_CHECKING:
@@ -63,7 +71,7 @@ def write_set(
     run = run.model_copy(update={"files": files})
     result = score(table, run)
     contents[OUTCOMES] = store.encode_outcomes(table, run)
-    result = _with_digest(result, sha256(contents[OUTCOMES]).hexdigest())
+    result = with_digest(result, sha256(contents[OUTCOMES]).hexdigest())
     with _as_output_error(path):
         _stage(path, contents, store.encode_result(result))
         _commit(path, store.encode_result(result), result.files or {})
@@ -103,25 +111,6 @@ def is_unfinished(path: Path) -> bool:
     return any(staged(path, ending).exists() for ending in (_RESULT, *ENDINGS))
 
 
-def scored(path: Path) -> Result:
-    """The result file that belongs to an outcome table, as `write_set` makes it.
-
-    A table without the digest of its images was written before digests were, and neither has its
-    result file any.
-
-    Args:
-        path: of the outcome table.
-
-    Raises:
-        ResultError: no outcome table, or one that contradicts itself.
-    """
-    table, run = store.read_outcomes(path)
-    result = score(table, run)
-    if run.files is None:
-        return result
-    return _with_digest(result, sha256_of(path))
-
-
 def _those_there(path: Path, run: Run) -> dict[str, str]:
     """The digest of the images that lie there; none for an old result without any.
 
@@ -139,10 +128,6 @@ def _those_there(path: Path, run: Run) -> dict[str, str]:
             "table beside it; run `corobench evaluate` of the entry again, which mends it"
         )
     return found
-
-
-def _with_digest(result: Result, outcomes: str) -> Result:
-    return result.model_copy(update={"files": {OUTCOMES: outcomes, **(result.files or {})}})
 
 
 def _stage(path: Path, contents: Mapping[str, bytes], result: bytes) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
-from benchmark.result_set import OUTCOMES, verify_set
-from benchmark.result_writing import scored
+from benchmark.reading.result_file import read_result
+from benchmark.result_set import verify_set
+from benchmark.scored import read_beside
 from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
 
@@ -61,18 +62,13 @@ def faults_of(path: Path, name: str) -> list[str]:
         path: of the result file; its outcome table lies beside it.
         name: of the round, such as "1.0".
     """
-    faults = []
     try:
-        result = store.read_scorecard(path)
-        if store.encode_result(scored(store.beside(path, OUTCOMES))) != store.encode_result(result):
-            return ["differs from the scorecard of its outcome table"]
+        result = read_result(path)
+        read_beside(path, result)
+        verify_set(path, result)  # here, the images must be there, too
     except ResultError as error:
-        return [error.message]
-    try:
-        verify_set(path, result)
-    except ResultError as error:
-        faults.append(error.message)
-    faults += why_unpublished(result)
+        return [error.message.removeprefix(f"{path}: ")]
+    faults = why_unpublished(result)
     if round_of(result.protocol) != name:
         faults.append(f"protocol: {result.protocol} does not belong into the round {name}")
     return faults

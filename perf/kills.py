@@ -41,12 +41,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import result_writing, store
+from benchmark import store
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
 from benchmark.evidence import read_arrays
 from benchmark.executors import preloaded  # noqa: F401 (what a run would import)
 from benchmark.result_set import ADVERSARIAL, OUTCOMES, verify_set
+from benchmark.scored import scored
 
 TEMPLATE = Path(__file__).parents[1] / "submissions" / "_template"
 TIMES = ("seconds", "date", "files")  # the digest of a table with times in it
@@ -126,10 +127,7 @@ def content_of(path: Path) -> dict[str, Any]:
     result = store.read_result(path)
     verify_set(path, result)
     table, run = store.read_outcomes(store.beside(path, OUTCOMES))
-    if (
-        store.encode_result(result_writing.scored(store.beside(path, OUTCOMES)))
-        != path.read_bytes()
-    ):
+    if store.encode_result(scored(store.beside(path, OUTCOMES))) != path.read_bytes():
         raise ResultError(f"{path}: is not the scorecard of its table")
     images = read_arrays(store.beside(path, ADVERSARIAL), ("images",))["images"]
     record = json.loads(run.model_dump_json(exclude={"seconds", "date"}))

@@ -12,7 +12,7 @@ from benchmark import scoring, store
 from benchmark.data import find
 from benchmark.recheck import recheck
 from benchmark.remeasure import remeasure
-from benchmark.result_writing import scored
+from benchmark.scored import scored
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
 from leaderboard.reproduction import report

@@ -18,7 +18,8 @@ from benchmark.errors import ResultError
 from benchmark.evidence import read_arrays
 from benchmark.records import Outcome
 from benchmark.result_set import verify_set
-from benchmark.result_writing import scored, write_set
+from benchmark.result_writing import write_set
+from benchmark.scored import scored
 from benchmark.scoring import bracket
 from benchmark.store import beside
 

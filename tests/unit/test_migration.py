@@ -15,7 +15,7 @@ import pytest
 from benchmark import migration, rounds, store
 from benchmark.cli import invoke
 from benchmark.errors import OutputError, ResultError
-from benchmark.result_writing import scored
+from benchmark.scored import scored
 from benchmark.scoring import why_unpublished
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier" / "1.0" / "digits"

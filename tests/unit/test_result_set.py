@@ -15,7 +15,8 @@ from benchmark import store
 from benchmark.errors import OutputError, ResultError
 from benchmark.records import Result, Run
 from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES, beside, staged, verify_set
-from benchmark.result_writing import finish_set, is_unfinished, scored, write_set
+from benchmark.result_writing import finish_set, is_unfinished, write_set
+from benchmark.scored import scored
 from benchmark.scoring import score
 
 OLD, NEW = np.zeros((3, 1, 8, 8), np.float32), np.ones((4, 1, 8, 8), np.float32)
