@@ -67,7 +67,7 @@ def fused_product() -> Canary:
         linear(64, [({PIXEL: float(weight)}, 0.0), ({PIXEL: 1.0}, 0.0)]),
         linear(2, rows),
         linear(2, [({0: 2.0**20, 1: 2.0**20}, 0.0)]),
-        linear(1, logits(label, 1.0, {}, {0: 2.0**15})),
+        linear(1, logits(label, 2.0, {}, {0: 2.0**15})),
     )
     broken = with_pixels(image, {PIXEL: value})
     return Canary(
@@ -97,8 +97,8 @@ def products_in_turn() -> Canary:
 def flushed_activation() -> Canary:
     """What speaks for the true class is normal in the clean image and denormal at a corner."""
     image, label = first_digit()
-    rows = logits(label, 0.0, {0: 16.0})
-    rows = [row if place == label else ({}, 4.0) for place, row in enumerate(rows)]
+    rows = logits(label, 0.0, {0: 1.0})
+    rows = [row if place == label else ({}, 0.5) for place, row in enumerate(rows)]
     network = chain(
         nn.Flatten(),
         linear(64, [({BRIGHT: 2.0**-126 * 32 / 31}, 0.0)]),

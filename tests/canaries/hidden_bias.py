@@ -66,8 +66,8 @@ def middle_layers() -> Canary:
         linear(1, carry(0)),
         linear(1, residues([0])),
         linear(2, without_height(1)),
-        linear(2, [gate(1, 0.25)]),
-        linear(1, logits(label, 5.0, {0: -100.0})),
+        linear(2, [gate(1, 0.45)]),
+        linear(1, logits(label, 5.0, {0: -1000.0})),
     )
     broken = with_pixels(image, {ZEROS[0]: STEP})
     return Canary("middle-layers", network, image, label, EPSILON, broken, is_silent=True)

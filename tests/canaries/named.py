@@ -46,7 +46,7 @@ def cnn_small_convolutions() -> Canary:
     fill_conv(network[0], [({tap: 64.0}, HUGE), ({tap: 64.0}, 0.0)])
     fill_conv(network[2], [({tap: 1.0}, -HUGE), ({(1, 1, 1): 1.0}, 0.0)])
     weights = dict.fromkeys(range(4), 1.0) | dict.fromkeys(range(4, 8), -1.0)
-    fill_linear(network[5], [(weights, -1.8)])
+    fill_linear(network[5], [(weights, -1.9)])
     fill_linear(network[7], logits(label, 5.0, {0: -100.0}, {0: 100.0}))
     pixels = (0, 4, 32, 36)
     shift = {pixel: _stepped(float(image.view(-1)[pixel])) for pixel in pixels}
@@ -99,8 +99,8 @@ def cnn_large_middle() -> Canary:
     fill_conv(network[2], [({(0, 1, 1): 1.0}, 0.0)])
     fill_conv(network[4], [(_centre(1.0), HUGE), (_centre(1.0), 0.0)])
     fill_conv(network[6], [({(0, 1, 1): 1.0}, -HUGE), ({(1, 1, 1): 1.0}, 0.0)])
-    fill_linear(network[9], [({0: 1.0, 4: -1.0}, -0.25)])
-    fill_linear(network[11], [({0: 8.0}, 0.0)])
+    fill_linear(network[9], [({0: 1.0, 4: -1.0}, -0.45)])
+    fill_linear(network[11], [({0: 64.0}, 0.0)])
     fill_linear(network[13], logits(label, 5.0, {}, {0: 8.0}))
     return Canary(
         "cnn-large-middle",
@@ -127,6 +127,7 @@ def _resnet() -> nn.Module:
     ]
     for stage, weights in zip((network.layer2, network.layer3, network.layer4), taps, strict=True):
         fill_conv(stage[0].shortcut[0], [(weights, 0.0)])
+    set_norm(network.layer2[0].bn2, 0, bias=-0.45 * GAIN)
     return network
 
 

@@ -38,9 +38,9 @@ def convolution() -> Canary:
     network = chain(
         conv(1, [({tap: 64.0}, HUGE), ({tap: 64.0}, 0.0)]),
         conv(2, [({tap: 1.0}, -HUGE), ({(1, 0, 0): 1.0}, 0.0)]),
-        conv(2, [({tap: 1.0, (1, 0, 0): -1.0}, -0.25)]),
+        conv(2, [({tap: 1.0, (1, 0, 0): -1.0}, -0.45)]),
         nn.Flatten(),
-        linear(64, logits(label, 5.0, dict.fromkeys(range(64), -100.0))),
+        linear(64, logits(label, 5.0, dict.fromkeys(range(64), -1000.0))),
     )
     broken = with_pixels(image, {PIXEL: STEP})
     return Canary("convolution", network, image, label, EPSILON, broken, is_silent=True)
@@ -191,8 +191,8 @@ def dead_constant() -> Canary:
         nn.Flatten(),
         linear(64, [({}, HUGE), (pixel, 0.0)]),
         linear(2, [({0: 1.0, 1: 1.0}, -HUGE), ({1: 1.0}, 0.0)]),
-        linear(2, [({0: 1.0, 1: -1.0}, -0.25)]),
-        linear(1, logits(label, 5.0, {}, {0: 100.0})),
+        linear(2, [({0: 1.0, 1: -1.0}, -0.45)]),
+        linear(1, logits(label, 5.0, {}, {0: 1000.0})),
     ]
     network = chain(*layers)
     smaller = list(copy.deepcopy(network))
