@@ -89,7 +89,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        is_ours = type(module).__name__ == "Normalize"
+        is_ours = type(module).__name__ in ("Normalize", "Divide")
         return is_ours or super().is_leaf_module(module, qualified_name)
 
 
@@ -113,7 +113,9 @@ class _Runner(fx.Interpreter):
         if type(layer).__name__ == "Normalize":
             mean, std = layer.mean.view(1, -1, 1, 1), layer.std.view(1, -1, 1, 1)
             return how.flushed(how.plus(x, -mean) / std)
-        if isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.Flatten | nn.Identity):
+        if type(layer).__name__ == "Divide":
+            return how.flushed(how.flushed(x) / how.flushed(layer.divisor))
+        if isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.Flatten | nn.Unflatten | nn.Identity):
             return layer(x)
         raise NotImplementedError(type(layer).__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from canaries import arithmetic, hidden_bias, named, other_layers
+from canaries import arithmetic, float_range, hidden_bias, named, other_layers
 from canaries.canary import Canary, Maker, write
 
 MAKERS: tuple[Maker, ...] = (
@@ -34,6 +34,12 @@ MAKERS: tuple[Maker, ...] = (
     other_layers.folded_batch_norm,
     other_layers.folded_by_the_runtime,
     other_layers.dead_constant,
+    float_range.underflow_by_folding,
+    float_range.overflow_by_folding,
+    float_range.flushed_norm_weight,
+    float_range.divided_by_denormal,
+    float_range.overflow_in_pooling,
+    float_range.flushed_variance,
 )
 """Every construction; call one to build it."""
 

@@ -98,7 +98,10 @@ class _Bounder(fx.Interpreter):
         if isinstance(layer, nn.MaxPool2d):
             bottom, top = form.bounds()
             return form.interval(layer(bottom[None])[0], layer(top[None])[0])
-        if isinstance(layer, nn.Flatten | nn.AvgPool2d | nn.Identity):
+        if type(layer).__name__ == "Divide":
+            divisor = layer.divisor.double()
+            return form.replaced(form.rows / divisor, form.radius / divisor.abs())
+        if isinstance(layer, nn.Flatten | nn.Unflatten | nn.AvgPool2d | nn.Identity):
             return form.replaced(layer(form.rows), layer(form.radius[None])[0])
         raise NotImplementedError(type(layer).__name__)
 

@@ -78,6 +78,7 @@ class Canary:
             simplifies would not bound the network itself.
         is_silent: clean image, centre and corners of the ball keep the margin that the naive
             verifier claims.
+        is_clean_right: whether the deployment gets the clean image right; every other one does.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Canary:
     arguments: Mapping[str, object] = field(default_factory=dict)
     verified: nn.Module | None = None
     is_silent: bool = False
+    is_clean_right: bool = True
 
     def logits(self, x_BCHW: Tensor) -> Tensor:
         """Under the stated deployment."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -42,10 +43,12 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _tensors(layer: nn.Module) -> dict[str, Tensor]:
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return {"w": layer.weight, "b": layer.bias}
+    if isinstance(layer, nn.Unflatten):
+        return {"s": torch.tensor([-1, *layer.unflattened_size])}
     if isinstance(layer, nn.BatchNorm2d):
         names = ("weight", "bias", "running_mean", "running_var")
         return {name: getattr(layer, name) for name in names}
-    return {}
+    return dict(layer.named_buffers())
 
 
 def _operator(layer: nn.Module) -> tuple[str, dict[str, object]]:
@@ -57,6 +60,9 @@ def _operator(layer: nn.Module) -> tuple[str, dict[str, object]]:
     if isinstance(layer, nn.BatchNorm2d):
         return "BatchNormalization", {"epsilon": layer.eps}
     if isinstance(layer, nn.AvgPool2d):
-        kernel = [layer.kernel_size] * 2
+        kernel = layer.kernel_size
+        kernel = [kernel, kernel] if isinstance(kernel, int) else list(kernel)
         return "AveragePool", {"kernel_shape": kernel, "strides": kernel}
-    return {nn.ReLU: ("Relu", {}), nn.Flatten: ("Flatten", {"axis": 1})}[type(layer)]
+    if isinstance(layer, nn.Flatten):
+        return "Flatten", {"axis": 1}
+    return {"ReLU": "Relu", "Unflatten": "Reshape", "Divide": "Div"}[type(layer).__name__], {}

@@ -23,6 +23,19 @@ ConvRow = tuple[Mapping[tuple[int, int, int], float], float]
 """(channel, row, column) of the kernel -> weight, and the bias."""
 
 
+class Divide(nn.Module):
+    """Every value divided by one stored number."""
+
+    divisor: Tensor
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.register_buffer("divisor", torch.tensor([divisor]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.divisor
+
+
 def linear(num_inputs: int, rows: Sequence[Row]) -> nn.Linear:
     """A linear layer with one output per row."""
     layer = nn.Linear(num_inputs, len(rows))
@@ -70,8 +83,10 @@ def chain(*layers: nn.Module) -> nn.Sequential:
         parts.append(layer)
         follows = layers[place + 1] if place + 1 < len(layers) else layer
         is_last = place + 1 == len(layers)
-        if isinstance(layer, nn.BatchNorm2d) or (
-            isinstance(layer, weighted) and not isinstance(follows, nn.BatchNorm2d) and not is_last
+        if isinstance(layer, nn.BatchNorm2d | Divide) or (
+            isinstance(layer, weighted)
+            and not isinstance(follows, nn.BatchNorm2d | Divide)
+            and not is_last
         ):
             parts.append(nn.ReLU())
     return nn.Sequential(*parts).eval().requires_grad_(False)
