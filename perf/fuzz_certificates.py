@@ -1,24 +1,26 @@
 """Random networks certified up to the edge of the proof, then attacked inside the certified ball.
 
-    python perf/fuzz_certificates.py [--seconds S] [--count N] [--seed 0] [--images 32]
+    python perf/fuzz_certificates.py [--seconds S] [--count N] [--seed 0] [--images 48]
 
-For each network and image the largest certified radius is bisected. Inside that box the images of
-smallest margin are searched: corners, gradient descent in float64 from many starts, and moves of
-single values by one float32; each is judged under several float32 deployments
-(`perf/deployments.py`). A certificate is wrong where one of them gives another class, a tie or a
-NaN. Every wrong one is printed with its seed; the last line counts, and the exit code is 1 where
-there is any.
+For each network, image and certifier the largest certified radius is bisected. Inside that box the
+images of smallest margin are searched: corners, gradient descent in float64 from many starts, many
+random images, and moves of single values by one float32; each is judged under several float32
+deployments (`perf/deployments.py`). A certificate is wrong where one of them gives another class, a
+tie or a NaN. Of each network the first wrong one is printed; the last line counts, and the exit
+code is 1 where there is any.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,10 @@ from deployments import Deployment, run
 from random_networks import Drawn, draw
 from torch import Tensor, nn
 
-Claims = Callable[[nn.Module, Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+Claims = Callable[[nn.Module, Tensor, Tensor, Tensor, Sequence[str]], Mapping[str, Tensor]]
+
+SHARES = {"IBP": 1.0, "CROWN-IBP": 1.0, "CROWN": 0.125}
+"""Of the images of a network which share each certifier is asked about; CROWN is the slowest."""
 
 DEPLOYMENTS: dict[str, Deployment | None] = {
     "torch": None,
@@ -40,13 +45,21 @@ DEPLOYMENTS: dict[str, Deployment | None] = {
     "flushed": Deployment("forward", flush=True),
     "literal norm": Deployment("forward", literal_norm=True),
 }
-STARTS = 12
-STEPS = 8
-BISECTIONS = 14
+STARTS = 8
+STEPS = 6
+NUM_SCATTERED = 96
+"""Random images of each box, which show what no gradient points at."""
+
+NUM_JUDGED = 16
+"""Candidates of each image that are judged under every deployment: those of smallest margin."""
+
+BISECTIONS = 28
 SMALLEST_RADIUS = 1e-7
 
 
-def claims(network: nn.Module, low: Tensor, high: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+def claims(
+    network: nn.Module, low: Tensor, high: Tensor, labels: Tensor, certifiers: Sequence[str]
+) -> Mapping[str, Tensor]:
     """Which boxes the engine certifies: the one function that knows it.
 
     Args:
@@ -54,6 +67,7 @@ def claims(network: nn.Module, low: Tensor, high: Tensor, labels: Tensor) -> Map
         low: float32 (B, C, H, W), lower corners.
         high: float32 like `low`.
         labels: int64 (B,).
+        certifiers: whom to ask.
 
     Returns:
         certifier -> bool (B,).
@@ -62,41 +76,41 @@ def claims(network: nn.Module, low: Tensor, high: Tensor, labels: Tensor) -> Map
         from benchmark.certify.checker.proofs import margins
         from benchmark.certify.checker.reading import read_network
     except ImportError:
-        return _library_claims(network, low, high, labels)
-    known = read_network(network, low.shape[1:])
-    corners = (side.double().numpy() for side in (low, high))
-    found = margins(known, *corners, labels.numpy(), "CROWN")
-    return {"CROWN": torch.from_numpy(found.min(axis=1) > 0)}
+        return _library_claims(network, low, high, labels, certifiers)
+    known: Any = _kept(network, lambda: read_network(network, low.shape[1:]))
+    box = tuple(side.double().numpy() for side in (low, high))
+    found = {name: margins(known, *box, labels.numpy(), name) for name in certifiers}
+    return {name: torch.from_numpy(one.min(axis=1) > 0) for name, one in found.items()}
 
 
 def _library_claims(
-    network: nn.Module, low: Tensor, high: Tensor, labels: Tensor
+    network: nn.Module, low: Tensor, high: Tensor, labels: Tensor, certifiers: Sequence[str]
 ) -> Mapping[str, Tensor]:
     """Of an engine without a checker."""
     import benchmark.certify as engine
 
     with torch.no_grad():
         logits = network((low + high) / 2)
-    bounded = _bounded(network, tuple(low.shape[1:]), logits.shape[1])
+    bounded: Any = _kept(
+        network, lambda: engine.BoundedModel(network, low.shape[1:], logits.shape[1])
+    )
     found = {}
-    for method in ("IBP", "CROWN"):
+    for method in certifiers:
         try:
-            margins = bounded.margins(method, low, high, labels)  # type: ignore[attr-defined]
-            found[method] = engine.certified(margins, logits)  # type: ignore[attr-defined]
+            margins = bounded.margins(method, low, high, labels)
+            found[method] = engine.certified(margins, logits)
         except engine.NotCertifiable:
             found[method] = torch.zeros(len(low), dtype=torch.bool)
     return found
 
 
-_LAST: list[object] = [None, None]
+_LAST: list[Any] = [None, None]
 
 
-def _bounded(network: nn.Module, shape: tuple[int, ...], num_classes: int) -> object:
-    """Built once for each network in turn."""
-    from benchmark.certify import BoundedModel
-
+def _kept(network: nn.Module, build: Callable[[], object]) -> object:
+    """What an engine makes of a network, built once for each network in turn."""
     if _LAST[0] is not network:
-        _LAST[:] = [network, BoundedModel(network, shape, num_classes)]
+        _LAST[:] = [network, build()]
     return _LAST[1]
 
 
@@ -125,23 +139,39 @@ def box(x: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     return (x - shaped).clamp(min=0), (x + shaped).clamp(max=1)
 
 
-def largest(drawn: Drawn, x: Tensor, y: Tensor, asked: Claims) -> tuple[Tensor, list[str]]:
-    """The largest radius found at which each image is certified, 0 for none, and by whom."""
+def largest(drawn: Drawn, x: Tensor, y: Tensor, asked: Claims, certifier: str) -> Tensor:
+    """The largest radius found at which a certifier claims each image; 0 for none."""
     inside, outside = torch.zeros(len(x)), torch.ones(len(x))
-    by = [""] * len(x)
     for step in range(BISECTIONS):
         middle = (inside.clamp(min=SMALLEST_RADIUS) * outside).sqrt()
         radius = torch.full_like(middle, SMALLEST_RADIUS) if step == 0 else middle
-        found = asked(drawn.network, *box(x, radius), y)
-        any_of = torch.stack(list(found.values())).any(dim=0)
-        for place in any_of.nonzero().flatten().tolist():
-            by[place] = next(name for name, claimed in found.items() if claimed[place])
-        inside = torch.where(any_of, radius, inside)
+        claimed = asked(drawn.network, *box(x, radius), y, [certifier])[certifier]
+        inside = torch.where(claimed, radius, inside)
         if step:
-            outside = torch.where(any_of, outside, radius)
-        if not any_of.any() and step == 0:
+            outside = torch.where(claimed, outside, radius)
+        elif not claimed.any():
             break
-    return inside, by
+    return inside
+
+
+@torch.no_grad()
+def near_borders(network: nn.Module, x: Tensor, rng: torch.Generator) -> Tensor:
+    """The images, every other one moved towards one of another class until shortly before it.
+
+    There the certified radius is small, every ReLU keeps its sign, and proofs are exact.
+    """
+    y = network(x).argmax(dim=1)
+    partner = torch.randperm(len(x), generator=rng)
+    low, high = torch.zeros(len(x)), torch.ones(len(x))
+    for _ in range(24):
+        middle = (low + high) / 2
+        mixed = torch.lerp(x, x[partner], middle.view(-1, 1, 1, 1))
+        same = network(mixed).argmax(dim=1) == y
+        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    distance = 10 ** (-1 - 5 * torch.rand(len(x), generator=rng))
+    moved = torch.lerp(x, x[partner], (low * (1 - distance)).view(-1, 1, 1, 1)).clamp(0, 1)
+    chosen = (y != y[partner]) & (torch.arange(len(x)) % 2 == 0)
+    return torch.where(chosen.view(-1, 1, 1, 1), moved, x)
 
 
 def margins_under(name: str, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -166,7 +196,7 @@ def smallest_margin(logits: Tensor, y: Tensor) -> Tensor:
 def candidates(
     network: nn.Module, low: Tensor, high: Tensor, y: Tensor, rng: torch.Generator
 ) -> Tensor:
-    """Images of each box in which a margin may be smallest, (B, K, C, H, W)."""
+    """The images of each box with the smallest margins found, (B, NUM_JUDGED, C, H, W)."""
     exact = _in_float64(network)
     share = torch.rand(STARTS, *low.shape, generator=rng)
     share[1:4] = share[1:4].round()
@@ -178,7 +208,13 @@ def candidates(
         found += list(points)
         points = torch.stack([_descended(exact, p, low, high, y, step) for p in points])
     found += list(points.clamp(low, high))
-    return torch.stack(found, dim=1)
+    images = torch.stack(found, dim=1)
+    with torch.no_grad():
+        logits = exact(images.flatten(0, 1).double())
+    margin = smallest_margin(logits, y.repeat_interleave(len(found))).view(len(y), -1)
+    chosen = margin.argsort(dim=1)[:, : NUM_JUDGED - 2]
+    rows = torch.arange(len(y))[:, None]
+    return torch.cat([images[rows, chosen], low[:, None], high[:, None]], dim=1)
 
 
 def _in_float64(network: nn.Module) -> nn.Module:
@@ -211,13 +247,15 @@ def nudged(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.cat(moved, dim=1).view(len(x), -1, *x.shape[1:])
 
 
-def worst(network: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[str]]:
+def worst(
+    network: nn.Module, points: Tensor, y: Tensor, among: Iterable[str] = tuple(DEPLOYMENTS)
+) -> tuple[Tensor, Tensor, list[str]]:
     """Of (B, K, C, H, W) the image of smallest margin, that margin, and the deployment."""
     num, per = points.shape[:2]
     flat, labels = points.flatten(0, 1), y.repeat_interleave(per)
     best = torch.full((num,), torch.inf, dtype=torch.float64)
     image, names = points[:, 0].clone(), [""] * num
-    for name in DEPLOYMENTS:
+    for name in among:
         margin, place = margins_under(name, network, flat, labels).view(num, per).min(dim=1)
         better = margin < best
         image[better] = points[torch.arange(num), place][better]
@@ -227,18 +265,34 @@ def worst(network: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor
     return image, best, names
 
 
+Found = tuple[Tensor, Tensor, list[str]]
+"""Images, their margins, and the deployments that gave them."""
+
+
+def _smaller(first: Found, second: Found) -> Found:
+    """Of each box what has the smaller margin."""
+    better = second[1] < first[1]
+    image = torch.where(better.view(-1, 1, 1, 1), second[0], first[0])
+    pairs = zip(first[2], second[2], better.tolist(), strict=True)
+    names = [b if one else a for a, b, one in pairs]
+    return image, torch.where(better, second[1], first[1]), names
+
+
 def attack(
     drawn: Drawn, low: Tensor, high: Tensor, y: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, list[str]]:
     """The smallest margin found in each box, each judged alone, and the deployment that gave it."""
     network = drawn.network
     image, margin, names = worst(network, candidates(network, low, high, y, rng), y)
+    share = torch.rand(len(low), NUM_SCATTERED, *low.shape[1:], generator=rng)
+    points = low[:, None] + (high - low)[:, None] * share
+    points = points.clamp(low[:, None], high[:, None])
+    scattered = worst(network, points, y, ("torch", "fused backward"))
+    image, margin, names = _smaller((image, margin, names), scattered)
     for _ in range(2):
-        moved, after, others = worst(network, nudged(image, low, high), y)
-        better = after < margin
-        image = torch.where(better.view(-1, 1, 1, 1), moved, image)
-        margin = torch.where(better, after, margin)
-        names = [b if one else a for a, b, one in zip(names, others, better.tolist(), strict=True)]
+        likely = [name for name, _ in Counter(names).most_common(2)]
+        moved = worst(network, nudged(image, low, high), y, likely)
+        image, margin, names = _smaller((image, margin, names), moved)
     for row in (margin <= 0).nonzero().flatten().tolist():
         alone = slice(row, row + 1)
         margin[row] = margins_under(names[row], network, image[alone], y[alone])[0]
@@ -252,6 +306,7 @@ def hunt(number: int, seed: int, num_images: int, asked: Claims) -> tuple[int, l
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     x = torch.rand(num_images, *drawn.shape, generator=generator)
     x = torch.where(torch.rand(x.shape, generator=generator) < 0.2, x.round(), x)
+    x = near_borders(drawn.network, x, generator)
     with torch.no_grad():
         logits = torch.cat([drawn.network(one[None]) for one in x])
     y = logits.argmax(dim=1)
@@ -259,18 +314,23 @@ def hunt(number: int, seed: int, num_images: int, asked: Claims) -> tuple[int, l
     x, y = x[right], y[right]
     if not len(x):
         return 0, []
-    radius, by = largest(drawn, x, y, asked)
-    kept = radius > 0
-    if not kept.any():
+    boxes, labels, by = [], [], []
+    for certifier, share in SHARES.items():
+        some = slice(math.ceil(share * len(x)))
+        radius = largest(drawn, x[some], y[some], asked, certifier)
+        kept = radius > 0
+        boxes.append(torch.stack(box(x[some][kept], radius[kept])))
+        labels.append(y[some][kept])
+        by += [certifier] * int(kept.sum())
+    if not by:
         return 0, []
-    by = [name for name, one in zip(by, kept.tolist(), strict=True) if one]
-    low, high = box(x[kept], radius[kept])
-    margin, names = attack(drawn, low, high, y[kept], generator)
+    low, high = torch.cat(boxes, dim=1)
+    margin, names = attack(drawn, low, high, torch.cat(labels), generator)
     wrong = [
         Wrong(number, row, names[row], float(margin[row]), by[row], drawn)
         for row in (margin <= 0).nonzero().flatten().tolist()
     ]
-    return int(kept.sum()), wrong
+    return len(by), wrong
 
 
 def main() -> None:
@@ -280,7 +340,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=sys.maxsize, help="certificates to try")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=32, help="of each network")
+    parser.add_argument("--images", type=int, default=48, help="of each network")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

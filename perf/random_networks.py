@@ -1,7 +1,8 @@
 """Small random networks with unpleasant numbers: what `fuzz_certificates.py` certifies and breaks.
 
 Weights are scaled by powers of two that later layers take back, mostly zero, doubled, denormal, or
-in pairs that nearly cancel; biases are huge and taken away exactly by the next layer.
+in pairs that nearly cancel; biases are huge and taken away exactly by the next layer. Networks of
+the kind "hidden" have a path that only rounding opens.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-KINDS = ("mlp", "conv", "norm", "average", "max", "residual")
+KINDS = ("mlp", "conv", "norm", "average", "max", "residual", "hidden")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,39 @@ class Drawn:
     traits: tuple[str, ...]
 
 
+def hidden(rng: np.random.Generator) -> Drawn:
+    """A constant classifier with a gate that is shut in real arithmetic.
+
+    One or two inputs pass s x + h, which float32 rounds to multiples of a unit, and s x, which it
+    does not; where their differences add up to more than a threshold, another logit rises.
+    """
+    num_inputs, num = int(rng.integers(2, 6)), int(rng.integers(1, 3))
+    power = int(rng.integers(16, 30))
+    unit = 2.0 ** (power - 23)
+    scale = unit * 2.0 ** int(rng.integers(3, 8))
+    threshold = float(rng.choice([0.0, 0.2, 0.35])) * num * unit
+    gain = 16.0 / (0.5 * num * unit - threshold)
+    first, second = nn.Linear(num_inputs, 2 * num), nn.Linear(2 * num, 2 * num)
+    gate, last = nn.Linear(2 * num, 1), nn.Linear(1, 3)
+    with torch.no_grad():
+        for layer in (first, second, gate, last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for place, source in enumerate(rng.permutation(num_inputs)[:num]):
+            first.weight[2 * place : 2 * place + 2, int(source)] = scale
+            first.bias[2 * place] = 2.0**power
+            second.bias[2 * place] = -(2.0**power)
+            gate.weight[0, 2 * place], gate.weight[0, 2 * place + 1] = 1.0, -1.0
+        second.weight.copy_(torch.eye(2 * num))
+        gate.bias.fill_(-threshold)
+        last.weight[int(rng.integers(1, 3)), 0] = gain
+        last.bias[0] = 4.0
+    parts = [nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), gate, nn.ReLU(), last]
+    network = nn.Sequential(*parts).eval().requires_grad_(False)
+    traits = (f"2^{power}", f"{num} inputs", f"threshold {threshold / unit:.2g} units")
+    return Drawn(network, (1, 1, num_inputs), 3, "hidden", traits)
+
+
 class Block(nn.Module):
     """relu(x + body(x))."""
 
@@ -47,9 +81,19 @@ class Block(nn.Module):
 
 
 def draw(rng: np.random.Generator) -> Drawn:
-    """A random network of 1 to 6 weighted layers."""
-    torch.manual_seed(int(rng.integers(2**31)))
+    """A random network of 1 to 6 weighted layers that gives more than one class."""
     kind = str(rng.choice(KINDS))
+    while kind != "hidden":
+        drawn = _drawn(rng, kind)
+        with torch.no_grad():
+            logits = drawn.network(torch.rand(64, *drawn.shape))
+        if bool(torch.isfinite(logits).all()) and len(logits.argmax(dim=1).unique()) > 1:
+            return drawn
+    return hidden(rng)
+
+
+def _drawn(rng: np.random.Generator, kind: str) -> Drawn:
+    torch.manual_seed(int(rng.integers(2**31)))
     num_classes = int(rng.integers(2, 5))
     shape = (1, 1, int(rng.integers(2, 9))) if kind == "mlp" else (int(rng.integers(1, 3)), 4, 4)
     layers = _mlp(rng, shape) if kind == "mlp" else _maps(rng, kind, shape)
@@ -61,7 +105,17 @@ def draw(rng: np.random.Generator) -> Drawn:
         for norm in network.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 _fill_norm(rng, norm)
+        _balance(network, shape)
     return Drawn(network.requires_grad_(False), shape, num_classes, kind, traits)
+
+
+def _balance(network: nn.Sequential, shape: tuple[int, int, int]) -> None:
+    """Let each class win somewhere: logits have the mean 0 over random images."""
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    logits = network(torch.rand(256, *shape))
+    if bool(torch.isfinite(logits).all()):
+        last.bias -= logits.mean(dim=0)
 
 
 def _mlp(rng: np.random.Generator, shape: tuple[int, int, int]) -> list[nn.Module]:
