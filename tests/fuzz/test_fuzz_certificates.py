@@ -40,12 +40,13 @@ def test_hidden_gates_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a naive verifier's certificates on networks with a hidden gate many are found wrong."""
     monkeypatch.setattr(fuzz_certificates, "draw", random_networks.hidden)
     monkeypatch.setattr(fuzz_certificates, "SHARES", {"naive": 1.0})
-    hunted = [fuzz_certificates.hunt(number, 0, 4, _naive) for number in range(8)]
+    hunted = [fuzz_certificates.hunt(number, 0, 4, _naive) for number in range(5)]
     num_networks_broken = sum(bool(wrong) for _, wrong in hunted)
-    assert sum(found for found, _ in hunted) >= 16
-    assert num_networks_broken >= 6
+    assert sum(found for found, _ in hunted) >= 10
+    assert num_networks_broken >= 4
 
 
+@pytest.mark.slow
 def test_edges_of_naive_proofs_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the largest radius of a proof without rounding, rounding alone breaks some networks."""
     monkeypatch.setattr(fuzz_certificates, "SHARES", {"naive": 1.0})
