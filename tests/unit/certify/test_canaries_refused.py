@@ -21,6 +21,7 @@ from torch import nn
 
 import benchmark.evaluate
 from benchmark.data import load_test
+from benchmark.errors import ContractError
 from benchmark.settings import Settings
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.tracks import Protocol
@@ -66,7 +67,12 @@ def _outcomes(canary: Canary, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_canary_is_not_certified(
     maker: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = _outcomes(maker(), tmp_path, monkeypatch)
+    canary = maker()
+    try:
+        table = _outcomes(canary, tmp_path, monkeypatch)
+    except ContractError:
+        assert not canary.is_clean_right  # the runtime fails on clean images: refused outright
+        return
     assert table.outcome.tolist() != ["certified"], table.decided_by.tolist()
     assert table.outcome.tolist() != ["misclassified"]
 
