@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from benchmark.errors import ResultError
 from benchmark.evaluate import identity_of
 from benchmark.evidence import Evidence
 from benchmark.records import Outcome, Run
-from benchmark.submission import Submission
+from benchmark.submission import load_submission
 from benchmark.tracks import Protocol, round_of, settings_of, standard_subset
 from benchmark.verification.mismatch import Mismatch
 
@@ -47,6 +47,18 @@ def require_regular(path: Path) -> None:
         if not stat.S_ISREG(mode):
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
             raise ResultError(f"{one}: expected a regular file, but found {kind}")
+
+
+def require_weights(path: Path, folder: Path) -> None:
+    """Refuse a result of other weights than those of a submission.
+
+    Raises:
+        ResultError: it is.
+        SubmissionError: the folder is no submission.
+    """
+    result = store.read_result(path)
+    if load_submission(folder, result.track).weights_sha256 != result.weights_sha256:
+        raise ResultError(f"{path}: belongs to other weights than {folder}")
 
 
 def require_published(path: Path) -> None:
@@ -223,5 +235,3 @@ def _contests(evidence: Evidence) -> Iterator[Mismatch]:
                 f"{by_contest.get(epsilon, 0)} rows decided by a contest",
                 epsilon,
             )
-
-
