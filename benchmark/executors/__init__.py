@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Recheck,
         Remeasured,
         Repacked,
+        Verified,
     )
     from benchmark.settings import Evaluated, Settings
 
@@ -239,4 +240,25 @@ def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> D
 
     arguments = {"old": old, "folder": folder, **more}
     found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
+    return found
+
+
+def run_verification(path: Path, folder: Path, limits: Limits | None, **more: Any) -> Verified:
+    """Measure again what a handed-in result claims; see `benchmark.verification.verify`.
+
+    Args:
+        path: of the result file.
+        folder: of the submission.
+        limits: of the process.
+        more: `seed`, `hidden_rate`, `miss_rate`, `device`, `data_root` and `out`.
+    """
+    if limits is None:
+        from benchmark.verification.verify import verify
+
+        return verify(path, folder, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import Verified
+
+    arguments = {"path": path, "folder": folder, **more}
+    found: Verified = isolated.call("verify", arguments, Verified, folder, limits)
     return found

@@ -223,6 +223,20 @@ def _replay(arguments: Arguments, room: Room) -> Any:
     return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
 
 
+def _verify(arguments: Arguments, room: Room) -> Any:
+    from benchmark.executors import preloaded  # noqa: F401
+    from benchmark.submission.manifest import load_manifest
+    from benchmark.verification.verify import verify
+
+    more = dict(arguments)
+    path, folder, out = (Path(more.pop(key)) for key in ("path", "folder", "out"))
+    more["data_root"] = _path(more.get("data_root"))
+    _have_data(load_manifest(folder).track, more["data_root"])
+    room.close("load", out, *wake(device_of(more)))
+    report = room.report(f"{folder.name}, verifying")
+    return verify(path, folder, out=out, report=report, steps=room.steps, **more)
+
+
 TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "check": _check,
     "contest": _contest,
@@ -236,4 +250,5 @@ TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "remeasure": _remeasure,
     "repack": _repack,
     "replay": _replay,
+    "verify": _verify,
 }

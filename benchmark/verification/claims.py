@@ -51,7 +51,9 @@ class Claims:
 
     def yes(self, column: str, epsilon: str) -> BoolArray:
         """Bool (n,), where a column of answers says yes; a missing answer is none."""
-        answers: BoolArray = self.rows(epsilon)[column].fillna(False).to_numpy(dtype=bool, copy=True)
+        answers: BoolArray = (
+            self.rows(epsilon)[column].fillna(False).to_numpy(dtype=bool, copy=True)
+        )
         return answers
 
     def answered(self, column: str, epsilon: str) -> BoolArray:
@@ -62,7 +64,9 @@ class Claims:
     def is_outcome(self, epsilon: str, *outcomes: Outcome) -> BoolArray:
         """Bool (n,), rows with one of these outcomes."""
         names = [str(outcome) for outcome in outcomes]
-        chosen: BoolArray = self.rows(epsilon)["outcome"].isin(names).to_numpy(dtype=bool, copy=True)
+        chosen: BoolArray = (
+            self.rows(epsilon)["outcome"].isin(names).to_numpy(dtype=bool, copy=True)
+        )
         return chosen
 
     @cached_property

@@ -70,7 +70,9 @@ def require_published(path: Path) -> None:
     faults = rounds.faults_of(path, path.parent.parent.name)
     if faults:
         raise ResultError(
-            "\n".join(["a handed-in result may not be published", *(f"{path}: {f}" for f in faults)])
+            "\n".join(
+                ["a handed-in result may not be published", *(f"{path}: {f}" for f in faults)]
+            )
         )
 
 
@@ -91,7 +93,9 @@ def _bytes(evidence: Evidence) -> Iterator[Mismatch]:
     raw = store.read_raw_outcomes(store.beside(path, "outcomes.parquet"))[1]
     yield from (
         Mismatch(f"run record of {path.stem}.outcomes.parquet: {what}", claimed, measured)
-        for what, claimed, measured in _differences(raw, json.loads(run.model_dump_json(by_alias=True)))
+        for what, claimed, measured in _differences(
+            raw, json.loads(run.model_dump_json(by_alias=True))
+        )
     )
 
 
@@ -154,7 +158,9 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
     )
     yield from (
         Mismatch(f"submission.{what}", one, other)
-        for what, one, other in _differences(_manifest(run), entry.manifest.model_dump(by_alias=True))
+        for what, one, other in _differences(
+            _manifest(run), entry.manifest.model_dump(by_alias=True)
+        )
     )
     stem = store.result_stem(run.entry, run.n, standard_subset(track))
     place = (round_of(run.protocol), track.name, f"{stem}.json")
@@ -173,10 +179,9 @@ def _sizes(evidence: Evidence) -> Iterator[Mismatch]:
     measured = evidence.submission.measure().model_dump()
     for what, one, other in _differences(claimed, measured):
         slack = UNSTEADY_BYTES.get(what)
-        if slack and isinstance(one, int) and isinstance(other, int):
-            if abs(one - other) <= slack * other:
-                continue
-        yield Mismatch(f"compactness.{what}", one, other)
+        numbers = slack and isinstance(one, int) and isinstance(other, int)
+        if not (numbers and abs(one - other) <= slack * other):
+            yield Mismatch(f"compactness.{what}", one, other)
 
 
 def _records(evidence: Evidence) -> Iterator[Mismatch]:
@@ -219,7 +224,11 @@ def _contests(evidence: Evidence) -> Iterator[Mismatch]:
     for contest in run.contests:
         if not _DIGEST.fullmatch(contest.sha256):
             yield Mismatch("contests.sha256", contest.sha256, "64 hexadecimal digits")
-        if not max(contest.broken.values(), default=0) <= contest.num_confirmed <= contest.num_images:
+        if (
+            not max(contest.broken.values(), default=0)
+            <= contest.num_confirmed
+            <= contest.num_images
+        ):
             yield Mismatch(
                 "contests",
                 f"{contest.num_confirmed} of {contest.num_images} images hold",

@@ -117,8 +117,8 @@ class _Work:
             told = [line for line, name in zip(told, here, strict=True) if then[name] != here[name]]
             told += [] if is_same_device else [f"device {self.run.device}, here {place}"]
             self.notes.append(
-                f"evaluated with {'; '.join(told)}: each claimed proof was asked again, but margins "
-                "and proofs that are not claimed were not compared"
+                f"evaluated with {'; '.join(told)}: each claimed proof was asked again, but "
+                "margins and proofs that are not claimed were not compared"
             )
 
     def verify(
@@ -136,9 +136,7 @@ class _Work:
         other = equivalent(self.model, self.track.shape, first)
         self.network = None if other is None else other.network
         kind = "submitted" if other is None else other.kind
-        patient = replace(
-            Protocol(), certify_budget_s=PATIENCE * Protocol().certify_budget_s
-        )
+        patient = replace(Protocol(), certify_budget_s=PATIENCE * Protocol().certify_budget_s)
         proven = Evaluation(self.model, self.x, self.y, **self._how(self.run.seed, patient))
         self.steps.begin("certifiers")
         bounded, not_asked = prepare_certifiers(
@@ -237,7 +235,7 @@ class _Work:
         new = attacks.refuted(fresh, hits)
         lies, lucky = list[Mismatch](), list[str]()
         if new.any():
-            lies, lucky = attacks.judge(claims, sample, hits, self._then(proven, new), new)
+            lies, lucky = attacks.judge(claims, sample, hits, self._then(proven, hits, new), new)
         if hits.failed and not self.run.errors:
             lies.append(Mismatch("errors", "none", hits.failed[0]))
         images = self._save(hits, out)
@@ -269,7 +267,7 @@ class _Work:
             notes=tuple(self.notes),
         )
 
-    def _then(self, proven: Evaluation, sample: NDArray[np.bool_]) -> Replay:
+    def _then(self, proven: Evaluation, hits: attacks.Hits, sample: NDArray[np.bool_]) -> Replay:
         """The attacks of the run itself, in the old seats, on a few images."""
         hidden = num_hidden_units(self.network or self.model, self.track.shape)
         then = Replay(
@@ -285,7 +283,8 @@ class _Work:
         for epsilon, known in then.facts.epsilons.items():
             known.proven_by = self.claims.prover(epsilon)
         for attack in (then.pgd(), then.autoattack()):
-            then.attack(attack)
+            if any((broken & sample).any() for broken in hits.broken[attack.name].values()):
+                then.attack(attack)
         return then
 
     def _save(self, hits: attacks.Hits, out: Path | None) -> Path | None:
@@ -305,4 +304,3 @@ def _plain(found: Mapping[str, str]) -> dict[str, str]:
     {'torch': '2.14.1'}
     """
     return {name: text.split("+")[0] for name, text in found.items()}
-
