@@ -139,7 +139,7 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
         "epsilons": track.epsilons,
         "quick": False,
         "settings": settings_of(Protocol(), track) | {"version": run.protocol},
-        "searched_on, seed and versions, by their identity": identity_of(run),
+        "identity": identity_of(run),
     }
     claimed: dict[str, object] = {
         "entry": run.entry,
@@ -149,10 +149,10 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
         "epsilons": run.epsilons,
         "quick": run.quick,
         "settings": run.settings,
-        "searched_on, seed and versions, by their identity": run.identity,
+        "identity": run.identity,
     }
     yield from (
-        Mismatch(key.removeprefix("searched_on, "), claimed[key], value)
+        Mismatch(key, claimed[key], value)
         for key, value in expected.items()
         if claimed[key] != value
     )
@@ -179,8 +179,13 @@ def _sizes(evidence: Evidence) -> Iterator[Mismatch]:
     measured = evidence.submission.measure().model_dump()
     for what, one, other in _differences(claimed, measured):
         slack = UNSTEADY_BYTES.get(what)
-        numbers = slack and isinstance(one, int) and isinstance(other, int)
-        if not (numbers and abs(one - other) <= slack * other):
+        is_close = (
+            slack is not None
+            and isinstance(one, int)
+            and isinstance(other, int)
+            and abs(one - other) <= slack * other
+        )
+        if not is_close:
             yield Mismatch(f"compactness.{what}", one, other)
 
 

@@ -79,11 +79,10 @@ def verify(
     files.require_weights(path, folder)
     files.require_published(path)
     evidence = load_evidence(path, folder, data_root)
-    refuse(path, files.check(evidence))
     claims, found = table.read(evidence)
-    refuse(path, found)
+    found = [*files.check(evidence), *found]
+    refuse(path, found if claims is None else [*found, *table.check(claims)])
     assert claims is not None
-    refuse(path, table.check(claims))
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{evidence.run.entry}, verifying") as progress,
