@@ -152,8 +152,9 @@ class _Work:
             store.beside(self.path, "adversarial.npz"),
             (Mismatch("adversarial", "breaks its row", line) for line in rechecked.failures),
         )
-        refuse(self.path, [*self._audit(proven), *self._flags(proven, data_root)])
-        return self._attack(proven, seed, hidden_rate, miss_rate, rechecked.num_rows, out)
+        found = [*self._audit(proven), *self._flags(proven, data_root)]
+        done = self._attack(proven, seed, hidden_rate, miss_rate, found, out)
+        return replace(done, num_rechecked=rechecked.num_rows)
 
     def _how(self, seed: int, protocol: Protocol) -> dict[str, Any]:
         return {
@@ -220,9 +221,10 @@ class _Work:
         seed: int,
         hidden_rate: float,
         miss_rate: float,
-        num_rechecked: int,
+        found: list[Mismatch],
         out: Path | None,
     ) -> Verified:
+        """Attack the part that is drawn, and refuse with what was found before, too."""
         claims = self.claims
         sample = attacks.draw(claims, seed, hidden_rate, miss_rate)
         fresh = Evaluation(self.model, self.x, self.y, **self._how(seed, Protocol()))
@@ -244,7 +246,7 @@ class _Work:
                 f"; the images that break lie in {images}, and `corobench contest {self.path} "
                 f"{images} --write` takes them into an honest result"
             )
-        refuse(self.path, lies, hint)
+        refuse(self.path, [*found, *lies], hint)
         if unclaimed := sorted(hits.flags - {one for at in self.run.flags.values() for one in at}):
             self.notes.append(f"attacks raised flags that are not claimed: {', '.join(unclaimed)}")
         drawn = int(sample.chosen.sum())
@@ -254,7 +256,7 @@ class _Work:
             n=self.run.n,
             seed=seed,
             num_certified=sum(int(one.sum()) for one in rows),
-            num_rechecked=num_rechecked,
+            num_rechecked=0,
             population=sample.population,
             num_drawn=drawn,
             hidden=sample.hidden,
