@@ -111,6 +111,12 @@ def check(
     help="Git revision that the pull request starts from; files outside the entry are faults.",
 )
 @click.option(
+    "--changed",
+    "listed",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File that lists them instead, one path a line, where the pull request is no checkout.",
+)
+@click.option(
     "--entries",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of the entries that are there; the one FOLDER lies in by default.",
@@ -157,6 +163,7 @@ def check(
 def intake(
     folder: Path,
     base: str | None,
+    listed: Path | None,
     entries: Path | None,
     full: bool,
     results: Path,
@@ -196,6 +203,7 @@ def intake(
     place = (entries or folder.parent).resolve()
     others = sorted(path.parent for path in place.glob("*/submission.toml"))
     changed = taking.changed_files(base, Path()) if base else []
+    changed += listed.read_text(encoding="utf-8").splitlines() if listed else []
     found = taking.take_in(
         folder,
         others=others,

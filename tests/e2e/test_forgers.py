@@ -138,9 +138,7 @@ def take_in(forger: Forger, *more: str) -> int:
     return invoke(["intake", str(forger.folder), *out, "--no-isolate", *more])
 
 
-def test_the_honest_result_is_taken_in(
-    forger: Forger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_honest_result_is_taken_in(forger: Forger, capsys: pytest.CaptureFixture[str]) -> None:
     assert take_in(forger) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert f"{ENTRY}.json holds: all {N} predictions" in said
@@ -374,7 +372,7 @@ def huge_texts(forger: Forger) -> None:
 
 def flags_removed(forger: Forger) -> None:
     assert all(forger.run.flags.values())
-    forger.update(flags={epsilon: () for epsilon in forger.run.epsilons})
+    forger.update(flags=dict.fromkeys(forger.run.epsilons, ()))
     forger.sign()
 
 
@@ -601,7 +599,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     recognition_improved: "recognition.shifted: claimed 60, but measured",
     contradictions_removed: "audit.contradictions: claimed 1, but measured 1 rows",
     a_smaller_audit: "audit.num_images: claimed 0, but measured",
-    errors_hidden: "errors at 2/16: claimed 0 images without an answer, but measured 2 in the table",
+    errors_hidden: "errors at 2/16: claimed 0 images without an answer, but measured 2",
     quick_is_false: "n: expected a ranked subset (60), but found 20",
     a_quick_result: "quick: true",
     n_is_larger: "expected to add up to n = 500, but they add up to 60",

@@ -16,7 +16,7 @@ from benchmark import evaluate as evaluation
 from benchmark import intake, intake_faults, scoring, store
 from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.intake_faults import ENDINGS
+from benchmark.intake import ENDINGS
 from benchmark.pipeline import Evaluation
 from benchmark.records import Result
 from benchmark.stages.pgd import PGD
