@@ -236,7 +236,9 @@ class _Work:
         new = attacks.refuted(fresh, hits)
         lies, lucky = list[Mismatch](), list[str]()
         if new.any():
-            lies, lucky = attacks.judge(claims, sample, hits, self._then(proven, hits, new), new)
+            lies, lucky = attacks.judge(
+                claims, sample, hits, self._hidden(proven, hits, new, seed), new
+            )
         if hits.failed and not self.run.errors:
             lies.append(Mismatch("errors", "none", hits.failed[0]))
         images = self._save(hits, out)
@@ -267,6 +269,27 @@ class _Work:
             found="" if images is None else str(images),
             notes=tuple(self.notes),
         )
+
+    def _hidden(
+        self, proven: Evaluation, hits: attacks.Hits, new: NDArray[np.bool_], seed: int
+    ) -> attacks.Rows:
+        """Rows that break in their old seats as well, and under more new starts where that is not
+        the very same attack."""
+        then = self._then(proven, hits, new)
+        rows = {
+            attack: {
+                epsilon: broken & new & then.facts.epsilons[epsilon].broken.get(attack, ~new & new)
+                for epsilon, broken in at.items()
+            }
+            for attack, at in hits.broken.items()
+        }
+        for attack in table.ATTACKS if not self.is_same else table.ATTACKS[1:]:
+            more = (
+                Evaluation(self.model, self.x, self.y, **self._how(seed + number, Protocol()))
+                for number in range(1, attacks.MORE_STARTS + 1)
+            )
+            attacks.confirm(more, attack, rows)
+        return rows
 
     def _then(self, proven: Evaluation, hits: attacks.Hits, sample: NDArray[np.bool_]) -> Replay:
         """The attacks of the run itself, in the old seats, on a few images."""

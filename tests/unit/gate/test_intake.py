@@ -126,8 +126,10 @@ def test_an_entry_is_measured_and_compared_with_what_it_claims(
     found = _take_in(entries, RESULTS, tmp_path / "out")
     assert found.evaluated.result.quick and found.evaluated.result.n == 60
     assert found.claim is not None and found.claim.n == 60
+    (one,) = found.verified
+    assert (one.n, one.num_drawn, one.contradictions, one.notes) == (500, one.population, (), ())
     text = intake.markdown(found)
-    assert "never ranked" in text and "agrees on 60 images" in text
+    assert "never ranked" in text and "agrees with it on 60 images" in text
     marked = [line for line in text.splitlines() if line.startswith("+ ")]
     assert len(marked) == 1 and ENTRY in marked[0]
     assert "the handed-in result's" in text
@@ -172,6 +174,7 @@ def test_a_handed_in_result_that_may_not_be_published(
         table = table[table["position"] < more["n"]]
     run = run.model_copy(update={key: value for key, value in more.items() if key != "clean"})
     store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
+    shutil.copy(store.beside(source, "adversarial.npz"), store.beside(path, "adversarial.npz"))
     result = scoring.score(table, run)
     if "clean" in more:
         result = result.model_copy(update=more)
@@ -280,9 +283,10 @@ def test_a_claim_beyond_what_is_measured_is_refused(
     outcomes = store.beside(path, "outcomes.parquet")
     table, run = store.read_outcomes(outcomes)
     run = run.model_copy(update={"weights_sha256": sha})
+    run = run.model_copy(update={"identity": evaluation.identity_of(run)})
     outcomes.write_bytes(store.encode_outcomes(table, run))
     path.write_bytes(store.encode_result(scoring.score(table, run)))
-    with pytest.raises(ResultError, match="claims more than"):
+    with pytest.raises(ResultError, match=r"json: predicted, images .* and .* more: claimed"):
         _take_in(entries, results, tmp_path / "out")
 
 
