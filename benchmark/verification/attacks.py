@@ -40,6 +40,10 @@ LUCKY = 2
 #: second time does so in all of them once in 32 times.
 MORE_STARTS = 5
 
+#: Attacks that do in an old seat exactly what they did then, under the same versions. What another
+#: one missed on an image that is said to be broken anyway may be chance, and changes no bracket.
+EXACT = ("pgd50",)
+
 Rows = dict[str, dict[str, "BoolArray"]]
 
 
@@ -230,16 +234,19 @@ def judge(
     """
     lies: list[Mismatch] = []
     lucky: list[str] = []
-    told = np.zeros(len(new), dtype=bool)
+    n = len(new)
+    told, by_luck, more = (np.zeros(n, dtype=bool) for _ in range(3))
     for attack, at in hits.broken.items():
         for epsilon, broken in at.items():
-            rows = broken & new & hidden[attack][epsilon]
             by = hits.by[attack][epsilon]
+            again = broken & new & hidden[attack][epsilon]
+            stood = ~claims.is_outcome(epsilon, Outcome.ATTACKED)
+            rows = again if attack in EXACT else again & stood
             lies += claims.differ(
                 attack, rows, "still right", f"broken by {by[np.argmax(rows)]}", epsilon
             )
             told |= rows
-    by_luck = np.zeros(len(new), dtype=bool)
+            more |= again & ~rows
     for attack, at in hits.broken.items():
         for epsilon, broken in at.items():
             stood = ~claims.is_outcome(epsilon, Outcome.ATTACKED)
@@ -250,9 +257,10 @@ def judge(
                 for row in np.flatnonzero(rows)
             ]
     most = max(LUCKY, int(LUCKY_RATE * int(sample.chosen.sum())))
-    if int(by_luck.sum()) > most:
-        text = f"broken under new random starts, and at most {most} may be by chance"
-        lies += claims.differ("autoattack", by_luck, "still right", text)
+    for rows in (by_luck, more & ~told):
+        if int(rows.sum()) > most:
+            text = f"broken under new random starts, and at most {most} may be by chance"
+            lies += claims.differ("autoattack", rows, "still right", text)
     return lies, lucky
 
 

@@ -640,3 +640,133 @@ def test_a_forged_result_is_refused_by_name(
     assert FORGERIES[forge] in said
     assert "Traceback" not in said
     assert not (forger.board.parent / "out" / "1.0").exists(), "nothing is evaluated for it"
+
+
+#: forgery -> other commands that refuse it, too: command -> what it says.
+ELSEWHERE: dict[Callable[[Forger], None], dict[str, str]] = {
+    counts_in_the_json: {"score": "differs from the scorecard", "render": "corobench score"},
+    a_key_more_in_the_json: {"score": "differs from the scorecard"},
+    n_is_larger: {"score": "differs from the scorecard", "render": "add up to n = 500"},
+    missing_rows: {"score": "expected one row for each of 60 images"},
+    duplicate_rows: {"score": "expected one row for each of 60 images"},
+    metadata_that_differs: {"score": "differs from the scorecard"},
+    ids_beyond_the_test_set: {"recheck": "no image of the test set with label"},
+    swapped_adversarial_images: {"recheck": "is outside the ball"},
+    outside_the_ball_by_one_step: {"recheck": "is outside the ball"},
+    clean_images_as_adversarial: {"recheck": "the model is right on its adversarial image"},
+    other_weights_than_the_result: {"recheck": "belongs to other weights than"},
+    other_data: {"recheck": "belongs to other images than"},
+    another_text_for_epsilon: {"render": "epsilons: expected 1/16, 2/16, but found 1/16, 1/8"},
+    a_quick_result: {"render": "quick: true"},
+    other_settings: {"render": "settings: not those of protocol 1.0: pgd_steps"},
+}
+
+
+@pytest.mark.parametrize("forge", ELSEWHERE, ids=lambda forge: forge.__name__)
+def test_other_commands_refuse_what_they_can_see(
+    forge: Callable[[Forger], None], forger: Forger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge(forger)
+    commands = {
+        "score": [str(store.beside(forger.path, "outcomes.parquet"))],
+        "recheck": [str(forger.path), "--submission", str(forger.folder), "--no-isolate"],
+        "render": [str(forger.board / "results"), "--out", str(forger.board / "site")],
+    }
+    for name, said in ELSEWHERE[forge].items():
+        capsys.readouterr()
+        assert invoke([name, *commands[name]]) == 2, name
+        captured = capsys.readouterr()
+        assert said in captured.err + captured.out, name
+
+
+# --------------------------------------------------------------- what is no forgery, and more
+
+
+def test_other_versions_are_told_and_their_proofs_asked_again(
+    forger: Forger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Margins then may differ; what is claimed to be proven must hold all the same."""
+    forger.update(versions=forger.run.versions | {"torch": "9.9"})
+    certified = forger.rows("certified")
+    forger.set(certified, margin=forger.table.loc[certified, "margin"] * 0.99)
+    forger.sign()
+    assert take_in(forger) == 0, capsys.readouterr().err
+    assert "Note: evaluated with torch 9.9, here" in capsys.readouterr().out
+    broken_becomes_certified(forger)
+    assert take_in(forger) == 2
+    assert FORGERIES[broken_becomes_certified] in capsys.readouterr().err
+
+
+def test_removed_contradictions_come_back(
+    forger: Forger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong certifier proves everything; the forger calls what its audit broke certified."""
+    certify = Evaluation.certify
+
+    def wrong(self: Evaluation, bounded: object, certifier: str) -> None:
+        certify(self, bounded, certifier)  # type: ignore[arg-type]
+        for known in self.facts.epsilons.values():
+            new = self.facts.correct & ~known.proven
+            known.certified[certifier] = self.facts.correct.copy()
+            known.proven_by[new] = certifier
+            known.proven_from[new] = ""
+
+    monkeypatch.setattr(Evaluation, "certify", wrong)
+    out = forger.board / "results"
+    evaluate(forger.folder, Settings(n=N, out=out, force=True))
+    table, run = store.read_outcomes(store.beside(forger.path, "outcomes.parquet"))
+    lines = run.audit.contradictions
+    assert lines and run.flags
+    forger.table, forger.run = (
+        table,
+        run.model_copy(update={"audit": Audit(num_images=run.audit.num_images)}),
+    )
+    rows = table.index[table["outcome"] == "attacked"]
+    forger.set(rows, outcome="certified", decided_by="IBP", carried_from="", adversarial=-1)
+    forger.set(rows, pgd50=True, autoattack=True)
+    forger.sign()
+    capsys.readouterr()
+    assert take_in(forger) == 3
+    said = capsys.readouterr().err
+    assert any(line.split(", broken")[0] in said for line in lines), said
+
+
+@pytest.mark.parametrize("ending", ["json", "outcomes.parquet", "adversarial.npz"])
+@pytest.mark.parametrize("how", ["cut", "emptied", "zeros", "text", "folder"])
+def test_a_damaged_file_is_one_clear_error(
+    forger: Forger, ending: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = forger.path if ending == "json" else store.beside(forger.path, ending)
+    content = path.read_bytes()
+    damaged = {
+        "cut": content[: len(content) // 2],
+        "emptied": b"",
+        "zeros": content[:100] + bytes(200) + content[300:],
+        "text": b"hello" * 100,
+    }
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(damaged[how])
+    assert take_in(forger) == 2
+    said = capsys.readouterr().err
+    assert path.name in said and "Traceback" not in said
+
+
+def test_a_join_without_an_image_agrees_with_nothing(honest: Path, tmp_path: Path) -> None:
+    """ "Agrees on n images" is counted, also where everything before let it pass."""
+    from benchmark.errors import ResultError
+    from benchmark.intake import _compare
+    from benchmark.settings import Evaluated
+
+    source = honest / "results" / "1.0" / "digits" / f"{ENTRY}.json"
+    other = tmp_path / source.name
+    table, run = store.read_outcomes(store.beside(source, "outcomes.parquet"))
+    table["image"] += 100_000
+    store.beside(other, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
+    other.write_bytes(source.read_bytes())
+    evaluated = Evaluated(store.read_result(source), source, reused=False)
+    assert _compare(evaluated, source).n == N
+    with pytest.raises(ResultError, match=r"image: expected the 60 images .* but 0 are in both"):
+        _compare(evaluated, other)

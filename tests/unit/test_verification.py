@@ -148,6 +148,13 @@ def test_luck_on_an_image_that_is_said_to_be_broken_counts_for_nothing() -> None
     assert _judge(list(range(40)), hidden=[], outcome="attacked") == ([], [])
 
 
+def test_what_autoattack_missed_on_broken_images_may_be_chance_on_a_few() -> None:
+    few, many = list(range(attacks.LUCKY)), list(range(40))
+    assert _judge(few, hidden=few, outcome="attacked") == ([], [])
+    (lie,), _ = _judge(many, hidden=many, outcome="attacked")
+    assert "may be by chance" in str(lie)
+
+
 # ----------------------------------------------------------------------- closing certifiers
 
 
