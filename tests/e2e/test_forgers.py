@@ -770,3 +770,9 @@ def test_a_join_without_an_image_agrees_with_nothing(honest: Path, tmp_path: Pat
     assert _compare(evaluated, source).n == N
     with pytest.raises(ResultError, match=r"image: expected the 60 images .* but 0 are in both"):
         _compare(evaluated, other)
+
+
+def test_every_forgery_is_in_the_table_of_the_documentation() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    missing = [forge.__name__ for forge in FORGERIES if f"`{forge.__name__}`" not in text]
+    assert missing == []
