@@ -11,6 +11,7 @@ from rich.console import Console
 from benchmark import cli_options
 from benchmark.errors import ContradictionError
 from benchmark.executors.limits import Limits
+from benchmark.verification.chance import HIDDEN_RATE, MISS_RATE
 
 
 @click.command()
@@ -110,6 +111,12 @@ def check(
     help="Git revision that the pull request starts from; files outside the entry are faults.",
 )
 @click.option(
+    "--changed",
+    "listed",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File that lists them instead, one path a line, where the pull request is no checkout.",
+)
+@click.option(
     "--entries",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of the entries that are there; the one FOLDER lies in by default.",
@@ -129,7 +136,26 @@ def check(
     type=click.Path(path_type=Path),
     default=Path("build/intake"),
     show_default=True,
-    help="Gets the result that is measured here.",
+    help="Gets the result that is measured here, and the report.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Of what is attacked, to repeat an intake; the system draws one by default.",
+)
+@click.option(
+    "--hidden-rate",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=HIDDEN_RATE,
+    show_default=True,
+    help="Share of a result's images that a forger hides ...",
+)
+@click.option(
+    "--miss-rate",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=MISS_RATE,
+    show_default=True,
+    help="... and the chance to attack none of them; both say how many are attacked.",
 )
 @cli_options.device
 @cli_options.data_root
@@ -137,10 +163,14 @@ def check(
 def intake(
     folder: Path,
     base: str | None,
+    listed: Path | None,
     entries: Path | None,
     full: bool,
     results: Path,
     out: Path,
+    seed: int | None,
+    hidden_rate: float,
+    miss_rate: float,
     device: str,
     data_root: Path | None,
     limits: Limits | None,
@@ -148,21 +178,32 @@ def intake(
     """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
 
     Refused are faults of the folder, a missing licence, what says "unknown", the id or the weights
-    of another entry, changed files outside the entry, a handed-in result that is quick or says more
-    than its outcome table, and one that claims more than is measured, beyond chance.
+    of another entry, changed files outside the entry, and a handed-in result that does not hold.
+    Every prediction, certificate and stored adversarial image of it is measured again. Of what is
+    said to stand without a proof, a random part is attacked, so large that a forger who hides
+    --hidden-rate of all images is missed with a chance of at most --miss-rate.
+
+    \b
+    Exit codes:
+      0  nothing speaks against the entry
+      2  refused, with every reason: file, images, column, what was claimed and what was measured
+      3  a contradiction: a certified image was broken
 
     \b
     Examples:
       corobench intake submissions/my-model
       corobench intake submissions/my-model --base origin/main --full
       corobench intake submissions/my-model --entries ../base/submissions
+      corobench intake submissions/my-model --miss-rate 0.01 --seed 4711
     """
     from benchmark import intake as taking
+    from benchmark import store
     from benchmark.terminal import scorecard
 
     place = (entries or folder.parent).resolve()
     others = sorted(path.parent for path in place.glob("*/submission.toml"))
     changed = taking.changed_files(base, Path()) if base else []
+    changed += listed.read_text(encoding="utf-8").splitlines() if listed else []
     found = taking.take_in(
         folder,
         others=others,
@@ -173,12 +214,18 @@ def intake(
         device=device,
         data_root=data_root,
         limits=limits,
+        seed=seed,
+        hidden_rate=hidden_rate,
+        miss_rate=miss_rate,
     )
+    report = out / f"{found.evaluated.result.entry}.intake.json"
+    store.write_atomic(report, taking.as_json(found).encode())
     Console().print(scorecard(found.evaluated.result))
     text = taking.markdown(found)
     click.echo(text)
     _add_to_job_summary(text)
-    contradictions = found.evaluated.result.audit.contradictions
+    contradictions = [*found.evaluated.result.audit.contradictions]
+    contradictions += [line for one in found.verified for line in one.contradictions]
     if contradictions:
         raise ContradictionError(f"{folder}: " + "\n".join(contradictions))
 

@@ -97,8 +97,10 @@ EXCLUDED: Mapping[str, str] = {
 }
 
 #: Deciding modules whose numbers are not listed for people: `settings` has them, or they are limits
-#: of files and shapes of networks. `submission.contract` is listed.
+#: of files and shapes of networks.
 NOT_LISTED = ("data", "submission", "tracks")
+#: The exceptions.
+LISTED = ("submission.contract", "submission.rounding")
 
 _ROOT = Path(__file__).parent
 #: Digits of the version: 64 bits, against confusion and not against forgery.
@@ -210,7 +212,7 @@ def constants() -> Mapping[str, object]:
     """
     found: dict[str, object] = {}
     for name, path in modules().items():
-        if name.split(".")[0] in NOT_LISTED and name != "submission.contract":
+        if name.split(".")[0] in NOT_LISTED and name not in LISTED:
             continue
         found |= constants_in(path.read_text(encoding="utf-8"), name)
     return found

@@ -60,21 +60,7 @@ def identify(
         place: name of the device, from `name_of`.
     """
     track, manifest = submission.track, submission.manifest
-    used, resolved = versions(), settings_of(protocol, track)
-    identity = {
-        "protocol": protocol.version,
-        "track": track.name,
-        "n": n,
-        "epsilons": list(epsilons),
-        "data": dataset.info.fingerprint,
-        "architecture": [manifest.model.architecture, manifest.model.arguments],
-        "weights_sha256": submission.weights_sha256,
-        "settings": resolved,
-        "seed": settings.seed,
-        "versions": used,
-        "device": place,
-    }
-    return Run(
+    run = Run(
         protocol=protocol.version,
         entry=manifest.id,
         track=track.name,
@@ -85,10 +71,29 @@ def identify(
         weights_sha256=submission.weights_sha256,
         seed=settings.seed,
         device=place,
-        versions=used,
-        settings=resolved,
+        versions=versions(),
+        settings=settings_of(protocol, track),
         constants=dict(engine.constants()),
         submission=manifest,
         compactness=submission.measure(),
-        identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
+    return run.model_copy(update={"identity": identity_of(run)})
+
+
+def identity_of(run: Run) -> str:
+    """The sha256 over everything that identifies a result."""
+    model = run.submission.model
+    identity = {
+        "protocol": run.protocol,
+        "track": run.track,
+        "n": run.n,
+        "epsilons": list(run.epsilons),
+        "data": run.data.fingerprint,
+        "architecture": [model.architecture, model.arguments],
+        "weights_sha256": run.weights_sha256,
+        "settings": run.settings,
+        "seed": run.seed,
+        "versions": run.versions,
+        "device": run.device,
+    }
+    return hashlib.sha256(store.canonical_json(identity).encode()).hexdigest()

@@ -1,34 +1,45 @@
 """What a pull request with a new entry must pass before anybody looks at it.
 
 Everything here is measured from the files: faults of the folder, weights that are another entry's,
-files that are not the entry's own, and a handed-in result that the weights do not keep.
+files that are not the entry's own, and a handed-in result that does not hold: what it claims of
+every image is measured again (`benchmark.verification`).
 """
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmark import store
 from benchmark.clean_images import find_fault, is_clean_images
 from benchmark.errors import ConfigError, ResultError, SubmissionError
 from benchmark.executors import (
-    run_claim_check,
     run_evaluation,
     run_examination,
     run_validation,
+    run_verification,
 )
 from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
-from benchmark.reports import Examined
+from benchmark.reports import Examined, Verified
+from benchmark.result_set import ENDINGS
 from benchmark.scoring import bracket, may_rank, rank_key
 from benchmark.settings import Evaluated, Settings
 from benchmark.tracks import PROTOCOL, get_track, parse_epsilon, round_of, standard_subset
+from benchmark.verification.chance import HIDDEN_RATE, MISS_RATE
 
+#: Of the report that `corobench intake` writes.
+SCHEMA = "corobench.intake/1"
 #: Of the processes that work on a stranger's entry.
 LIMITS = Limits()
 
@@ -39,6 +50,7 @@ class Intake:
 
     Attributes:
         evaluated: its result on the subset that was asked for.
+        verified: handed-in results, each of whose claims was measured again.
         claim: how the measured outcomes compare with those handed in; None where none were.
         stands: the result that would stand on the board: the one measured, or, where that is
             quick, the one handed in; a quick one where there is none.
@@ -47,6 +59,7 @@ class Intake:
     """
 
     evaluated: Evaluated
+    verified: tuple[Verified, ...]
     claim: Checked | None
     stands: Result
     board: tuple[Result, ...]
@@ -112,8 +125,11 @@ def take_in(
     device: str = "cpu",
     data_root: Path | None = None,
     limits: Limits | None = LIMITS,
+    seed: int | None = None,
+    hidden_rate: float = HIDDEN_RATE,
+    miss_rate: float = MISS_RATE,
 ) -> Intake:
-    """Refuse a new entry, or evaluate it and say where it would stand.
+    """Refuse a new entry, or verify its result, evaluate it and say where it would stand.
 
     Args:
         folder: of the entry.
@@ -125,11 +141,15 @@ def take_in(
         device: for evaluating.
         data_root: folder of the dataset, or None for the usual search.
         limits: of the processes that work on the entry; None for this one.
+        seed: of what is attacked of a handed-in result, and of the attacks; to repeat an intake.
+            By default the system draws one, so that nobody can know it before.
+        hidden_rate: share of the images of a result that a forger hides.
+        miss_rate: largest chance to attack none of them.
 
     Raises:
         SubmissionError: all faults.
         ResultError: the handed-in result belongs to other weights, may not be published, differs
-            from its outcome table, or claims too much.
+            from its outcome table, or claims what does not hold.
     """
     entry = examine(folder, others, changed, limits)
     if entry.faults:
@@ -143,46 +163,75 @@ def take_in(
     wrong = [fault for path in pictures if (fault := find_fault(path, track.name, data_root))]
     if wrong:
         raise ResultError("\n".join(wrong))
-    claims = _claims(entry, place, folder, data_root, limits)
+    claims = _claims(entry, place)
+    chances = {"hidden_rate": hidden_rate, "miss_rate": miss_rate}
+    where = {"device": device, "data_root": data_root}
+    drawn = secrets.randbits(62) if seed is None else seed
+    verified = tuple(
+        _verify(path, folder, out, limits, seed=drawn, **chances, **where) for path in claims
+    )
     evaluated = run_evaluation(folder, settings, limits)
     claim = None
     for path in claims:
-        claim = check(evaluated.path, path, Rule(), even_if_equal=True)
-        failing = [one.paired.name for one in claim.judged if one.verdict == Verdict.FAIL]
-        if claim.size.verdict == Verdict.FAIL:
-            failing.append("packed bytes")
-        if failing:
-            raise ResultError(
-                f"{path}: claims more than {evaluated.path} measures, beyond chance: "
-                f"{', '.join(failing)}"
-            )
+        claim = _compare(evaluated, path)
     stands = evaluated.result
     if stands.quick and claims:
         stands = store.read_result(claims[0])
-    return Intake(evaluated, claim, stands, board_of(stands, results))
+    return Intake(evaluated, verified, claim, stands, board_of(stands, results))
 
 
-def _claims(
-    entry: Examined, place: Path, folder: Path, data_root: Path | None, limits: Limits | None
-) -> list[Path]:
+def _claims(entry: Examined, place: Path) -> list[Path]:
     """Handed-in results of an entry, the standard subset first.
 
     Raises:
-        ResultError: one belongs to other weights, may not be published, or is at fault in any of
-            its files.
+        ResultError: a file of a result without the result file itself.
     """
-    claims = [path for path in (place / f"{entry.entry}.json",) if path.is_file()]
-    claims += sorted(place.glob(f"{entry.entry}@*.json"))
-    for path in claims:
-        if store.read_result(path).weights_sha256 != entry.weights_sha256:
-            raise ResultError(f"{path}: belongs to other weights than {folder}")
-    name = place.parent.name
-    faults = [
-        fault for path in claims for fault in run_claim_check(path, folder, name, data_root, limits)
+    own = re.compile(
+        rf"({re.escape(entry.entry)}(?:@[^.]*)?)\.({'|'.join(map(re.escape, ('json', *ENDINGS)))})"
+    )
+    found = [own.fullmatch(path.name) for path in place.iterdir()] if place.is_dir() else []
+    stems = {one[1] for one in found if one}
+    claims = [
+        place / f"{stem}.json" for stem in sorted(stems, key=lambda stem: ("@" in stem, stem))
     ]
-    if faults:
-        raise ResultError("\n".join(["a handed-in result may not be published", *faults]))
+    missing = [f"{path}: expected the result file of what lies beside it" for path in claims]
+    missing = [line for line, path in zip(missing, claims, strict=True) if not path.is_file()]
+    if missing:
+        raise ResultError("\n".join(missing))
     return claims
+
+
+def _verify(path: Path, folder: Path, out: Path, limits: Limits | None, **more: Any) -> Verified:
+    """Measure a handed-in result again; images that break are moved to `out`."""
+    with tempfile.TemporaryDirectory(prefix="corobench-") as room:
+        try:
+            found = run_verification(path, folder, limits, out=Path(room), **more)
+            return replace(found, found=found.found.replace(room, str(out)))
+        except ResultError as error:
+            raise ResultError(error.message.replace(room, str(out))) from error
+        finally:
+            for image in sorted(Path(room).glob("*.npz")):
+                out.mkdir(parents=True, exist_ok=True)
+                shutil.move(image, out / image.name)
+
+
+def _compare(evaluated: Evaluated, path: Path) -> Checked:
+    """Outcomes measured on the subset that was evaluated here, with those of the result.
+
+    Raises:
+        ResultError: it claims more, beyond chance, or is about other images
+            (`benchmark.scored.require_join`).
+    """
+    claim = check(evaluated.path, path, Rule(), even_if_equal=True)
+    failing = [one.paired.name for one in claim.judged if one.verdict == Verdict.FAIL]
+    if claim.size.verdict == Verdict.FAIL:
+        failing.append("packed bytes")
+    if failing:
+        raise ResultError(
+            f"{path}: claims more than {evaluated.path} measures, beyond chance: "
+            f"{', '.join(failing)}"
+        )
+    return claim
 
 
 def board_of(new: Result, results: Path) -> tuple[Result, ...]:
@@ -230,8 +279,10 @@ def markdown(found: Intake) -> str:
         lines += ["", "A quick look: it is never ranked. A maintainer asks for the full one."]
     if not found.board:
         lines += ["", "It was handed in without a result, so there is no place on the board yet."]
+    for one in found.verified:
+        lines += ["", *_verified(one)]
     if found.claim is not None:
-        lines += ["", f"The handed-in result agrees on {found.claim.n} images."]
+        lines += ["", f"What was evaluated here agrees with it on {result.n} images."]
     if found.board and found.stands is not result:
         lines += [
             "",
@@ -240,6 +291,39 @@ def markdown(found: Intake) -> str:
     if found.board:
         lines += _board_diff(found.stands, found.board)
     return "\n".join(lines) + "\n"
+
+
+def _verified(found: Verified) -> list[str]:
+    """What was measured again of a handed-in result, for people."""
+    lines = [
+        f"{found.path.name} holds: all {found.n} predictions and {found.num_certified} "
+        f"certificates asked again, {found.num_rechecked} adversarial images measured again, "
+        f"{found.num_drawn} of {found.population} images that are said to stand without a proof "
+        f"and {found.num_audited} certificates attacked. Had {found.hidden} of the "
+        f"{found.population} been hidden, the chance to draw none was "
+        f"{100 * found.miss_rate:.2g} %. Seed {found.seed}."
+    ]
+    if found.lucky:
+        lines += [
+            "",
+            f"{len(found.lucky)} broke under new starts alone, which is luck; "
+            f"`corobench contest` takes them in ({found.found}).",
+        ]
+    for note in found.notes:
+        lines += ["", f"Note: {note}."]
+    return lines
+
+
+def as_json(found: Intake) -> str:
+    """The report of an intake: what was measured again, and the seed that repeats it."""
+    content = {
+        "schema": SCHEMA,
+        "entry": found.evaluated.result.entry,
+        "track": found.evaluated.result.track,
+        "measured": str(found.evaluated.path),
+        "verified": [asdict(one) | {"path": str(one.path)} for one in found.verified],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _board_diff(new: Result, board: Sequence[Result], around: int = 3) -> list[str]:

@@ -12,13 +12,13 @@ from benchmark.clean_images import is_clean_images
 from benchmark.compactness import stored_tensors
 from benchmark.errors import SubmissionError
 from benchmark.reports import Examined
+from benchmark.result_set import ENDINGS
 from benchmark.submission import Submission, load_submission
 from benchmark.submission.contract import RELATIVE_TOLERANCE
 from benchmark.tracks import PROTOCOL, round_of, standard_subset
 
 #: Random images on which entries are compared.
 NUM_COMPARED = 16
-ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
 
 def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Examined:
@@ -134,4 +134,4 @@ def _is_own(path: PurePosixPath, entry: Submission) -> bool:
     stems = [store.result_stem(name, n, standard) for n in entry.track.subsets[1:]]
     if path.parent == place and is_clean_images(path):
         return True  # `evaluate` writes it; `take_in` looks into it
-    return path in {place / f"{stem}.{ending}" for stem in stems for ending in ENDINGS}
+    return path in {place / f"{stem}.{ending}" for stem in stems for ending in ("json", *ENDINGS)}

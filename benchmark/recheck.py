@@ -43,6 +43,9 @@ def recheck_evidence(evidence: Evidence) -> Recheck:
         if not 0 <= row.adversarial < len(adversarial):
             failures.append(f"{what}: its adversarial image is missing")
             continue
+        if not 0 <= row.image < len(dataset) or row.label != dataset.labels[row.image]:
+            failures.append(f"{what}: no image of the test set with label {row.label}")
+            continue
         image = torch.from_numpy(adversarial[row.adversarial])[None]
         clean = torch.from_numpy(dataset.take([int(row.image)]))
         if image.shape != clean.shape or not threat.is_within(

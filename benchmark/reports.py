@@ -62,6 +62,43 @@ class Examined:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """A handed-in result whose claims hold, and what was looked at.
+
+    Attributes:
+        path: of the result file.
+        n: images of it, of which all predictions and all certificates were asked again.
+        seed: of the draw and of the attacks' starts; it repeats them.
+        num_certified: rows of the outcome table that were certified again.
+        num_rechecked: attacked rows whose stored image was measured again.
+        population: images that are claimed to be unbroken somewhere without a proof.
+        num_drawn: of those, the ones that were attacked again.
+        hidden: lies among the population that are to be found.
+        miss_rate: chance that none of so many was drawn.
+        num_audited: proven rows that were attacked.
+        contradictions: proven images that broke, one line each.
+        lucky: images that broke under new starts and not under the public seed, one line each.
+        found: file of the images that broke, as `corobench contest` reads them; empty for none.
+        notes: what could not be compared, one line each.
+    """
+
+    path: Path
+    n: int
+    seed: int
+    num_certified: int
+    num_rechecked: int
+    population: int
+    num_drawn: int
+    hidden: int
+    miss_rate: float
+    num_audited: int
+    contradictions: tuple[str, ...] = ()
+    lucky: tuple[str, ...] = ()
+    found: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ImportReport:
     """What an import did, and how far the written submission is from its source.
 

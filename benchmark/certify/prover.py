@@ -268,7 +268,7 @@ class Prover:
             found = self._searched(x_L, x_U, label, tight, known, enough, budget)
             best = known
             if found.status == "certified":
-                by_cases = margins_by_cases(network, tight, label_number, _tree_of(found))
+                by_cases = margins_by_cases(network, tight, label_number, tree_of(found))
                 best = np.maximum(known, by_cases)
                 self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), best[None])
             is_proven = bool((best > 0).all())
@@ -369,7 +369,7 @@ class Prover:
         raise refusal
 
 
-def _tree_of(found: BranchResult) -> Tree:
+def tree_of(found: BranchResult) -> Tree:
     """What a search found, as the checker reads it."""
     leaves = found.leaves
     nothing = np.zeros((sum(len(places) for _, places in found.neurons), 0))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Recheck,
         Remeasured,
         Repacked,
+        Verified,
     )
     from benchmark.settings import Evaluated, Settings
 
@@ -161,32 +162,6 @@ def run_examination(
     return found
 
 
-def run_claim_check(
-    result: Path, folder: Path, name: str, data_root: Path | None, limits: Limits | None
-) -> list[str]:
-    """Everything wrong with a handed-in result; see `benchmark.claims.claim_faults`.
-
-    Args:
-        result: the result file.
-        folder: of the entry.
-        name: of the round.
-        data_root: folder of the dataset, or None for the usual search.
-        limits: of the process.
-    """
-    if limits is None:
-        from benchmark.claims import claim_faults
-
-        return claim_faults(result, folder, name, data_root)
-    from benchmark.errors import SubmissionError
-    from benchmark.executors import isolated
-
-    arguments = {"result": result, "folder": folder, "name": name, "data_root": data_root}
-    try:
-        return list(isolated.call("claim", arguments, list[str], result, limits))
-    except SubmissionError as error:
-        return [f"{result}: {fault}" for fault in error.faults]
-
-
 def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:
     """Make a submission folder; see `benchmark.submission.importing`.
 
@@ -291,4 +266,25 @@ def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> D
 
     arguments = {"old": old, "folder": folder, **more}
     found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
+    return found
+
+
+def run_verification(path: Path, folder: Path, limits: Limits | None, **more: Any) -> Verified:
+    """Measure again what a handed-in result claims; see `benchmark.verification.verify`.
+
+    Args:
+        path: of the result file.
+        folder: of the submission.
+        limits: of the process.
+        more: `seed`, `hidden_rate`, `miss_rate`, `device`, `data_root` and `out`.
+    """
+    if limits is None:
+        from benchmark.verification.verify import verify
+
+        return verify(path, folder, **more)
+    from benchmark.executors import isolated
+    from benchmark.reports import Verified
+
+    arguments = {"path": path, "folder": folder, **more}
+    found: Verified = isolated.call("verify", arguments, Verified, folder, limits)
     return found

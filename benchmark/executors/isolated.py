@@ -36,7 +36,7 @@ from benchmark.steps import EVERY_STEP, NEEDED, Ended
 from benchmark.store import read_result
 
 #: Tasks that attack and bound, and need those libraries.
-EVALUATES = ("evaluate", "check", "replay")
+EVALUATES = ("evaluate", "check", "replay", "verify")
 _Made = TypeVar("_Made", ImportReport, Converted)
 MAX_MESSAGE_BYTES = 16 * 1024**2
 LOOK_S = 0.1

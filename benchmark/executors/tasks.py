@@ -136,15 +136,6 @@ def _recheck(arguments: Arguments, room: Room) -> Any:
     return recheck(result, Path(arguments["submission"]), data_root)
 
 
-def _claim(arguments: Arguments, room: Room) -> list[str]:
-    from benchmark.claims import claim_faults
-
-    result, data_root = Path(arguments["result"]), _path(arguments["data_root"])
-    _have_data(store.read_result(result).track, data_root)
-    room.close("claim")
-    return claim_faults(result, Path(arguments["folder"]), str(arguments["name"]), data_root)
-
-
 def _contest(arguments: Arguments, room: Room) -> Any:
     from benchmark.contest import contest
 
@@ -232,9 +223,22 @@ def _replay(arguments: Arguments, room: Room) -> Any:
     return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
 
 
+def _verify(arguments: Arguments, room: Room) -> Any:
+    from benchmark.executors import preloaded  # noqa: F401
+    from benchmark.submission.manifest import load_manifest
+    from benchmark.verification.verify import verify
+
+    more = dict(arguments)
+    path, folder, out = (Path(more.pop(key)) for key in ("path", "folder", "out"))
+    more["data_root"] = _path(more.get("data_root"))
+    _have_data(load_manifest(folder).track, more["data_root"])
+    room.close("load", out, *wake(device_of(more)))
+    report = room.report(f"{folder.name}, verifying")
+    return verify(path, folder, out=out, report=report, steps=room.steps, **more)
+
+
 TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "check": _check,
-    "claim": _claim,
     "contest": _contest,
     "convert": _convert,
     "evaluate": _evaluate,
@@ -246,4 +250,5 @@ TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "remeasure": _remeasure,
     "repack": _repack,
     "replay": _replay,
+    "verify": _verify,
 }

@@ -17,6 +17,8 @@ from benchmark.records import MAX_RESULT_BYTES, SCHEMA, Result
 from benchmark.result_set import staged, verify_set
 from benchmark.safe_json import check_depth, no_repeats
 
+#: Longest text of a result; a manifest's description is the longest that is written.
+MAX_TEXT = 4000
 #: Longest number that is read; ours are counts, seconds and a seed of at most 19 digits.
 MAX_DIGITS = 32
 
@@ -66,7 +68,7 @@ def read_payload(path: Path) -> dict[str, Any]:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object from a stranger: no name twice, no NaN, no endless number, not too deep.
+    """A JSON object from a stranger: no name twice, no NaN, nothing endless, not too deep.
 
     Raises:
         ValueError: says what is wrong.
@@ -88,7 +90,24 @@ def parse_object(text: str) -> dict[str, Any]:
     )
     if not isinstance(payload, dict):
         raise ValueError(f"found a JSON {type(payload).__name__}, and no object")
+    _check_texts(payload)
     return payload
+
+
+def _check_texts(payload: dict[str, Any]) -> None:
+    """Refuse texts longer than any that is written: they fill pages or memory."""
+    todo: list[tuple[str, object]] = [("", payload)]
+    while todo:
+        key, value = todo.pop()
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ValueError(
+                f"{key}: expected a text of at most {MAX_TEXT} characters, found {len(value)}"
+            )
+        if isinstance(value, dict):
+            todo += [(f"{key}: a key", name) for name in value]
+            todo += [(f"{key}.{name[:MAX_DIGITS]}".lstrip("."), one) for name, one in value.items()]
+        elif isinstance(value, list):
+            todo += [(key, one) for one in value]
 
 
 def require_schema(payload: Mapping[str, Any], path: Path) -> None:

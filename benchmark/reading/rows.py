@@ -12,6 +12,8 @@ from benchmark.reading.columns import MISSING, NO, YES, BoolArray, Columns
 from benchmark.records import ATTACKED_BY, CERTIFIER_COLUMNS, CERTIFIERS, Outcome, Run
 
 ATTACKS = ("pgd50", "autoattack")
+#: What may break an image: attacks, and certifiers whose search may come upon one that fools it.
+BREAKERS = (*ATTACKED_BY, "alpha-CROWN", "BaB")
 #: Attack -> names in `decided_by` of its parts.
 _PARTS = {
     "pgd50": ("pgd50",),
@@ -89,7 +91,7 @@ def _decision_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
     return {
         "a certified image that no certifier decided": certified & ~decided.is_in(CERTIFIERS),
         "an attacked image that nothing decided that can break one": attacked
-        & ~decided.is_in((*ATTACKED_BY, *CERTIFIERS)),
+        & ~decided.is_in(BREAKERS),
         "a misclassified image that something else decided": wrong & ~decided.equals("clean"),
         "an undecided image, or one without an answer, that something decided": ~(
             certified | attacked | wrong

@@ -43,6 +43,7 @@ def workspace(tmp_path: Path) -> Path:
         for ending in ENDINGS:
             shutil.copy(ROOT / RESULTS / f"{name}.{ending}", base / RESULTS)
     shutil.copy(ROOT / ".gitignore", base)
+    shutil.copytree(ROOT / "ci", base / "ci")
     git(base, "init", "--quiet", "--initial-branch=main")
     commit(base, "The board")
     request = base.parent / "request"
@@ -60,30 +61,58 @@ def hand_in(workspace: Path) -> None:
 
 
 def pull_request(workspace: Path, full: bool = False) -> Ran:
-    """Run the job "intake" on what the request's branch holds."""
+    """Run the job "intake" on what the request's branch holds, which is a fork to the base."""
     workflow: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/intake.yml").read_text())
-    commit(workspace / "request", "A new entry")
+    head = commit(workspace / "request", "A new entry")
     job = workflow["jobs"]["intake"]
-    expressions = set(EXPRESSION.findall(str(job["steps"][-1]["env"])))
-    base = "github.event.pull_request.base.sha"
-    (label,) = expressions - {base}
+    (label,) = EXPRESSION.findall(str(job["steps"][-1]["env"]))
     assert "full evaluation" in label
+    fork = workspace.parent / "fork"
+    (workspace / "request").rename(fork)  # the runner has no checkout of it
     values = {
-        base: git(workspace / "base", "rev-parse", "HEAD").strip(),
+        "github.event.pull_request.base.sha": git(workspace / "base", "rev-parse", "HEAD").strip(),
+        "github.event.pull_request.head.sha": head,
+        "github.server_url": str(fork.parent),
+        "github.repository": fork.name,
         label: "--full" if full else "",
     }
     tools = recording_python(workspace.parent / "tools")
     return run_steps(job["steps"], workspace, values, [tools])
 
 
-def test_the_workflow_has_no_secrets_and_a_token_that_reads() -> None:
+def test_no_code_of_a_pull_request_can_run_in_the_workflow_that_judges_it() -> None:
+    """The file is the base branch's, and so is all that it checks out, installs and calls."""
     text = (ROOT / ".github/workflows/intake.yml").read_text()
     workflow = yaml.safe_load(text)
+    assert list(workflow[True]) == ["pull_request_target"], "else a request brings its own file"
+    assert workflow[True]["pull_request_target"]["branches"] == ["main"]
     assert workflow["permissions"] == {"contents": "read"}
-    assert "pull_request" in workflow[True] and "pull_request_target" not in workflow[True]
-    assert "secrets." not in text and "persist-credentials: true" not in text
-    for step in workflow["jobs"]["intake"]["steps"]:
-        assert "${{" not in step.get("run", ""), "an expression in a script could run as code"
+    assert "secrets" not in yaml.safe_dump(workflow) and "github.token" not in text
+    (job,) = workflow["jobs"].values()
+    assert "permissions" not in job and "cache" not in yaml.safe_dump(workflow)
+    used = [step for step in job["steps"] if "uses" in step]
+    assert [step["uses"].split("@")[0] for step in used] == [
+        "actions/checkout",
+        "actions/setup-python",
+    ]
+    assert used[0]["with"] == {
+        "ref": "${{ github.event.pull_request.base.sha }}",
+        "path": "base",
+        "fetch-depth": 0,
+        "persist-credentials": False,
+    }
+    of_the_request = {
+        one for one in EXPRESSION.findall(text) if "pull_request.head" in one or "title" in one
+    }
+    assert of_the_request == {"github.event.pull_request.head.sha"}
+    for step in job["steps"]:
+        script = step.get("run", "")
+        assert "${{" not in script, "an expression in a script could run as code"
+        assert "checkout" not in script and "submodule update" not in script
+        for line in script.splitlines():
+            if line.startswith("python"):
+                assert "./base" in line or " base/ci/" in line or "auto_LiRPA" in line
+            assert "request/" not in line.split(" ")[0]
 
 
 def test_a_new_entry_by_pull_request(workspace: Path) -> None:
@@ -91,45 +120,96 @@ def test_a_new_entry_by_pull_request(workspace: Path) -> None:
     ran = pull_request(workspace)
     assert ran.code == 0, ran.said
     assert f"corobench: {NEW} on digits, n = 100" in ran.summary
-    assert "agrees on 100 images" in ran.summary
+    assert f"{NEW}.json holds: all 500 predictions" in ran.summary
+    assert "agrees with it on 100 images" in ran.summary
     (line,) = [line for line in ran.summary.splitlines() if line.startswith("+ ")]
     assert line.startswith(f"+ {NEW}")
     installed = (workspace.parent / "tools" / "pip.txt").read_text()
     assert installed.splitlines()[0] == "-m pip install ./base"
-    assert git(workspace / "request", "status", "--porcelain") == ""
+    assert git(workspace / "base", "status", "--porcelain") == ""
+    taken = {path.relative_to(workspace / "request") for path in _files(workspace / "request")}
+    board = {path.relative_to(workspace / "base") for path in _files(workspace / "base")}
+    own = {f"{NEW}.{ending}" for ending in ENDINGS} | {"submission.toml", "model.safetensors"}
+    assert {path.name for path in taken - board} == own | {"changed.txt"}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+
+
+def _spoil(workspace: Path, spoil: str) -> None:
+    request = workspace / "request"
+    random = request / "submissions" / "digits-ibp-random-10x"
+    if spoil == "result only":
+        shutil.copy(ROOT / RESULTS / f"{NEW}.json", request / RESULTS)
+        return
+    if spoil == "taken":
+        source = ROOT / "submissions" / NEW / "model.safetensors"
+        shutil.copy(source, random / "model.safetensors")
+        return
+    if spoil == "copied":
+        shutil.copytree(random, request / "submissions" / "mine")
+        path = request / "submissions" / "mine" / "submission.toml"
+        path.write_text(path.read_text().replace('id = "digits-ibp-random-10x"', 'id = "mine"'))
+        return
+    hand_in(workspace)
+    if spoil == "code":
+        (request / "benchmark").mkdir()
+        (request / "benchmark" / "__init__.py").write_text("print('owned')")
+    elif spoil == "workflow":
+        (request / ".github" / "workflows").mkdir(parents=True)
+        (request / ".github" / "workflows" / "intake.yml").write_text("on: push")
+    elif spoil == "script":
+        (request / "ci" / "request.py").write_text("print('owned')")
+    elif spoil == "another result":
+        shutil.copy(request / RESULTS / f"{NEW}.json", request / RESULTS / "digits-ibp-dense.json")
+    elif spoil == "a new result of another":
+        target = request / RESULTS / "digits-ibp-dense@500.json"
+        shutil.copy(request / RESULTS / f"{NEW}.json", target)
+    elif spoil == "removed":
+        (request / RESULTS / "digits-ibp-dense.json").unlink()
+    elif spoil == "symlink":
+        (request / "submissions" / NEW / "notes.md").symlink_to("/etc/passwd")
+    elif spoil == "symlinked result":
+        (request / RESULTS / f"{NEW}.json").unlink()
+        (request / RESULTS / f"{NEW}.json").symlink_to("digits-ibp-dense.json")
+    elif spoil == "attributes":
+        (request / "submissions" / NEW / ".gitattributes").write_text("* filter=owned")
+    elif spoil == "two entries":
+        shutil.copytree(ROOT / "submissions" / "digits-adv-dense", request / "submissions" / "b")
+    else:
+        assert spoil == "executable"
+        (request / "submissions" / NEW / "submission.toml").chmod(0o755)
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        ("foreign", "is not the entry's own"),
+        ("code", "benchmark/__init__.py: is not the entry's own file"),
+        ("workflow", ".github/workflows/intake.yml: is not the entry's own file"),
+        ("script", "ci/request.py: is not the entry's own file"),
+        ("another result", "digits-ibp-dense.json: is there already and is changed"),
+        ("a new result of another", f"is a result of another entry than '{NEW}'"),
+        ("removed", "digits-ibp-dense.json: is there already and is changed (D)"),
+        ("symlink", "expected a regular file (mode 100644), but found 120000"),
+        ("symlinked result", "expected a regular file (mode 100644), but found 120000"),
+        ("attributes", ".gitattributes: is not the entry's own file"),
+        ("two entries", f"expected one entry, but found b, {NEW}"),
+        ("executable", "expected a regular file (mode 100644), but found 100755"),
         ("result only", "results change without an entry"),
         ("taken", "is there already"),
         ("copied", "the same effective weights as digits-ibp-random-10x"),
     ],
 )
 def test_what_a_pull_request_may_not_do(workspace: Path, spoil: str, said: str) -> None:
-    """Each is refused before anything is evaluated."""
-    request = workspace / "request"
-    random = request / "submissions" / "digits-ibp-random-10x"
-    if spoil == "foreign":
-        hand_in(workspace)
-        shutil.copy(request / RESULTS / f"{NEW}.json", request / RESULTS / "digits-ibp-dense.json")
-        (request / "benchmark").mkdir()
-        (request / "benchmark" / "__init__.py").write_text("print('owned')")
-    elif spoil == "result only":
-        shutil.copy(ROOT / RESULTS / f"{NEW}.json", request / RESULTS)
-    elif spoil == "taken":
-        source = ROOT / "submissions" / NEW / "model.safetensors"
-        shutil.copy(source, random / "model.safetensors")
-    else:
-        shutil.copytree(random, request / "submissions" / "mine")
-        path = request / "submissions" / "mine" / "submission.toml"
-        path.write_text(path.read_text().replace('id = "digits-ibp-random-10x"', 'id = "mine"'))
+    """Each is refused before anything is evaluated, and all but a copy before anything is read."""
+    _spoil(workspace, spoil)
     ran = pull_request(workspace)
     assert ran.code in (1, 2), ran.said
     assert said in ran.said and "owned" not in ran.said
-    assert ran.summary == "" and not (request / "build").exists()
+    assert ran.summary == "" and not (workspace / "build").exists()
+    if spoil != "copied":
+        assert not (workspace / "request" / "submissions").exists()
 
 
 def test_the_gitlab_template(tmp_path: Path) -> None:

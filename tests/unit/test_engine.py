@@ -164,7 +164,7 @@ def test_what_decides_is_listed_for_people() -> None:
         "stages.autoattack.MIN_VALUES",
         "stages.layout.LARGE",
         "stages.tf32.TOLERANCE",
-        "submission.contract.RELATIVE_TOLERANCE",
+        "submission.rounding.RELATIVE_TOLERANCE",
     ):
         assert name in found
 

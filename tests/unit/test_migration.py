@@ -58,7 +58,11 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     assert "has the shape of today" in capsys.readouterr().out
 
 
-def test_what_was_evaluated_with_other_settings_is_not_ranked(earlier: Path) -> None:
+def test_what_was_evaluated_with_other_settings_is_not_ranked(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its protocol is the one of the day; later its round is frozen."""
+    monkeypatch.setattr("benchmark.scoring.PROTOCOL", "1.0")
     migration.migrate(earlier, write=True)
     (reason,) = why_unpublished(store.read_result(earlier))
     assert "closing_certifiers" in reason

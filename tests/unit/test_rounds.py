@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from reissue import reissue
 
 from benchmark import rounds, scoring, store
 from benchmark.cli import invoke
@@ -18,6 +19,12 @@ from leaderboard.build import build_site
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
 ENTRY = "digits-ibp-random-10x"
+
+
+@pytest.fixture
+def _at_1_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While 1.0 was the protocol of the day."""
+    monkeypatch.setattr(scoring, "PROTOCOL", "1.0")
 
 
 @pytest.fixture
@@ -75,6 +82,8 @@ def test_a_frozen_round_does_not_change_unnoticed(
 def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) -> None:
     result = folder / "digits" / f"{ENTRY}.json"
     rounds.freeze(folder)
+    today = reissue(result, folder.parent).parents[1]
+    rounds.freeze(today)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     entry = str(ROOT / "submissions" / ENTRY)
     outcomes = str(store.beside(result, "outcomes.parquet"))
@@ -86,10 +95,13 @@ def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) ->
         assert invoke(command) == 2, command
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before
+    assert sorted(path.name for path in today.iterdir()) == ["SHA256SUMS", "digits"]
+    assert rounds.changes(today) == []
     with pytest.raises(OutputError, match=r"remove .*SHA256SUMS to open it again"):
         rounds.require_open(folder / "digits")
 
 
+@pytest.mark.usefixtures("_at_1_0")
 @pytest.mark.parametrize(
     ("more", "said"),
     [

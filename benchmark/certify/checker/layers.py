@@ -32,16 +32,30 @@ class Interval:
         low: float64 (B, ...), lower bounds in the deployed network.
         high: float64 like `low`.
         noise: float64 like `low`, bounds of the rounding that this step adds; 0 where it is exact.
+        num_terms: of the sum that gave the values. What is added or multiplied right behind it may
+            be folded into that sum, and is then rounded as often as any of its terms.
+        peak: float64 like `low`, what partial sums of it may reach; the values' size by default.
     """
 
     low: Array
     high: Array
     noise: Array | None = None
+    num_terms: float = 1.0
+    peak: Array | None = None
 
     @property
     def size(self) -> Array:
         """Bounds of the absolute values."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def reached(self) -> Array:
+        """What the values and partial sums of them may reach."""
+        return self.size if self.peak is None else np.maximum(self.peak, self.size)
+
+    def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
+        """Values that an exact step takes from these."""
+        return Interval(low, high, None, self.num_terms, peak)
 
 
 class Affine:
@@ -82,7 +96,8 @@ class Affine:
         flushed = 2.0 * SMALLEST * (self.reach + 4.0 * self.num_terms + 8.0)
         noise = noise_of(size, self.num_terms, flushed + self.lost_if_flushed(given.size))
         middle = self.linear(mid) + self.bias
-        return Interval(middle - spread - noise, middle + spread + noise, noise)
+        most = float(np.max(self.num_terms, initial=1.0)) + 1.0
+        return Interval(middle - spread - noise, middle + spread + noise, noise, most, size)
 
 
 def _check_terms(num_terms: Array) -> None:
@@ -286,11 +301,12 @@ class Scale(Affine):
         tiny = _tiny(np.broadcast_to(self.scale, given.low.shape[1:]))
         if tiny is not None:
             flushed = flushed + tiny * given.size
-        noise = noise_of(size, 1.0, flushed)
-        on_the_way = (given.size + self._before) * np.maximum(self._inside, 1.0)
+        noise = noise_of(size, given.num_terms, flushed)
+        on_the_way = (given.reached + self._before) * np.maximum(self._inside, 1.0) + self._parts
         noise = np.where(on_the_way < LARGEST, noise, np.inf)
         middle = mid * self.scale + self.bias
-        return Interval(middle - spread - noise, middle + spread + noise, noise)
+        low, high = middle - spread - noise, middle + spread + noise
+        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
@@ -439,9 +455,12 @@ class Add(Affine):
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         first, second = operands
-        size = first.size + second.size
-        noise = noise_of(size, 1.0, 4.0 * SMALLEST)
-        return Interval(first.low + second.low - noise, first.high + second.high + noise, noise)
+        num_terms = first.num_terms + second.num_terms
+        noise = noise_of(first.size + second.size, num_terms, 8.0 * SMALLEST)
+        peak = first.reached + second.reached
+        noise = np.where(peak < LARGEST, noise, np.inf)
+        low, high = first.low + second.low - noise, first.high + second.high + noise
+        return Interval(low, high, noise, num_terms, peak)
 
 
 class Reshape:
@@ -456,9 +475,10 @@ class Reshape:
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
-        return Interval(
-            given.low.reshape(-1, *self.shape), given.high.reshape(-1, *self.shape), None
+        low, high, peak = (
+            one.reshape(-1, *self.shape) for one in (given.low, given.high, given.reached)
         )
+        return given.like(low, high, peak)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient.reshape(-1, *shape), FLAT
@@ -476,8 +496,11 @@ class Pick:
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
-        low, high = (side.reshape(len(side), -1) for side in (given.low, given.high))
-        return Interval(low[:, self.places], high[:, self.places], None)
+        low, high, peak = (
+            one.reshape(len(one), -1)[:, self.places]
+            for one in (given.low, given.high, given.reached)
+        )
+        return given.like(low, high, peak)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         found = np.zeros((len(coefficient), int(np.prod(shape))))
@@ -498,8 +521,12 @@ class Concat:
         self.ends = np.cumsum([shape[axis - 1] for shape in shapes]).tolist()
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
-        low = np.concatenate([one.low for one in operands], axis=self.axis)
-        return Interval(low, np.concatenate([one.high for one in operands], axis=self.axis), None)
+        low, high, peak = (
+            np.concatenate([getattr(one, side) for one in operands], axis=self.axis)
+            for side in ("low", "high", "reached")
+        )
+        most = max(one.num_terms for one in operands)
+        return Interval(low, high, None, most, peak)
 
     def parts(self, coefficient: Array) -> list[Array]:
         """The rows of each operand."""
@@ -530,7 +557,8 @@ class Pad:
         low, high = (
             np.pad(side, border, constant_values=self.value) for side in (given.low, given.high)
         )
-        return Interval(low, high, None)
+        peak = np.pad(given.reached, border, constant_values=abs(self.value))
+        return given.like(low, high, peak)
 
     def constant(self, shape: Shape) -> Array:
         """What the layer gives for an image of zeros of the shape `shape`."""

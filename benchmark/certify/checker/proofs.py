@@ -10,6 +10,7 @@ Shape suffixes: B images, M = classes - 1 margins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +173,7 @@ def tightened(
         bound = network.lower(known, number, rows[None], origin, chosen).bound_BR[0]
         flat_low[which] = np.maximum(flat_low[which], bound[: len(which)])
         flat_high[which] = np.minimum(flat_high[which], -bound[len(which) :])
-    return Interval(low, high, given.noise)
+    return replace(given, low=low, high=high)
 
 
 def _groups(neurons: NDArray[np.int64], shape: tuple[int, ...]) -> list[NDArray[np.int64]]:

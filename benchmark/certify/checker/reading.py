@@ -32,7 +32,7 @@ from benchmark.certify.checker.layers import (
     UncheckableError,
 )
 from benchmark.certify.checker.network import Layer, Network, Step, require_flat_logits
-from benchmark.certify.checker.rounding import Array
+from benchmark.certify.checker.rounding import SMALLEST, Array
 from benchmark.certify.prepare import bake_weights, copy_detached
 
 _ACTIVATIONS: dict[Any, Callable[[], Layer]] = {
@@ -46,6 +46,9 @@ _BINARY = {
     **dict.fromkeys((operator.mul, torch.mul, "mul"), "mul"),
     **dict.fromkeys((operator.truediv, torch.div, "div"), "div"),
 }
+LEAST_DIVISOR = 2.0**-100
+"""Smaller divisors may change by more than rounding where numbers are flushed to zero."""
+
 _KINDS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div"}
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 _MEANS = (torch.mean, "mean")
@@ -71,13 +74,20 @@ def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
     for module in copied.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise UncheckableError(f"hooks on a {type(module).__name__}")
+        if "forward" in vars(module) and not hasattr(module, "op_name"):
+            raise UncheckableError(f"a {type(module).__name__} whose forward was replaced")
     try:
         graph = _Tracer().trace(copied)
     except Exception as error:  # the forward pass is a stranger's
         raise UncheckableError(
             f"a forward pass that cannot be traced ({type(error).__name__})"
         ) from error
-    network = _Reader(copied, tuple(input_shape)).read(graph)
+    try:
+        network = _Reader(copied, tuple(input_shape)).read(graph)
+    except UncheckableError:
+        raise
+    except Exception as error:  # a use of an operator that nobody thought of
+        raise UncheckableError(f"a graph that cannot be read ({type(error).__name__})") from error
     require_flat_logits(network)
     return network
 
@@ -284,8 +294,8 @@ class _Reader:
             return self._add(Scale(one, -value), source)
         if kind == "mul":
             return self._add(Scale(value, zero), source)
-        if (value == 0).any():
-            raise UncheckableError("a division by zero")
+        if (np.abs(value) < LEAST_DIVISOR).any():
+            raise UncheckableError("a division by zero, or by a tiny number")
         return self._add(Scale(1.0 / value, zero), source)
 
     # --- modules ---
@@ -316,6 +326,8 @@ class _Reader:
         if isinstance(module, _BATCH_NORMS):
             return self._add(_batch_norm(module, len(shape)), source)
         if name == "Normalize":
+            if (np.abs(_array(module.std)) < LEAST_DIVISOR).any():
+                raise UncheckableError("a division by zero, or by a tiny number")
             mean, std = _array(module.mean)[:, None, None], _array(module.std)[:, None, None]
             return self._add(Scale(1 / std, -mean / std, np.abs(mean / std), before=mean), source)
         if isinstance(module, nn.ReLU):
@@ -347,6 +359,8 @@ class _Reader:
             pads = list(module.padding)
             return self._pad(pads, float(getattr(module, "value", 0.0)), source)
         if name == "Quantise":
+            if (_array(module.scale) < LEAST_DIVISOR).any():
+                raise UncheckableError("steps that are tiny")
             return self._add(
                 Quantise(
                     _drop_batch(_array(module.scale), len(shape)),
@@ -470,8 +484,9 @@ def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, rank: int) -> Scale:
     weight = np.ones_like(mean) if module.weight is None else _array(module.weight)
     bias = np.zeros_like(mean) if module.bias is None else _array(module.bias)
     spread = variance + float(np.float32(module.eps))
-    if not (spread > 0).all():
-        raise UncheckableError("a batch-norm with a variance that is not positive")
+    if not (spread > LEAST_DIVISOR).all():
+        raise UncheckableError("a batch-norm with a variance that is not positive, or tiny")
+    _refuse_flushed(weight)
     inverse = 1.0 / np.sqrt(spread)
     scale = weight * inverse
     shape = (-1, *[1] * (rank - 1))
@@ -483,6 +498,12 @@ def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, rank: int) -> Scale:
         inside=np.maximum(np.abs(weight), inverse).reshape(shape),
         before=mean.reshape(shape),
     )
+
+
+def _refuse_flushed(value: Array) -> None:
+    """Factors that are multiplied with others before they meet an activation."""
+    if ((value != 0) & (np.abs(value) < SMALLEST)).any():
+        raise UncheckableError("a batch-norm weight that may be flushed to zero")
 
 
 def _shape_of(layer: Layer, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

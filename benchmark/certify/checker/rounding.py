@@ -6,8 +6,9 @@ each term passes at most k + 1 roundings in any order, with or without fused mul
 
     |d| <= gamma(k + 1) S,    gamma(k) = k u / (1 - k u),    u = 2**-24
 
-(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 4.2). Folding a
-scale or a batch-norm into the weights adds a few roundings of each term: `EXTRA_TERMS`.
+(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 4.2). A factor, a
+summand, a batch-norm or a shortcut right behind a sum may be folded into it: its terms are then
+rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`.
 
 Numbers below 2**-126 may be flushed to zero, as operands or as results. A flushed weight costs all
 of |w| |a|, a flushed activation 2**-126 |w|, a flushed result 2**-126.

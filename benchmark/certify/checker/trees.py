@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -135,8 +135,8 @@ def _with_tightening(network: Network, bounds: Bounds, tree: Tree) -> Bounds:
 
     def refine(known: Bounds, number: int) -> Interval:
         here, before = known.values[number], bounds.values[number]
-        here = known.values[number] = Interval(
-            np.maximum(here.low, before.low), np.minimum(here.high, before.high), here.noise
+        here = known.values[number] = replace(
+            here, low=np.maximum(here.low, before.low), high=np.minimum(here.high, before.high)
         )
         part = of_source.get(number)
         alpha = None if part is None else tree.tightening[part]

@@ -15,6 +15,7 @@ import onnx
 import pytest
 import trapped
 from onnx_models import model, node, weights
+from reissue import reissue
 
 from benchmark.cli import invoke
 from benchmark.executors import isolated, run_check
@@ -75,9 +76,8 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
     channels = ROOT / "submissions" / "digits-ibp-lwm-10x"
     results = ["--results", str(tmp_path / "none")]
     entries, packed = tmp_path / "submissions", tmp_path / "packed.safetensors"
-    handed_in = tmp_path / "handed-in" / "1.0" / "digits"
-    shutil.copytree(RESULT.parent, handed_in, dirs_exist_ok=True)
-    claims = ["--results", str(handed_in.parents[1])]
+    reissue(RESULT, tmp_path / "handed-in")
+    claims = ["--results", str(tmp_path / "handed-in")]
     shutil.copytree(FOLDER, entries / ENTRY, dirs_exist_ok=True)
     packed.unlink(missing_ok=True)
     repack(weights_file, to_packed=True, out=packed)
@@ -102,7 +102,7 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
             ["intake", str(entries / ENTRY), *results, "--out", str(tmp_path / "out")],
         ),
         "intake of a result": (
-            "claim",
+            "load",
             ["intake", str(entries / ENTRY), *claims, "--out", str(tmp_path / "out")],
         ),
         "validate": ("validate", ["validate", str(FOLDER)]),

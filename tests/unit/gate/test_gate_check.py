@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
+from reissue import reissue
 
 from benchmark.cli import invoke
 from benchmark.errors import ContradictionError
@@ -16,6 +18,7 @@ from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
 from benchmark.gate.rule import Rule
 from benchmark.gate.run import check
+from benchmark.pipeline import Evaluation
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -84,6 +87,12 @@ def test_a_result_without_its_table_is_named(
         assert f"{tmp_path / 'robustness.outcomes.parquet'}: expected the outcome table" in said
 
 
+@pytest.fixture(scope="module")
+def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's arm as a result of the present protocol, with which a network is compared."""
+    return reissue(PAPER, tmp_path_factory.mktemp("today"))
+
+
 @pytest.fixture
 def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left out, for time."""
@@ -98,12 +107,12 @@ def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_autoattack")
-def test_an_onnx_file_needs_no_folder(tmp_path: Path) -> None:
+def test_an_onnx_file_needs_no_folder(today: Path, tmp_path: Path) -> None:
     from benchmark.submission.converting import to_onnx
 
     file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
     model = (file / "model.onnx").rename(tmp_path / "model.onnx")
-    found = Gate().holds(model, PAPER, isolate=False)
+    found = Gate().holds(model, today, isolate=False)
     assert not found and found.checked.n == 50 and found.checked.candidate == str(model)
     assert found.checked.size.candidate == found.checked.size.baseline
     failing = {one.paired.name for one in found.checked.judged if one.verdict == "fail"}
@@ -119,30 +128,31 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("_no_autoattack")
-def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_proof_ends_the_check(today: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certifier that proves everything is caught by the audit: exit code 3."""
-    from benchmark.certify import BoundedModel
 
-    def credulous(self: BoundedModel, x: torch.Tensor, *rest: object, **more: object) -> object:
-        return true(self, x, *rest, **more) + 1000.0
+    def credulous(
+        self: Evaluation, prover: object, certifier: str, rows: np.ndarray, epsilon: str
+    ) -> dict[str, object]:
+        proven = np.ones(len(rows), dtype=bool)
+        return {"certified": proven, "margin": np.ones(len(rows), np.float32), "seconds": 0.0}
 
-    true = BoundedModel.margins
-    monkeypatch.setattr(BoundedModel, "margins", credulous)
+    monkeypatch.setattr(Evaluation, "_certify_chunk", credulous)
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     with pytest.raises(ContradictionError, match="certified images were broken") as caught:
-        check(folder, PAPER, Rule())
+        check(folder, today, Rule())
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.usefixtures("_no_autoattack")
-def test_a_folder_is_evaluated_until_the_verdict_is_settled() -> None:
+def test_a_folder_is_evaluated_until_the_verdict_is_settled(today: Path) -> None:
     """The mismatched arm is red after the first tenth."""
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
-    found = Gate().holds(folder, PAPER, isolate=False)
+    found = Gate().holds(folder, today, isolate=False)
     assert not found
     assert found.checked.n < found.checked.total and found.checked.is_settled_early
     assert "certified 2/16" in repr(found) and "FAIL" in repr(found)
-    same = Gate().holds(ROOT / "submissions" / "digits-adv-lwm-10x", PAPER)
+    same = Gate().holds(ROOT / "submissions" / "digits-adv-lwm-10x", today)
     assert same and "the same weights" in same.checked.notes[-1]
 
 

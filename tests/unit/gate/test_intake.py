@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leaderboard_factory import make_raw, write_pair, write_result
+from leaderboard_factory import make_raw, write_result
+from reissue import ROUND, reissue
 from safetensors.torch import load_file, save_file
 
-from benchmark import evaluate as evaluation
-from benchmark import intake, intake_faults, scoring, store
+from benchmark import intake, intake_faults, store
 from benchmark.cli import invoke
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.intake_faults import ENDINGS
+from benchmark.evaluate import evaluate
 from benchmark.pipeline import Evaluation
 from benchmark.records import Result
+from benchmark.settings import Settings
 from benchmark.stages.pgd import PGD
 from benchmark.submission import load_submission
 from benchmark.tracks import TRACKS, Protocol
@@ -27,6 +27,7 @@ from benchmark.tracks import TRACKS, Protocol
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results"
 ENTRY = "digits-ibp-lwm-10x"
+PUBLISHED = RESULTS / "1.0" / "digits" / f"{ENTRY}.json"
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def entries(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AutoAttack stands still, and there are fewer images: the tests are about what follows."""
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short attack in AutoAttack's place: the tests are about what follows."""
 
     def short(self: Evaluation) -> PGD:
         attack = PGD(10, 1, 0.25)
@@ -48,10 +49,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return attack
 
     monkeypatch.setattr(Evaluation, "autoattack", short)
+
+
+@pytest.fixture
+def _quick(_short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are fewer images, too, and no costly certifier."""
     track = replace(TRACKS["digits"], subsets=(60, 500))
     monkeypatch.setitem(TRACKS, "digits", track)
     weak = Protocol(closing_certifiers=())
-    monkeypatch.setattr(evaluation.Settings, "protocol", property(lambda self: weak))
+    monkeypatch.setattr(Settings, "protocol", property(lambda self: weak))
 
 
 def _faults(folder: Path, changed: tuple[str, ...] = ()) -> list[str]:
@@ -66,8 +72,8 @@ def _take_in(entries: Path, results: Path, out: Path) -> intake.Intake:
 def test_a_good_entry_has_no_fault(entries: Path) -> None:
     own = (
         f"submissions/{ENTRY}/model.safetensors",
-        f"leaderboard/results/1.0/digits/{ENTRY}.json",
-        f"leaderboard/results/1.0/digits/{ENTRY}.outcomes.parquet",
+        f"leaderboard/results/{ROUND}/digits/{ENTRY}.json",
+        f"leaderboard/results/{ROUND}/digits/{ENTRY}.outcomes.parquet",
     )
     assert _faults(entries / ENTRY, own) == []
 
@@ -85,7 +91,7 @@ def test_files_outside_the_entry_are_refused(entries: Path) -> None:
         "benchmark/scoring.py",
         f"submissions/{ENTRY}-2/model.safetensors",
         "leaderboard/results/1.0/digits/digits-ibp-dense.json",
-        f"leaderboard/results/1.0/digits/../../{ENTRY}.json",
+        f"leaderboard/results/{ROUND}/digits/../../{ENTRY}.json",
     )
     faults = _faults(entries / ENTRY, foreign)
     assert len(faults) == 4 and all("is not the entry's own" in fault for fault in faults)
@@ -120,15 +126,26 @@ def test_faults_of_the_folder(entries: Path, old: str, new: str, said: str) -> N
     assert any(said in fault for fault in _faults(entries / ENTRY))
 
 
-@pytest.mark.usefixtures("_quick")
+@pytest.mark.usefixtures("_short")
 def test_an_entry_is_measured_and_compared_with_what_it_claims(
-    entries: Path, tmp_path: Path
+    entries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _take_in(entries, RESULTS, tmp_path / "out")
-    assert found.evaluated.result.quick and found.evaluated.result.n == 60
-    assert found.claim is not None and found.claim.n == 60
+    monkeypatch.setitem(TRACKS, "digits", replace(TRACKS["digits"], subsets=(20, 60)))
+    results = tmp_path / "results"
+    evaluate(entries / ENTRY, Settings(n=60, out=results))
+    found = intake.take_in(
+        entries / ENTRY,
+        others=sorted(entries.iterdir()),
+        results=results,
+        out=tmp_path / "out",
+        limits=None,
+    )
+    assert found.evaluated.result.quick and found.evaluated.result.n == 20
+    assert found.claim is not None and found.claim.n == 20
+    (one,) = found.verified
+    assert (one.n, one.num_drawn, one.contradictions, one.notes) == (60, one.population, (), ())
     text = intake.markdown(found)
-    assert "never ranked" in text and "agrees on 60 images" in text
+    assert "never ranked" in text and "agrees with it on 20 images" in text
     marked = [line for line in text.splitlines() if line.startswith("+ ")]
     assert len(marked) == 1 and ENTRY in marked[0]
     assert "the handed-in result's" in text
@@ -165,18 +182,10 @@ def test_a_handed_in_result_that_may_not_be_published(
     entries: Path, tmp_path: Path, stem: str, more: dict[str, object], said: str
 ) -> None:
     """Nothing is evaluated for it: neither quick results nor files that say more than theirs."""
-    place = tmp_path / "results" / "1.0" / "digits"
-    place.mkdir(parents=True)
-    source = RESULTS / "1.0" / "digits" / f"{ENTRY}.json"
-    path = place / f"{stem}.json"
-    table, run = store.read_outcomes(store.beside(source, "outcomes.parquet"))
-    if "n" in more:
-        table = table[table["position"] < more["n"]]
     only_said = {key: value for key, value in more.items() if key in ("clean", "seed")}
-    run = run.model_copy(update={key: value for key, value in more.items() if key not in only_said})
-    store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
-    result = scoring.score(table, run)
-    result = result.model_copy(update=only_said)
+    others = {key: value for key, value in more.items() if key not in only_said}
+    path = reissue(PUBLISHED, tmp_path / "results", stem, **others)
+    result = store.read_scorecard(path).model_copy(update=only_said)
     path.write_bytes(store.encode_result(result))
     with pytest.raises(ResultError, match=said):
         _take_in(entries, tmp_path / "results", tmp_path / "out")
@@ -186,7 +195,7 @@ def test_a_handed_in_result_that_may_not_be_published(
 def test_a_larger_ranked_subset_is_the_entrys_own(entries: Path) -> None:
     name = "fashion-mnist-ibp-dense"
     shutil.copytree(ROOT / "submissions" / name, entries / name)
-    place = "leaderboard/results/1.0/fashion-mnist"
+    place = f"leaderboard/results/{ROUND}/fashion-mnist"
     assert _faults(entries / name, (f"{place}/{name}@10000.json",)) == []
     assert len(_faults(entries / name, (f"{place}/{name}@100.json",))) == 1
 
@@ -198,11 +207,11 @@ def test_clean_images_may_come_along_where_they_are_the_tracks_own(
 ) -> None:
     """`evaluate` writes them beside the first result on new data; nobody may put others there."""
     name = "clean-images.2859c621.npz"
-    place = Path("leaderboard/results/1.0/digits")
+    place = Path("leaderboard/results", ROUND, "digits")
     results = tmp_path / "results"
-    (results / "1.0" / "digits").mkdir(parents=True)
-    path = results / "1.0" / "digits" / name
-    with np.load(ROOT / place / name) as stored:
+    (results / ROUND / "digits").mkdir(parents=True)
+    path = results / ROUND / "digits" / name
+    with np.load(RESULTS / "1.0" / "digits" / name) as stored:
         arrays = dict(stored)
     if spoil == "other images":
         arrays["images"] = arrays["images"].copy()
@@ -255,15 +264,9 @@ def test_the_templates_weights_are_no_entry(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_quick")
 def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    place = results / "1.0" / "digits"
-    place.mkdir(parents=True)
-    for ending in ENDINGS:
-        shutil.copy(
-            RESULTS / "1.0" / "digits" / f"digits-ibp-dense.{ending}", place / f"{ENTRY}.{ending}"
-        )
-    raw = json.loads((place / f"{ENTRY}.json").read_text())
-    raw["entry"] = raw["submission"]["id"] = ENTRY
-    write_pair(place / f"{ENTRY}.json", raw)
+    other = PUBLISHED.with_name("digits-ibp-dense.json")
+    manifest = load_submission(entries / ENTRY).manifest
+    reissue(other, results, ENTRY, entry=ENTRY, submission=manifest)
     with pytest.raises(ResultError, match="belongs to other weights"):
         _take_in(entries, results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -279,15 +282,9 @@ def test_a_claim_beyond_what_is_measured_is_refused(
     weights[last] = weights[last] + 20.0 * (weights[last] == weights[last].max())
     save_file(weights, entries / ENTRY / "model.safetensors")
     results = tmp_path / "results"
-    shutil.copytree(RESULTS / "1.0" / "digits", results / "1.0" / "digits")
-    path = results / "1.0" / "digits" / f"{ENTRY}.json"
-    sha = load_submission(entries / ENTRY).weights_sha256
-    outcomes = store.beside(path, "outcomes.parquet")
-    table, run = store.read_outcomes(outcomes)
-    run = run.model_copy(update={"weights_sha256": sha})
-    outcomes.write_bytes(store.encode_outcomes(table, run))
-    path.write_bytes(store.encode_result(scoring.score(table, run)))
-    with pytest.raises(ResultError, match="claims more than"):
+    entry = load_submission(entries / ENTRY)
+    reissue(PUBLISHED, results, weights_sha256=entry.weights_sha256, compactness=entry.measure())
+    with pytest.raises(ResultError, match=r"json: predicted, images .* and .* more: claimed"):
         _take_in(entries, results, tmp_path / "out")
 
 

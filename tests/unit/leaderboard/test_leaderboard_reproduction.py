@@ -91,7 +91,7 @@ def test_the_papers_method_in_whole_numbers_is_a_rival_of_itself(results: Path) 
     path = results / "1.0" / "digits" / "in-int8.json"
     raw = json.loads(path.read_text())
     raw["compactness"]["format"] = "onnx-qdq"
-    path.write_text(json.dumps(raw))
+    write_pair(path, raw)
     (family,) = find_families([results])
     assert [child.method for child in family.children if child.is_papers] == ["LWM 10x"]
     assert "LWM 10x, int8" in {one.rival for one in compare([family])}

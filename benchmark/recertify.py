@@ -1,0 +1,203 @@
+"""Bring a stored result to today's certificates without attacking again what is attacked already.
+
+Every image is predicted and proven anew. An attack is run where the stored result has no answer of
+it: on images that were proven then and are not now, in the seats and with the seeds that they would
+have had. What an attack found then is measured again by the referee and stays. PGD-50 gives the
+very same answers as a new evaluation; a later part of AutoAttack draws its random numbers for all
+images that still stand, which the stored result does not name, so that it may move an image by
+chance, as another seed would.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmark import threat
+from benchmark.errors import ResultError
+from benchmark.facts import BoolArray, Facts
+from benchmark.pipeline import Evaluation
+from benchmark.records import Outcome
+from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
+from benchmark.tracks import derive_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.certify import Prover
+    from benchmark.evidence import Evidence
+
+_COMPUTED = ("square-helps", "bounds-contradicted")
+"""Flags that say something of the new result alone."""
+
+
+class Recertification(Evaluation):
+    """An evaluation that knows what the attacks of an earlier one found.
+
+    Args:
+        arguments: of `Evaluation`.
+        evidence: the earlier result with its table and adversarial images, of the same weights,
+            images, radii, seed and settings of attacks.
+        more: of `Evaluation`.
+    """
+
+    def __init__(self, *arguments: Any, evidence: Evidence, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._evidence = evidence
+        self._then: dict[str, pd.DataFrame] = {
+            epsilon: rows.sort_values("position").reset_index(drop=True)
+            for epsilon, rows in evidence.table.groupby("epsilon")
+        }
+        self._audited_then: dict[str, BoolArray] = {
+            epsilon: np.zeros(len(self.x), dtype=bool) for epsilon in self.epsilons
+        }
+
+    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+        """As ever; what was broken then is broken now, and flags of the attacks stay."""
+        facts = super().run(prover, not_asked)
+        for epsilon, known in facts.epsilons.items():
+            flags = self._evidence.run.flags.get(epsilon, ())
+            known.flags.update(flag for flag in flags if flag not in _COMPUTED)
+        self._keep_broken(facts)
+        return facts
+
+    def clean(self) -> None:
+        """Predict every image anew; the stored adversarial images are measured again.
+
+        Raises:
+            ResultError: a prediction or a stored image is not what the result says.
+        """
+        super().clean()
+        path = self._evidence.path
+        for epsilon, rows in self._then.items():
+            moved = np.flatnonzero(rows["predicted"].to_numpy() != self.facts.predicted)
+            if len(moved):
+                raise ResultError(
+                    f"{path}: predicted: another class on {len(moved)} images at {epsilon}, the "
+                    f"first at position {moved[0]}; evaluate the entry anew"
+                )
+            attacked = np.flatnonzero((rows["outcome"] == Outcome.ATTACKED).to_numpy())
+            for row in attacked.tolist():
+                image = torch.from_numpy(self._image(epsilon, row))[None].to(self.x)
+                one = slice(row, row + 1)
+                inside = threat.is_within(image, self.x[one], Fraction(epsilon))
+                wrong = is_wrong(predict_one_by_one(self.model, image), self.y[one])
+                if not bool(inside) or not bool(wrong):
+                    raise ResultError(
+                        f"{path}: the adversarial image at position {row} and {epsilon} does not "
+                        "hold; evaluate the entry anew"
+                    )
+
+    def _image(self, epsilon: str, row: int) -> NDArray[np.float32]:
+        """The stored adversarial image of a row."""
+        number = int(self._then[epsilon]["adversarial"].iloc[row])
+        return np.asarray(self._evidence.adversarial[number], dtype=np.float32)
+
+    def _known(self, attack: Attack, epsilon: str) -> tuple[BoolArray, BoolArray]:
+        """Per image whether the attack has an answer at a radius, and whether it broke it."""
+        rows = self._then[epsilon]
+        proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy() & ~self._audited_then[epsilon]
+        answer = rows[attack.name]
+        known = answer.notna().to_numpy() & ~proven
+        broken = known & ~answer.fillna(True).to_numpy(dtype=bool) & self.facts.correct
+        return known, broken & (rows["adversarial"].to_numpy() >= 0)
+
+    def attack_chunk(
+        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+    ) -> dict[str, object]:
+        """Attack the images of a chunk that have no answer yet, in their seats."""
+        known, broken_then = self._known(attack, epsilon)
+        todo = np.flatnonzero(~known[rows])
+        broken = broken_then[rows]
+        names = np.where(broken, self._then[epsilon]["decided_by"].to_numpy(dtype=str)[rows], "")
+        images = {
+            int(place): self._image(epsilon, int(rows[place])) for place in broken.nonzero()[0]
+        }
+        chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
+        names = names.astype(object)
+        if len(todo):
+            own = Seats(seats.of, seats.taken_B[torch.from_numpy(todo)])
+            chunk = dict(super().attack_chunk(attack, rows[todo], epsilon, number, own))
+            found = np.asarray(chunk["broken"], dtype=bool)
+            broken[todo], names[todo] = found, chunk["names"]
+            hits = zip(todo[found].tolist(), chunk["adversarial"], strict=True)
+            images.update({int(place): image for place, image in hits})
+        shape = (0, *self.x.shape[1:])
+        stacked = [images[place] for place in sorted(images)]
+        chunk.pop("doubts", None), chunk.pop("doubts_rows", None)
+        return {
+            **chunk,
+            "broken": broken,
+            "names": names.astype(str),
+            "adversarial": np.stack(stacked) if stacked else np.zeros(shape, dtype=np.float32),
+        }
+
+    def choose_audit(self, certifiers: tuple[str, ...]) -> None:
+        """Those that were audited then and are proven now; others only where they are too few."""
+        purpose = "audit:" + "+".join(certifiers)
+        self._note_audited_then(certifiers, purpose)
+        taken = np.zeros(len(self.x), dtype=bool)
+        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
+        for again in (True, False):
+            for epsilon, facts in reversed(self.facts.epsilons.items()):
+                proven = np.isin(facts.proven_by.astype(str), certifiers) & ~taken
+                if again:
+                    chosen = np.flatnonzero(proven & self._audited_then[epsilon])
+                else:
+                    chosen = draw.permutation(np.flatnonzero(proven))
+                chosen = chosen[: self.protocol.audit_images - int(taken.sum())]
+                taken[chosen] = facts.audited[chosen] = True
+
+    def _note_audited_then(self, certifiers: tuple[str, ...], purpose: str) -> None:
+        """Draw the audit of the earlier evaluation once more, from what it proved."""
+        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
+        taken = np.zeros(len(self.x), dtype=bool)
+        for epsilon in reversed(self.epsilons):
+            rows = self._then[epsilon]
+            proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy()
+            proven &= rows["decided_by"].isin(certifiers).to_numpy()
+            num_left = self.protocol.audit_images - int(taken.sum())
+            chosen = draw.permutation(np.flatnonzero(proven & ~taken))[:num_left]
+            taken[chosen] = self._audited_then[epsilon][chosen] = True
+
+    def _keep_broken(self, facts: Facts) -> None:
+        """What a search or a contest broke then stays broken."""
+        found: dict[str, dict[str, dict[int, NDArray[np.float32]]]] = {}
+        for epsilon in self.epsilons:
+            rows, known = self._then[epsilon], facts.epsilons[epsilon]
+            left = (rows["outcome"] == Outcome.ATTACKED).to_numpy() & ~known.attacked
+            for row in np.flatnonzero(left & facts.correct).tolist():
+                by = str(rows["decided_by"].iloc[row])
+                found.setdefault(by, {}).setdefault(epsilon, {})[row] = self._image(epsilon, row)
+        for by, images in found.items():
+            facts.record_broken(by, {epsilon: images.get(epsilon, {}) for epsilon in self.epsilons})
+
+
+def require_same(evidence: Evidence, settings: dict[str, object], seed: int) -> None:
+    """Refuse a stored result whose attacks were set otherwise than today's.
+
+    Args:
+        evidence: of the stored result.
+        settings: of today's protocol on its track.
+        seed: of the new evaluation.
+
+    Raises:
+        ResultError: names the keys.
+    """
+    attacks = ("pgd_", "autoattack_", "square_", "chunk_size", "attack_batch")
+    other = [
+        key
+        for key in sorted(settings)
+        if key.startswith(attacks) and evidence.result.settings.get(key) != settings[key]
+    ]
+    if evidence.result.seed != seed:
+        other.append("seed")
+    if other:
+        raise ResultError(
+            f"{evidence.path}: settings: was attacked otherwise ({', '.join(other)}); evaluate the "
+            "entry anew"
+        )

@@ -1,0 +1,192 @@
+"""What a handed-in result must be before a network is asked, beyond what every reader asks of it.
+
+That the three files belong together, agree key by key, are about the published images and weigh
+what the weights weigh is asked by `benchmark.evidence.load_evidence`. Here: regular files, not a
+byte that `evaluate` would not write, this entry and this protocol to the letter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmark import rounds, store
+from benchmark.errors import ResultError
+from benchmark.evidence import Evidence
+from benchmark.identity import identity_of, versions
+from benchmark.reading.table_file import read_raw_outcomes
+from benchmark.records import Outcome, Run
+from benchmark.result_set import ENDINGS, OUTCOMES
+from benchmark.scored import table_path
+from benchmark.tracks import Protocol, settings_of
+from benchmark.verification.mismatch import Mismatch
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def require_regular(path: Path) -> None:
+    """Refuse a result of which a file is missing, a link, or anything but a file.
+
+    Raises:
+        ResultError: names the file.
+    """
+    for one in (path, *(store.beside(path, ending) for ending in ENDINGS)):
+        try:
+            mode = one.lstat().st_mode
+        except OSError as error:
+            raise ResultError(f"{one}: cannot be read ({error.strerror or error})") from error
+        if not stat.S_ISREG(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+            raise ResultError(f"{one}: expected a regular file, but found {kind}")
+
+
+def require_published(path: Path) -> None:
+    """Refuse a result that may not stand in its round, or is not its table's scorecard.
+
+    Raises:
+        ResultError: all faults.
+    """
+    faults = rounds.faults_of(path, path.parent.parent.name)
+    if faults:
+        raise ResultError(
+            "\n".join(
+                ["a handed-in result may not be published", *(f"{path}: {f}" for f in faults)]
+            )
+        )
+
+
+def check(evidence: Evidence) -> list[Mismatch]:
+    """What the strict readers let pass in a result that may be anybody's, and intake does not."""
+    return [*_bytes(evidence)] or [*_identity(evidence), *_records(evidence)]
+
+
+def _bytes(evidence: Evidence) -> Iterator[Mismatch]:
+    """Both records are what `evaluate` writes: not a key more, not a byte else."""
+    run, path = evidence.run, evidence.path
+    expected = store.encode_result(evidence.result)
+    if path.read_bytes() != expected:
+        here, there = store.read_payload(path), json.loads(expected)
+        what, claimed, measured = next(_differences(here, there), ("the file", "other bytes", ""))
+        yield Mismatch(what, claimed, measured or "the scorecard of its outcome table")
+    raw = read_raw_outcomes(table_path(path))[1]
+    yield from (
+        Mismatch(f"run record of {path.stem}.{OUTCOMES}: {what}", claimed, measured)
+        for what, claimed, measured in _differences(
+            raw, json.loads(run.model_dump_json(by_alias=True))
+        )
+    )
+
+
+def _differences(
+    here: Mapping[str, Any], there: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Keys whose values differ, with both; the deepest key that tells."""
+    for key in sorted({*here, *there}):
+        one, other = here.get(key), there.get(key)
+        if one == other and type(one) is type(other):
+            continue
+        name = f"{above}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{name}.")
+        else:
+            yield name, one, "no such key" if key not in there else other
+
+
+def _identity(evidence: Evidence) -> Iterator[Mismatch]:
+    run, entry = evidence.run, evidence.submission
+    expected: dict[str, object] = {
+        "entry": entry.manifest.id,
+        "data.kind": evidence.dataset.info.kind,
+        "settings": settings_of(Protocol(), entry.track) | {"version": run.protocol},
+        "identity": identity_of(run),
+        "versions": ", ".join(sorted(versions())),
+    }
+    claimed: dict[str, object] = {
+        "entry": run.entry,
+        "data.kind": run.data.kind,
+        "settings": run.settings,
+        "identity": run.identity,
+        "versions": ", ".join(sorted(run.versions)),
+    }
+    yield from (
+        Mismatch(key, claimed[key], value)
+        for key, value in expected.items()
+        if claimed[key] != value
+    )
+    yield from (
+        Mismatch(f"submission.{what}", one, other)
+        for what, one, other in _differences(
+            _manifest(run), entry.manifest.model_dump(by_alias=True)
+        )
+    )
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    return run.submission.model_dump(by_alias=True)
+
+
+def _records(evidence: Evidence) -> Iterator[Mismatch]:
+    """Seconds, date, errors, contradictions and contests are possible and follow from the table."""
+    run = evidence.run
+    spent = run.seconds.model_dump()
+    for key, value in spent.items():
+        if not 0 <= value < float("inf"):
+            yield Mismatch(f"seconds.{key}", value, "a time, at least 0")
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+    if run.date > tomorrow:
+        yield Mismatch("date", run.date, "a day that is still to come")
+    if unknown := sorted({*run.flags} - {*run.epsilons}):
+        yield Mismatch("flags", ", ".join(unknown), f"flags of {', '.join(run.epsilons)}")
+    yield from _errors(evidence)
+    yield from _contests(evidence)
+
+
+def _errors(evidence: Evidence) -> Iterator[Mismatch]:
+    run, table = evidence.run, evidence.table
+    named = dict.fromkeys(run.epsilons, 0)
+    for line in run.errors:
+        found = re.fullmatch(r"(\d{1,9}) images at (\d+/\d+): .+", line)
+        if found is None or found[2] not in named:
+            yield Mismatch("errors", line, '"<number> images at <epsilon>: <reason>"')
+            return
+        named[found[2]] += int(found[1])
+    for epsilon, most in named.items():
+        rows = table[(table["epsilon"] == epsilon) & (table["outcome"] == str(Outcome.ERROR))]
+        if len(rows) > most:
+            yield Mismatch(
+                "errors", f"{most} images without an answer", f"{len(rows)} in the table", epsilon
+            )
+
+
+def _contests(evidence: Evidence) -> Iterator[Mismatch]:
+    run, table = evidence.run, evidence.table
+    by_contest = table[table["decided_by"] == "contest"].groupby("epsilon").size().to_dict()
+    claimed: dict[str, int] = {}
+    for contest in run.contests:
+        if not _DIGEST.fullmatch(contest.sha256):
+            yield Mismatch("contests.sha256", contest.sha256, "64 hexadecimal digits")
+        if (
+            not max(contest.broken.values(), default=0)
+            <= contest.num_confirmed
+            <= contest.num_images
+        ):
+            yield Mismatch(
+                "contests",
+                f"{contest.num_confirmed} of {contest.num_images} images hold",
+                f"{max(contest.broken.values(), default=0)} rows broken by them",
+            )
+        for epsilon, number in contest.broken.items():
+            claimed[epsilon] = claimed.get(epsilon, 0) + number
+    for epsilon in sorted({*claimed, *by_contest}):
+        if claimed.get(epsilon, 0) != by_contest.get(epsilon, 0):
+            yield Mismatch(
+                "contests",
+                f"{claimed.get(epsilon, 0)} rows broken",
+                f"{by_contest.get(epsilon, 0)} rows decided by a contest",
+                epsilon,
+            )
