@@ -35,6 +35,8 @@ class Interval:
         num_terms: of the sum that gave the values. What is added or multiplied right behind it may
             be folded into that sum, and is then rounded as often as any of its terms.
         peak: float64 like `low`, what partial sums of it may reach; the values' size by default.
+        weights: the smallest weight of that sum that is not zero, and the largest, in absolute
+            value: what a factor behind the sum may be folded into.
     """
 
     low: Array
@@ -42,6 +44,7 @@ class Interval:
     noise: Array | None = None
     num_terms: float = 1.0
     peak: Array | None = None
+    weights: tuple[float, float] = (1.0, 1.0)
 
     @property
     def size(self) -> Array:
@@ -55,7 +58,7 @@ class Interval:
 
     def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
         """Values that an exact step takes from these."""
-        return Interval(low, high, None, self.num_terms, peak)
+        return Interval(low, high, None, self.num_terms, peak, self.weights)
 
 
 class Affine:
@@ -65,11 +68,15 @@ class Affine:
         bias: float64, broadcastable to one image's output.
         num_terms: terms of each sum that are not zero, broadcastable.
         reach: sum of the absolute weights of each sum, broadcastable.
+        weights: the smallest absolute weight that is not zero, and the largest.
+        divisor: what a sum is divided by after it was added up.
     """
 
     bias: Array
     num_terms: Array
     reach: Array
+    weights: tuple[float, float] = (1.0, 1.0)
+    divisor: float = 1.0
 
     def linear(self, x: Array) -> Array:
         """W x for (N, ...)."""
@@ -97,12 +104,21 @@ class Affine:
         noise = noise_of(size, self.num_terms, flushed + self.lost_if_flushed(given.size))
         middle = self.linear(mid) + self.bias
         most = float(np.max(self.num_terms, initial=1.0)) + 1.0
-        return Interval(middle - spread - noise, middle + spread + noise, noise, most, size)
+        peak = size * self.divisor
+        noise = np.where(peak < LARGEST, noise, np.inf)
+        low, high = middle - spread - noise, middle + spread + noise
+        return Interval(low, high, noise, most, peak, self.weights)
 
 
 def _check_terms(num_terms: Array) -> None:
     if num_terms.size and num_terms.max() > MAX_TERMS:
         raise UncheckableError(f"a sum of more than {MAX_TERMS} terms")
+
+
+def _extremes(weight: Array) -> tuple[float, float]:
+    """The smallest absolute value that is not zero, and the largest; 1 where there is none."""
+    size = np.abs(weight[weight != 0])
+    return (float(size.min()), float(size.max())) if size.size else (1.0, 1.0)
 
 
 def _tiny(weight: Array) -> Array | None:
@@ -122,7 +138,7 @@ class Linear(Affine):
 
     def __init__(self, weight: Array, bias: Array) -> None:
         self.weight, self.bias = weight, bias
-        self._size, self._tiny = np.abs(weight), _tiny(weight)
+        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=1).astype(np.float64)
         _check_terms(self.num_terms)
         self.reach = self._size.sum(axis=1)
@@ -164,7 +180,7 @@ class Conv(Affine):
         self.weight, self.stride, self.pads = weight, stride, pads
         self.dilation, self.groups = dilation, groups
         self.bias = bias[:, None, None]
-        self._size, self._tiny = np.abs(weight), _tiny(weight)
+        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=(1, 2, 3))[:, None, None].astype(np.float64)
         _check_terms(self.num_terms)
         self.reach = self._size.sum(axis=(1, 2, 3))[:, None, None]
@@ -303,10 +319,17 @@ class Scale(Affine):
             flushed = flushed + tiny * given.size
         noise = noise_of(size, given.num_terms, flushed)
         on_the_way = (given.reached + self._before) * np.maximum(self._inside, 1.0) + self._parts
-        noise = np.where(on_the_way < LARGEST, noise, np.inf)
+        # Folded into the weights before it, the factor may flush them to zero, or overflow.
+        factor = np.abs(self.scale)
+        is_lost = (factor != 0) & (factor * given.weights[0] < SMALLEST)
+        noise = noise + np.where(is_lost, factor * given.reached, 0.0)
+        is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
+        noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias
         low, high = middle - spread - noise, middle + spread + noise
-        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way)
+        least, most = _extremes(factor)
+        weights = (least * given.weights[0], most * given.weights[1])
+        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way, weights)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
@@ -345,7 +368,8 @@ class AveragePool(Affine):
     ) -> None:
         self.kernel, self.stride, self.pads = kernel, stride, pads
         self.bias = np.zeros(())
-        self.num_terms = np.full((), float(kernel[0] * kernel[1] + 2))
+        self.divisor = float(kernel[0] * kernel[1])
+        self.num_terms = np.full((), self.divisor + 2.0)
         self.reach = np.ones(())
         top, left, bottom, right = pads
         inside = np.pad(
@@ -434,19 +458,19 @@ class Mean(Affine):
     reach: Array = field(default_factory=lambda: np.ones(()))
 
     def __post_init__(self) -> None:
-        self._count = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
-        self.num_terms = np.full((), self._count + 2)
+        self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
+        self.num_terms = np.full((), self.divisor + 2.0)
         _check_terms(self.num_terms)
 
     def linear(self, x: Array) -> Array:
-        return x.sum(axis=self.axes, keepdims=self.keep) / self._count
+        return x.sum(axis=self.axes, keepdims=self.keep) / self.divisor
 
     def absolute(self, x: Array) -> Array:
         return self.linear(x)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         kept = [1 if axis + 1 in self.axes else size for axis, size in enumerate(shape)]
-        share = coefficient.reshape(len(coefficient), *kept) / self._count
+        share = coefficient.reshape(len(coefficient), *kept) / self.divisor
         return np.broadcast_to(share, (len(coefficient), *shape)).copy(), FLAT
 
 
@@ -460,7 +484,11 @@ class Add(Affine):
         peak = first.reached + second.reached
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = first.low + second.low - noise, first.high + second.high + noise
-        return Interval(low, high, noise, num_terms, peak)
+        weights = (
+            min(first.weights[0], second.weights[0]),
+            max(first.weights[1], second.weights[1]),
+        )
+        return Interval(low, high, noise, num_terms, peak, weights)
 
 
 class Reshape:
@@ -526,7 +554,11 @@ class Concat:
             for side in ("low", "high", "reached")
         )
         most = max(one.num_terms for one in operands)
-        return Interval(low, high, None, most, peak)
+        weights = (
+            min(one.weights[0] for one in operands),
+            max(one.weights[1] for one in operands),
+        )
+        return Interval(low, high, None, most, peak, weights)
 
     def parts(self, coefficient: Array) -> list[Array]:
         """The rows of each operand."""
