@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
 from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.layers import UncheckableError
+from benchmark.certify.checker.intervals import UncheckableError
 from benchmark.certify.checker.network import Bounds, Network
 from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
 from benchmark.certify.checker.reading import read_network

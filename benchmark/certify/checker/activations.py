@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.certify.checker.layers import Interval, Origin, Shape, cut, spread_out, windows
+from benchmark.certify.checker.intervals import Interval, Origin, Shape, cut, spread_out, windows
 from benchmark.certify.checker.rounding import Array
 
 _OUT = 2.0**-48
