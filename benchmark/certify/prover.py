@@ -337,6 +337,8 @@ class Prover:
         with torch.no_grad():
             logits = _float64(self.model(points.to(self.device)))
         exact = _float64(points)
+        if not len(exact):
+            return
         with np.errstate(all="ignore"):
             seen = self._network.bounds(exact, exact).values[-1]
         if bool(((logits < seen.low) | (logits > seen.high)).any()):

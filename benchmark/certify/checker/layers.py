@@ -51,11 +51,13 @@ class Affine:
         bias: float64, broadcastable to one image's output.
         num_terms: terms of each sum that are not zero, broadcastable.
         reach: sum of the absolute weights of each sum, broadcastable.
+        undivided: how many times larger than the result a partial sum may be: means divide last.
     """
 
     bias: Array
     num_terms: Array
     reach: Array
+    undivided = 1.0
 
     def linear(self, x: Array) -> Array:
         """W x for (N, ...)."""
@@ -81,6 +83,7 @@ class Affine:
         size = self.absolute(np.abs(mid)) + spread + np.abs(self.bias)
         flushed = 2.0 * SMALLEST * (self.reach + 4.0 * self.num_terms + 8.0)
         noise = noise_of(size, self.num_terms, flushed + self.lost_if_flushed(given.size))
+        noise = np.where(size * self.undivided < LARGEST, noise, np.inf)
         middle = self.linear(mid) + self.bias
         return Interval(middle - spread - noise, middle + spread + noise, noise)
 
@@ -329,7 +332,8 @@ class AveragePool(Affine):
     ) -> None:
         self.kernel, self.stride, self.pads = kernel, stride, pads
         self.bias = np.zeros(())
-        self.num_terms = np.full((), float(kernel[0] * kernel[1] + 2))
+        self.undivided = float(kernel[0] * kernel[1])
+        self.num_terms = np.full((), self.undivided + 2)
         self.reach = np.ones(())
         top, left, bottom, right = pads
         inside = np.pad(
@@ -418,7 +422,7 @@ class Mean(Affine):
     reach: Array = field(default_factory=lambda: np.ones(()))
 
     def __post_init__(self) -> None:
-        self._count = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
+        self.undivided = self._count = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
         self.num_terms = np.full((), self._count + 2)
         _check_terms(self.num_terms)
 

@@ -32,7 +32,7 @@ from benchmark.certify.checker.layers import (
     UncheckableError,
 )
 from benchmark.certify.checker.network import Layer, Network, Step, require_flat_logits
-from benchmark.certify.checker.rounding import Array
+from benchmark.certify.checker.rounding import SMALLEST, Array
 from benchmark.certify.prepare import bake_weights, copy_detached
 
 _ACTIVATIONS: dict[Any, Callable[[], Layer]] = {
@@ -49,6 +49,21 @@ _BINARY = {
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 _MEANS = (torch.mean, "mean")
 _BATCH_NORMS = nn.BatchNorm1d | nn.BatchNorm2d
+_DROPOUTS = nn.Dropout | nn.Dropout1d | nn.Dropout2d
+_POOLS = {
+    F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.max_pool2d: nn.MaxPool2d,
+}
+_KEYWORDS = {"inplace", "start_dim", "end_dim", "dim", "keepdim"}
+"""Those that the readers below look at; any other is refused."""
+
+_LAYERS_OF = (
+    "onnx2pytorch.",
+    "benchmark.submission.graph.",
+    "benchmark.submission.architectures.parts",
+)
+"""Modules whose layers are known by their names."""
 
 
 def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
@@ -70,13 +85,21 @@ def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
     for module in copied.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise UncheckableError(f"hooks on a {type(module).__name__}")
+        if "forward" in vars(module):
+            raise UncheckableError(f"a {type(module).__name__} with a forward pass of its own")
     try:
         graph = _Tracer().trace(copied)
     except Exception as error:  # the forward pass is a stranger's
         raise UncheckableError(
             f"a forward pass that cannot be traced ({type(error).__name__})"
         ) from error
-    network = _Reader(copied, tuple(input_shape)).read(graph)
+    _refuse_overwritten(copied, graph)
+    try:
+        network = _Reader(copied, tuple(input_shape)).read(graph)
+    except UncheckableError:
+        raise
+    except Exception as error:  # arguments that none of the readers below expects
+        raise UncheckableError(f"a use of an operator ({type(error).__name__})") from error
     require_flat_logits(network)
     return network
 
@@ -94,12 +117,40 @@ class _Tracer(fx.Tracer):
     """Stops at layers, torch's and those of ONNX files."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        name = type(m).__module__
-        is_layer = name.startswith(("onnx2pytorch.", "benchmark.submission.graph.layers"))
-        is_own = type(m).__name__ in ("Normalize", "_Reduced")
         if type(m).__name__ == "GraphNetwork":
             return False
-        return is_layer or is_own or super().is_leaf_module(m, module_qualified_name)
+        is_ours = type(m).__module__.startswith(_LAYERS_OF)
+        return is_ours or super().is_leaf_module(m, module_qualified_name)
+
+
+def _refuse_overwritten(model: nn.Module, graph: fx.Graph) -> None:
+    """A value that a layer overwrites in place must have no other reader: a trace shows none."""
+    for node in graph.nodes:
+        source = node.args[0] if node.args else None
+        if not _overwrites(model, node):
+            continue
+        while isinstance(source, fx.Node):
+            if len(source.users) > 1:
+                raise UncheckableError("a value that is overwritten in place and read elsewhere")
+            source = source.args[0] if _shares_memory(model, source) else None
+
+
+def _overwrites(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    is_in_place = name.endswith("_") and not name.endswith("__")
+    return is_in_place or bool(node.kwargs.get("inplace")) or (
+        node.target is F.relu and len(node.args) > 1 and bool(node.args[1])
+    )
+
+
+def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
+    """Whether what a node gives may lie in the memory of its first operand."""
+    if node.op == "call_module":
+        layer = model.get_submodule(str(node.target))
+        return isinstance(layer, nn.Identity | nn.Flatten | _DROPOUTS) or _overwrites(model, node)
+    return node.target in (*_FLATTENING, "contiguous") or _overwrites(model, node)
 
 
 def _array(tensor: Tensor) -> Array:
@@ -150,10 +201,15 @@ class _Reader:
 
     def _value(self, node: fx.Node) -> Any:
         arguments = [self._argument(one) for one in node.args]
-        if node.op == "call_module":
-            module = self.model.get_submodule(str(node.target))
-            return self._module(module, arguments)
         target = node.target
+        if target in _POOLS:
+            layer = _POOLS[target](*arguments[1:], **node.kwargs).eval()
+            return self._module(layer, arguments[:1])
+        unknown = sorted(set(node.kwargs) - _KEYWORDS)
+        if unknown:
+            raise UncheckableError(f"the keyword {unknown[0]} of {_name_of(target)}")
+        if node.op == "call_module":
+            return self._module(self.model.get_submodule(str(target)), arguments)
         if target in _ACTIVATIONS:
             return self._add(_ACTIVATIONS[target](), _require(arguments[0]))
         if target in _BINARY and len(arguments) == 2 and not node.kwargs:
@@ -169,7 +225,7 @@ class _Reader:
             return self._size(node, arguments)
         if target in ("contiguous",):
             return arguments[0]
-        raise UncheckableError(f"the operator {getattr(target, '__name__', target)}")
+        raise UncheckableError(f"the operator {_name_of(target)}")
 
     def _argument(self, one: Any) -> Any:
         if isinstance(one, fx.Node):
@@ -189,7 +245,7 @@ class _Reader:
         if node.target is operator.getitem and isinstance(first, tuple):
             found = first[arguments[1]]
             return _Size(found) if isinstance(found, int) else found
-        raise UncheckableError(f"the operator {getattr(node.target, '__name__', node.target)}")
+        raise UncheckableError(f"the operator {_name_of(node.target)}")
 
     def _reshape(self, node: fx.Node, arguments: list[Any]) -> _Value:
         source = _require(arguments[0])
@@ -283,14 +339,16 @@ class _Reader:
             return self._add(Scale(one, -value), source)
         if kind == "mul":
             return self._add(Scale(value, zero), source)
-        if (value == 0).any():
-            raise UncheckableError("a division by zero")
+        _require_normal("a division by a number", value)
         return self._add(Scale(1.0 / value, zero), source)
 
     # --- modules ---
 
     def _module(self, module: nn.Module, arguments: list[Any]) -> Any:
         name = type(module).__name__
+        origin = type(module).__module__
+        if origin.startswith("torch.") and not origin.startswith("torch.nn.modules."):
+            raise UncheckableError(f"the layer {origin}.{name}")
         if module.training and not isinstance(module, nn.Identity):
             raise UncheckableError(f"a {name} in training mode")
         if name == "WithConstants":
@@ -307,7 +365,7 @@ class _Reader:
             return self._concat(arguments, int(module.axis))
         source = _require(arguments[0])
         shape = self.shapes[source]
-        if isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout1d):
+        if isinstance(module, nn.Identity | _DROPOUTS):
             return _Value(source)
         if type(module) is nn.Sequential:
             for part in module:
@@ -321,6 +379,7 @@ class _Reader:
             return self._add(_batch_norm(module, len(shape)), source)
         if name == "Normalize":
             mean, std = _array(module.mean)[:, None, None], _array(module.std)[:, None, None]
+            _require_normal("a standard deviation", std)
             return self._add(Scale(1 / std, -mean / std, np.abs(mean / std), before=mean), source)
         if isinstance(module, nn.ReLU):
             return self._add(Relu(), source)
@@ -351,15 +410,13 @@ class _Reader:
             pads = list(module.padding)
             return self._pad(pads, float(getattr(module, "value", 0.0)), source)
         if name == "Quantise":
-            return self._add(
-                Quantise(
-                    _drop_batch(_array(module.scale), len(shape)),
-                    _drop_batch(_array(module.zero), len(shape)),
-                    int(module.low),
-                    int(module.high),
-                ),
-                source,
+            scale, zero = (
+                _drop_batch(_array(one), len(shape)) for one in (module.scale, module.zero)
             )
+            if not (scale > 0).all():
+                raise UncheckableError("steps of a size that is not positive")
+            _require_normal("a size of steps", scale)
+            return self._add(Quantise(scale, zero, int(module.low), int(module.high)), source)
         inner = list(module.children())
         if name in ("AveragePool", "MaxPool") and len(inner) == 1:
             return self._module(inner[0], [_Value(source)])
@@ -426,10 +483,20 @@ class _Size(int):
     """A size, told from a value."""
 
 
+def _name_of(target: Any) -> str:
+    return str(getattr(target, "__name__", target))
+
+
 def _require(one: Any) -> int:
     if not isinstance(one, _Value):
         raise UncheckableError("an operator on constants")
     return int(one)
+
+
+def _require_normal(what: str, value: Array) -> None:
+    """Divisors that a deployment does not flush to zero."""
+    if not (np.abs(value) >= SMALLEST).all():
+        raise UncheckableError(f"{what} below {SMALLEST:.2e}")
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -473,8 +540,8 @@ def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, rank: int) -> Scale:
     weight = np.ones_like(mean) if module.weight is None else _array(module.weight)
     bias = np.zeros_like(mean) if module.bias is None else _array(module.bias)
     spread = variance + float(np.float32(module.eps))
-    if not (spread > 0).all():
-        raise UncheckableError("a batch-norm with a variance that is not positive")
+    if not (spread >= SMALLEST).all():
+        raise UncheckableError(f"a batch-norm with a variance below {SMALLEST:.2e}")
     inverse = 1.0 / np.sqrt(spread)
     scale = weight * inverse
     shape = (-1, *[1] * (rank - 1))
