@@ -82,9 +82,7 @@ class Bracket:
         if certifier in self.prover.refusals:
             self._line(certifier, rows, start, "not asked")
             return
-        found = self.prover.search(
-            certifier, self.low[rows], self.high[rows], self.y[rows], budget
-        )
+        found = self.prover.search(certifier, self.low[rows], self.high[rows], self.y[rows], budget)
         self.proven[rows] |= torch.tensor([one.is_certified for one in found], dtype=torch.bool)
         for row, one in zip(rows.tolist(), found, strict=True):
             if one.proposal is not None:

@@ -85,7 +85,8 @@ def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
     for module in copied.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise UncheckableError(f"hooks on a {type(module).__name__}")
-        if "forward" in vars(module):
+        is_wrapper = type(module).__module__.startswith("onnx2pytorch.")
+        if "forward" in vars(module) and not is_wrapper:
             raise UncheckableError(f"a {type(module).__name__} with a forward pass of its own")
     try:
         graph = _Tracer().trace(copied)
@@ -140,8 +141,10 @@ def _overwrites(model: nn.Module, node: fx.Node) -> bool:
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     name = str(getattr(node.target, "__name__", node.target))
     is_in_place = name.endswith("_") and not name.endswith("__")
-    return is_in_place or bool(node.kwargs.get("inplace")) or (
-        node.target is F.relu and len(node.args) > 1 and bool(node.args[1])
+    return (
+        is_in_place
+        or bool(node.kwargs.get("inplace"))
+        or (node.target is F.relu and len(node.args) > 1 and bool(node.args[1]))
     )
 
 
@@ -353,13 +356,8 @@ class _Reader:
             raise UncheckableError(f"a {name} in training mode")
         if name == "WithConstants":
             return self._with_stored(module, arguments)
-        if name in ("Add", "Sub", "Mul", "Div") or getattr(module, "op_name", None) in (
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-        ):
-            kind = (name if name in ("Add", "Sub", "Mul", "Div") else module.op_name).lower()
+        kind = name.lower() if name in ("Add", "Div") else _BINARY.get(vars(module).get("forward"))
+        if kind is not None:
             return self._binary(kind, *arguments)
         if name == "Concat":
             return self._concat(arguments, int(module.axis))
@@ -449,9 +447,11 @@ class _Reader:
 
     def _adaptive(self, module: nn.AdaptiveAvgPool2d, source: int) -> _Value:
         shape = self.shapes[source]
+        wanted = module.output_size
+        wanted = wanted if isinstance(wanted, tuple | list) else (wanted, wanted)
         sizes = [
             have if want is None else int(want)
-            for want, have in zip(_pair(module.output_size), shape[-2:], strict=True)
+            for want, have in zip(wanted, shape[-2:], strict=True)
         ]
         if any(have % want for want, have in zip(sizes, shape[-2:], strict=True)):
             raise UncheckableError("adaptive pooling to sizes that do not divide the map")

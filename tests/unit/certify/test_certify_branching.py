@@ -559,7 +559,9 @@ def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
         return replace(net, spec_bias_S=net.spec_bias_S + 0.01)
 
     monkeypatch.setattr(branch_boxes, "reduce_net", shifted)
-    assert "differs from the model" in assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard).message
+    assert (
+        "differs from the model" in assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard).message
+    )
 
 
 def test_bounds_of_neurons_that_an_image_contradicts_are_refused(hard, monkeypatch):
@@ -673,6 +675,4 @@ def test_other_faults_of_a_search_are_not_hidden(monkeypatch):
 
     monkeypatch.setattr(prover, "search_box", broken)
     with pytest.raises(RuntimeError, match="planted"):
-        Prover(model, TINY, 3).search(
-            BRANCHING, low, high, model(x).argmax(dim=1), BranchBudget()
-        )
+        Prover(model, TINY, 3).search(BRANCHING, low, high, model(x).argmax(dim=1), BranchBudget())

@@ -111,7 +111,7 @@ def test_a_window_of_rows_goes_the_same_way_back(name: str) -> None:
         assert full.shape[1:] == out and full.sum() == pytest.approx(window.sum())
         expected, at = layer.back(full, FLAT, shape)
         found, origin = layer.back(window, (top, left), shape)
-        assert 0 <= origin[0] and origin[0] + found.shape[-2] <= shape[1] or not found.size
+        assert (origin[0] >= 0 and origin[0] + found.shape[-2] <= shape[1]) or not found.size
         np.testing.assert_allclose(
             whole(found, origin, shape) if found.size else 0.0,
             whole(expected, at, shape),

@@ -139,7 +139,9 @@ def test_coverage_is_what_counting_says(sign_NL: np.ndarray) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     num=st.integers(1, 3),
-    leaves=st.lists(st.lists(st.sampled_from([1.0, 0.0, -1.0]), min_size=3, max_size=3), max_size=6),
+    leaves=st.lists(
+        st.lists(st.sampled_from([1.0, 0.0, -1.0]), min_size=3, max_size=3), max_size=6
+    ),
 )
 def test_coverage_of_any_leaves(num: int, leaves: list[list[float]]) -> None:
     sign_NL = np.array(leaves).reshape(-1, 3).T[:num]
@@ -220,7 +222,9 @@ def _bad(tree: Tree) -> dict[str, dict[str, object]]:
     }
 
 
-@pytest.mark.parametrize("kind", _bad(Tree([(0, np.arange(3))], np.zeros(1, int), *np.zeros((3, 3, 1)))))
+@pytest.mark.parametrize(
+    "kind", _bad(Tree([(0, np.arange(3))], np.zeros(1, int), *np.zeros((3, 3, 1))))
+)
 def test_a_tree_that_makes_no_sense_proves_nothing(kind: str) -> None:
     network, bounds, label, tree, _ = found_trees()[0]
     found = margins_by_cases(network, bounds, label, altered(tree, **_bad(tree)[kind]))
@@ -278,7 +282,9 @@ def test_any_one_alteration_leaves_a_sound_bound_or_none(data) -> None:
     )
     with np.errstate(all="ignore"):
         if name == "tightening":
-            part = data.draw(st.sampled_from([i for i, t in enumerate(tree.tightening) if t is not None]))
+            part = data.draw(
+                st.sampled_from([i for i, t in enumerate(tree.tightening) if t is not None])
+            )
             array = tree.tightening[part].copy()
             array.reshape(-1)[data.draw(st.integers(0, array.size - 1))] = value
             slopes = [array if i == part else one for i, one in enumerate(tree.tightening)]
