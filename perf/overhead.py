@@ -3,10 +3,10 @@
     python perf/overhead.py [ENTRY] [--n 500] [--at-most 1.05]
 
 One evaluation is timed from outside, and inside it every call of the attacks (PGD-50 and the
-AutoAttack package) and of the bounds: conversion of the network, claims, searches and the checker. The ratio
-is (whole evaluation) / (those calls) in processor seconds of one thread; loading images and
-weights, clean accuracy, re-measurement of every adversarial image, health checks, chunks and
-progress make up the rest. Importing packages (torch, scikit-learn, the attack and the bound
+AutoAttack package) and of the bounds: conversion of the network, claims, searches and the
+checker. The ratio is (whole evaluation) / (those calls) in processor seconds of one thread; loading
+images and weights, clean accuracy, re-measurement of every adversarial image, health checks, chunks
+and progress make up the rest. Importing packages (torch, scikit-learn, the attack and the bound
 package), which happens once in a process for however many entries, is told apart.
 """
 

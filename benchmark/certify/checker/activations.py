@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.certify.checker.layers import Interval, Origin, Shape, cut, spread_out, windows
 from benchmark.certify.checker.rounding import Array
@@ -137,7 +138,7 @@ class Curve(Activation):
         return found - error if best is np.minimum else found + error
 
 
-def _is_finite(given: Interval) -> Array:
+def _is_finite(given: Interval) -> NDArray[np.bool_]:
     """Where a deployed value is a number: one that may overflow may be none, which no function of a
     bounded range mends."""
     return np.isfinite(given.low) & np.isfinite(given.high)

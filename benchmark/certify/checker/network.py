@@ -97,6 +97,7 @@ class Bounds:
         key = (number, ends_here)
         if key not in self.columns:
             given = self.values[number]
+            pair: tuple[Array, Array | None]
             if ends_here:
                 mid, rad = centre(given.low, given.high)
                 pair = np.stack([np.abs(mid) + rad, rad], axis=-1), mid[..., None]
@@ -252,6 +253,7 @@ class _Backward:
         lost = self._dot(np.abs(rows), charges, origin)
         self.total += lost[..., 0]
         if ends_here:
+            assert constant is not None
             self.constant += self._dot(rows, constant, origin)[..., 0] - lost[..., 1]
             return
         self.noise += lost[..., 1]

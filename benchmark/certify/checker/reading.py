@@ -222,7 +222,7 @@ class _Reader:
         if target in _MEANS:
             return self._mean(node, arguments)
         if target in (torch.cat, torch.concat) and isinstance(arguments[0], list | tuple):
-            axis = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim", 0)
+            axis: Any = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim", 0)
             return self._concat(list(arguments[0]), int(axis))
         if target in ("size", getattr) or target is operator.getitem:
             return self._size(node, arguments)
@@ -254,8 +254,8 @@ class _Reader:
         source = _require(arguments[0])
         shape = self.shapes[source]
         if node.target in (torch.flatten, "flatten"):
-            start = arguments[1] if len(arguments) > 1 else node.kwargs.get("start_dim", 0)
-            end = arguments[2] if len(arguments) > 2 else node.kwargs.get("end_dim", -1)
+            start: Any = arguments[1] if len(arguments) > 1 else node.kwargs.get("start_dim", 0)
+            end: Any = arguments[2] if len(arguments) > 2 else node.kwargs.get("end_dim", -1)
             return self._flatten(source, int(start), int(end))
         sizes = arguments[1:]
         if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
@@ -347,7 +347,7 @@ class _Reader:
 
     # --- modules ---
 
-    def _module(self, module: nn.Module, arguments: list[Any]) -> Any:
+    def _module(self, module: Any, arguments: list[Any]) -> Any:
         name = type(module).__name__
         origin = type(module).__module__
         if origin.startswith("torch.") and not origin.startswith("torch.nn.modules."):
@@ -420,7 +420,7 @@ class _Reader:
             return self._module(inner[0], [_Value(source)])
         raise UncheckableError(f"the layer {name}")
 
-    def _with_stored(self, module: nn.Module, arguments: list[Any]) -> Any:
+    def _with_stored(self, module: Any, arguments: list[Any]) -> Any:
         rest = iter(arguments)
         operands = [
             getattr(module, f"constant{position}") if stored else next(rest)

@@ -97,8 +97,8 @@ def covers(sign_NL: Array) -> bool:
     False
     """
     active, inactive = (sign_NL > 0).astype(np.float64), (sign_NL < 0).astype(np.float64)
-    differ = active.T @ inactive
-    differ = (differ + differ.T) > 0
+    shared = active.T @ inactive
+    differ = (shared + shared.T) > 0
     np.fill_diagonal(differ, True)
     if not differ.all():
         return False

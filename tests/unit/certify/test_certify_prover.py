@@ -273,7 +273,7 @@ def test_noise_without_end_leaves_an_image_open() -> None:
         nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
     ).eval()
     model[1].weight.data.fill_(3e37)
-    x, low, high = boxes(SHAPE, 0.2, num=1)
+    _x, low, high = boxes(SHAPE, 0.2, num=1)
     (found,) = Prover(model, SHAPE, 2).search("BaB", low, high, torch.tensor([0]), BranchBudget())
     assert found.status == "open" and not (found.margins > -np.inf).any()
 

@@ -215,7 +215,7 @@ def test_borders_are_exact(value: float) -> None:
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_parts_side_by_side_come_apart_again(axis: int) -> None:
-    shapes = [MAP[: axis - 1] + (size,) + MAP[axis:] for size in (2, 3, 1)]
+    shapes = [(*MAP[: axis - 1], size, *MAP[axis:]) for size in (2, 3, 1)]
     parts = [drawn(2, *shape, seed=number) for number, shape in enumerate(shapes)]
     layer = Concat(axis, shapes)
     found = layer.bounds([Interval(part, part + 1) for part in parts])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -124,7 +127,7 @@ def test_no_image_has_a_smaller_margin_than_its_bound(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_every_neuron_stays_in_the_bounds_of_crown(name: str) -> None:
     model = seeded(NETS[name], 2)
-    x, low, high = boxes(SHAPE, 0.05, num=1)
+    _x, low, high = boxes(SHAPE, 0.05, num=1)
     network = read_network(model, SHAPE)
     found = crown_bounds(network, *float64(low, high))
     plain = network.bounds(*float64(low, high))
@@ -147,9 +150,9 @@ def test_no_bound_exceeds_the_exact_worst_case(num_hidden_layers: int) -> None:
     for seed in range(4):
         sizes = [4, 6, 5][: num_hidden_layers + 1]
         layers: list[nn.Module] = [nn.Flatten()]
-        for into, out in zip(sizes, sizes[1:], strict=False):
+        for into, out in itertools.pairwise(sizes):
             layers += [nn.Linear(into, out), nn.ReLU()]
-        model = seeded(lambda layers=layers: nn.Sequential(*layers, nn.Linear(sizes[-1], 3)), seed)
+        model = seeded(functools.partial(nn.Sequential, *layers, nn.Linear(sizes[-1], 3)), seed)
         x, low, high = boxes(TINY, 0.2, num=2, seed=seed)
         labels = model(x).argmax(dim=1)
         exact = exact_margins(model, low, high, labels).double()
