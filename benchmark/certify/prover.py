@@ -340,9 +340,13 @@ class Prover:
         with torch.no_grad():
             logits = _float64(self.model(points.to(self.device)))
         exact = _float64(points)
+        if not len(exact):
+            return
         with np.errstate(all="ignore"):
             seen = self._network.bounds(exact, exact).values[-1]
-        if bool(((logits < seen.low) | (logits > seen.high)).any()):
+        is_inside = (seen.low <= logits) & (logits <= seen.high)
+        is_known = np.isfinite(seen.low) & np.isfinite(seen.high)
+        if bool((is_known & ~is_inside).any()):
             self._contradict("the network gives logits outside the checker's intervals")
 
     def _compare(
@@ -359,7 +363,8 @@ class Prover:
                 seen = _float64(margins_of(logits, chosen[part].to(self.device)))
                 # The difference of two logits is itself rounded here, by less than this.
                 slack = 2.0**-22 * np.abs(_float64(logits)).max(axis=1, keepdims=True)
-                if bool((found[part] > seen + slack).any()):
+                is_above = ~(found[part] <= seen + slack) & np.isfinite(found[part])
+                if bool(is_above.any()):
                     self._contradict("an image inside the box has a smaller margin than its bound")
 
     def _contradict(self, reason: str) -> NoReturn:

@@ -209,14 +209,6 @@ def test_limits_of_files_are_those_of_the_code() -> None:
     assert (contract.RELATIVE_TOLERANCE, contract.PROBABILITY_TOLERANCE) == (1e-4, 1e-5)
 
 
-def test_the_float_margin_is_that_of_the_code() -> None:
-    from benchmark.certify import ABSOLUTE_MARGIN, RELATIVE_MARGIN
-
-    line = re.search(r"bound > (\S+) \+ (\S+) \*", _read("RULES.md"))
-    assert line is not None
-    assert (float(line.group(1)), float(line.group(2))) == (ABSOLUTE_MARGIN, RELATIVE_MARGIN)
-
-
 def test_file_formats_names_every_column_and_key() -> None:
     text = _read("docs/file-formats.md")
     for column in OUTCOME_COLUMNS:

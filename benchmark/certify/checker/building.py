@@ -41,6 +41,16 @@ def array(tensor: Tensor) -> Array:
     return found
 
 
+def require_normal(what: str, value: Array) -> None:
+    """Refuse divisors that a deployment may flush to zero, or nearly so.
+
+    Raises:
+        UncheckableError: names what divides.
+    """
+    if not (np.abs(value) >= LEAST_DIVISOR).all():
+        raise UncheckableError(f"{what} below {LEAST_DIVISOR:.2e}")
+
+
 class Builder:
     """Steps and their shapes.
 
@@ -138,8 +148,7 @@ class Builder:
             return self.add(Scale(one, -value), source)
         if kind == "mul":
             return self.add(Scale(value, zero), source)
-        if (np.abs(value) < LEAST_DIVISOR).any():
-            raise UncheckableError("a division by zero, or by a tiny number")
+        require_normal("a division by a number", value)
         return self.add(Scale(1.0 / value, zero), source)
 
     def pad(self, pads: list[int], value: float, source: int) -> Value:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from benchmark.certify.checker.activations import Curve, MaxPool, Quantise, Relu
-from benchmark.certify.checker.building import LEAST_DIVISOR, Builder, Value, array, require
+from benchmark.certify.checker.building import (
+    LEAST_DIVISOR,
+    Builder,
+    Value,
+    array,
+    require,
+    require_normal,
+)
 from benchmark.certify.checker.exact import Pick
 from benchmark.certify.checker.intervals import UncheckableError
 from benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
 from benchmark.certify.checker.rounding import SMALLEST, Array
 
-_KINDS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div"}
+NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d
+"""Layers that give what they get, in eval mode."""
+
+_KINDS: dict[Any, str] = {
+    **dict.fromkeys((operator.add, torch.add), "add"),
+    **dict.fromkeys((operator.sub, torch.sub), "sub"),
+    **dict.fromkeys((operator.mul, torch.mul), "mul"),
+    **dict.fromkeys((operator.truediv, torch.div, torch.true_divide), "div"),
+}
 
 
 def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
@@ -29,13 +46,15 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
     Raises:
         UncheckableError: names a layer, or a use of one, that the checker does not know.
     """
-    name = type(module).__name__
+    name, origin = type(module).__name__, type(module).__module__
+    if origin.startswith("torch.") and not origin.startswith("torch.nn.modules."):
+        raise UncheckableError(f"the layer {origin}.{name}")
     if module.training and not isinstance(module, nn.Identity):
         raise UncheckableError(f"a {name} in training mode")
     if name == "WithConstants":
         return add_module(builder, module.operator, _with_stored(module, arguments))
-    kind = _KINDS.get(str(getattr(module, "op_name", name)).lower())
-    if kind is not None and len(arguments) == 2:
+    kind = name.lower() if name in ("Add", "Div") else _KINDS.get(vars(module).get("forward"))
+    if kind is not None:
         return builder.binary(kind, *arguments)
     if name == "Concat":
         return builder.concat(arguments, int(module.axis))
@@ -100,8 +119,8 @@ def _batch_norm(builder: Builder, module: Any, source: int) -> Value:
     weight = np.ones_like(mean) if module.weight is None else array(module.weight)
     bias = np.zeros_like(mean) if module.bias is None else array(module.bias)
     spread = variance + float(np.float32(module.eps))
-    if not (spread > LEAST_DIVISOR).all():
-        raise UncheckableError("a batch-norm with a variance that is not positive, or tiny")
+    if not (spread >= LEAST_DIVISOR).all():
+        raise UncheckableError(f"a batch-norm with a variance below {LEAST_DIVISOR:.2e}")
     if ((weight != 0) & (np.abs(weight) < SMALLEST)).any():
         raise UncheckableError("a batch-norm weight that may be flushed to zero")
     inverse = 1.0 / np.sqrt(spread)
@@ -120,8 +139,7 @@ def _batch_norm(builder: Builder, module: Any, source: int) -> Value:
 
 def _normalize(builder: Builder, module: Any, source: int) -> Value:
     mean, std = array(module.mean)[:, None, None], array(module.std)[:, None, None]
-    if (np.abs(std) < LEAST_DIVISOR).any():
-        raise UncheckableError("a division by zero, or by a tiny number")
+    require_normal("a standard deviation", std)
     return builder.add(Scale(1 / std, -mean / std, np.abs(mean / std), before=mean), source)
 
 
@@ -141,9 +159,10 @@ def _average(builder: Builder, module: Any, source: int) -> Value:
 
 def _adaptive(builder: Builder, module: Any, source: int) -> Value:
     shape = builder.shapes[source]
+    wanted = module.output_size
+    wanted = wanted if isinstance(wanted, tuple | list) else (wanted, wanted)
     sizes = [
-        have if want is None else int(want)
-        for want, have in zip(_pair(module.output_size), shape[-2:], strict=True)
+        have if want is None else int(want) for want, have in zip(wanted, shape[-2:], strict=True)
     ]
     if any(have % want for want, have in zip(sizes, shape[-2:], strict=True)):
         raise UncheckableError("adaptive pooling to sizes that do not divide the map")
@@ -162,8 +181,9 @@ def _max(builder: Builder, module: Any, source: int) -> Value:
 
 def _quantise(builder: Builder, module: Any, source: int) -> Value:
     scale, zero = array(module.scale), array(module.zero)
-    if (scale < LEAST_DIVISOR).any():
-        raise UncheckableError("steps that are tiny")
+    if not (scale > 0).all():
+        raise UncheckableError("steps of a size that is not positive")
+    require_normal("a size of steps", scale)
     rank = len(builder.shapes[source])
     scale, zero = (one[0] if one.ndim > rank and len(one) == 1 else one for one in (scale, zero))
     return builder.add(Quantise(scale, zero, int(module.low), int(module.high)), source)
@@ -185,7 +205,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 _Add = Callable[[Builder, Any, int], Value]
 _LAYERS: tuple[tuple[Any, _Add], ...] = (
-    ((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d), _nothing),
+    (NOTHING, _nothing),
     (nn.Conv2d, _conv),
     (nn.Linear, _linear),
     ((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),

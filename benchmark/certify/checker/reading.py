@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from benchmark.certify.checker.activations import Curve, Relu
 from benchmark.certify.checker.building import Builder, Size, Value, array, require
 from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.modules import add_module
+from benchmark.certify.checker.modules import NOTHING, add_module
 from benchmark.certify.checker.network import Layer, Network, require_flat_logits
 from benchmark.certify.checker.rounding import Array
 from benchmark.certify.prepare import bake_weights, copy_detached
@@ -35,6 +35,14 @@ _BINARY = {
     **dict.fromkeys((operator.truediv, torch.div, "div"), "div"),
 }
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
+_POOLS = {
+    F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.max_pool2d: nn.MaxPool2d,
+}
+_KEYWORDS = {"inplace", "start_dim", "end_dim", "dim", "keepdim"}
+"""Those that the readers below look at; any other is refused."""
+
 _LAYERS_OF = (
     "onnx2pytorch.",
     "benchmark.submission.graph.",
@@ -64,20 +72,22 @@ def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
     for module in copied.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise UncheckableError(f"hooks on a {type(module).__name__}")
-        if "forward" in vars(module) and not hasattr(module, "op_name"):
-            raise UncheckableError(f"a {type(module).__name__} whose forward was replaced")
+        is_wrapper = type(module).__module__.startswith("onnx2pytorch.")
+        if "forward" in vars(module) and not is_wrapper:
+            raise UncheckableError(f"a {type(module).__name__} with a forward pass of its own")
     try:
         graph = _Tracer().trace(copied)
     except Exception as error:  # the forward pass is a stranger's
         raise UncheckableError(
             f"a forward pass that cannot be traced ({type(error).__name__})"
         ) from error
+    _refuse_overwritten(copied, graph)
     try:
         network = _Reader(copied, tuple(input_shape)).read(graph)
     except UncheckableError:
         raise
-    except Exception as error:  # a use of an operator that nobody thought of
-        raise UncheckableError(f"a graph that cannot be read ({type(error).__name__})") from error
+    except Exception as error:  # arguments that none of the readers below expects
+        raise UncheckableError(f"a use of an operator ({type(error).__name__})") from error
     require_flat_logits(network)
     return network
 
@@ -100,6 +110,38 @@ class _Tracer(fx.Tracer):
         return type(m).__module__.startswith(_LAYERS_OF) or super().is_leaf_module(
             m, module_qualified_name
         )
+
+
+def _refuse_overwritten(model: nn.Module, graph: fx.Graph) -> None:
+    """A value that a layer overwrites in place must have no other reader: a trace shows none."""
+    for node in graph.nodes:
+        source = node.args[0] if node.args else None
+        if not _overwrites(model, node):
+            continue
+        while isinstance(source, fx.Node):
+            if len(source.users) > 1:
+                raise UncheckableError("a value that is overwritten in place and read elsewhere")
+            source = source.args[0] if _shares_memory(model, source) else None
+
+
+def _overwrites(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    is_in_place = name.endswith("_") and not name.endswith("__")
+    return (
+        is_in_place
+        or bool(node.kwargs.get("inplace"))
+        or (node.target is F.relu and len(node.args) > 1 and bool(node.args[1]))
+    )
+
+
+def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
+    """Whether what a node gives may lie in the memory of its first operand."""
+    if node.op == "call_module":
+        layer = model.get_submodule(str(node.target))
+        return isinstance(layer, nn.Flatten | NOTHING) or _overwrites(model, node)
+    return node.target in (*_FLATTENING, "contiguous") or _overwrites(model, node)
 
 
 class _Reader:
@@ -134,10 +176,16 @@ class _Reader:
 
     def _value(self, node: fx.Node) -> Any:
         arguments = [self._argument(one) for one in node.args]
-        if node.op == "call_module":
-            module = self.model.get_submodule(str(node.target))
-            return add_module(self.builder, module, arguments)
         target = node.target
+        if target in _POOLS:
+            layer = _POOLS[target](*arguments[1:], **node.kwargs).eval()
+            return add_module(self.builder, layer, arguments[:1])
+        unknown = sorted(set(node.kwargs) - _KEYWORDS)
+        if unknown:
+            raise UncheckableError(f"the keyword {unknown[0]} of {_name_of(target)}")
+        if node.op == "call_module":
+            module = self.model.get_submodule(str(target))
+            return add_module(self.builder, module, arguments)
         if target in _ACTIVATIONS:
             return self.builder.add(_ACTIVATIONS[target](), require(arguments[0]))
         if target in _BINARY and len(arguments) == 2 and not node.kwargs:
@@ -153,7 +201,7 @@ class _Reader:
             return self._size(node, arguments)
         if target in ("contiguous",):
             return arguments[0]
-        raise UncheckableError(f"the operator {getattr(target, '__name__', target)}")
+        raise UncheckableError(f"the operator {_name_of(target)}")
 
     def _argument(self, one: Any) -> Any:
         if isinstance(one, fx.Node):
@@ -173,7 +221,7 @@ class _Reader:
         if node.target is operator.getitem and isinstance(first, tuple):
             found = first[arguments[1]]
             return Size(found) if isinstance(found, int) else found
-        raise UncheckableError(f"the operator {getattr(node.target, '__name__', node.target)}")
+        raise UncheckableError(f"the operator {_name_of(node.target)}")
 
     def _reshape(self, node: fx.Node, arguments: list[Any]) -> Value:
         source = require(arguments[0])
@@ -196,3 +244,7 @@ class _Reader:
 
 def _whole(value: Any) -> int:
     return int(value)
+
+
+def _name_of(target: Any) -> str:
+    return str(getattr(target, "__name__", target))

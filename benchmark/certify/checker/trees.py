@@ -109,6 +109,8 @@ def covers(sign_NL: Array) -> bool:
 def _fits(network: Network, tree: Tree) -> bool:
     """Whether the neurons, shapes and numbers of a tree make sense for a network."""
     num_neurons, num_leaves = sum(len(p) for _, p in tree.neurons), len(tree.margin_L)
+    if len(tree.tightening) not in (0, len(tree.neurons)):
+        return False
     relus = [relu for relu, _ in tree.neurons]
     if relus != sorted(set(relus)) or (relus and not 0 <= relus[-1] < len(network.relus)):
         return False

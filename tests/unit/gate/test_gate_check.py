@@ -121,13 +121,12 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.usefixtures("_no_autoattack")
 def test_a_broken_proof_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """A certifier that proves everything is caught by the audit: exit code 3."""
-    from benchmark.certify import BoundedModel
+    from benchmark.certify import Proven, Prover
 
-    def credulous(self: BoundedModel, x: torch.Tensor, *rest: object, **more: object) -> object:
-        return true(self, x, *rest, **more) + 1000.0
+    def credulous(self: Prover, method: str, x: torch.Tensor, *rest: object) -> Proven:
+        return Proven(torch.ones(len(x), dtype=torch.bool), torch.full((len(x),), 1000.0))
 
-    true = BoundedModel.margins
-    monkeypatch.setattr(BoundedModel, "margins", credulous)
+    monkeypatch.setattr(Prover, "prove", credulous)
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     with pytest.raises(ContradictionError, match="certified images were broken") as caught:
         check(folder, PAPER, Rule())
