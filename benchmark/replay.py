@@ -72,7 +72,7 @@ class Replay(Evaluation):
         rows = self.stored[self.stored["epsilon"] == epsilon].sort_values("position")
         return rows[column].fillna(False).to_numpy(dtype=bool)
 
-    def _certify_chunk(
+    def certify_chunk(
         self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
         certified = self._answers(CERTIFIER_COLUMNS[certifier], epsilon)[rows]
@@ -80,7 +80,7 @@ class Replay(Evaluation):
         mine = self._with_batch_mates(rows, certifier)
         if not mine.any():
             return {"certified": certified, "margin": margin, "seconds": 0.0}
-        chunk: dict[str, Any] = super()._certify_chunk(prover, certifier, rows[mine], epsilon)
+        chunk: dict[str, Any] = super().certify_chunk(prover, certifier, rows[mine], epsilon)
         certified[mine], margin[mine] = chunk["certified"], chunk["margin"]
         return {"certified": certified, "margin": margin, "seconds": chunk["seconds"]}
 

@@ -17,7 +17,7 @@ from benchmark.certify import (
     prover,
 )
 from benchmark.certify.checker.proofs import METHODS
-from benchmark.certify.prover import _downward
+from benchmark.certify.witness import Witness, downward
 
 SHAPE = (1, 8, 8)
 ALL = (*METHODS, "alpha-CROWN", "BaB")
@@ -156,12 +156,13 @@ def test_logits_outside_the_intervals_of_width_0_end_all(net, asked) -> None:
 def test_a_deployed_logit_that_is_no_number_contradicts_any_bound(net, asked, monkeypatch) -> None:
     low, high, labels, _ = asked
     one = Prover(net, SHAPE, 4)
-    one.model = nn.Sequential(net, _NoNumber())
+    liar = nn.Sequential(net, _NoNumber())
+    one._witness = Witness(liar, one._network, one.device)
     with pytest.raises(NotCertifiable, match="outside the checker's intervals"):
         one.prove("IBP", low[:2], high[:2], labels[:2])
     another = Prover(net, SHAPE, 4)
-    another.model = one.model
-    monkeypatch.setattr(Prover, "_look", lambda *_: None)
+    another._witness = Witness(liar, another._network, another.device)
+    monkeypatch.setattr(Witness, "against_intervals", lambda *_: "")
     with pytest.raises(NotCertifiable, match="smaller margin than its bound"):
         another.prove("IBP", low[:2], high[:2], labels[:2])
 
@@ -280,7 +281,7 @@ def test_noise_without_end_leaves_an_image_open() -> None:
 
 def test_margins_are_rounded_down() -> None:
     given = np.array([0.1, -0.1, 1e-60, 0.0, -1e-60, np.inf, -np.inf, 1 / 3])
-    found = _downward(given).double().numpy()
+    found = downward(given).double().numpy()
     assert (found <= given).all()
     assert (found[[0, 1, 7]] >= given[[0, 1, 7]] - 1e-7).all()
     assert not found[2] > 0 and found[3] == 0 and found[4] < 0
