@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmark import store
 from benchmark.data import load_test, subset
 from benchmark.errors import ResultError
-from benchmark.evidence import read_arrays
+from benchmark.reading.arrays_file import read_arrays
 from benchmark.tracks import TRACKS
 
 #: Images kept: the first of the published order.

@@ -29,16 +29,22 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
       corobench score results/1.0/digits/my-model.outcomes.parquet
       corobench score results/1.0/digits/*.outcomes.parquet --write
     """
-    from benchmark import rounds, scoring, store
+    from benchmark import result_writing, rounds, store
+    from benchmark.reading.places import misplaced
+    from benchmark.scored import scored
     from benchmark.terminal import scorecard
 
     for path in outcomes:
-        table, run = store.read_outcomes(path)
-        result = scoring.score(table, run)
-        Console().print(scorecard(result))
         target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
         if write:
             rounds.require_open(target.parent)
+            result_writing.finish_set(target)
+        result = scored(path)
+        faults = misplaced(target, result)
+        if faults:
+            raise ResultError(f"{path}: holds another result than its path says: {faults[0]}")
+        Console().print(scorecard(result))
+        if write:
             store.write_atomic(target, store.encode_result(result))
             click.echo(str(target))
         elif target.exists() and target.read_bytes() != store.encode_result(result):

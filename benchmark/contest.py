@@ -7,7 +7,6 @@ submitted model alone, at batch size 1. A proof that it contradicts freezes the 
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from benchmark import rounds, store, threat
+from benchmark import rounds, threat
 from benchmark.errors import ResultError
-from benchmark.evidence import Evidence, load_evidence, read_arrays
+from benchmark.evidence import Evidence, load_evidence
+from benchmark.reading.arrays_file import read_arrays
 from benchmark.records import Audit, Contest, Outcome
 from benchmark.reports import Contested
+from benchmark.result_writing import finish_set, write_set
 from benchmark.scoring import score
 from benchmark.stages.base import is_wrong, predict_one_by_one
 from benchmark.tracks import parse_epsilon
@@ -54,6 +55,7 @@ def contest(
     """
     if write:
         rounds.require_open(result_path.parent)
+        finish_set(result_path)
     evidence = load_evidence(result_path, submission, data_root)
     images, indices = _read(images_path, evidence)
     table = evidence.table.copy()
@@ -93,14 +95,9 @@ def contest(
     )
     after = score(table, run)
     if write and any(broken.values()):
-        buffer = io.BytesIO()
         stored = evidence.adversarial.reshape(-1, *evidence.submission.track.shape)
-        np.savez_compressed(buffer, images=np.concatenate([stored, np.stack(kept)]))
-        store.write_atomic(store.beside(result_path, "adversarial.npz"), buffer.getvalue())
-        store.write_atomic(
-            store.beside(result_path, "outcomes.parquet"), store.encode_outcomes(table, run)
-        )
-        store.write_atomic(result_path, store.encode_result(after))
+        images_after = np.concatenate([stored, np.stack(kept)])
+        after = write_set(result_path, table, run, images_after)
     return Contested(evidence.result, after, len(images), num_confirmed, broken, tuple(rejected))
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark import store
 from benchmark.errors import ResultError
 from benchmark.records import CERTIFIER_COLUMNS, Outcome, Result
+from benchmark.scored import read_scored, require_join
 from benchmark.statistics import clopper_pearson
 
 if TYPE_CHECKING:
@@ -228,13 +228,10 @@ def between(old_path: Path, new_path: Path, max_moved: float) -> Drift:
     Raises:
         ResultError: unreadable, or not the same evaluation.
     """
-    old, new = store.read_result(old_path), store.read_result(new_path)
+    (old, then, _), (new, now, _) = read_scored(old_path), read_scored(new_path)
     require_comparable(old, new, old_path, new_path)
-    tables = [
-        store.read_outcomes(store.beside(path, "outcomes.parquet"))[0]
-        for path in (old_path, new_path)
-    ]
-    stages, margins, contradictions = compare(*tables)
+    require_join(then, now, old_path, new_path)
+    stages, margins, contradictions = compare(then, now)
     return Drift(
         old=str(old_path),
         new=str(new_path),

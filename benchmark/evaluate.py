@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
-import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,29 +12,28 @@ import numpy as np
 import torch
 from torch import nn
 
-import benchmark
-from benchmark import recognition, rounds, store
+from benchmark import recognition, result_writing, rounds, store
 from benchmark.clean_images import write_clean_images
-from benchmark.data import Dataset, load_test, load_train, subset
+from benchmark.data import load_test, load_train, subset
 from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
+from benchmark.evidence import find_damage
 from benchmark.facts import Facts
+from benchmark.identity import identify, name_of
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
 from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
 from benchmark.records import Result, Run, Seconds
-from benchmark.scoring import score
 from benchmark.settings import Evaluated, Settings
 from benchmark.stages.tf32 import is_close, require_gpu
 from benchmark.steps import StepEndedError, Steps
-from benchmark.submission import Submission, check_contract, load_submission
+from benchmark.submission import check_contract, load_submission
 from benchmark.tracks import (
     Protocol,
     Track,
     parse_epsilon,
     published_order,
     round_of,
-    settings_of,
     standard_subset,
 )
 
@@ -44,18 +41,6 @@ if TYPE_CHECKING:
     from benchmark.certify import Prover
 
 CONTRACT_IMAGES = 16
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything whose change makes another result."""
-    from benchmark.certify import lirpa_version
-
-    return {
-        "corobench": benchmark.__version__,
-        "torch": torch.__version__,
-        "pyautoattack": importlib.metadata.version("pyautoattack"),
-        "auto_LiRPA": lirpa_version().removeprefix("auto_LiRPA").strip(),
-    }
 
 
 def evaluate(
@@ -97,17 +82,21 @@ def evaluate(
     steps.begin("measure")
 
     in_tf32 = settings.tf32 and ended is None and is_close(model, x[:CONTRACT_IMAGES])
-    place = _name_of(device, in_tf32)
-    run = _identify(submission, dataset, n, epsilons, settings, protocol, place)
+    place = name_of(device, in_tf32)
+    run = identify(submission, dataset, n, epsilons, settings, protocol, place)
     path = result_path(settings.out, run, track)
-    existing = _existing(path, run, settings.force)
+    chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
+    told: list[str] = []
+    existing = _existing(path, run, settings.force, told.append)
     if existing is not None:
+        chunks.discard()  # a kill right after the writing left them
         return Evaluated(existing, path, reused=True)
     rounds.require_open(path.parent)
     store.prepare_folder(path.parent)
 
-    chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     with report or Reporter(run.entry) as progress:
+        for line in told:
+            progress.say(line)
         if chunks.folder.is_dir():
             progress.say("resuming from finished chunks")
         if settings.tf32 and not in_tf32:
@@ -153,8 +142,8 @@ def evaluate(
             facts = evaluation.without_answer("contract", ended)
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})
-    result = _write(path, run, facts, indices, labels)
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
+    result = _write(path, run, facts, indices, labels)
     chunks.discard()
     return Evaluated(result, path, reused=False)
 
@@ -244,74 +233,42 @@ def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     return tuple(sorted(texts, key=parse_epsilon))
 
 
-def _name_of(device: torch.device, in_tf32: bool) -> str:
-    """What a result says of the device; searching in TF32 makes it another one."""
-    if device.type == "cpu":
-        return "cpu"
-    return torch.cuda.get_device_name(device) + (" (search in TF32)" if in_tf32 else "")
+def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> Result | None:
+    """The very same result, if it is there whole; another one is never overwritten unasked.
 
-
-def _identify(
-    submission: Submission,
-    dataset: Dataset,
-    n: int,
-    epsilons: tuple[str, ...],
-    settings: Settings,
-    protocol: Protocol,
-    place: str,
-) -> Run:
-    track, manifest = submission.track, submission.manifest
-    used, resolved = versions(), settings_of(protocol, track)
-    identity = {
-        "protocol": protocol.version,
-        "track": track.name,
-        "n": n,
-        "epsilons": list(epsilons),
-        "data": dataset.info.fingerprint,
-        "architecture": [manifest.model.architecture, manifest.model.arguments],
-        "weights_sha256": submission.weights_sha256,
-        "settings": resolved,
-        "seed": settings.seed,
-        "versions": used,
-        "device": place,
-    }
-    return Run(
-        protocol=protocol.version,
-        entry=manifest.id,
-        track=track.name,
-        n=n,
-        quick=not track.is_ranked(n) or epsilons != track.epsilons or protocol != Protocol(),
-        epsilons=epsilons,
-        data=dataset.info,
-        weights_sha256=submission.weights_sha256,
-        seed=settings.seed,
-        device=place,
-        versions=used,
-        settings=resolved,
-        submission=manifest,
-        compactness=submission.measure(),
-        identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
-    )
-
-
-def _existing(path: Path, run: Run, force: bool) -> Result | None:
-    """The very same result, if it is there; another one is never overwritten unasked."""
+    One whose table or images are missing or damaged is evaluated again, which mends it. It is not
+    where a contest tightened it, for what somebody else found would be lost.
+    """
+    if result_writing.is_unfinished(path):
+        rounds.require_open(path.parent)
+        if result_writing.finish_set(path):
+            say("finished a writing that was interrupted")
     if force or not path.exists():
         return None
     try:
-        result = store.read_result(path)
+        result = store.read_scorecard(path)
     except ResultError as error:
         raise OutputError(f"{error}\nUse --force to replace it.") from error
-    if result.identity == run.identity:
+    if result.identity != run.identity:
+        raise OutputError(
+            f"{path}: holds another result of {run.entry!r} (weights, data, epsilons, settings, "
+            "seed, versions or device differ); use --force to replace it, or another --out"
+        )
+    damage = find_damage(path, result)
+    if not damage:
         return result
-    raise OutputError(
-        f"{path}: holds another result of {run.entry!r} (weights, data, epsilons, settings, "
-        "seed, versions or device differ); use --force to replace it, or another --out"
-    )
+    if result.contests:
+        raise OutputError(
+            f"{damage}\nThe result was tightened by contests, whose images an evaluation does not "
+            "find again: bring the three files back from a copy, or use --force to evaluate "
+            "without them."
+        )
+    say(f"mending: {damage}")
+    return None
 
 
 def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.ndarray) -> Result:
-    """Adversarial images, outcome table, then the result file, which makes them count."""
+    """The set of three files."""
     table, images = drop_unused(outcome_table(facts, indices, labels), facts.adversarial)
     run = run.model_copy(
         update={
@@ -325,12 +282,4 @@ def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.n
             "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
         }
     )
-    result = score(table, run)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images)
-    store.write_atomic(path.with_name(f"{path.stem}.adversarial.npz"), buffer.getvalue())
-    store.write_atomic(
-        path.with_name(f"{path.stem}.outcomes.parquet"), store.encode_outcomes(table, run)
-    )
-    store.write_atomic(path, store.encode_result(result))
-    return result
+    return result_writing.write_set(path, table, run, images)

@@ -34,7 +34,8 @@ class EpsilonFacts:
         flags: named health flags.
         audited: certified images that are attacked here all the same.
         stopped: open images whose search the clock ended.
-        unanswered: certifier -> open images it was not asked about, because it gave up before.
+        unanswered: certifier -> open images it was not asked about, because it gave up before;
+            attack -> images on which it ended without an answer.
         doubts: flag -> rows of the images that raised it, for flags that know them.
     """
 

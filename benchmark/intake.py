@@ -14,13 +14,17 @@ from pathlib import Path
 from benchmark import store
 from benchmark.clean_images import find_fault, is_clean_images
 from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.executors import run_evaluation, run_examination, run_validation
+from benchmark.executors import (
+    run_claim_check,
+    run_evaluation,
+    run_examination,
+    run_validation,
+)
 from benchmark.executors.limits import Limits
 from benchmark.gate.rule import Rule, Verdict
 from benchmark.gate.run import Checked, check
 from benchmark.records import Outcome, Result
 from benchmark.reports import Examined
-from benchmark.rounds import faults_of
 from benchmark.scoring import bracket, may_rank, rank_key
 from benchmark.settings import Evaluated, Settings
 from benchmark.tracks import PROTOCOL, get_track, parse_epsilon, round_of, standard_subset
@@ -139,7 +143,7 @@ def take_in(
     wrong = [fault for path in pictures if (fault := find_fault(path, track.name, data_root))]
     if wrong:
         raise ResultError("\n".join(wrong))
-    claims = _claims(entry, place, folder)
+    claims = _claims(entry, place, folder, data_root, limits)
     evaluated = run_evaluation(folder, settings, limits)
     claim = None
     for path in claims:
@@ -158,19 +162,24 @@ def take_in(
     return Intake(evaluated, claim, stands, board_of(stands, results))
 
 
-def _claims(entry: Examined, place: Path, folder: Path) -> list[Path]:
+def _claims(
+    entry: Examined, place: Path, folder: Path, data_root: Path | None, limits: Limits | None
+) -> list[Path]:
     """Handed-in results of an entry, the standard subset first.
 
     Raises:
-        ResultError: one belongs to other weights, is quick, or says more than its outcome table.
+        ResultError: one belongs to other weights, may not be published, or is at fault in any of
+            its files.
     """
-    name = entry.entry
-    claims = [path for path in (place / f"{name}.json",) if path.is_file()]
-    claims += sorted(place.glob(f"{name}@*.json"))
+    claims = [path for path in (place / f"{entry.entry}.json",) if path.is_file()]
+    claims += sorted(place.glob(f"{entry.entry}@*.json"))
     for path in claims:
         if store.read_result(path).weights_sha256 != entry.weights_sha256:
             raise ResultError(f"{path}: belongs to other weights than {folder}")
-    faults = [f"{path}: {fault}" for path in claims for fault in faults_of(path, place.parent.name)]
+    name = place.parent.name
+    faults = [
+        fault for path in claims for fault in run_claim_check(path, folder, name, data_root, limits)
+    ]
     if faults:
         raise ResultError("\n".join(["a handed-in result may not be published", *faults]))
     return claims

@@ -59,7 +59,7 @@ def weigh(folder: Path, *, latency: bool = False) -> Measured:
     """
     submission = load_submission(folder)
     timed = measure_latency(submission) if latency else None
-    return Measured(submission.manifest.id, submission.measure(), timed)
+    return Measured(submission.manifest.id, submission.measure(), timed, submission.weights_sha256)
 
 
 def processor() -> str:

@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import rounds, store
 from benchmark.errors import ResultError
+from benchmark.reading.result_file import read_payload, read_result, require_schema
+from benchmark.reading.table_file import as_frame, read_raw_outcomes, typed_columns
 from benchmark.records import CERTIFIER_COLUMNS, SCHEMA, Result
+from benchmark.result_writing import finish_set, is_unfinished, write_set
+from benchmark.scored import read_beside
 from benchmark.scoring import score
 
 if TYPE_CHECKING:
@@ -71,12 +75,15 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
         ResultError: unreadable, of an unknown or newer schema, or a value would change.
         OutputError: a file cannot be written, or belongs to a frozen round.
     """
+    if write and is_unfinished(path):
+        rounds.require_open(path.parent)
+        finish_set(path)
     outcomes = store.beside(path, "outcomes.parquet")
-    payload = store.read_payload(path)
+    payload = read_payload(path)
     first = payload.get("schema")
     if first not in CHAIN:
-        store.require_schema(payload, path)
-    table, run = store.read_raw_outcomes(outcomes)
+        require_schema(payload, path)
+    table, run = read_raw_outcomes(outcomes)
     stored = Stored(payload, run, table)
     steps = []
     for schema in range(int(payload["schema"]), SCHEMA):
@@ -86,9 +93,11 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
     before = json.loads(json.dumps(stored.payload))
     steps += _complete(stored)
     if not steps:
+        read_beside(path, read_result(path))
         return Migrated(path, ())
-    frame, record = store.typed_outcomes(stored.table, stored.run, outcomes)
-    result = score(frame, record)
+    columns, record = typed_columns(stored.table, stored.run, outcomes)
+    before.pop("files", None)  # digests of files that are written again
+    result = score(columns, record, str(outcomes))
     changed = list(_changes(before, json.loads(store.encode_result(result))))
     if changed:
         raise ResultError(
@@ -97,8 +106,7 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
         )
     if write:
         rounds.require_open(path.parent)
-        store.write_atomic(outcomes, store.encode_outcomes(frame, record))
-        store.write_atomic(path, store.encode_result(result))
+        write_set(path, as_frame(stored.table), record)
     return Migrated(path, tuple(steps))
 
 

@@ -127,14 +127,26 @@ def _epsilon_rows(
         column_values[known.unanswered.get(certifier, ~correct & False)] = pd.NA
         columns[column] = column_values
     for attack in ("pgd50", "autoattack"):  # the columns are named after the attacks
-        survived = correct & ~known.broken.get(attack, ~correct)
-        by_this = np.array([text.startswith(f"{attack}:") for text in known.failed], dtype=bool)
-        unknown = (by_this & ~broken & ~proven) | (facts.predicted < 0)
-        answers = pd.array(survived, dtype="boolean")
-        answers[unknown] = pd.NA
-        columns[attack] = answers
+        columns[attack] = _answers_of(attack, facts, known)
     table = pd.DataFrame(columns)
     for column, (dtype, _) in OUTCOME_COLUMNS.items():
         table[column] = table[column].astype(dtype)
     table.loc[table["margin"].isna(), "margin"] = pd.NA
     return table[list(OUTCOME_COLUMNS)]
+
+
+def _answers_of(attack: str, facts: Facts, known: EpsilonFacts) -> pd.arrays.BooleanArray:
+    """Whether each image is still right after an attack; missing where nobody knows.
+
+    An image that is wrong anyway is not right after it, and a proven one is, for it was proven. Of
+    any other the attack itself must have answered.
+    """
+    broken = known.broken.get(attack)
+    if broken is None:  # it was not run: of what is right without it nothing is known
+        answers = pd.array(np.zeros(len(facts.correct), dtype=bool), dtype="boolean")
+        answers[facts.correct | (facts.predicted < 0)] = pd.NA
+        return answers
+    unanswered = known.unanswered.get(attack, np.zeros(len(broken), dtype=bool))
+    answers = pd.array(facts.correct & ~broken, dtype="boolean")
+    answers[(unanswered & ~broken & ~known.proven) | (facts.predicted < 0)] = pd.NA
+    return answers

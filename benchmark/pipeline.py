@@ -235,6 +235,8 @@ class Evaluation:
                 self.note_doubts(epsilon, chunk)
                 if str(chunk["failed"]):
                     facts.failed[rows] = str(chunk["failed"])
+                    without = np.zeros(len(self.x), dtype=bool)
+                    facts.unanswered.setdefault(attack.name, without)[rows] = True
                     facts.by_clock[rows] = bool(chunk["by_clock"])
                     self.report.say(f"no answer for {len(rows)} images: {chunk['failed']}")
                 hits = rows[chunk["broken"]]

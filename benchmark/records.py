@@ -20,6 +20,7 @@ from benchmark.record_base import (
     Link,
     LongText,
     Record,
+    Sha256,
     ShortText,
     StoredRecord,
 )
@@ -49,6 +50,11 @@ class Outcome(StrEnum):
 
 #: Certifiers that have a column of their own in the outcome table, cheapest first.
 CERTIFIERS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN", "BaB")
+
+#: Attacks and parts of them that may have broken an image; "contest" is a third party's image.
+ATTACKED_BY = ("pgd50", "pgd10", "autoattack", "apgd-ce", "apgd-t", "fab-t", "square", "contest")
+#: What may stand in `decided_by` of an outcome table, where it is not empty.
+DECIDED_BY = ("clean", *CERTIFIERS, *ATTACKED_BY)
 
 #: The outcome table: column -> (pandas dtype, meaning). One row per image and epsilon.
 OUTCOME_COLUMNS: dict[str, tuple[str, str]] = {
@@ -279,6 +285,8 @@ class Run(StoredRecord):
         device: "cpu", or the accelerator's name, and whether attacks searched in TF32 there.
         versions: of torch, the attack library, the certifier and corobench.
         settings: resolved settings of every stage.
+        constants: numbers of the deciding code by name, for people (`benchmark.engine`); None in
+            results from before they were listed.
         submission: the manifest as written.
         compactness: measured.
         not_asked: certifier -> why it was not asked.
@@ -290,6 +298,8 @@ class Run(StoredRecord):
         searched_on: the network that attacks and certifiers worked on: the submitted one, or an
             equivalent of it (`benchmark.equivalent`); images are judged by the submitted one.
         recognition: whether it knows the published images; None where it was not asked.
+        files: ending of the file of adversarial images -> sha256 of its bytes; None in results from
+            before digests were written.
         identity: sha256 over all of the above that identifies the result.
         date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
             recorded. It identifies nothing.
@@ -307,6 +317,7 @@ class Run(StoredRecord):
     device: str
     versions: dict[str, str]
     settings: dict[str, object]
+    constants: dict[str, object] | None = None
     submission: Manifest
     compactness: Compactness
     not_asked: dict[str, str] = Field(default_factory=dict)
@@ -317,12 +328,16 @@ class Run(StoredRecord):
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
+    files: dict[str, Sha256] | None = None
     identity: str = ""
     date: Day = ""
 
 
 class Result(StoredRecord):
     """The result file: the scorecard of one entry. Accuracies are integers out of ``n``.
+
+    Its key `files` has the sha256 of the two files that lie beside it and are one set with it
+    (`benchmark.result_set`).
 
     An entry is *frozen* when its audit found a contradiction: an image both proven right and
     broken. Its numbers stay readable and are never ranked.
@@ -346,6 +361,7 @@ class Result(StoredRecord):
     compactness: Compactness
     seconds: Seconds
     settings: dict[str, object] = Field(default_factory=dict)
+    constants: dict[str, object] | None = None
     submission: Manifest
     not_asked: dict[str, str] = Field(default_factory=dict)
     audit: Audit = Audit()
@@ -353,6 +369,7 @@ class Result(StoredRecord):
     contests: tuple[Contest, ...] = ()
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
+    files: dict[str, Sha256] | None = None
     identity: str = ""
     date: Day = ""
 

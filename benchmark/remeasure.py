@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark import scoring, store
+from benchmark import rounds, store
 from benchmark.errors import ResultError
 from benchmark.reports import Remeasured
+from benchmark.result_writing import finish_set, write_set
+from benchmark.scored import read_scored
 from benchmark.submission import load_submission
-
-#: Another release of zstandard may make a few bytes more or less of the same values.
-UNSTEADY = {"bytes_packed_zstd"}
+from benchmark.weighing import require_weighed
 
 
 def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
@@ -25,27 +25,23 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
         write: replace both files.
 
     Raises:
+        OutputError: the files cannot be written, or belong to a frozen round.
         ResultError: other weights, or a number that is there and was measured otherwise now.
         SubmissionError: faults of the folder.
     """
+    if write:
+        rounds.require_open(path.parent)
+        finish_set(path)
     result = store.read_result(path)
     submission = load_submission(folder, result.track)
     if submission.weights_sha256 != result.weights_sha256:
         raise ResultError(f"{path}: belongs to other weights than {folder}")
     measured = submission.measure()
+    require_weighed(result, measured, path, folder)
     old, new = result.compactness.model_dump(), measured.model_dump()
-    changed = sorted(key for key in old.keys() - UNSTEADY if old[key] != new.get(key))
-    if changed:
-        raise ResultError(
-            f"{path}: compactness.{changed[0]}: the result says {old[changed[0]]!r}, but the "
-            f"weights have {new.get(changed[0])!r}"
-        )
     added = tuple(sorted(new.keys() - old.keys()))
     if write and added:
-        outcomes = store.beside(path, "outcomes.parquet")
-        table, run = store.read_outcomes(outcomes)
+        _, table, run = read_scored(path)
         run = run.model_copy(update={"compactness": measured})
-        updated = scoring.score(table, run)
-        store.write_atomic(outcomes, store.encode_outcomes(table, run))
-        store.write_atomic(path, store.encode_result(updated))
+        write_set(path, table, run)
     return Remeasured(path, measured, added)

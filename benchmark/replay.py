@@ -26,8 +26,9 @@ from benchmark.data import subset
 from benchmark.drift import Drift
 from benchmark.equivalent import equivalent
 from benchmark.errors import ResultError
-from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device, versions
+from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device
 from benchmark.evidence import Evidence, load_evidence
+from benchmark.identity import versions
 from benchmark.outcomes import audit, outcome_table
 from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
@@ -67,15 +68,15 @@ class Replay(Evaluation):
         super().__init__(*arguments, **more)
         self.stored, self.sample, self.batches = stored, sample, batches
 
-    def _answers(self, column: str, epsilon: str) -> BoolArray:
-        """Stored answers of one column; False where there is none."""
+    def _answered(self, column: str, epsilon: str, answer: bool) -> BoolArray:
+        """Where the stored answer of one column is this one; a missing answer is neither."""
         rows = self.stored[self.stored["epsilon"] == epsilon].sort_values("position")
-        return rows[column].fillna(False).to_numpy(dtype=bool)
+        return (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
 
     def certify_chunk(
         self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
-        certified = self._answers(CERTIFIER_COLUMNS[certifier], epsilon)[rows]
+        certified = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)[rows]
         margin = np.full(len(rows), np.nan, dtype=np.float32)
         mine = self._with_batch_mates(rows, certifier)
         if not mine.any():
@@ -95,7 +96,7 @@ class Replay(Evaluation):
         mine = self.sample[rows]
         broken = np.zeros(len(rows), dtype=bool)
         if attack.name in drift.ATTACKS:
-            broken = ~self._answers(attack.name, epsilon)[rows]
+            broken = self._answered(attack.name, epsilon, False)[rows]
         names = np.where(broken, _ELSEWHERE, "").astype(object)
         places = np.flatnonzero(mine)
         adversarial = np.zeros((len(rows), *self.x.shape[1:]), dtype=np.float32)
@@ -123,7 +124,7 @@ class Replay(Evaluation):
         for epsilon, facts in self.facts.epsilons.items():
             for certifier in certifiers:
                 if certifier in self.protocol.closing_certifiers:
-                    proven = self._answers(CERTIFIER_COLUMNS[certifier], epsilon)
+                    proven = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)
                     facts.proven_by[proven & ~self.sample & ~facts.proven] = certifier
         super().choose_audit(certifiers)
         for facts in self.facts.epsilons.values():

@@ -166,11 +166,13 @@ class Measured:
         entry: its id.
         compactness: measured on its effective weights.
         latency: None where it was not asked for.
+        weights_sha256: of its effective weights.
     """
 
     entry: str
     compactness: Compactness
     latency: Latency | None = None
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)

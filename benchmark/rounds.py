@@ -14,7 +14,10 @@ from pathlib import Path
 
 from benchmark import store
 from benchmark.errors import OutputError, ResultError
-from benchmark.scoring import score, why_unpublished
+from benchmark.reading.result_file import read_result
+from benchmark.result_set import verify_set
+from benchmark.scored import read_beside
+from benchmark.scoring import why_unpublished
 from benchmark.tracks import round_of
 
 SUMS = "SHA256SUMS"
@@ -60,12 +63,11 @@ def faults_of(path: Path, name: str) -> list[str]:
         name: of the round, such as "1.0".
     """
     try:
-        result = store.read_result(path)
-        table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
-        if store.encode_result(score(table, run)) != store.encode_result(result):
-            return ["differs from the scorecard of its outcome table"]
+        result = read_result(path)
+        read_beside(path, result)
+        verify_set(path, result)  # here, the images must be there, too
     except ResultError as error:
-        return [error.message]
+        return [error.message.removeprefix(f"{path}: ")]
     faults = why_unpublished(result)
     if round_of(result.protocol) != name:
         faults.append(f"protocol: {result.protocol} does not belong into the round {name}")

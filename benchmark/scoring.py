@@ -6,6 +6,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.errors import ResultError
+from benchmark.reading.belonging import require_belonging
+from benchmark.reading.columns import YES, Columns
+from benchmark.reading.rows import row_fault
 from benchmark.records import CERTIFIER_COLUMNS, EpsilonScore, Outcome, Result, Run
 from benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
 
@@ -84,30 +87,30 @@ def may_rank(result: Result) -> bool:
     return not why_unpublished(result) and not result.is_frozen
 
 
-def score(table: pd.DataFrame, run: Run) -> Result:
-    """Compute a scorecard from an outcome table.
+def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
+    """The scorecard of an outcome table.
 
     Args:
-        table: one row per image and epsilon, columns as in ``OUTCOME_COLUMNS``.
+        table: as `benchmark.outcomes.outcome_table` makes it, or its columns as arrays; see
+            `OUTCOME_COLUMNS`.
         run: identity of the evaluation.
+        where: file of the table, for messages; the entry by default.
 
     Raises:
-        ResultError: rows missing or double, or outcomes that contradict their columns.
+        ResultError: rows that are not the run's images in order, or outcomes that contradict
+            their columns.
     """
+    columns = table if isinstance(table, Columns) else Columns.of_frame(table)
+    where = where or run.entry
+    require_belonging(columns, run, where)
     epsilons = {}
-    clean_counts = set()
-    for epsilon in run.epsilons:
-        rows = table[table["epsilon"] == epsilon]
-        if len(rows) != run.n or rows["image"].nunique() != run.n:
-            raise ResultError(
-                f"{run.entry}: epsilon {epsilon}: expected one row for each of {run.n} images, "
-                f"but found {len(rows)} rows of {rows['image'].nunique()} images"
-            )
-        _check_rows(rows, run, epsilon)
-        clean_counts.add(int((rows["predicted"] == rows["label"]).sum()))
+    for number, epsilon in enumerate(run.epsilons):
+        rows = columns.rows(slice(number * run.n, (number + 1) * run.n))
+        fault = row_fault(rows, run)
+        if fault:
+            raise ResultError(f"{where}: epsilon {epsilon}: {fault}")
         epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
-    if len(clean_counts) != 1:
-        raise ResultError(f"{run.entry}: clean accuracy differs between epsilons")
+    clean = int(columns.is_right[: run.n].sum())
     return Result(
         protocol=run.protocol,
         entry=run.entry,
@@ -119,11 +122,12 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         seed=run.seed,
         device=run.device,
         versions=run.versions,
-        clean=clean_counts.pop(),
+        clean=clean,
         epsilons=epsilons,
         compactness=run.compactness,
         seconds=run.seconds,
         settings=run.settings,
+        constants=run.constants,
         submission=run.submission,
         not_asked=run.not_asked,
         audit=run.audit,
@@ -131,64 +135,31 @@ def score(table: pd.DataFrame, run: Run) -> Result:
         contests=run.contests,
         searched_on=run.searched_on,
         recognition=run.recognition,
+        files=run.files,
         identity=run.identity,
         date=run.date,
     )
 
 
-def _score_epsilon(rows: pd.DataFrame, run: Run, epsilon: str) -> EpsilonScore:
-    outcomes = rows["outcome"].value_counts()
+def _score_epsilon(rows: Columns, run: Run, epsilon: str) -> EpsilonScore:
+    """Counts at one epsilon. A missing answer is none: it counts for nobody."""
+    outcomes = rows.texts["outcome"].counts()
+    yes = {name: int((answers == YES).sum()) for name, answers in rows.answers.items()}
     certified_by: dict[str, int | None] = {}
     for name, column in CERTIFIER_COLUMNS.items():
-        asked = name not in run.not_asked
-        certified_by[name] = int(rows[column].fillna(False).sum()) if asked else None
-    certified = int((rows["outcome"] == Outcome.CERTIFIED).sum())
+        certified_by[name] = None if name in run.not_asked else yes[column]
     anyone_asked = any(count is not None for count in certified_by.values())
-    certified_by["cascade"] = certified if anyone_asked else None
-    decided = rows.loc[rows["decided_by"] != "", "decided_by"].value_counts()
-    by_square = int(decided.get(SQUARE, 0))
+    certified_by["cascade"] = outcomes.get(Outcome.CERTIFIED, 0) if anyone_asked else None
+    decided = rows.texts["decided_by"].counts()
+    decided.pop("", None)
     flags = set(run.flags.get(epsilon, ())) - {SQUARE_HELPS}
-    if Fraction(by_square, run.n) > MAX_BY_SQUARE:
+    if Fraction(decided.get(SQUARE, 0), run.n) > MAX_BY_SQUARE:
         flags.add(SQUARE_HELPS)
     return EpsilonScore(
-        counts={outcome: int(outcomes.get(outcome, 0)) for outcome in Outcome},
-        pgd50=int(rows["pgd50"].fillna(False).sum()),
-        autoattack=int(rows["autoattack"].fillna(False).sum()),
+        counts={outcome: outcomes.get(outcome, 0) for outcome in Outcome},
+        pgd50=yes["pgd50"],
+        autoattack=yes["autoattack"],
         certified_by=certified_by,
         flags=tuple(sorted(flags)),
-        decided_by={str(name): int(decided[name]) for name in sorted(decided.index)},
+        decided_by=decided,
     )
-
-
-def _check_rows(rows: pd.DataFrame, run: Run, epsilon: str) -> None:
-    """Outcomes must follow from their columns; a table that lies is refused.
-
-    In a frozen entry an image may be proven and attacked: the stored image is the evidence.
-    """
-    outcome = rows["outcome"]
-    answered = rows["predicted"] >= 0
-    wrong = answered & (rows["predicted"] != rows["label"])
-    unfinished = outcome.isin([str(Outcome.ERROR), str(Outcome.TIMEOUT)])
-    proven = rows[list(CERTIFIER_COLUMNS.values())].fillna(False).any(axis=1)
-    attacked = outcome == Outcome.ATTACKED
-    contradicted = attacked & bool(run.audit.contradictions)
-    rules = {
-        "an unknown outcome": ~outcome.isin([str(name) for name in Outcome]),
-        "a misclassified image with another outcome": wrong != (outcome == Outcome.MISCLASSIFIED),
-        "an image without a prediction that has another outcome than error or timeout": ~answered
-        & ~unfinished,
-        "a certified image that no certifier proved": (outcome == Outcome.CERTIFIED) & ~proven,
-        "a proven image that is not certified": proven
-        & (outcome != Outcome.CERTIFIED)
-        & ~contradicted,
-        "an attacked image without an adversarial image": attacked & (rows["adversarial"] < 0),
-        "an undecided image that an attack broke": (outcome == Outcome.UNDECIDED)
-        & ~(rows["pgd50"].fillna(False) & rows["autoattack"].fillna(False)),
-    }
-    for what, broken in rules.items():
-        if broken.any():
-            image = int(rows.loc[broken, "image"].iloc[0])
-            raise ResultError(
-                f"{run.entry}: epsilon {epsilon}: {what} "
-                f"(image {image}, {int(broken.sum())} in all)"
-            )

@@ -1,12 +1,15 @@
-"""Atomic, versioned files: result files, outcome tables, adversarial images and chunks.
+"""Atomic, versioned files: result files, outcome tables and chunks.
 
-A file is written beside its place and renamed, so that a reader sees the old one or the new one
-and never half of it. Chunks carry a checksum and live in a folder named after everything that
-identifies the result, so that a changed weight, setting or library version never reuses one.
+A file is written beside its place and renamed, so that a reader sees the old one or the new one and
+never half of it; `benchmark.result_writing` does that for the three files of a result together.
+What reads result files and tables is in `benchmark.reading`; the names are here, too. Chunks carry
+a checksum and live in a folder named after everything that identifies the result, so that a changed
+weight, setting, library or engine never reuses one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,22 +21,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from benchmark.errors import OutputError, ResultError
-from benchmark.records import MAX_RESULT_BYTES, OUTCOME_COLUMNS, SCHEMA, Result, Run
-from benchmark.safe_json import check_depth, no_repeats
+from benchmark.errors import OutputError
+from benchmark.reading.places import beside as beside
+from benchmark.reading.places import result_stem as result_stem
+from benchmark.reading.result_file import read_payload as read_payload
+from benchmark.reading.result_file import read_result as read_result
+from benchmark.reading.result_file import read_scorecard as read_scorecard
+from benchmark.reading.result_file import require_schema as require_schema
+from benchmark.reading.table_file import RUN_KEY
+from benchmark.reading.table_file import read_outcomes as read_outcomes
+from benchmark.records import OUTCOME_COLUMNS, Result, Run
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-_RUN_KEY = b"corobench.run"
+#: Keys of the result file that are left out where they are null.
+ADDED_LATER = ("recognition", "constants", "files")
 _DIGEST_BYTES = 32
-#: Largest outcome table that is read, once unpacked.
-MAX_TABLE_ROWS = 1_000_000
-MAX_TABLE_BYTES = 256 * 1024**2
 
 
 def replace_whole(path: Path, content: bytes) -> None:
@@ -65,10 +70,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         replace_whole(path, content)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "choose another folder with --out, or mend its permissions or free space"
-        ) from error
+        raise _cannot_be_written(path, error) from error
+
+
+def _cannot_be_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "choose another folder with --out, or mend its permissions or free space"
+    )
 
 
 def prepare_folder(folder: Path) -> None:
@@ -77,9 +86,12 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    probe = folder / f".writable-{os.getpid()}"  # another process may try at the same moment
-    write_atomic(probe, b"")
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # leaves nothing, whatever ends this process
+            pass
+    except OSError as error:
+        raise _cannot_be_written(folder, error) from error
 
 
 def canonical_json(value: object) -> str:
@@ -90,112 +102,13 @@ def canonical_json(value: object) -> str:
 # ---------------------------------------------------------------------------- result files
 
 
-def result_stem(entry: str, n: int, standard_n: int) -> str:
-    """File name of a result without its ending: another n than the standard one is named.
-
-    >>> result_stem("lwm-10x", 1000, 1000), result_stem("lwm-10x", 100, 1000)
-    ('lwm-10x', 'lwm-10x@100')
-    """
-    return entry if n == standard_n else f"{entry}@{n}"
-
-
-def beside(path: Path, ending: str) -> Path:
-    """The file of another kind that belongs to a result file."""
-    return path.with_name(f"{path.stem}.{ending}")
-
-
 def encode_result(result: Result) -> bytes:
     """The bytes of a result file; equal results give equal bytes."""
     payload = result.model_dump(mode="json", by_alias=True)
-    if result.recognition is None:  # older results were not asked, and keep their bytes
-        del payload["recognition"]
+    for key in ADDED_LATER:  # older results keep their bytes
+        if payload[key] is None:
+            del payload[key]
     return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def read_result(path: Path) -> Result:
-    """Read a result file.
-
-    Raises:
-        ResultError: unreadable, not JSON, of another schema, or a key at fault; names it.
-    """
-    payload = read_payload(path)
-    require_schema(payload, path)
-    try:
-        result = Result.model_validate(payload)
-    except ValidationError as error:
-        raise ResultError(f"{path}: {describe_validation(error)}") from error
-    check_counts(result, path)
-    return result
-
-
-def read_payload(path: Path) -> dict[str, Any]:
-    """The JSON object of a result file, of whatever schema.
-
-    Raises:
-        ResultError: unreadable, not JSON, or no object.
-    """
-    try:
-        if path.stat().st_size > MAX_RESULT_BYTES:
-            raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
-        text = path.read_bytes().decode()
-        check_depth(text)
-        payload = json.loads(text, object_pairs_hook=no_repeats)
-    except OSError as error:
-        raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{path}: not JSON ({error}); expected a result file") from error
-    if not isinstance(payload, dict):
-        found = type(payload).__name__
-        raise ResultError(f"{path}: expected a result file, but found a JSON {found}")
-    return payload
-
-
-def require_schema(payload: Mapping[str, Any], path: Path) -> None:
-    """Refuse a schema that this corobench does not read.
-
-    Raises:
-        ResultError: says whether it is newer, older or none.
-    """
-    found = payload.get("schema")
-    if type(found) is int and found == SCHEMA:
-        return
-    hint = "was it written by `corobench evaluate`?"
-    if type(found) is int:
-        hint = "it was written by a newer corobench, so update this one"
-        if found < SCHEMA:
-            hint = "there is no way from it to today's"
-    raise ResultError(f"{path}: schema: expected {SCHEMA}, but found {found!r}; {hint}")
-
-
-def check_counts(result: Result, path: Path) -> None:
-    """Refuse a result whose counts contradict each other.
-
-    Raises:
-        ResultError: counts that do not add up to n, or more images right under attack than
-            without.
-    """
-    for epsilon, score in result.epsilons.items():
-        total = sum(score.counts.values())
-        if total != result.n:
-            raise ResultError(
-                f"{path}: epsilons.{epsilon}.counts: expected to add up to n = {result.n}, "
-                f"but they add up to {total}"
-            )
-        numbers = [score.pgd50, score.autoattack, *score.certified_by.values()]
-        if any(number is not None and number > result.clean for number in numbers):
-            raise ResultError(
-                f"{path}: epsilons.{epsilon}: more images right under attack than without "
-                f"({result.clean})"
-            )
-
-
-def describe_validation(error: ValidationError) -> str:
-    """pydantic's faults as one line each: key, what was expected, what was found."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
-        f", but found {str(fault['input'])[:60]!r}"
-        for fault in error.errors()
-    )
 
 
 # -------------------------------------------------------------------------- outcome tables
@@ -208,88 +121,10 @@ def encode_outcomes(table: pd.DataFrame, run: Run) -> bytes:
 
     arrow = pa.Table.from_pandas(table[list(OUTCOME_COLUMNS)], preserve_index=False)
     record = run.model_dump_json(by_alias=True).encode()
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _RUN_KEY: record})
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), RUN_KEY: record})
     buffer = io.BytesIO()
     pq.write_table(arrow, buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def read_outcomes(path: Path) -> tuple[pd.DataFrame, Run]:
-    """Read an outcome table and the run it belongs to.
-
-    Raises:
-        ResultError: not an outcome table of corobench, or columns missing.
-    """
-    return typed_outcomes(*read_raw_outcomes(path), path)
-
-
-def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """An outcome table with whatever columns it has, and its run as a JSON object.
-
-    Raises:
-        ResultError: not an outcome table of corobench.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_table_size(file)
-            present = [name for name in OUTCOME_COLUMNS if name in file.schema_arrow.names]
-            arrow = file.read(columns=present, use_threads=False)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
-    record = (arrow.schema.metadata or {}).get(_RUN_KEY)
-    try:
-        run = json.loads(record or b"")
-    except (ValueError, RecursionError):
-        run = None
-    if not isinstance(run, dict):
-        raise ResultError(f"{path}: not an outcome table of corobench (no run record inside)")
-    return arrow, run
-
-
-def typed_outcomes(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple[pd.DataFrame, Run]:
-    """The same with today's columns and types.
-
-    Raises:
-        ResultError: columns missing, or a key of the run at fault.
-    """
-    missing = sorted(set(OUTCOME_COLUMNS) - set(arrow.column_names))
-    if missing:
-        raise ResultError(
-            f"{path}: not an outcome table of corobench (columns missing: {', '.join(missing)}); "
-            "if an earlier corobench wrote it, `corobench migrate` on its result file adds them"
-        )
-    import pyarrow as pa
-
-    try:
-        run = Run.model_validate_json(json.dumps(record))
-    except ValidationError as error:
-        raise ResultError(f"{path}: run record: {describe_validation(error)}") from error
-    try:
-        table = arrow.to_pandas()
-        for column, (dtype, _) in OUTCOME_COLUMNS.items():
-            table[column] = table[column].astype(dtype)
-    except (TypeError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:
-        raise ResultError(f"{path}: columns of other types than expected ({error})") from error
-    return table[list(OUTCOME_COLUMNS)], run
-
-
-def _check_table_size(file: pq.ParquetFile) -> None:
-    """Compare what a table's footer claims with the limits, before it is unpacked.
-
-    Raises:
-        ValueError: too many rows or bytes.
-    """
-    groups = range(file.metadata.num_row_groups)
-    num_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-    if file.metadata.num_rows > MAX_TABLE_ROWS or num_bytes > MAX_TABLE_BYTES:
-        raise ValueError(
-            f"at most {MAX_TABLE_ROWS} rows and {MAX_TABLE_BYTES} bytes are read, but it claims "
-            f"{file.metadata.num_rows} rows and {num_bytes} bytes"
-        )
 
 
 # ---------------------------------------------------------------------------------- chunks
@@ -349,5 +184,5 @@ class ChunkStore:
     def discard(self) -> None:
         """Remove the chunks, once the result they lead to is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+        with contextlib.suppress(OSError):  # others' chunks are there
             self.folder.parent.rmdir()

@@ -7,17 +7,12 @@ not the track's standard one: the path is the key. Other JSON files are left alo
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import ResultError
-from benchmark.tracks import TRACKS
-
-LAYOUT = "<protocol>/<track>/<entry>.json"
-
-_PROTOCOL = re.compile(r"\d+(\.\d+)*")
+from benchmark.reading.places import LAYOUT, is_at_result_place
 
 
 @dataclass(frozen=True)
@@ -74,26 +69,6 @@ def find_result_files(paths: Sequence[Path]) -> tuple[list[Candidate], list[Igno
                 ignored[real] = Ignored(path, f"not at {LAYOUT}")
     by_path = sorted(candidates.values(), key=lambda candidate: str(candidate.path))
     return by_path, sorted(ignored.values(), key=lambda item: str(item.path))
-
-
-def is_at_result_place(path: Path) -> bool:
-    """Whether a path ends as a result file's does.
-
-    >>> is_at_result_place(Path("results/1.0/digits/lwm.json"))
-    True
-    >>> is_at_result_place(Path("results/notes/digits/lwm.json"))
-    False
-    """
-    return (
-        path.suffix == ".json"
-        and path.parent.name in TRACKS
-        and _PROTOCOL.fullmatch(path.parent.parent.name) is not None
-    )
-
-
-def is_protocol(text: str) -> bool:
-    """Whether a text can be a protocol version and so a folder's name."""
-    return _PROTOCOL.fullmatch(text) is not None
 
 
 def _walk_json(folder: Path) -> Iterator[Path]:

@@ -6,20 +6,20 @@ left out where they are missing. A table that says something else than its resul
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from benchmark.errors import ResultError
+from benchmark.reading.arrays_file import read_images
+from benchmark.reading.columns import YES, Columns
+from benchmark.reading.places import beside
 from benchmark.records import Outcome, Result
-from benchmark.tracks import TRACKS
+from benchmark.scored import read_beside, table_path
+from benchmark.tracks import get_track
 from leaderboard.loading import identity
 
 #: One letter per outcome, in the files that the compare page reads.
@@ -31,7 +31,6 @@ LETTERS = {
     Outcome.ATTACKED: "a",
     Outcome.MISCLASSIFIED: "m",
 }
-COLUMNS = ("position", "image", "label", "predicted", "epsilon", "outcome", "margin", "adversarial")
 
 Letters = NDArray[np.str_]
 
@@ -43,11 +42,13 @@ class AtEpsilon(NamedTuple):
         letters: (n,) one of :data:`LETTERS`.
         margins: float32 (n,) certified lower bound of the logit margin; NaN where none is known.
         rows: int32 (n,) row in the adversarial file, or -1.
+        right_after: attack -> bool (n,), whether its answer is that the image is still right.
     """
 
     letters: Letters
     margins: NDArray[np.float32]
     rows: NDArray[np.int32]
+    right_after: dict[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Evidence:
         labels: int16 (n,) true classes.
         predicted: int16 (n,) classes predicted without an attack.
         epsilons: epsilon -> outcomes.
+        shape: of an image of the track.
         adversarial_path: the file of adversarial images, or None.
     """
 
@@ -66,6 +68,7 @@ class Evidence:
     labels: NDArray[np.int16]
     predicted: NDArray[np.int16]
     epsilons: dict[str, AtEpsilon]
+    shape: tuple[int, int, int]
     adversarial_path: Path | None
 
     def adversarial(self, num_rows: int) -> NDArray[np.float32]:
@@ -74,30 +77,10 @@ class Evidence:
         Only as much of the file is decompressed; fewer come back where it holds fewer.
 
         Raises:
-            ResultError: the file is damaged, or holds no array `images` of the right type.
+            ResultError: see `benchmark.reading.arrays_file.read_images`.
         """
         assert self.adversarial_path is not None
-        try:
-            with (
-                zipfile.ZipFile(self.adversarial_path) as archive,
-                archive.open("images.npy") as stream,
-            ):
-                version = np.lib.format.read_magic(stream)
-                read_header = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }[version]
-                shape, is_fortran, dtype = read_header(stream)
-                if is_fortran or dtype != np.float32 or len(shape) != 4:
-                    raise ValueError(f"images has shape {shape} and type {dtype}")
-                rows = min(num_rows, shape[0])
-                content = stream.read(rows * int(np.prod(shape[1:])) * dtype.itemsize)
-                return np.frombuffer(content, dtype).reshape(rows, *shape[1:])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise ResultError(
-                f"{self.adversarial_path}: expected an npz with the float32 array 'images' "
-                f"({error}); evaluate the entry again, or move the file away to render without it"
-            ) from error
+        return read_images(self.adversarial_path, self.shape, num_rows)
 
     def is_right(self, epsilon: str, letters: str) -> NDArray[np.bool_]:
         """bool (n,): images whose outcome is one of these letters."""
@@ -115,13 +98,14 @@ def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf
     """Identity of a result -> its evidence, for the results that have an outcome table.
 
     Raises:
-        ResultError: a table is damaged or contradicts its result.
+        ResultError: a table is damaged or contradicts its result, or two contradict each other.
     """
     found = {}
     for result, path in zip(results, paths, strict=True):
         evidence = read_evidence(result, path)
         if evidence is not None:
             found[identity(result)] = evidence
+    require_same_labels(results, found)
     return found
 
 
@@ -133,96 +117,65 @@ def read_evidence(result: Result, path: Path) -> Evidence | None:
         path: of the result file.
 
     Raises:
-        ResultError: the table is damaged, lacks a column, or contradicts the result.
+        ResultError: the table is at fault, or says something else than the result.
     """
-    table_path = path.with_name(f"{path.stem}.outcomes.parquet")
-    if not table_path.is_file():
+    if not table_path(path).is_file():
         return None
-    try:
-        with pyarrow.parquet.ParquetFile(table_path) as file:  # half the time of `read_table`
-            _check_size(file.metadata.num_rows, result, table_path)
-            table = file.read(columns=list(COLUMNS), use_threads=False)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ResultError(f"{table_path}: not an outcome table ({error}); evaluate again") from None
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise ResultError(f"{table_path}: expected the columns {', '.join(missing)}; found none")
-    numbers = {name: _numbers(table, name) for name in ("position", "image", "label", "predicted")}
-    numbers |= {name: _numbers(table, name) for name in ("margin", "adversarial")}
-    texts, letters = _texts(table, "epsilon"), _letters(table, table_path)
-    epsilons: dict[str, AtEpsilon] = {}
-    order = np.arange(0)
-    for epsilon in result.epsilons:
-        here = np.flatnonzero(texts == epsilon)
-        order = here[np.argsort(numbers["position"][here], kind="stable")]
-        epsilons[epsilon] = AtEpsilon(
-            letters=letters[order],
-            margins=numbers["margin"][order].astype("float32"),
-            rows=numbers["adversarial"][order].astype("int32"),
-        )
-        _check_counts(epsilons[epsilon].letters, result, epsilon, table_path)
-    _check_labels(numbers["label"], len(TRACKS[result.track].classes), table_path)
-    images_path = path.with_name(f"{path.stem}.adversarial.npz")
+    columns, run = read_beside(path, result)
+    n, numbers = run.n, columns.numbers
+    images_path = beside(path, "adversarial.npz")
     return Evidence(
-        images=numbers["image"][order].astype("int32"),
-        labels=numbers["label"][order].astype("int16"),
-        predicted=numbers["predicted"][order].astype("int16"),
-        epsilons=epsilons,
+        images=numbers["image"][:n].astype("int32"),
+        labels=numbers["label"][:n].astype("int16"),
+        predicted=numbers["predicted"][:n].astype("int16"),
+        epsilons={
+            epsilon: _at_epsilon(columns.rows(slice(place * n, (place + 1) * n)))
+            for place, epsilon in enumerate(run.epsilons)
+        },
+        shape=get_track(run.track).shape,
         adversarial_path=images_path if images_path.is_file() else None,
     )
 
 
-def _numbers(table: pyarrow.Table, name: str) -> NDArray[np.generic]:
-    """A column as an array; what is missing is NaN."""
-    array: NDArray[np.generic] = table.column(name).to_numpy()
-    return array
+def require_same_labels(results: tuple[Result, ...], found: EvidenceOf) -> None:
+    """Refuse results of one test set that give one image two labels.
 
+    It is known for some test sets which labels they have (`benchmark.reading.published`); of any
+    other, such as a mirror that is not known, the results must at least agree.
 
-def _texts(table: pyarrow.Table, name: str) -> NDArray[np.str_]:
-    """A column with few different texts as an array."""
-    coded = table.column(name).combine_chunks().dictionary_encode()
-    known = np.asarray([str(text) for text in coded.dictionary.to_pylist()])
-    texts: NDArray[np.str_] = known[coded.indices.to_numpy()]
-    return texts
-
-
-def _letters(table: pyarrow.Table, path: Path) -> Letters:
-    outcomes = _texts(table, "outcome")
-    letters = np.full(len(outcomes), "?", dtype="U1")
-    for outcome, letter in LETTERS.items():
-        letters[outcomes == str(outcome)] = letter
-    if (letters == "?").any():
-        found = outcomes[letters == "?"][0]
-        raise ResultError(f"{path}: outcome: expected one of the six outcomes, found {found!r}")
-    return letters
-
-
-def _check_size(num_rows: int, result: Result, path: Path) -> None:
-    """Refuse, before it is unpacked, a table with other than one row per image and epsilon."""
-    expected = result.n * len(result.epsilons)
-    if num_rows != expected:
-        raise ResultError(
-            f"{path}: expected {expected} rows, one per image and epsilon of {result.entry}.json, "
-            f"found {num_rows}; evaluate again"
+    Raises:
+        ResultError: names both entries and the image.
+    """
+    first: dict[tuple[str, str], tuple[Result, Evidence]] = {}
+    for result in results:
+        evidence = found.get(identity(result))
+        if evidence is None:
+            continue
+        key = (result.track, result.data.fingerprint)
+        other, known = first.setdefault(key, (result, evidence))
+        n = min(len(known.images), len(evidence.images))
+        wrong = np.flatnonzero(
+            (known.images[:n] != evidence.images[:n]) | (known.labels[:n] != evidence.labels[:n])
         )
-
-
-def _check_labels(labels: NDArray[np.generic], num_classes: int, path: Path) -> None:
-    """Refuse labels that are no class of the track."""
-    known = np.isin(labels, np.arange(num_classes))
-    if not known.all():
-        raise ResultError(
-            f"{path}: label: expected classes from 0 to {num_classes - 1}, "
-            f"found {labels[~known][0]}; evaluate again"
-        )
-
-
-def _check_counts(letters: Letters, result: Result, epsilon: str, path: Path) -> None:
-    """Refuse a table that counts otherwise than its result."""
-    for outcome, expected in result.epsilons[epsilon].counts.items():
-        found = int((letters == LETTERS[outcome]).sum())
-        if found != expected:
+        if len(wrong):
             raise ResultError(
-                f"{path}: epsilon {epsilon}: expected {expected} rows {outcome} as in "
-                f"{result.entry}.json, found {found}; run `corobench score {path} --write`"
+                f"{other.entry} and {result.entry} on {result.track}: expected the same images and "
+                f"labels of {result.data.fingerprint[:12]}, but position {wrong[0]} holds image "
+                f"{known.images[wrong[0]]} of class {known.labels[wrong[0]]} in one and image "
+                f"{evidence.images[wrong[0]]} of class {evidence.labels[wrong[0]]} in the other"
             )
+        if n == len(known.images):
+            first[key] = (result, evidence)
+
+
+def _at_epsilon(rows: Columns) -> AtEpsilon:
+    outcomes = rows.texts["outcome"]
+    letters = np.full(len(rows), "?", dtype="U1")
+    for outcome, letter in LETTERS.items():
+        letters[outcomes.equals(outcome)] = letter
+    return AtEpsilon(
+        letters=letters,
+        margins=rows.numbers["margin"].astype("float32"),
+        rows=rows.numbers["adversarial"].astype("int32"),
+        right_after={name: rows.answers[name] == YES for name in ("pgd50", "autoattack")},
+    )

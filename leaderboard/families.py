@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.errors import ResultError
-from benchmark.records import Outcome, Result
+from benchmark.records import Result
+from benchmark.scored import table_path
 from benchmark.statistics import Kept, retention
+from leaderboard.evidence import read_evidence
 from leaderboard.loading import load_results, require_public
 from leaderboard.taxonomy import times_fewer
 
@@ -144,7 +145,7 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
             continue
         parent = tables[key]
         epsilon = radius_of(parent)
-        flags = _flags(files[key], epsilon)
+        flags = _flags(parent, files[key], epsilon)
         members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
         members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
         families.append(Family(parent, epsilon, tuple(members), flags))
@@ -166,26 +167,24 @@ def radius_of(parent: Result) -> str:
 
 
 def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
-    flags = _flags(path, epsilon)
+    flags = _flags(result, path, epsilon)
     kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
     return Child(result, times_fewer(result, parent), kept, flags)
 
 
-def _flags(path: Path, epsilon: str) -> Flags:
+def _flags(result: Result, path: Path, epsilon: str) -> Flags:
     """Per-image answers at one radius, in published order."""
-    source = path.with_name(f"{path.stem}.outcomes.parquet")
-    try:
-        table = pd.read_parquet(source)
-    except (OSError, ValueError) as error:
+    evidence = read_evidence(result, path)
+    if evidence is None:
         raise ResultError(
-            f"{source}: expected the outcome table of {path.name} ({error})"
-        ) from error
-    rows = table[table["epsilon"] == epsilon].sort_values("position")
+            f"{table_path(path)}: expected the outcome table of {path.name}, found none"
+        )
+    known = evidence.epsilons[epsilon]
     return {
-        "clean": (rows["outcome"] != str(Outcome.MISCLASSIFIED)).to_numpy(dtype=bool),
-        "era": rows["pgd50"].fillna(False).to_numpy(dtype=bool),
-        "autoattack": rows["autoattack"].fillna(False).to_numpy(dtype=bool),
-        "vra": (rows["outcome"] == str(Outcome.CERTIFIED)).to_numpy(dtype=bool),
+        "clean": evidence.predicted == evidence.labels,
+        "era": known.right_after["pgd50"],
+        "autoattack": known.right_after["autoattack"],
+        "vra": evidence.is_right(epsilon, "c"),
     }
 
 

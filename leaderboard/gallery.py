@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import ResultError
+from benchmark.reading.arrays_file import read_arrays
 from benchmark.records import Result
 from benchmark.tracks import parse_epsilon
 from leaderboard.evidence import Evidence
@@ -87,21 +88,23 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
     path = folder / f"clean-images.{fingerprint[:8]}.npz"
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            images, indices = archive["images"], archive["indices"]
-            found = str(archive["fingerprint"])
-    except (OSError, ValueError, KeyError) as error:
+    arrays = read_arrays(path, ("images", "indices", "fingerprint"))
+    images, indices, found = arrays["images"], arrays["indices"], str(arrays["fingerprint"])
+    is_images = images.dtype == np.float32 and images.ndim == 4 and len(images) == indices.size
+    if not is_images or indices.dtype.kind not in "iu":
         raise ResultError(
-            f"{path}: expected `images`, `indices` and `fingerprint` ({error}); "
+            f"{path}: expected float32 images (m, C, H, W) and m whole `indices`, found "
+            f"{images.dtype} {images.shape} and {indices.dtype} {indices.shape}; "
             "remove it and run `corobench pictures` on the results"
-        ) from error
+        )
     if found != fingerprint:
         raise ResultError(
             f"{path}: fingerprint: expected {fingerprint[:12]} as in the results beside it, found "
             f"{found[:12]}; remove it and run `corobench pictures` on the results"
         )
-    return CleanImages(images, {int(index): place for place, index in enumerate(indices)})
+    return CleanImages(
+        images.astype(np.float32), {int(index): place for place, index in enumerate(indices)}
+    )
 
 
 def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:

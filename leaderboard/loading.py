@@ -6,19 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-from pydantic import ValidationError
 
 from benchmark.errors import ResultError
-from benchmark.records import MAX_RESULT_BYTES, Result
+from benchmark.reading.places import LAYOUT
+from benchmark.reading.result_file import read_payload, read_result
+from benchmark.records import Result
 from benchmark.rounds import require_unchanged
-from benchmark.safe_json import check_depth, no_repeats
 from benchmark.scoring import why_unpublished
-from benchmark.tracks import round_of
-from leaderboard.consistency import contradictions
-from leaderboard.discovery import LAYOUT, Candidate, Ignored, find_result_files
-from leaderboard.faults import describe
+from leaderboard.discovery import Candidate, Ignored, find_result_files
 
 
 @dataclass(frozen=True)
@@ -96,35 +91,16 @@ def require_public(loaded: Loaded, hint: str) -> None:
         raise ResultError("\n".join(["these results may not be published", *faults, hint]))
 
 
-def read_result(path: Path) -> Result:
-    """Read one result file that was named by the user.
+def read_candidate(candidate: Candidate) -> Result | None:
+    """The result in a file, or None for a file that lies beside a result and belongs to it.
 
     Raises:
-        ResultError: unreadable, not JSON, a key at fault, or numbers that contradict each other.
+        ResultError: see `benchmark.reading.result_file.read_result`.
     """
-    result = read_candidate(Candidate(path, named=True))
-    assert result is not None, "only files found by searching can be side files"
-    return result
-
-
-def read_candidate(candidate: Candidate) -> Result | None:
-    """The result in a file, or None for a file that lies beside a result and belongs to it."""
     path = candidate.path
-    text, raw = _read_json(path)
-    if not candidate.named and _is_side_file(path, raw):
+    if not candidate.named and "." in path.stem and _is_side_file(path):
         return None
-    try:
-        result = Result.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise _error(path, [describe(fault, Result) for fault in error.errors()]) from None
-    except RecursionError:
-        raise _error(path, ["nested too deeply to be a result"]) from None
-    found = contradictions(result)
-    if not candidate.named:
-        found += _misplaced(path, result)
-    if found:
-        raise _error(path, found)
-    return result
+    return read_result(path)
 
 
 def identity(result: Result) -> tuple[str, ...]:
@@ -145,49 +121,10 @@ def identity(result: Result) -> tuple[str, ...]:
     )
 
 
-def _read_json(path: Path) -> tuple[str, object]:
-    try:
-        if path.stat().st_size > MAX_RESULT_BYTES:
-            raise ValueError(f"expected at most {MAX_RESULT_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        check_depth(text)
-        return text, json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=no_repeats)
-    except OSError as error:
-        raise _error(path, [f"cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise _error(path, [f"expected UTF-8 text, found byte {error.start} at fault"]) from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _error(path, [f"expected JSON, found a fault at {place}: {error.msg}"]) from error
-    except (ValueError, RecursionError) as error:
-        raise _error(path, [f"expected JSON: {error}"]) from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"expected a finite number, found {name}")
-
-
-def _is_side_file(path: Path, raw: object) -> bool:
+def _is_side_file(path: Path) -> bool:
     """Whether ``a.run.json`` describes the entry ``a`` beside it, and is no result itself."""
-    entry = raw.get("entry") if isinstance(raw, dict) else None
+    entry = read_payload(path).get("entry")
     return isinstance(entry, str) and path.stem.startswith(f"{entry}.")
-
-
-def _misplaced(path: Path, result: Result) -> list[str]:
-    """Faults of a file whose folder or name says something else than it holds."""
-    real = path.resolve()
-    stem, _, size = real.stem.partition("@")
-    said = {
-        "protocol": (real.parent.parent.name, round_of(result.protocol)),
-        "track": (real.parent.name, result.track),
-        "entry": (stem, result.entry),
-        "n": (size or str(result.n), str(result.n)),
-    }
-    return [
-        f"{key}: expected {expected!r} as in the file's path, found {found!r}"
-        for key, (expected, found) in said.items()
-        if expected != found
-    ]
 
 
 def _merge(read: list[tuple[Path, Result]]) -> list[tuple[Path, Result]]:
@@ -205,8 +142,3 @@ def _merge(read: list[tuple[Path, Result]]) -> list[tuple[Path, Result]]:
 
 def _untimed(result: Result) -> dict[str, object]:
     return result.model_dump(exclude={"seconds"})
-
-
-def _error(path: Path, faults: list[str]) -> ResultError:
-    lines = "\n".join(f"  - {fault}" for fault in faults)
-    return ResultError(f"{path}: not a valid result file\n{lines}")

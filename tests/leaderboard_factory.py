@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.records import Result
-from benchmark.tracks import TRACKS, Protocol, settings_of
+from benchmark import store
+from benchmark.records import CERTIFIER_COLUMNS, CERTIFIERS, OUTCOME_COLUMNS, Result, Run
+from benchmark.tracks import TRACKS, Protocol, published_order, settings_of, standard_subset
 
-CANONICAL = "c0ffee" * 10 + "c0ff"
+#: Attack -> what decides where it breaks an image.
+PARTS = {"pgd50": ["pgd50"], "autoattack": ["autoattack", "apgd-ce", "apgd-t", "fab-t", "square"]}
+RESULTS = Path(__file__).parents[1] / "leaderboard" / "results" / "1.0"
+
+UNKNOWN = "c0ffee" * 10 + "c0ff"
 MIRROR = "badcab" * 10 + "badc"
 
 
@@ -31,16 +37,28 @@ def make_score(
             "timeout": timeout,
             "error": error,
         },
-        "pgd50": clean - attacked // 2,
-        "autoattack": clean - attacked,
+        "pgd50": clean - attacked // 2 - timeout - error,
+        "autoattack": clean - attacked - timeout - error,
         "certified_by": {
             "IBP": certified // 2,
             "CROWN-IBP": certified,
             "CROWN": certified,
+            "alpha-CROWN": certified,
+            "BaB": certified,
             "cascade": certified,
         },
         "flags": [],
-        "decided_by": {"IBP": certified // 2, "apgd-ce": attacked, "clean": n - clean},
+        "decided_by": {
+            name: count
+            for name, count in (
+                ("CROWN-IBP", certified - certified // 2),
+                ("IBP", certified // 2),
+                ("apgd-ce", attacked - attacked // 2),
+                ("clean", n - clean),
+                ("pgd50", attacked // 2),
+            )
+            if count
+        },
     }
     return score | more
 
@@ -63,7 +81,7 @@ def make_raw(entry: str = "lwm-10x", track: str = "digits", **more: Any) -> dict
         "entry": entry,
         "track": track,
         "quick": n == TRACKS[track].quick_subset,
-        "data": {"kind": "canonical", "fingerprint": CANONICAL, "source": "scikit-learn"},
+        "data": {"kind": "canonical", "fingerprint": canonical(track), "source": "a test"},
         "weights_sha256": "ab" * 32,
         "seed": 0,
         "device": "cpu",
@@ -106,6 +124,22 @@ def make_manifest(entry: str, track: str) -> dict[str, Any]:
     }
 
 
+def canonical(track: str) -> str:
+    """The fingerprint of a track's canonical images, or some text where it is not known."""
+    return TRACKS[track].fingerprint or UNKNOWN
+
+
+@functools.cache
+def published_images(track: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and labels of the first n published images, as the results here have them."""
+    known = {"digits": "digits-adv-dense", "fashion-mnist": "fashion-mnist-adv-dense@10000"}
+    if track not in known:
+        return np.asarray(published_order(track, TRACKS[track].num_test)[:n]), np.arange(n) % 10
+    path = RESULTS / track / f"{known[track]}.outcomes.parquet"
+    table = pd.read_parquet(path, columns=["image", "label"])[:n]
+    return table["image"].to_numpy(), table["label"].to_numpy()
+
+
 def make_compactness(num_parameters: int = 40_000, keep_ratio: float = 0.1) -> dict[str, Any]:
     """A compactness record of two layers."""
     kept = round(num_parameters * keep_ratio)
@@ -135,50 +169,110 @@ def make_compactness(num_parameters: int = 40_000, keep_ratio: float = 0.1) -> d
 def write_result(root: Path, result: Result | dict[str, Any]) -> Path:
     """Write a result at its place under a folder."""
     raw = result if isinstance(result, dict) else result.model_dump(mode="json", by_alias=True)
-    path = root / raw["protocol"] / raw["track"] / f"{raw['entry']}.json"
+    standard = standard_subset(TRACKS[raw["track"]])
+    stem = store.result_stem(raw["entry"], raw["n"], standard)
+    path = root / raw["protocol"] / raw["track"] / f"{stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(raw), encoding="utf-8")
     return path
+
+
+def write_pair(path: Path, raw: dict[str, Any], table_of: Path | None = None) -> None:
+    """A result file, and the outcome table beside it with a run that says the same.
+
+    Args:
+        path: of the result file.
+        raw: what it says.
+        table_of: another result file whose rows to take; `path` by default.
+    """
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    keys = Run.model_fields.keys() & raw.keys() - {"epsilons"}
+    flags = {epsilon: score["flags"] for epsilon, score in raw["epsilons"].items()}
+    run = Run.model_validate(
+        {key: raw[key] for key in keys} | {"epsilons": list(raw["epsilons"]), "flags": flags}
+    )
+    table = pd.read_parquet(store.beside(table_of or path, "outcomes.parquet"))
+    content = store.encode_outcomes(table, run)
+    store.beside(path, "outcomes.parquet").write_bytes(content)
 
 
 def write_evidence(path: Path, shift: int = 0) -> None:
     """An outcome table, adversarial images and clean images that fit a result file.
 
     Args:
-        path: of the result file.
+        path: of the result file; its counts must be those that an evaluation could have.
         shift: rotates the outcomes over the images, so that entries differ in which they hold.
     """
     raw = json.loads(path.read_text())
     n, shape = raw["n"], TRACKS[raw["track"]].shape
-    labels = np.arange(n) % 10
-    parts, num_rows = [], 0
+    images, labels = published_images(raw["track"], n)
+    keys = Run.model_fields.keys() & raw.keys() - {"epsilons"}
+    flags = {epsilon: score["flags"] for epsilon, score in raw["epsilons"].items()}
+    run = Run.model_validate(
+        {key: raw[key] for key in keys} | {"epsilons": list(raw["epsilons"]), "flags": flags}
+    )
+    parts: list[pd.DataFrame] = []
+    num_rows = 0
     for epsilon, score in raw["epsilons"].items():
-        outcomes = [name for name, count in score["counts"].items() for _ in range(count)]
-        outcome = np.roll(np.asarray(outcomes, dtype=object), shift)
-        attacked = outcome == "attacked"
-        rows = np.where(attacked, num_rows + np.cumsum(attacked) - 1, -1)
-        num_rows += int(attacked.sum())
-        parts.append(
-            pd.DataFrame(
-                {
-                    "image": np.arange(n, dtype="int32") + 1000,
-                    "position": np.arange(n, dtype="int32"),
-                    "label": labels.astype("int16"),
-                    "predicted": np.where(outcome == "misclassified", 9 - labels, labels),
-                    "epsilon": epsilon,
-                    "outcome": outcome,
-                    "margin": np.where(outcome == "certified", 0.5, np.nan).astype("float32"),
-                    "adversarial": rows.astype("int32"),
-                }
-            )
+        rows = _rows(score, n, num_rows)
+        num_rows += score["counts"]["attacked"]
+        rows = rows.iloc[np.roll(np.arange(n), shift)].reset_index(drop=True)
+        wrong = rows["outcome"] == "misclassified"
+        rows = rows.assign(
+            image=images,
+            position=np.arange(n),
+            label=labels,
+            predicted=np.where(wrong, (labels + 1) % 10, labels),
+            epsilon=epsilon,
         )
-    pd.concat(parts).to_parquet(path.with_name(f"{path.stem}.outcomes.parquet"), index=False)
-    images = np.full((num_rows, *shape), 0.75, dtype=np.float32)
-    np.savez_compressed(path.with_name(f"{path.stem}.adversarial.npz"), images=images)
+        parts.append(rows)
+    table = pd.concat(parts, ignore_index=True)
+    table = table.astype({name: dtype for name, (dtype, _) in OUTCOME_COLUMNS.items()})
+    store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
+    pictures = np.full((num_rows, *shape), 0.75, dtype=np.float32)
+    np.savez_compressed(store.beside(path, "adversarial.npz"), images=pictures)
     fingerprint = raw["data"]["fingerprint"]
     np.savez_compressed(
         path.with_name(f"clean-images.{fingerprint[:8]}.npz"),
         images=np.full((min(n, 200), *shape), 0.5, dtype=np.float32),
-        indices=np.arange(min(n, 200), dtype=np.int32) + 1000,
+        indices=np.asarray(images[:200], dtype=np.int32),
         fingerprint=np.asarray(fingerprint),
     )
+
+
+def _rows(score: dict[str, Any], n: int, first_image: int) -> pd.DataFrame:
+    """Rows of one epsilon that count as a score says, outcome after outcome."""
+    outcomes = [name for name, count in score["counts"].items() for _ in range(count)]
+    outcome = np.asarray(outcomes, dtype=object)
+    decided = [name for name, count in score["decided_by"].items() for _ in range(count)]
+    attacked, certified = outcome == "attacked", outcome == "certified"
+    stands = certified | (outcome == "undecided")
+    by = np.full(n, "", dtype=object)
+    by[outcome == "misclassified"] = "clean"
+    by[attacked] = [name for name in decided if name not in (*CERTIFIERS, "clean")]
+    by[certified] = [name for name in decided if name in CERTIFIERS]
+    rows = {
+        "outcome": outcome,
+        "decided_by": by,
+        "carried_from": "",
+        "margin": np.where(certified, 0.5, np.nan),
+        "adversarial": np.where(attacked, first_image + np.cumsum(attacked) - 1, -1),
+        "seconds": 0.0,
+    }
+    for attack in ("pgd50", "autoattack"):
+        still = stands.copy()
+        spared = np.flatnonzero(attacked & ~np.isin(by, PARTS[attack]))
+        still[spared[: score[attack] - int(stands.sum())]] = True
+        rows[attack] = still
+    proofs = np.flatnonzero(certified)
+    for name, column in CERTIFIER_COLUMNS.items():
+        count = score["certified_by"].get(name)
+        answers = pd.array(np.zeros(n, dtype=bool), dtype="boolean")
+        if count is None:
+            answers[:] = pd.NA
+        else:
+            own = [row for row in proofs if by[row] == name]
+            others = [row for row in proofs if by[row] != name]
+            answers[(own + others)[:count]] = True
+        rows[column] = answers
+    return pd.DataFrame(rows)

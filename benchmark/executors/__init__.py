@@ -55,8 +55,10 @@ def run_check(
 ) -> Checked:
     """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
 
+    What a result file says that its weights weigh is compared with them, where they are at hand.
+
     Args:
-        candidate: submission folder, ONNX file, or a result file, for which no process is started.
+        candidate: submission folder, ONNX file, or a result file.
         baseline: result file.
         rule: what is allowed.
         limits: of the process.
@@ -64,6 +66,9 @@ def run_check(
     """
     from benchmark.gate.run import Checked, check, is_result
 
+    for path in (baseline, candidate):
+        if is_result(path):
+            _require_weighed(path, limits)
     if limits is None or is_result(candidate):
         return check(candidate, baseline, rule, **more)
     from dataclasses import asdict
@@ -73,6 +78,27 @@ def run_check(
     arguments = {"candidate": candidate, "baseline": baseline, "rule": asdict(rule), **more}
     found: Checked = isolated.call("check", arguments, Checked, candidate, limits)
     return found
+
+
+def _require_weighed(path: Path, limits: Limits | None) -> None:
+    """Refuse a result whose weights are at hand and do not weigh what it says.
+
+    A folder of that name with other weights, or one that cannot be loaded, does not count.
+    """
+    from benchmark.errors import SubmissionError
+    from benchmark.reading.result_file import read_result
+    from benchmark.weighing import folder_at_hand, require_weighed
+
+    result = read_result(path)
+    folder = folder_at_hand(path, result.entry)
+    if folder is None:
+        return
+    try:
+        found = run_measure(folder, limits, latency=False)
+    except SubmissionError:
+        return
+    if found.weights_sha256 == result.weights_sha256:
+        require_weighed(result, found.compactness, path, folder)
 
 
 def run_recheck(
@@ -133,6 +159,32 @@ def run_examination(
     except SubmissionError as error:
         return Examined(error.faults)
     return found
+
+
+def run_claim_check(
+    result: Path, folder: Path, name: str, data_root: Path | None, limits: Limits | None
+) -> list[str]:
+    """Everything wrong with a handed-in result; see `benchmark.claims.claim_faults`.
+
+    Args:
+        result: the result file.
+        folder: of the entry.
+        name: of the round.
+        data_root: folder of the dataset, or None for the usual search.
+        limits: of the process.
+    """
+    if limits is None:
+        from benchmark.claims import claim_faults
+
+        return claim_faults(result, folder, name, data_root)
+    from benchmark.errors import SubmissionError
+    from benchmark.executors import isolated
+
+    arguments = {"result": result, "folder": folder, "name": name, "data_root": data_root}
+    try:
+        return list(isolated.call("claim", arguments, list[str], result, limits))
+    except SubmissionError as error:
+        return [f"{result}: {fault}" for fault in error.faults]
 
 
 def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:

@@ -136,6 +136,15 @@ def _recheck(arguments: Arguments, room: Room) -> Any:
     return recheck(result, Path(arguments["submission"]), data_root)
 
 
+def _claim(arguments: Arguments, room: Room) -> list[str]:
+    from benchmark.claims import claim_faults
+
+    result, data_root = Path(arguments["result"]), _path(arguments["data_root"])
+    _have_data(store.read_result(result).track, data_root)
+    room.close("claim")
+    return claim_faults(result, Path(arguments["folder"]), str(arguments["name"]), data_root)
+
+
 def _contest(arguments: Arguments, room: Room) -> Any:
     from benchmark.contest import contest
 
@@ -225,6 +234,7 @@ def _replay(arguments: Arguments, room: Room) -> Any:
 
 TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
     "check": _check,
+    "claim": _claim,
     "contest": _contest,
     "convert": _convert,
     "evaluate": _evaluate,

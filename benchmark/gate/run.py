@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark import store
 from benchmark.errors import ResultError
 from benchmark.gate.rule import (
     Judged,
@@ -24,8 +23,10 @@ from benchmark.gate.rule import (
 from benchmark.gate.sequential import looks, settled
 from benchmark.progress import Reporter
 from benchmark.records import Result
+from benchmark.scored import read_scored, require_join
 from benchmark.steps import Steps
 from benchmark.tracks import round_of
+from benchmark.weighing import require_weighed
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ def check(
         ContradictionError: a certified image of the candidate was broken.
     """
     start = time.monotonic()
-    reference = store.read_result(baseline)
-    table = _outcomes(baseline)
+    reference, table, _ = read_scored(baseline)
     if is_result(candidate):
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
@@ -124,6 +124,7 @@ def check(
     judged: list[Judged] | None = None
     n, unasked = 0, list[str]()
     for n, rows in slices:
+        require_join(table, rows, baseline, candidate)
         if n not in sizes:
             continue
         unasked = lost_proofs(table, rows)
@@ -157,9 +158,10 @@ class _Stored:
     """A candidate whose result is there already."""
 
     def __init__(self, path: Path, reference: Result, baseline: Path) -> None:
-        result = store.read_result(path)
+        result, self._table, _ = read_scored(path)
         _require_same(result, reference, path, baseline)
-        self._table = _outcomes(path)
+        if result.weights_sha256 == reference.weights_sha256:
+            require_weighed(result, reference.compactness, path, baseline)
         self.total = min(result.n, reference.n)
         self.sizes: tuple[int, ...] = (self.total,)
         self.bytes_packed = result.compactness.bytes_packed
@@ -175,7 +177,7 @@ class _Evaluated:
     """A submission folder or ONNX file, evaluated slice by slice."""
 
     def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
-        from benchmark.evaluate import versions
+        from benchmark.identity import versions
         from benchmark.submission import load_candidate
 
         self._submission = load_candidate(folder, reference.track)
@@ -188,6 +190,8 @@ class _Evaluated:
         measured = self._submission.measure()
         self.bytes_packed = measured.bytes_packed
         self.weights_sha256 = self._submission.weights_sha256
+        if self.weights_sha256 == reference.weights_sha256:
+            require_weighed(reference, measured, baseline, folder)
         self.notes = _notes(versions(), reference)
 
     def slices(self) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -205,21 +209,6 @@ class _Evaluated:
             tables.append(rows)
             self.unanswered += [line for line in errors if line not in self.unanswered]
             yield n, pd.concat(tables, ignore_index=True)
-
-
-def _outcomes(path: Path) -> pd.DataFrame:
-    """The outcome table beside a result file.
-
-    Raises:
-        ResultError: missing or unreadable.
-    """
-    table = store.beside(path, "outcomes.parquet")
-    if not table.is_file():
-        raise ResultError(
-            f"{table}: expected the outcome table of {path.name} beside it, but found none; copy "
-            "both files that `corobench evaluate` wrote"
-        )
-    return store.read_outcomes(table)[0]
 
 
 def _notes(versions: dict[str, str], reference: Result) -> tuple[str, ...]:

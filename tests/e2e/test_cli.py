@@ -124,6 +124,7 @@ def test_kill_9_and_start_again_gives_the_same_result(entry: Path, tmp_path: Pat
         path = out / "1.0" / "digits" / "my-model@12.json"
         payload = json.loads(path.read_text())
         payload.pop("seconds")
+        payload["files"].pop("outcomes.parquet")  # has seconds in it, too
         results.append(payload)
         table, _ = store.read_outcomes(path.with_name("my-model@12.outcomes.parquet"))
         tables.append(table.drop(columns="seconds"))

@@ -12,6 +12,7 @@ from benchmark import scoring, store
 from benchmark.data import find
 from benchmark.recheck import recheck
 from benchmark.remeasure import remeasure
+from benchmark.scored import scored
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
 from leaderboard.reproduction import report
@@ -28,8 +29,8 @@ def test_there_is_something_published() -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_score_follows_from_its_outcomes(path: Path) -> None:
-    table, run = store.read_outcomes(path.with_name(f"{path.stem}.outcomes.parquet"))
-    assert store.encode_result(scoring.score(table, run)) == path.read_bytes()
+    recomputed = scored(store.beside(path, "outcomes.parquet"))
+    assert store.encode_result(recomputed) == path.read_bytes()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)

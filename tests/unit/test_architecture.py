@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 LIGHT = (
     "benchmark",
     "benchmark.records",
+    "benchmark.reading.table_file",
+    "benchmark.scored",
     "benchmark.scoring",
     "benchmark.statistics",
     "benchmark.tracks",
@@ -31,9 +33,13 @@ LIGHT = (
 )
 LEADERBOARD_MAY_IMPORT = {
     "benchmark.errors",
+    "benchmark.reading.arrays_file",
+    "benchmark.reading.columns",
+    "benchmark.reading.places",
+    "benchmark.reading.result_file",
     "benchmark.records",
     "benchmark.rounds",
-    "benchmark.safe_json",
+    "benchmark.scored",
     "benchmark.scoring",
     "benchmark.statistics",
     "benchmark.tracks",

@@ -17,7 +17,10 @@ from benchmark.contest import contest
 from benchmark.errors import ResultError
 from benchmark.evidence import read_arrays
 from benchmark.records import Outcome
-from benchmark.scoring import bracket, score
+from benchmark.result_set import verify_set
+from benchmark.result_writing import write_set
+from benchmark.scored import scored
+from benchmark.scoring import bracket
 from benchmark.store import beside
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +62,7 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
     table.loc[rows, ["pgd50", "autoattack"]] = True
     if request.param == Outcome.CERTIFIED:
         table.loc[rows, ["decided_by", "crown", "alpha_crown", "bab"]] = ["CROWN", True, True, True]
-    store.write_atomic(beside(path, "outcomes.parquet"), store.encode_outcomes(table, run))
-    store.write_atomic(path, store.encode_result(score(table, run)))
+    write_set(path, table, run)
     return Weakened(path, images, table.loc[rows, "image"].to_numpy(), request.param)
 
 
@@ -78,8 +80,9 @@ def test_what_holds_tightens_the_upper_end_and_a_false_proof_freezes(weakened: W
     num_contradictions = 5 if weakened.pretended == Outcome.CERTIFIED else 0
     assert len(after.audit.contradictions) == num_contradictions
     assert after.is_frozen == bool(num_contradictions)
-    table, run = store.read_outcomes(beside(weakened.path, "outcomes.parquet"))
-    assert store.encode_result(score(table, run)) == weakened.path.read_bytes()
+    verify_set(weakened.path, after)
+    recomputed = scored(beside(weakened.path, "outcomes.parquet"))
+    assert store.encode_result(recomputed) == weakened.path.read_bytes()
     assert invoke(["recheck", str(weakened.path), "--submission", str(_entry())]) == 0
 
 
@@ -102,9 +105,7 @@ def test_the_first_adversarial_image_of_a_result(weakened: Weakened) -> None:
     attacked = table["outcome"] == Outcome.ATTACKED
     table.loc[attacked, ["outcome", "decided_by", "adversarial"]] = ["undecided", "", -1]
     table.loc[attacked, ["pgd50", "autoattack"]] = True
-    store.write_atomic(beside(weakened.path, "outcomes.parquet"), store.encode_outcomes(table, run))
-    store.write_atomic(weakened.path, store.encode_result(score(table, run)))
-    np.savez(beside(weakened.path, "adversarial.npz"), images=np.array([], dtype=np.float32))
+    write_set(weakened.path, table, run, np.array([], dtype=np.float32))
     assert weakened.contest(weakened.save(), write=True).broken[EPSILON] == 5
     stored = read_arrays(beside(weakened.path, "adversarial.npz"), ("images",))["images"]
     assert stored.shape == (5, 1, 8, 8)

@@ -192,12 +192,15 @@ def test_limits_of_files_are_those_of_the_code() -> None:
     from benchmark.submission import contract, header, load, manifest
 
     rules = _read("RULES.md")
-    from benchmark import records, store
+    from benchmark import records
+    from benchmark.reading import table_file
 
     for limit in (
         f"{records.MAX_RESULT_BYTES} bytes",
-        f"{store.MAX_TABLE_ROWS} rows",
-        f"{store.MAX_TABLE_BYTES} bytes",
+        f"{table_file.MAX_TABLE_ROWS} rows",
+        f"{table_file.MAX_TABLE_BYTES} bytes",
+        f"{table_file.MAX_TABLE_FILE_BYTES} bytes",
+        f"{table_file.MAX_TEXTS} texts of {table_file.MAX_TEXT} bytes",
         f"{manifest.MAX_MANIFEST_BYTES} bytes",
         f"{header.MAX_WEIGHTS_BYTES} bytes",
         f"{header.MAX_HEADER_BYTES} bytes",
@@ -230,12 +233,12 @@ def test_file_formats_names_every_column_and_key() -> None:
 
 
 def test_the_example_of_a_result_is_valid() -> None:
-    from benchmark.store import check_counts
+    from benchmark.reading.consistency import contradictions
 
     (example,) = _examples("json")
     payload = json.loads(example)
     result = Result.model_validate_json(example)
-    check_counts(result, Path("example"))
+    assert contradictions(result) == []
     assert set(payload) == {field.alias or name for name, field in Result.model_fields.items()}
     assert result.settings == settings_of(Protocol(), TRACKS[result.track])
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from leaderboard_factory import write_pair
 
 from benchmark import drift, store
 from benchmark.cli import invoke
 from benchmark.evaluate import Settings, evaluate
 from benchmark.pipeline import Evaluation
 from benchmark.replay import replay
-from benchmark.scoring import score
+from benchmark.result_writing import write_set
 from benchmark.stages.pgd import PGD
 
 ROOT = Path(__file__).parents[2]
@@ -35,12 +36,9 @@ def other(tmp_path: Path) -> Path:
 
 
 def _rewrite(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    outcomes = store.beside(path, "outcomes.parquet")
-    table, run = store.read_outcomes(outcomes)
+    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
     run = run.model_copy(update={"versions": run.versions | {"torch": "9.9"}})
-    table = change(table)
-    outcomes.write_bytes(store.encode_outcomes(table, run))
-    path.write_bytes(store.encode_result(score(table, run)))
+    write_set(path, change(table), run)
 
 
 def _rows(table: pd.DataFrame, epsilon: str, outcome: str, num: int) -> pd.Index:
@@ -176,10 +174,9 @@ def test_a_stored_image_that_fools_nobody_is_noticed(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    images = store.beside(path, "adversarial.npz")
-    with np.load(images) as archive:
+    with np.load(store.beside(path, "adversarial.npz")) as archive:
         forged = np.zeros_like(archive["images"])
-    np.savez(images, images=forged)
+    write_set(path, *store.read_outcomes(store.beside(path, "outcomes.parquet")), forged)
     found = replay(path, ROOT / "submissions" / ENTRY, num_images=1)
     assert found.unheld
     assert any("stored adversarial images" in reason for reason in found.moved_too_much)
@@ -191,9 +188,9 @@ def test_what_was_evaluated_by_other_rules_is_not_evaluated_again(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    result = store.read_result(path)
-    other = result.model_copy(update={"settings": result.settings | {"pgd_steps": 7}})
-    path.write_bytes(store.encode_result(other))
+    raw = json.loads(path.read_text())
+    raw["settings"]["pgd_steps"] = 7
+    write_pair(path, raw)
     assert invoke(["drift", str(path), str(ROOT / "submissions" / ENTRY)]) == 2
     assert "(pgd_steps)" in capsys.readouterr().err
 

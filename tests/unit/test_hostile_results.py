@@ -15,7 +15,8 @@ from tables import make_run, make_table
 
 from benchmark import store
 from benchmark.errors import ResultError
-from benchmark.evidence import read_arrays
+from benchmark.reading.arrays_file import read_arrays
+from benchmark.reading.table_file import MAX_TABLE_ROWS
 from benchmark.records import MAX_RESULT_BYTES
 from benchmark.scoring import score
 from leaderboard.loading import read_result
@@ -57,10 +58,10 @@ def test_what_is_no_result(tmp_path: Path, reader, content: bytes) -> None:
 def test_a_table_that_unpacks_to_too_many_rows(tmp_path: Path) -> None:
     """Two million equal rows are a few kilobytes in parquet."""
     path = tmp_path / "bomb.outcomes.parquet"
-    zeros = pa.array(np.zeros(store.MAX_TABLE_ROWS + 1, dtype=np.int32))
+    zeros = pa.array(np.zeros(MAX_TABLE_ROWS + 1, dtype=np.int32))
     pq.write_table(pa.table({"image": zeros}), path, compression="zstd")
     assert path.stat().st_size < 100_000
-    with pytest.raises(ResultError, match=f"at most {store.MAX_TABLE_ROWS} rows"):
+    with pytest.raises(ResultError, match=f"at most {MAX_TABLE_ROWS} rows"):
         store.read_outcomes(path)
 
 
@@ -109,7 +110,7 @@ def test_arrays_that_claim_more_than_they_hold(
 
 def test_an_array_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A megabyte of zeros is a kilobyte in the archive; the limit is on what is unpacked."""
-    monkeypatch.setattr("benchmark.evidence.MAX_ARRAY_BYTES", 100_000)
+    monkeypatch.setattr("benchmark.reading.arrays_file.MAX_ARRAY_BYTES", 100_000)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, images=np.zeros(125_000))
     assert path.stat().st_size < 10_000

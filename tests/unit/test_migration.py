@@ -15,7 +15,8 @@ import pytest
 from benchmark import migration, rounds, store
 from benchmark.cli import invoke
 from benchmark.errors import OutputError, ResultError
-from benchmark.scoring import score, why_unpublished
+from benchmark.scored import scored
+from benchmark.scoring import why_unpublished
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier" / "1.0" / "digits"
 TODAY = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
@@ -48,8 +49,8 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     assert invoke(["migrate", str(earlier), "--write"]) == 0
     after = json.loads(earlier.read_text())
     assert list(migration._changes(before, after)) == []
-    table, run = store.read_outcomes(store.beside(earlier, "outcomes.parquet"))
-    assert store.encode_result(score(table, run)) == earlier.read_bytes()
+    recomputed = scored(store.beside(earlier, "outcomes.parquet"))
+    assert store.encode_result(recomputed) == earlier.read_bytes()
     scores = after["epsilons"]["1/16"]["certified_by"]
     assert scores["alpha-CROWN"] is None and scores["BaB"] is None and scores["IBP"] > 0
 

@@ -11,6 +11,7 @@ import pytest
 from benchmark import rounds, scoring, store
 from benchmark.cli import invoke
 from benchmark.errors import OutputError, ResultError
+from benchmark.result_writing import write_set
 from benchmark.tracks import PROTOCOL, round_of
 from leaderboard.build import build_site
 
@@ -31,11 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 def _change(path: Path, **more: object) -> None:
     """Write a result and its outcome table again, with other keys; both agree."""
-    outcomes = store.beside(path, "outcomes.parquet")
-    table, run = store.read_outcomes(outcomes)
-    run = run.model_copy(update=more)
-    outcomes.write_bytes(store.encode_outcomes(table, run))
-    path.write_bytes(store.encode_result(scoring.score(table, run)))
+    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    write_set(path, table, run.model_copy(update=more))
 
 
 def test_a_frozen_round_that_is_untouched(folder: Path) -> None:
@@ -96,7 +94,7 @@ def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) ->
     ("more", "said"),
     [
         ({"quick": True}, "quick: true"),
-        ({"protocol": "1.1"}, "protocol: 1.1 does not belong"),
+        ({"protocol": "1.1"}, "protocol: expected '1.0' as in the file's path, found '1.1'"),
         ({"settings": {"pgd_steps": 10}}, "settings: not those of protocol"),
     ],
 )
@@ -112,9 +110,10 @@ def test_what_may_not_be_ranked_is_not_frozen(
 def test_a_result_that_is_not_its_table_is_not_frozen(folder: Path) -> None:
     path = folder / "digits" / f"{ENTRY}.json"
     result = store.read_result(path)
-    path.write_bytes(store.encode_result(result.model_copy(update={"clean": result.n})))
-    with pytest.raises(ResultError, match="differs from the scorecard"):
+    path.write_bytes(store.encode_result(result.model_copy(update={"seed": 5})))
+    with pytest.raises(ResultError, match="differs from the scorecard") as caught:
         rounds.freeze(folder)
+    assert "seed: 5 in the result, 0 in the table" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["results", "1.0", "one"])

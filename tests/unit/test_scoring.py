@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from leaderboard_factory import published_images
 from tables import make_run, make_table
 
 from benchmark import scoring
@@ -85,6 +86,22 @@ def _set(column: str, outcome: str, value: object) -> Callable[[pd.DataFrame], p
         (_set("ibp", "undecided", True), "proven image that is not certified"),
         (_set("adversarial", "attacked", -1), "without an adversarial image"),
         (_set("autoattack", "undecided", False), "that an attack broke"),
+        (_set("autoattack", "undecided", pd.NA), "has no answer on"),
+        (_set("pgd50", "certified", pd.NA), "has no answer on"),
+        (_set("autoattack", "misclassified", pd.NA), "an image without an answer of an attack"),
+        (_set("pgd50", "misclassified", True), "not right and that an attack left right"),
+        (_set("ibp", "misclassified", True), "proven image that is not certified"),
+        (_set("adversarial", "certified", 3), "adversarial image of an image that is not attacked"),
+        (_set("decided_by", "certified", ""), "certified image that no certifier decided"),
+        (_set("decided_by", "attacked", "pgd50"), "whose own column says otherwise"),
+        (_set("decided_by", "attacked", "clean"), "nothing decided that can break one"),
+        (_set("decided_by", "undecided", "IBP"), "an undecided image"),
+        (_set("decided_by", "misclassified", "IBP"), "something else decided"),
+        (_set("image", "certified", 7), "the published order of digits"),
+        (_set("label", "undecided", 3), "label: expected"),
+        (_set("position", "undecided", 3), "position: expected 0 to 7"),
+        (_set("epsilon", "undecided", "2/16"), "epsilon: expected rows 0 to 7 at 1/16"),
+        (_set("predicted", "certified", 10), "predicted: expected classes from 0 to 9"),
     ],
 )
 def test_a_table_that_lies_is_refused(
@@ -106,7 +123,10 @@ def test_square_is_counted_over_all_images_and_not_over_those_left_open(
     one = table[table["epsilon"] == "1/16"]
     right = one[one["outcome"] == "undecided"].iloc[:1]
     hit = one[one["outcome"] == "attacked"].iloc[:1].assign(decided_by="square")
-    rows = pd.concat([hit] * num + [right] * (500 - num)).assign(image=range(500))
+    images, labels = published_images("digits", 500)
+    rows = pd.concat([hit] * num + [right] * (500 - num)).assign(
+        image=images, position=range(500), label=labels, predicted=labels
+    )
     run = few.model_copy(
         update={"n": 500, "epsilons": ("1/16",), "flags": {"1/16": ("randomized", *said)}}
     )

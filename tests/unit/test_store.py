@@ -37,8 +37,8 @@ def test_result_survives_a_round_trip(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"schema": 7}, "schema: expected 1, but found 7"),
-        ({"n": 9}, "expected to add up to n = 9, but they add up to 8"),
-        ({"clean": 2}, "more images right under attack than without"),
+        ({"n": 9}, "expected counts that add up to n = 9, found 8"),
+        ({"clean": 2}, "pgd50: expected at most clean = 2, found 6"),
         ({"clean": "many"}, "clean: .*found 'many'"),
     ],
 )

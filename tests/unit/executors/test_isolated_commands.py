@@ -75,6 +75,9 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
     channels = ROOT / "submissions" / "digits-ibp-lwm-10x"
     results = ["--results", str(tmp_path / "none")]
     entries, packed = tmp_path / "submissions", tmp_path / "packed.safetensors"
+    handed_in = tmp_path / "handed-in" / "1.0" / "digits"
+    shutil.copytree(RESULT.parent, handed_in, dirs_exist_ok=True)
+    claims = ["--results", str(handed_in.parents[1])]
     shutil.copytree(FOLDER, entries / ENTRY, dirs_exist_ok=True)
     packed.unlink(missing_ok=True)
     repack(weights_file, to_packed=True, out=packed)
@@ -97,6 +100,10 @@ def _commands(tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
         "intake": (
             "compare",
             ["intake", str(entries / ENTRY), *results, "--out", str(tmp_path / "out")],
+        ),
+        "intake of a result": (
+            "claim",
+            ["intake", str(entries / ENTRY), *claims, "--out", str(tmp_path / "out")],
         ),
         "validate": ("validate", ["validate", str(FOLDER)]),
         "drift": ("load", ["drift", str(RESULT), str(FOLDER), "--sample", "1"]),

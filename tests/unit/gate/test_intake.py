@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leaderboard_factory import make_raw, write_result
+from leaderboard_factory import make_raw, write_pair, write_result
 from safetensors.torch import load_file, save_file
 
 from benchmark import evaluate as evaluation
@@ -156,7 +157,8 @@ def test_the_entry_is_loaded_once_and_never_here(
         (ENTRY, {"quick": True}, "quick: true"),
         (f"{ENTRY}@60", {"quick": False, "n": 60}, "n: expected a ranked subset"),
         (ENTRY, {"settings": {}}, "settings: not those of protocol"),
-        (ENTRY, {"clean": 500}, "differs from the scorecard of its outcome table"),
+        (ENTRY, {"clean": 500}, "misclassified: expected at most n - clean = 0"),
+        (ENTRY, {"seed": 5}, "differs from the scorecard of its outcome table"),
     ],
 )
 def test_a_handed_in_result_that_may_not_be_published(
@@ -170,11 +172,11 @@ def test_a_handed_in_result_that_may_not_be_published(
     table, run = store.read_outcomes(store.beside(source, "outcomes.parquet"))
     if "n" in more:
         table = table[table["position"] < more["n"]]
-    run = run.model_copy(update={key: value for key, value in more.items() if key != "clean"})
+    only_said = {key: value for key, value in more.items() if key in ("clean", "seed")}
+    run = run.model_copy(update={key: value for key, value in more.items() if key not in only_said})
     store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
     result = scoring.score(table, run)
-    if "clean" in more:
-        result = result.model_copy(update=more)
+    result = result.model_copy(update=only_said)
     path.write_bytes(store.encode_result(result))
     with pytest.raises(ResultError, match=said):
         _take_in(entries, tmp_path / "results", tmp_path / "out")
@@ -259,6 +261,9 @@ def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> 
         shutil.copy(
             RESULTS / "1.0" / "digits" / f"digits-ibp-dense.{ending}", place / f"{ENTRY}.{ending}"
         )
+    raw = json.loads((place / f"{ENTRY}.json").read_text())
+    raw["entry"] = raw["submission"]["id"] = ENTRY
+    write_pair(place / f"{ENTRY}.json", raw)
     with pytest.raises(ResultError, match="belongs to other weights"):
         _take_in(entries, results, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -19,6 +19,7 @@ import pytest
 from leaderboard_factory import MIRROR, make_result, make_score, write_evidence, write_result
 from PIL import Image
 
+from benchmark import store
 from benchmark.errors import ResultError
 from benchmark.tracks import TRACKS, Protocol, settings_of
 from leaderboard.build import SiteSummary, build_site
@@ -245,10 +246,12 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     path = write_result(tmp_path / "results", make_result("lwm-10x"))
     write_evidence(path)
     table = path.with_name("lwm-10x.outcomes.parquet")
-    rows = pd.read_parquet(table)
-    rows.loc[rows["outcome"] == "undecided", "outcome"] = "certified"
-    rows.to_parquet(table, index=False)
-    with pytest.raises(ResultError, match=r"lwm-10x\.outcomes\.parquet: epsilon 1/16: expected"):
+    rows, run = store.read_outcomes(table)
+    open_ = rows["outcome"] == "undecided"
+    rows.loc[open_, ["outcome", "decided_by"]] = ["certified", "IBP"]
+    rows.loc[open_, "ibp"] = True
+    table.write_bytes(store.encode_outcomes(rows, run))
+    with pytest.raises(ResultError, match=r"1/16\.counts\.certified: 240 in the result, "):
         build_site([tmp_path / "results"], tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
@@ -258,7 +261,7 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     [
         (lambda table: table.assign(label=-1), "label: expected classes from 0 to 9, found -1"),
         (lambda table: table.assign(label=10), "label: expected classes from 0 to 9, found 10"),
-        (lambda table: pd.concat([table] * 9), "expected 1000 rows, one per image and epsilon"),
+        (lambda table: pd.concat([table] * 9), "expected one row for each of 500 images"),
     ],
 )
 def test_a_table_that_cannot_be_of_its_track_is_refused(
@@ -267,7 +270,8 @@ def test_a_table_that_cannot_be_of_its_track_is_refused(
     path = write_result(tmp_path, make_result("lwm-10x"))
     write_evidence(path)
     table = path.with_name("lwm-10x.outcomes.parquet")
-    change(pd.read_parquet(table)).to_parquet(table)
+    rows, run = store.read_outcomes(table)
+    table.write_bytes(store.encode_outcomes(change(rows), run))
     with pytest.raises(ResultError, match=rf"lwm-10x\.outcomes\.parquet: {fault}"):
         build_site([tmp_path], tmp_path / "site")
 

@@ -118,7 +118,7 @@ def test_a_missing_key_and_an_epsilon_as_decimal(tmp_path: Path) -> None:
         (b"\xff\xfe", "expected UTF-8"),
         (b'{"seconds": NaN}', "expected a finite number, found NaN"),
         (b"[" * 100_000, "expected JSON"),
-        (b"[]", "the file: expected"),
+        (b"[]", "found a JSON list, and no object"),
     ],
 )
 def test_what_is_not_json_is_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:

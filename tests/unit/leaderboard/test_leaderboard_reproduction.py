@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from leaderboard_factory import write_pair
 
 from benchmark.cli import invoke
 from benchmark.errors import ResultError
@@ -62,8 +63,7 @@ def _copy(results: Path, entry: str, new: str, **method: str) -> None:
         raw["submission"]["training"]["seed"] = 1
         if raw["submission"]["parent"]:
             raw["submission"]["parent"] += "-s1"
-    (folder / f"{new}.json").write_text(json.dumps(raw))
-    shutil.copy(folder / f"{entry}.outcomes.parquet", folder / f"{new}.outcomes.parquet")
+    write_pair(folder / f"{new}.json", raw, folder / f"{entry}.json")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_small_network_counts_by_its_weights(results: Path) -> None:
         layer["num_weights"] = layer["num_nonzero"]
     raw["compactness"]["num_parameters"] = raw["compactness"]["num_nonzero"]
     raw["compactness"]["magnitudes"]["num_zeros"] = 0
-    path.write_text(json.dumps(raw))
+    write_pair(path, raw)
     (family,) = find_families([results])
     assert {round(child.times) for child in family.children} == {10}
     assert len(compare([family])) == 4
@@ -252,7 +252,7 @@ def test_text_of_a_submission_stays_text(results: Path) -> None:
     path = results / "1.0" / "digits" / "digits-adv-random-10x.json"
     raw = json.loads(path.read_text())
     raw["submission"]["method"]["name"] = "a|b <script> `x` [l](u)"
-    path.write_text(json.dumps(raw))
+    write_pair(path, raw)
     text = report([results])
     assert "a\\|b &lt;script&gt; \\`x\\` \\[l\\](u)" in text
     assert "<script>" not in text

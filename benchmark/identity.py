@@ -1,0 +1,94 @@
+"""What identifies a result: change any of it, and it is another result."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+
+import torch
+
+import benchmark
+from benchmark import engine, store
+from benchmark.data import Dataset
+from benchmark.records import Run
+from benchmark.settings import Settings
+from benchmark.submission import Submission
+from benchmark.tracks import Protocol, settings_of
+
+#: Of the source that is being imported; a file that changes later is not what runs.
+ENGINE = engine.version()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything whose change makes another result."""
+    from benchmark.certify import lirpa_version
+
+    return {
+        "corobench": benchmark.__version__,
+        "engine": ENGINE,
+        "torch": torch.__version__,
+        "pyautoattack": importlib.metadata.version("pyautoattack"),
+        "auto_LiRPA": lirpa_version().removeprefix("auto_LiRPA").strip(),
+    }
+
+
+def name_of(device: torch.device, in_tf32: bool) -> str:
+    """What a result says of the device; searching in TF32 makes it another one."""
+    if device.type == "cpu":
+        return "cpu"
+    return torch.cuda.get_device_name(device) + (" (search in TF32)" if in_tf32 else "")
+
+
+def identify(
+    submission: Submission,
+    dataset: Dataset,
+    n: int,
+    epsilons: tuple[str, ...],
+    settings: Settings,
+    protocol: Protocol,
+    place: str,
+) -> Run:
+    """The run that an evaluation makes, as far as it is known before it.
+
+    Args:
+        submission: the entry.
+        dataset: the test set.
+        n: images.
+        epsilons: exact radii as text, ascending.
+        settings: what the user chose.
+        protocol: settings of every stage.
+        place: name of the device, from `name_of`.
+    """
+    track, manifest = submission.track, submission.manifest
+    used, resolved = versions(), settings_of(protocol, track)
+    identity = {
+        "protocol": protocol.version,
+        "track": track.name,
+        "n": n,
+        "epsilons": list(epsilons),
+        "data": dataset.info.fingerprint,
+        "architecture": [manifest.model.architecture, manifest.model.arguments],
+        "weights_sha256": submission.weights_sha256,
+        "settings": resolved,
+        "seed": settings.seed,
+        "versions": used,
+        "device": place,
+    }
+    return Run(
+        protocol=protocol.version,
+        entry=manifest.id,
+        track=track.name,
+        n=n,
+        quick=not track.is_ranked(n) or epsilons != track.epsilons or protocol != Protocol(),
+        epsilons=epsilons,
+        data=dataset.info,
+        weights_sha256=submission.weights_sha256,
+        seed=settings.seed,
+        device=place,
+        versions=used,
+        settings=resolved,
+        constants=dict(engine.constants()),
+        submission=manifest,
+        compactness=submission.measure(),
+        identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
+    )
