@@ -10,7 +10,7 @@ import torch
 import benchmark
 from benchmark import engine, store
 from benchmark.data import Dataset
-from benchmark.records import Run
+from benchmark.records import Earlier, Run
 from benchmark.settings import Settings
 from benchmark.submission import Submission
 from benchmark.tracks import Protocol, settings_of
@@ -47,6 +47,7 @@ def identify(
     settings: Settings,
     protocol: Protocol,
     place: str,
+    earlier: Earlier | None = None,
 ) -> Run:
     """The run that an evaluation makes, as far as it is known before it.
 
@@ -58,6 +59,7 @@ def identify(
         settings: what the user chose.
         protocol: settings of every stage.
         place: name of the device, from `name_of`.
+        earlier: the result whose attacks are taken over.
     """
     track, manifest = submission.track, submission.manifest
     used, resolved = versions(), settings_of(protocol, track)
@@ -74,6 +76,8 @@ def identify(
         "versions": used,
         "device": place,
     }
+    if earlier is not None:
+        identity["earlier"] = earlier.identity
     return Run(
         protocol=protocol.version,
         entry=manifest.id,
@@ -90,5 +94,6 @@ def identify(
         constants=dict(engine.constants()),
         submission=manifest,
         compactness=submission.measure(),
+        earlier=earlier,
         identity=hashlib.sha256(store.canonical_json(identity).encode()).hexdigest(),
     )
