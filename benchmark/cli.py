@@ -57,6 +57,7 @@ MOUNTED = {
     "serve": "leaderboard.cli_serve:serve",
     "tracks": "benchmark.cli_listing:tracks",
     "train": "baselines.cli:train",
+    "recertify": "benchmark.cli_recertify:recertify",
     "unpack": "benchmark.cli_formats:unpack",
 }
 

@@ -26,8 +26,8 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
 
     \b
     Examples:
-      corobench score results/1.0/digits/my-model.outcomes.parquet
-      corobench score results/1.0/digits/*.outcomes.parquet --write
+      corobench score results/1.1/digits/my-model.outcomes.parquet
+      corobench score results/1.1/digits/*.outcomes.parquet --write
     """
     from benchmark import result_writing, rounds, store
     from benchmark.reading.places import misplaced
@@ -109,8 +109,8 @@ def contest(
 
     \b
     Examples:
-      corobench contest results/1.0/digits/my-model.json found.npz
-      corobench contest results/1.0/digits/my-model.json found.npz --by "A. Rival" --write
+      corobench contest results/1.1/digits/my-model.json found.npz
+      corobench contest results/1.1/digits/my-model.json found.npz --by "A. Rival" --write
     """
     from benchmark import store
     from benchmark.executors import run_contest

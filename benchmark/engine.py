@@ -38,6 +38,8 @@ DECIDES = (
     "memory",
     "outcomes",
     "pipeline",
+    "proving",
+    "recertify",
     "reading.columns",
     "recognition",
     "scoring",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmark import recognition, result_writing, rounds, store
+from benchmark import recertify, recognition, result_writing, rounds, store
 from benchmark.clean_images import write_clean_images
 from benchmark.data import load_test, load_train, subset
 from benchmark.equivalent import equivalent
@@ -23,6 +24,7 @@ from benchmark.identity import identify, name_of
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
 from benchmark.pipeline import Evaluation
 from benchmark.progress import Reporter
+from benchmark.recertify import Recertification
 from benchmark.records import Result, Run, Seconds
 from benchmark.settings import Evaluated, Settings
 from benchmark.stages.tf32 import is_close, require_gpu
@@ -63,6 +65,10 @@ def evaluate(
     steps = steps or Steps()
     submission = load_submission(folder, settings.track)
     track, protocol = submission.track, settings.protocol
+    before = None
+    if settings.earlier is not None:
+        before = recertify.load(settings.earlier, folder, settings.data_root)
+        settings = recertify.settings_like(settings, before)
     epsilons = _epsilons(settings, track)
     n = settings.n or standard_subset(track)
     device = resolve_device(settings.device)
@@ -83,7 +89,8 @@ def evaluate(
 
     in_tf32 = settings.tf32 and ended is None and is_close(model, x[:CONTRACT_IMAGES])
     place = name_of(device, in_tf32)
-    run = identify(submission, dataset, n, epsilons, settings, protocol, place)
+    earlier = None if before is None else recertify.record_of(before)
+    run = identify(submission, dataset, n, epsilons, settings, protocol, place, earlier)
     path = result_path(settings.out, run, track)
     chunks = store.ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     told: list[str] = []
@@ -117,7 +124,8 @@ def evaluate(
             prover, not_asked = prepare_certifiers(model, network, track, protocol, device)
         except StepEndedError as error:
             not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
-        evaluation = Evaluation(
+        kind = Evaluation if before is None else partial(Recertification, evidence=before)
+        evaluation = kind(
             model,
             x,
             y,

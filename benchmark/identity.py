@@ -10,7 +10,7 @@ import torch
 import benchmark
 from benchmark import engine, store
 from benchmark.data import Dataset
-from benchmark.records import Run
+from benchmark.records import Earlier, Run
 from benchmark.settings import Settings
 from benchmark.submission import Submission
 from benchmark.tracks import Protocol, settings_of
@@ -47,6 +47,7 @@ def identify(
     settings: Settings,
     protocol: Protocol,
     place: str,
+    earlier: Earlier | None = None,
 ) -> Run:
     """The run that an evaluation makes, as far as it is known before it.
 
@@ -58,6 +59,7 @@ def identify(
         settings: what the user chose.
         protocol: settings of every stage.
         place: name of the device, from `name_of`.
+        earlier: the result whose attacks are taken over.
     """
     track, manifest = submission.track, submission.manifest
     run = Run(
@@ -76,6 +78,7 @@ def identify(
         constants=dict(engine.constants()),
         submission=manifest,
         compactness=submission.measure(),
+        earlier=earlier,
     )
     return run.model_copy(update={"identity": identity_of(run)})
 
@@ -96,4 +99,6 @@ def identity_of(run: Run) -> str:
         "versions": run.versions,
         "device": run.device,
     }
+    if run.earlier is not None:
+        identity["earlier"] = run.earlier.identity
     return hashlib.sha256(store.canonical_json(identity).encode()).hexdigest()

@@ -2,9 +2,8 @@
 
 Verify first: the cheap certifiers are asked about every correct image, PGD-50 runs on what none of
 them proved, the costly certifiers (`benchmark.closing`) are asked about what is still open, and
-AutoAttack, the costliest of all, runs on what no certifier proved. Monotone facts are carried:
-certified at a larger epsilon holds at every smaller one, broken at a smaller epsilon holds at every
-larger one.
+AutoAttack, the costliest of all, runs on what no certifier proved. Monotone facts are carried: what
+is certified to smaller epsilons, what is broken to larger ones.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from benchmark import health
 from benchmark.closing import close
 from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
+from benchmark.proving import certify
+from benchmark.stages import certify as stage_certify
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
-from benchmark.stages.certify import certify_chunk
 from benchmark.stages.parts import Parts
 from benchmark.stages.pgd import PGD
 from benchmark.steps import Ended, StepEndedError, Steps
@@ -35,7 +35,6 @@ from benchmark.tracks import Protocol, Track, derive_seed
 
 if TYPE_CHECKING:
     from benchmark.certify import Prover
-
 
 CONTRADICTED = "bounds-contradicted"
 """Flag: an image inside a box had a smaller margin than its bound."""
@@ -58,8 +57,7 @@ class Evaluation:
         seed: of the run.
         chunks: finished chunks are read from here and new ones written to it.
         report: progress.
-        equivalent: a smaller network with the same outputs, which the attacks search on; None to
-            search on the model itself.
+        equivalent: a smaller network with the same outputs, which attacks search on, or None.
         steps: told of each chunk that is computed.
         searches_in_tf32: whether attacks may search in TF32.
     """
@@ -91,8 +89,7 @@ class Evaluation:
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is known of any image."""
-        n = len(self.x)
+        n = len(self.x)  # nothing is known of any image
         self.facts = Facts(
             predicted=np.zeros(n, dtype=np.int64),
             correct=np.zeros(n, dtype=bool),
@@ -110,15 +107,16 @@ class Evaluation:
         try:
             return self._run(prover, not_asked)
         except ContradictedBoundsError as error:
-            # Bounds were wrong once: no certifier that leaned on them is believed, and whatever
-            # was not attacked because of them is attacked now.
-            self.report.say(f"no certifier is believed: {error}")
-            self._forget()
-            self._prefix = "without-proofs-"
-            for facts in self.facts.epsilons.values():
-                facts.flags.add(CONTRADICTED)
-            refused = dict.fromkeys(self.protocol.all_certifiers, str(error))
-            return self._run(None, {**refused, **not_asked})
+            return self._run(None, self.disbelieve(error, not_asked))
+
+    def disbelieve(self, error: Exception, not_asked: dict[str, str]) -> dict[str, str]:
+        """Forget what leaned on wrong bounds; certifier -> why it is not asked, for all of them."""
+        self.report.say(f"no certifier is believed: {error}")
+        self._forget()
+        self._prefix = "without-proofs-"
+        for facts in self.facts.epsilons.values():
+            facts.flags.add(CONTRADICTED)
+        return {**dict.fromkeys(self.protocol.all_certifiers, str(error)), **not_asked}
 
     def note_refusal(self, refusal: BaseException) -> None:
         """Raise the flag where an image contradicts the bounds of a certifier.
@@ -140,7 +138,7 @@ class Evaluation:
         self.clean()
         for certifier in self.protocol.certifiers:
             if prover is not None and certifier not in not_asked:
-                self.certify(prover, certifier)
+                certify(self, prover, certifier)
         self.choose_audit(self.protocol.certifiers)
         self.attack(self.pgd())
         for certifier in self.protocol.closing_certifiers:
@@ -170,7 +168,7 @@ class Evaluation:
         """Predictions without an attack, one image at a time."""
         n = len(self.x)
         self.report.stage("clean", n)
-        for number, rows in self._chunked(np.arange(n)):
+        for number, rows in self.chunked(np.arange(n)):
             try:
                 chunk = self.chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
             except StepEndedError as error:
@@ -186,61 +184,6 @@ class Evaluation:
         self.facts.predicted = np.where(self.facts.unpredicted, -1, predicted)
         self.facts.correct = (~wrong).cpu().numpy()
         self.report.finish(f"{int(self.facts.correct.sum())} of {n} right")
-
-    def certify(self, prover: Prover, certifier: str) -> None:
-        """Ask one certifier about every correct image, largest epsilon first.
-
-        A certifier that fails a check of its own on any image counts as not asked, and what it
-        proved before is dropped: bounds that were wrong once prove nothing.
-        """
-        from benchmark.certify import NotCertifiable
-
-        proven = {epsilon: np.zeros(len(self.x), dtype=bool) for epsilon in self.epsilons}
-        margin = {
-            epsilon: np.full(len(self.x), np.nan, dtype=np.float32) for epsilon in self.epsilons
-        }
-        carried = np.zeros(len(self.x), dtype=bool)
-        try:
-            for epsilon in reversed(self.epsilons):
-                proven[epsilon] |= carried
-                self._certify_epsilon(prover, certifier, epsilon, proven[epsilon], margin[epsilon])
-                carried = proven[epsilon]
-        except (NotCertifiable, MemoryError, StepEndedError) as refusal:
-            self.note_refusal(refusal)
-            self.facts.not_asked[certifier] = str(refusal)
-            self.report.finish(f"not certifiable ({refusal})")
-            return
-        carried_from = np.full(len(self.x), "", dtype=object)
-        for epsilon in reversed(self.epsilons):
-            facts = self.facts.epsilons[epsilon]
-            facts.certified[certifier] = proven[epsilon]
-            facts.margin = np.fmax(facts.margin, margin[epsilon])
-            new = proven[epsilon] & ~facts.proven
-            facts.proven_by[new] = certifier
-            facts.proven_from[new] = carried_from[new]
-            carried_from[proven[epsilon] & (carried_from == "")] = epsilon
-
-    def _certify_epsilon(
-        self,
-        prover: Prover,
-        certifier: str,
-        epsilon: str,
-        proven: BoolArray,
-        margin: NDArray[np.float32],
-    ) -> None:
-        """Fill `proven` and `margin` for the correct images that are not proven yet."""
-        todo = np.flatnonzero(self.facts.correct & ~proven)
-        self.report.stage(f"{certifier} {epsilon}", len(todo))
-        for number, rows in self._chunked(todo):
-            chunk = self.chunk(
-                chunk_name(f"certify-{certifier}", epsilon, number),
-                partial(self._certify_chunk, prover, certifier, rows, epsilon),
-            )
-            proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
-            self.spend("certify", self.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
-            self.report.advance(len(rows), self.facts.bracket_note(epsilon, proven))
-        count = f"{int(proven.sum())} of {len(self.x)} proven"
-        self.report.finish(f"{count}; {self.facts.bracket_note(epsilon, proven)}")
 
     def choose_audit(self, certifiers: tuple[str, ...]) -> None:
         """Mark some images that these certifiers proved, which are attacked all the same.
@@ -274,7 +217,7 @@ class Evaluation:
             standing = self.facts.correct & ~broken
             open_ = ~facts.proven | facts.audited
             self.report.stage(f"{attack.name} {epsilon}", int((standing & open_).sum()))
-            for number, chunk_rows in self._chunked(np.flatnonzero(standing)):
+            for number, chunk_rows in self.chunked(np.flatnonzero(standing)):
                 places = np.flatnonzero(open_[chunk_rows])
                 rows = chunk_rows[places]
                 if not len(rows):
@@ -335,10 +278,12 @@ class Evaluation:
         logits = predict_one_by_one(self.model, self.x[rows])
         return {"logits": logits.cpu().numpy(), "seconds": time.perf_counter() - start}
 
-    def _certify_chunk(
+    def certify_chunk(
         self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
-        result = certify_chunk(prover, certifier, self.x[rows], self.y[rows], Fraction(epsilon))
+        result = stage_certify.certify_chunk(
+            prover, certifier, self.x[rows], self.y[rows], Fraction(epsilon)
+        )
         return {
             "certified": result.certified_B.cpu().numpy(),
             "margin": result.margin_B.cpu().numpy(),
@@ -410,7 +355,7 @@ class Evaluation:
         self.facts.record_no_answer(step, np.arange(len(self.x)), ended)
         return self.facts
 
-    def _chunked(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def chunked(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Consecutive groups of the protocol's size; they depend on no worker and no restart."""
         size = self.track.chunk_size
         for number, start in enumerate(range(0, len(rows), size)):

@@ -10,7 +10,9 @@ chance, as another seed would.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,17 +21,21 @@ from numpy.typing import NDArray
 
 from benchmark import threat
 from benchmark.errors import ResultError
+from benchmark.evidence import Evidence, load_evidence
 from benchmark.facts import BoolArray, Facts
 from benchmark.pipeline import Evaluation
-from benchmark.records import Outcome
+from benchmark.records import Earlier, Outcome
+from benchmark.settings import Settings
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
-from benchmark.tracks import derive_seed
+from benchmark.tracks import Protocol, derive_seed, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.certify import Prover
-    from benchmark.evidence import Evidence
+
+_OF_ATTACKS = ("pgd_", "autoattack_", "square_", "audit_", "chunk_size", "attack_batch")
+"""How settings begin that an attack's answer depends on."""
 
 _COMPUTED = ("square-helps", "bounds-contradicted")
 """Flags that say something of the new result alone."""
@@ -128,7 +134,8 @@ class Recertification(Evaluation):
             images.update({int(place): image for place, image in hits})
         shape = (0, *self.x.shape[1:])
         stacked = [images[place] for place in sorted(images)]
-        chunk.pop("doubts", None), chunk.pop("doubts_rows", None)
+        for key in ("doubts", "doubts_rows"):  # rows of a part are not those of the chunk
+            chunk.pop(key, None)
         return {
             **chunk,
             "broken": broken,
@@ -177,27 +184,44 @@ class Recertification(Evaluation):
             facts.record_broken(by, {epsilon: images.get(epsilon, {}) for epsilon in self.epsilons})
 
 
-def require_same(evidence: Evidence, settings: dict[str, object], seed: int) -> None:
-    """Refuse a stored result whose attacks were set otherwise than today's.
+def load(path: Path, folder: Path, data_root: Path | None) -> Evidence:
+    """A stored result with all that belongs to it, whose attacks may be taken over.
 
     Args:
-        evidence: of the stored result.
-        settings: of today's protocol on its track.
-        seed: of the new evaluation.
+        path: of the result file.
+        folder: of the submission, with the same weights.
+        data_root: folder of the dataset, or None for the usual search.
 
     Raises:
-        ResultError: names the keys.
+        CorobenchError: something is missing or does not fit, or the attacks were set otherwise than
+            those of today's protocol.
     """
-    attacks = ("pgd_", "autoattack_", "square_", "chunk_size", "attack_batch")
+    evidence = load_evidence(path, folder, data_root)
+    today = settings_of(Protocol(), evidence.submission.track)
+    then = evidence.result.settings
     other = [
-        key
-        for key in sorted(settings)
-        if key.startswith(attacks) and evidence.result.settings.get(key) != settings[key]
+        key for key in sorted(today) if key.startswith(_OF_ATTACKS) and then.get(key) != today[key]
     ]
-    if evidence.result.seed != seed:
-        other.append("seed")
     if other:
         raise ResultError(
-            f"{evidence.path}: settings: was attacked otherwise ({', '.join(other)}); evaluate the "
-            "entry anew"
+            f"{path}: settings: expected attacks as today's protocol sets them, but found other "
+            f"values of {', '.join(other)}; evaluate the entry anew"
         )
+    return evidence
+
+
+def settings_like(settings: Settings, evidence: Evidence) -> Settings:
+    """Settings with the images, radii and seed of a stored result."""
+    result = evidence.result
+    return replace(settings, n=result.n, seed=result.seed, epsilons=tuple(result.epsilons))
+
+
+def record_of(evidence: Evidence) -> Earlier:
+    """What a new result says of the stored one."""
+    result = evidence.result
+    return Earlier(
+        protocol=result.protocol,
+        identity=result.identity,
+        device=result.device,
+        versions=result.versions,
+    )

@@ -261,6 +261,22 @@ class Recognition(StoredRecord):
     unseen: Count | None = None
 
 
+class Earlier(StoredRecord):
+    """The result whose attacks a recertified one took over (`benchmark.recertify`).
+
+    Attributes:
+        protocol: it was evaluated by.
+        identity: of that result.
+        device: its attacks ran on.
+        versions: they ran with.
+    """
+
+    protocol: str
+    identity: str
+    device: str
+    versions: dict[str, str]
+
+
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
@@ -300,6 +316,7 @@ class Run(StoredRecord):
         recognition: whether it knows the published images; None where it was not asked.
         files: ending of the file of adversarial images -> sha256 of its bytes; None in results from
             before digests were written.
+        earlier: the result whose attacks were taken over; None for an evaluation of its own.
         identity: sha256 over all of the above that identifies the result.
         date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
             recorded. It identifies nothing.
@@ -329,6 +346,7 @@ class Run(StoredRecord):
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     files: dict[str, Sha256] | None = None
+    earlier: Earlier | None = None
     identity: str = ""
     date: Day = ""
 
@@ -370,6 +388,7 @@ class Result(StoredRecord):
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     files: dict[str, Sha256] | None = None
+    earlier: Earlier | None = None
     identity: str = ""
     date: Day = ""
 

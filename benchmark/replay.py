@@ -73,7 +73,7 @@ class Replay(Evaluation):
         rows = self.stored[self.stored["epsilon"] == epsilon].sort_values("position")
         return (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
 
-    def _certify_chunk(
+    def certify_chunk(
         self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
     ) -> dict[str, object]:
         certified = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)[rows]
@@ -81,7 +81,7 @@ class Replay(Evaluation):
         mine = self._with_batch_mates(rows, certifier)
         if not mine.any():
             return {"certified": certified, "margin": margin, "seconds": 0.0}
-        chunk: dict[str, Any] = super()._certify_chunk(prover, certifier, rows[mine], epsilon)
+        chunk: dict[str, Any] = super().certify_chunk(prover, certifier, rows[mine], epsilon)
         certified[mine], margin[mine] = chunk["certified"], chunk["margin"]
         return {"certified": certified, "margin": margin, "seconds": chunk["seconds"]}
 

@@ -25,6 +25,8 @@ class Settings:
         certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
             another one the result is never ranked.
         tf32: let attacks on a GPU search in TF32; successes are measured in float32 all the same.
+        earlier: result file of the same weights and images, whose attacks need not be repeated; it
+            sets n, radii and seed.
         is_limited: less time or memory than by default; what that ends is never ranked.
     """
 
@@ -39,6 +41,7 @@ class Settings:
     certify_budget_s: float | None = None
     tf32: bool = False
     is_limited: bool = False
+    earlier: Path | None = None
 
     @property
     def protocol(self) -> Protocol:

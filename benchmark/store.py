@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Keys of the result file that are left out where they are null.
-ADDED_LATER = ("recognition", "constants", "files")
+ADDED_LATER = ("recognition", "constants", "files", "earlier")
 _DIGEST_BYTES = 32
 
 

@@ -26,7 +26,7 @@ from common import verdict
 from torch import Tensor
 
 from benchmark import threat
-from benchmark.certify import BoundedModel, BranchBudget, certified
+from benchmark.certify import BranchBudget, Prover
 from benchmark.data import load_test, subset
 from benchmark.stages.autoattack import AutoAttackStandard
 from benchmark.stages.base import Attack
@@ -40,7 +40,7 @@ class Bracket:
     """One model on n images: what is proven so far, and the table.
 
     Args:
-        bounded: the model prepared for bounding.
+        prover: of the model.
         model: the model itself.
         x: float32 (n, C, H, W).
         y: int64 (n,).
@@ -48,16 +48,15 @@ class Bracket:
     """
 
     def __init__(
-        self, bounded: BoundedModel, model: torch.nn.Module, x: Tensor, y: Tensor, epsilon: Fraction
+        self, prover: Prover, model: torch.nn.Module, x: Tensor, y: Tensor, epsilon: Fraction
     ) -> None:
-        self.bounded, self.model, self.x, self.y, self.epsilon = bounded, model, x, y, epsilon
+        self.prover, self.model, self.x, self.y, self.epsilon = prover, model, x, y, epsilon
         with torch.no_grad():
-            self.logits = torch.cat([model(image) for image in x.split(1)])
-        self.correct = self.logits.argmax(dim=1) == y
+            logits = torch.cat([model(image) for image in x.split(1)])
+        self.correct = logits.argmax(dim=1) == y
         self.low, self.high = threat.box(x, epsilon)
         self.proven = torch.zeros(len(x), dtype=torch.bool)
         self.broken = torch.zeros(len(x), dtype=torch.bool)
-        self.margins = torch.full((len(x), self.logits.shape[1] - 1), -torch.inf)
         self.lines: list[tuple[str, int, int, int, float, str]] = []
 
     @property
@@ -66,31 +65,24 @@ class Bracket:
         return int((self.correct & ~self.broken).sum())
 
     def ask(self, method: str, rows: Tensor) -> None:
-        """One certifier of the adapter about some images."""
+        """One relaxation about some images."""
         start = time.perf_counter()
-        if method in self.bounded.methods and len(rows):
-            found = self.bounded.margins(method, self.low[rows], self.high[rows], self.y[rows])
-            self.margins[rows] = torch.maximum(self.margins[rows], found)
-            new = certified(found, self.logits[rows])
+        if method not in self.prover.refusals and len(rows):
+            found = self.prover.prove(method, self.low[rows], self.high[rows], self.y[rows])
+            new = found.certified_B
             self.proven[rows] |= new
             note = f"{int(new.sum())} by itself"
         else:
             note = "not asked"
         self._line(method, rows, start, note)
 
-    def branch(self, rows: Tensor, budget: BranchBudget) -> None:
-        """Branch and bound about some images."""
+    def search(self, certifier: str, rows: Tensor, budget: BranchBudget) -> None:
+        """alpha-CROWN or branch and bound about some images."""
         start = time.perf_counter()
-        found = []
-        for row in rows.split(1):
-            found += self.bounded.branch_and_bound(
-                self.low[row],
-                self.high[row],
-                self.y[row],
-                self.logits[row],
-                self.margins[row],
-                budget,
-            )
+        if certifier in self.prover.refusals:
+            self._line(certifier, rows, start, "not asked")
+            return
+        found = self.prover.search(certifier, self.low[rows], self.high[rows], self.y[rows], budget)
         self.proven[rows] |= torch.tensor([one.is_certified for one in found], dtype=torch.bool)
         for row, one in zip(rows.tolist(), found, strict=True):
             if one.proposal is not None:
@@ -100,7 +92,7 @@ class Bracket:
         num = sum(one.num_subdomains for one in found)
         slowest = max((one.seconds for one in found), default=0.0)
         counts.append(f"{num} subdomains, slowest image {slowest:.1f} s")
-        self._line("BaB", rows, start, ", ".join(counts))
+        self._line(certifier, rows, start, ", ".join(counts))
 
     def _is_broken(self, row: int, image: Tensor) -> bool:
         """Clip a proposal to the ball (the box is rounded outward) and ask the model itself."""
@@ -164,16 +156,16 @@ def main() -> None:
     submission = load_submission(options.entry)
     model, track = submission.model.eval().requires_grad_(False), submission.track
     x, y = load_images(options, track.name)
-    bracket = Bracket(
-        BoundedModel(model, track.shape, track.num_classes), model, x, y, options.epsilon
-    )
+    prover = Prover(model, track.shape, track.num_classes)
+    bracket = Bracket(prover, model, x, y, options.epsilon)
     for method in CHEAP:
         bracket.ask(method, bracket.correct.nonzero().flatten())
     attack = PGD() if options.attack == "pgd" else AutoAttackStandard(track.num_classes)
     bracket.attack(attack)
     before = len(bracket.undecided())
-    bracket.ask("alpha-CROWN", bracket.undecided())
-    bracket.branch(bracket.undecided(), BranchBudget(max_subdomains=options.max_subdomains))
+    budget = BranchBudget(max_subdomains=options.max_subdomains)
+    for certifier in ("alpha-CROWN", "BaB"):
+        bracket.search(certifier, bracket.undecided(), budget)
     bracket.print()
     if bool((bracket.proven & bracket.broken).any()):
         print("contradiction: a certified image was broken")

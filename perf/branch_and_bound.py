@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from common import cpu_timed, verdict
 
-from benchmark.certify import BRANCHING, BoundedModel
+from benchmark.certify import BRANCHING, Prover
 from benchmark.data import load_test, subset
 from benchmark.stages.certify import close_chunk
 from benchmark.store import beside, read_outcomes
@@ -46,7 +46,7 @@ def main() -> None:
     asked = here[(here.outcome == "undecided") | (here.decided_by == "BaB")].head(options.n)
     track, protocol = get_track(run.track), Protocol()
     model = load_submission(ROOT / "submissions" / run.entry).model
-    bounded = BoundedModel(model, track.shape, track.num_classes)
+    prover = Prover(model, track.shape, track.num_classes)
     images, labels, _ = subset(load_test(track.name, options.data_root), run.n)
     spent = {"proven": 0.0, "open": 0.0}
     counts = {"proven": 0, "open": 0}
@@ -54,11 +54,9 @@ def main() -> None:
     for row in asked.itertuples():
         place = slice(row.position, row.position + 1)
         x, y = torch.from_numpy(images[place]), torch.from_numpy(labels[place])
-        with torch.no_grad():
-            logits = model(x)
         kind = "proven" if row.outcome == "certified" else "open"
         search = cpu_timed(spent, kind, close_chunk)
-        found = search(bounded, BRANCHING, model, x, y, logits, Fraction(options.epsilon), protocol)
+        found = search(prover, BRANCHING, model, x, y, Fraction(options.epsilon), protocol)
         counts[kind] += 1
         if bool(found.certified_B) != (kind == "proven"):
             differing.append(row.image)

@@ -2,12 +2,13 @@
 
     python perf/gate_cost.py [--whole] [--at-most 60]
 
-The baseline is the published 10x CNN-small digits-adv-lwm-10x. The green candidate is the same
-network with its weights rounded to half precision, so that it has to be evaluated; the red one is
-digits-adv-random-10x, which loses 4 to 6 points. Each check is a process of its own on at most two
-cores, started as a workflow starts it: the time holds the start of Python and torch, too. --whole
-checks the green one on all images as well, which shows what stopping early saves. The last line is
-the wall-clock of the slower one; exit code 1 above --at-most, or where a verdict is another one.
+The baseline is the 10x CNN-small digits-adv-lwm-10x as published in the round of the present
+protocol. The green candidate is the same network with its weights rounded to half precision, so
+that it has to be evaluated; the red one is digits-adv-random-10x, which loses 4 to 6 points. Each
+check is a process of its own on at most two cores, started as a workflow starts it: the time holds
+the start of Python and torch, too. --whole checks the green one on all images as well, which shows
+what stopping early saves. The last line is the wall-clock of the slower one; exit code 1 above
+--at-most, or where a verdict is another one.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from benchmark.tracks import PROTOCOL, round_of
+
 ROOT = Path(__file__).parents[1]
 ENTRY, RED = "digits-adv-lwm-10x", "digits-adv-random-10x"
-BASELINE = ROOT / "leaderboard" / "results" / "1.0" / "digits" / f"{ENTRY}.json"
+BASELINE = ROOT / "leaderboard" / "results" / round_of(PROTOCOL) / "digits" / f"{ENTRY}.json"
 NUM_CORES = 2
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -81,7 +81,7 @@ def main() -> None:
     )
 
 
-def _proofs(entry, lower, upper, y):  # noqa: ANN001, ANN202 (a script's own data)
+def _proofs(entry, lower, upper, y):
     """Row -> certifier that proves it; row -> root bounds and tree of the closing ones."""
     protocol = Protocol()
     prover = Prover(entry.model, entry.track.shape, entry.track.num_classes)
@@ -107,7 +107,7 @@ def _proofs(entry, lower, upper, y):  # noqa: ANN001, ANN202 (a script's own dat
     return methods, trees
 
 
-def _altered(network, low, high, labels, trees, num):  # noqa: ANN001, ANN202
+def _altered(network, low, high, labels, trees, num):
     """How many altered proofs pass although they no longer follow."""
     draw = np.random.default_rng(0)
     rows, wrong, counts = list(trees), 0, Counter()

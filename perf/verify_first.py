@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from common import Job, cpu_timed, verdict
 
-from benchmark import closing, pipeline
+from benchmark import closing
+from benchmark.stages import certify as stage_certify
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
-    pipeline.certify_chunk = cpu_timed(spent, "certify", pipeline.certify_chunk)
+    stage_certify.certify_chunk = cpu_timed(spent, "certify", stage_certify.certify_chunk)
     closing.close_chunk = cpu_timed(spent, "certify", closing.close_chunk)
     ways = {"verify first": True, "attack all": False}
     facts = [

@@ -1,7 +1,7 @@
 """The only door to auto_LiRPA: imports it once, patched for the installed torch, without traces.
 
 Every patch is applied where its cause is found, not by version number, so that auto_LiRPA 0.3
-(where all apply on torch 2.x) and 0.7.x (where only the slopes' gradient does) pass through the
+(where all apply on torch 2.x) and 0.7.x (where only the speed of attributes does) pass through the
 same code. What changes torch itself, or the process, lasts only as long as the import,
 a conversion (`converting`) or a computation (`computing`).
 """
@@ -29,7 +29,6 @@ import torch
 from benchmark.certify.lirpa_patches import (
     patch_attributes,
     patch_module_class,
-    patch_relaxation,
     silence,
 )
 from benchmark.certify.refusals import CertifierUnavailable
@@ -92,7 +91,6 @@ def load() -> Lirpa:
             general = importlib.import_module("auto_LiRPA.bound_general")
             patch_module_class(general.BoundedModule)
             operators = importlib.import_module("auto_LiRPA.bound_ops")
-            patch_relaxation(operators.BoundRelu)
             patch_attributes(operators.Bound)
             silence(package)
             parameters = inspect.signature(general.BoundedModule.compute_bounds).parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import sys
@@ -34,65 +33,6 @@ def _named_members(
     walk = nn.Module._named_members(self, get_members_fn, prefix, recurse, remove_duplicate)
     for name, member in walk:
         yield self.node_name_map.get(name, name), member
-
-
-def _clamp_blocks_gradient() -> bool:
-    """Whether this torch gives `clamp` a zero gradient exactly at its bounds."""
-    with torch.inference_mode(False), torch.enable_grad():
-        at_bounds = torch.tensor([0.0, 1.0], requires_grad=True)
-        at_bounds.clamp(0.0, 1.0).sum().backward()
-    return at_bounds.grad is not None and 0.0 in at_bounds.grad.tolist()
-
-
-def patch_relaxation(relu: Any) -> None:
-    """Two faults in the optimisation of ReLU slopes.
-
-    Slopes start exactly at 0 or 1. Where `clamp` passes no gradient there, they would never move,
-    and alpha-CROWN would silently return plain CROWN: so the gradient of the clamp on the closed
-    interval is added to its value. And where over 90 % of a layer is unstable, the full slopes are
-    stored but their sparse index is kept, which ends in a shape mismatch: the index is dropped.
-    """
-    if _clamp_blocks_gradient():
-        mask_slopes = relu._relu_mask_alpha
-
-        @functools.wraps(mask_slopes)
-        def masked(
-            lower: Tensor,
-            upper: Tensor,
-            low: Tensor | None,
-            high: Tensor | None,
-            leaky_alpha: float = 0,  # given by name from 0.7 on, unknown to 0.3
-        ) -> Any:
-            extra = {} if leaky_alpha == 0 else {"leaky_alpha": leaky_alpha}
-            plain = [None if slope is None else slope.detach() for slope in (low, high)]
-            new_low, new_high, *rest = mask_slopes(lower, upper, *plain, **extra)
-            unstable = (lower < 0) & (upper > 0)
-            new_low = _with_gradient(new_low, low, unstable, leaky_alpha)
-            new_high = _with_gradient(new_high, high, unstable, leaky_alpha)
-            return (new_low, new_high, *rest)
-
-        relu._relu_mask_alpha = staticmethod(masked)
-
-    create_slopes = relu.init_opt_parameters
-
-    @functools.wraps(create_slopes)
-    def create(self: Any, start_nodes: Any) -> None:
-        create_slopes(self, start_nodes)
-        full = all(slope.shape[3:] == torch.Size(self.shape) for slope in self.alpha.values())
-        if self.alpha_indices is not None and self.alpha and full:
-            self.alpha_indices = None
-
-    relu.init_opt_parameters = create
-
-
-def _with_gradient(
-    value: Tensor | None, slope: Tensor | None, unstable: Tensor, floor: float
-) -> Tensor | None:
-    """`value` unchanged, with the gradient of clamping `slope` to the closed [floor, 1]."""
-    if value is None or slope is None:
-        return value
-    passes = unstable & (slope.detach() >= floor) & (slope.detach() <= 1.0)
-    return value + (slope - slope.detach()) * passes.to(value.dtype)
 
 
 #: Values that `nn.Module` would neither register nor look for, by their exact type.

@@ -93,21 +93,3 @@ def check_boxes(
         )
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         raise ValueError(f"Expected argument `labels` in [0, {num_classes}), but got others")
-
-
-def check_known(logits: Tensor, known: Tensor | None, num_images: int, num_classes: int) -> None:
-    """Refuse logits and margins that do not fit the boxes.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    if tuple(logits.shape) != (num_images, num_classes):
-        raise ValueError(
-            f"Expected argument `logits` of shape ({num_images}, {num_classes}), "
-            f"but got {tuple(logits.shape)}"
-        )
-    if known is not None and tuple(known.shape) != (num_images, num_classes - 1):
-        raise ValueError(
-            f"Expected argument `known` of shape ({num_images}, {num_classes - 1}), "
-            f"but got {tuple(known.shape)}"
-        )

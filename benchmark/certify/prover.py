@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
 from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.layers import UncheckableError
+from benchmark.certify.checker.intervals import UncheckableError
 from benchmark.certify.checker.network import Bounds, Network
 from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
 from benchmark.certify.checker.reading import read_network
@@ -30,9 +30,10 @@ from benchmark.certify.checker.trees import Tree, margins_by_cases
 from benchmark.certify.graph_rules import BRANCHING
 from benchmark.certify.lirpa import BoundedModel
 from benchmark.certify.lirpa_checks import is_out_of_memory
-from benchmark.certify.margin_spec import check_boxes, margins_of
+from benchmark.certify.margin_spec import check_boxes
 from benchmark.certify.prepare import prepare
 from benchmark.certify.refusals import NotCertifiable
+from benchmark.certify.witness import Witness, between, downward, float64, labels64
 
 ALPHA = "alpha-CROWN"
 CONTRADICTED = "bounds-contradicted"
@@ -50,9 +51,6 @@ AIM_AGAIN = 16.0
 AIM_LEAST = 1e-5
 """A search aims at least at this margin, per unit of the largest |logit| at the centre, at least 1:
 its own arithmetic is float32. No proof leans on it."""
-
-_NUM_LOOKED_AT = 16
-"""Images per call whose logits are compared with the checker's intervals at width 0."""
 
 _ONE_THREAD = ThreadpoolController().wrap(limits=1, user_api="blas")
 """The checker's matrices are small: a second thread costs more than it gains."""
@@ -122,6 +120,7 @@ class Prover:
             refusal = NotCertifiable("no-checker", f"the checker does not know {error}")
             self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
             return
+        self._witness = Witness(model, self._network, self.device)
         for method in METHODS:
             refused = self._bounded.refusals.get(method)
             if refused is not None and refused.rule not in _LIBRARY_LIMITS:
@@ -183,11 +182,13 @@ class Prover:
         certified_B = torch.zeros(len(margin_B), dtype=torch.bool)
         if len(asked):
             rows = torch.from_numpy(asked)
-            low, high = _float64(x_L)[asked], _float64(x_U)[asked]
-            self._look(x_L[rows.to(x_L.device)], x_U[rows.to(x_U.device)])
-            found = margins(self._network, low, high, _labels(labels)[asked], method)
-            self._compare(x_L, x_U, labels, rows, found)
-            margin_B[rows] = _downward(found.min(axis=1))
+            low, high = float64(x_L)[asked], float64(x_U)[asked]
+            asked_boxes = x_L[rows.to(x_L.device)], x_U[rows.to(x_U.device)]
+            self._heed(self._witness.against_intervals(*asked_boxes))
+            found = margins(self._network, low, high, labels64(labels)[asked], method)
+            chosen = labels[rows.to(labels.device)]
+            self._heed(self._witness.against_bounds(*asked_boxes, chosen, found))
+            margin_B[rows] = downward(found.min(axis=1))
             certified_B[rows] = torch.from_numpy(found.min(axis=1) > 0)
         return Proven(certified_B, margin_B)
 
@@ -237,7 +238,7 @@ class Prover:
                 tighten=Ascent(num_steps=0),
             )
         with torch.inference_mode(False), torch.no_grad():
-            self._look(x_L, x_U)
+            self._heed(self._witness.against_intervals(x_L, x_U))
             return [
                 self._search_one(
                     certifier, x_L[i : i + 1], x_U[i : i + 1], labels[i : i + 1], budget
@@ -249,18 +250,18 @@ class Prover:
         self, certifier: str, x_L: Tensor, x_U: Tensor, label: Tensor, budget: BranchBudget
     ) -> BranchResult:
         started = time.perf_counter()
-        low, high, label_number = _float64(x_L), _float64(x_U), int(label)
+        low, high, label_number = float64(x_L), float64(x_U), int(label)
         network, last = self._network, len(self._network.steps)
         tight = crown_bounds(network, low, high)
-        rows = specification(_labels(label), self.num_classes)
+        rows = specification(labels64(label), self.num_classes)
         root = network.lower(tight, last, rows)
         known, noise = root.bound_BR[0], root.noise_BR[0]
-        self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), known[None])
+        self._heed(self._witness.against_bounds(x_L, x_U, label, known[None]))
         is_open = ~(known > 0)
         if not is_open.any():
-            return BranchResult("certified", _downward(known))
+            return BranchResult("certified", downward(known))
         least = max(1.0, self._scale(x_L, x_U))
-        result = BranchResult("open", _downward(known))
+        result = BranchResult("open", downward(known))
         for aim in (AIM, AIM_AGAIN):
             enough = aim * float(noise[is_open].max()) + AIM_LEAST * least
             if not np.isfinite(enough):
@@ -270,13 +271,13 @@ class Prover:
             if found.status == "certified":
                 by_cases = margins_by_cases(network, tight, label_number, tree_of(found))
                 best = np.maximum(known, by_cases)
-                self._compare(x_L, x_U, label, torch.zeros(1, dtype=torch.long), best[None])
+                self._heed(self._witness.against_bounds(x_L, x_U, label, best[None]))
             is_proven = bool((best > 0).all())
             status = "certified" if is_proven else found.status
             result = replace(
                 found,
                 status="open" if status == "certified" and not is_proven else status,
-                margins=_downward(best),
+                margins=downward(best),
                 leaves=found.leaves if is_proven else None,
             )
             if is_proven or found.status != "certified":
@@ -332,35 +333,11 @@ class Prover:
 
     def _scale(self, x_L: Tensor, x_U: Tensor) -> float:
         with torch.no_grad():
-            return float(self.model(_between(x_L, x_U).to(self.device)).abs().max())
+            return float(self.model(between(x_L, x_U).to(self.device)).abs().max())
 
-    def _look(self, x_L: Tensor, x_U: Tensor) -> None:
-        """Compare deployed logits with the checker's intervals over boxes of width 0."""
-        points = _between(x_L[:_NUM_LOOKED_AT], x_U[:_NUM_LOOKED_AT])
-        with torch.no_grad():
-            logits = _float64(self.model(points.to(self.device)))
-        exact = _float64(points)
-        with np.errstate(all="ignore"):
-            seen = self._network.bounds(exact, exact).values[-1]
-        if bool(((logits < seen.low) | (logits > seen.high)).any()):
-            self._contradict("the network gives logits outside the checker's intervals")
-
-    def _compare(
-        self, x_L: Tensor, x_U: Tensor, labels: Tensor, rows: Tensor, found: Array
-    ) -> None:
-        """Compare bounds with the margins of three images of each box."""
-        low, high = x_L[rows.to(x_L.device)], x_U[rows.to(x_U.device)]
-        chosen = labels[rows.to(labels.device)]
-        for points in (low, _between(low, high), high):
-            for start in range(0, len(points), 64):
-                part = slice(start, start + 64)
-                with torch.no_grad():
-                    logits = self.model(points[part].to(self.device))
-                seen = _float64(margins_of(logits, chosen[part].to(self.device)))
-                # The difference of two logits is itself rounded here, by less than this.
-                slack = 2.0**-22 * np.abs(_float64(logits)).max(axis=1, keepdims=True)
-                if bool((found[part] > seen + slack).any()):
-                    self._contradict("an image inside the box has a smaller margin than its bound")
+    def _heed(self, contradiction: str) -> None:
+        if contradiction:
+            self._contradict(contradiction)
 
     def _contradict(self, reason: str) -> NoReturn:
         """Take every certifier away: the checker itself, or what it is told, is wrong."""
@@ -375,33 +352,12 @@ def tree_of(found: BranchResult) -> Tree:
     nothing = np.zeros((sum(len(places) for _, places in found.neurons), 0))
     if leaves is None:
         return Tree([], np.zeros(0, np.int64), nothing, nothing, nothing)
-    slopes = [None if one is None else _float64(one) for one in found.slopes]
+    slopes = [None if one is None else float64(one) for one in found.slopes]
     return Tree(
         [(relu, places.cpu().numpy()) for relu, places in found.neurons],
         leaves.margin_B.cpu().numpy(),
-        _float64(leaves.sign_NB),
-        _float64(leaves.alpha_NB),
-        _float64(leaves.beta_NB),
+        float64(leaves.sign_NB),
+        float64(leaves.alpha_NB),
+        float64(leaves.beta_NB),
         slopes,
     )
-
-
-def _between(low: Tensor, high: Tensor) -> Tensor:
-    """The centre of each box, in float32 and inside it."""
-    return torch.minimum(torch.maximum((low + high) / 2, low), high)
-
-
-def _float64(x: Tensor) -> Array:
-    return x.detach().cpu().numpy().astype(np.float64)
-
-
-def _labels(labels: Tensor) -> np.ndarray:
-    return labels.detach().cpu().numpy().astype(np.int64)
-
-
-def _downward(margins: Array) -> Tensor:
-    """float32, nowhere above the float64 value, and above 0 only where that is."""
-    found = margins.astype(np.float32)
-    down = np.nextafter(found, np.float32(-np.inf))
-    kept = np.where(found.astype(np.float64) > margins, down, found)
-    return torch.from_numpy(kept)

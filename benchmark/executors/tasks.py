@@ -97,6 +97,7 @@ def _evaluate(arguments: Arguments, room: Room) -> dict[str, Any]:
     epsilons = given["epsilons"]
     given["epsilons"] = None if epsilons is None else tuple(epsilons)
     given["data_root"], given["out"] = _path(given["data_root"]), Path(given["out"])
+    given["earlier"] = _path(given["earlier"])
     settings = Settings(**given)
     _have_data(settings.track or load_manifest(folder).track, settings.data_root)
     store.prepare_folder(settings.out.absolute())

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.closing import close
-from benchmark.pipeline import Evaluation
+from benchmark.pipeline import ContradictedBoundsError, Evaluation
+from benchmark.proving import certify
 from benchmark.records import CERTIFIER_COLUMNS, Outcome
 from benchmark.stages.base import own_and_others
 from benchmark.verification.claims import Claims
@@ -42,6 +43,15 @@ def ask(
         prover: of the model, or None if it cannot be bounded.
         not_asked: certifier -> why it is not asked.
     """
+    try:
+        _ask(evaluation, claims, prover, not_asked)
+    except ContradictedBoundsError as error:
+        _ask(evaluation, claims, None, evaluation.disbelieve(error, not_asked))
+
+
+def _ask(
+    evaluation: Evaluation, claims: Claims, prover: Prover | None, not_asked: dict[str, str]
+) -> None:
     facts, protocol = evaluation.facts, evaluation.protocol
     facts.not_asked = dict(not_asked)
     evaluation.model.requires_grad_(False)
@@ -50,7 +60,7 @@ def ask(
         return
     for certifier in protocol.certifiers:
         if certifier not in not_asked:
-            evaluation.certify(prover, certifier)
+            certify(evaluation, prover, certifier)
     for certifier in protocol.closing_certifiers:
         if certifier in not_asked:
             continue

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from reissue import ROUND
 from safetensors.torch import load_file, save_file
 from tables import make_run, make_table
 
@@ -58,7 +59,7 @@ def test_a_folder_becomes_a_result_a_score_and_a_page(
     results = tmp_path / "results"
     assert invoke(["validate", str(entry)]) == 0
     assert invoke(["evaluate", str(entry), "--subset", "20", "--out", str(results)]) == 0
-    path = results / "1.0" / "digits" / "my-model@20.json"
+    path = results / ROUND / "digits" / "my-model@20.json"
     result = store.read_result(path)
     assert result.quick
     assert result.n == 20
@@ -92,7 +93,7 @@ def test_a_tampered_result_is_noticed(
 ) -> None:
     results = tmp_path / "results"
     assert invoke(["evaluate", str(entry), "--subset", "5", "--out", str(results)]) == 0
-    path = results / "1.0" / "digits" / "my-model@5.json"
+    path = results / ROUND / "digits" / "my-model@5.json"
     payload = json.loads(path.read_text())
     payload["compactness"]["num_nonzero"] = 1
     path.write_text(json.dumps(payload))
@@ -115,13 +116,13 @@ def test_kill_9_and_start_again_gives_the_same_result(entry: Path, tmp_path: Pat
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not list(killed.glob("1.0/digits/*.json"))
+    assert not list(killed.glob("*/digits/*.json"))
 
     for out in (killed, whole):
         subprocess.run(command(out), env=environment, check=True, capture_output=True)
     results, tables, images = [], [], []
     for out in (killed, whole):
-        path = out / "1.0" / "digits" / "my-model@12.json"
+        path = out / ROUND / "digits" / "my-model@12.json"
         payload = json.loads(path.read_text())
         payload.pop("seconds")
         payload["files"].pop("outcomes.parquet")  # has seconds in it, too

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from reissue import ROUND, unchecked
 from safetensors.torch import load_file, save_file
 
-from benchmark import recognition, store
+from benchmark import pipeline, proving, recognition, store
+from benchmark.certify import Prover
 from benchmark.cli import invoke
 from benchmark.data import load_test
 from benchmark.errors import ResultError
@@ -36,6 +37,7 @@ from benchmark.settings import Evaluated, Settings
 from benchmark.stages.pgd import PGD
 from benchmark.submission import load_submission
 from benchmark.tracks import PROTOCOL, TRACKS
+from benchmark.verification import proofs
 
 ROOT = Path(__file__).parents[2]
 ENTRY, PARENT = "digits-ibp-lwm-10x", "digits-ibp-dense"
@@ -741,17 +743,18 @@ def test_removed_contradictions_come_back(
     forger: Forger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A wrong certifier proves everything; the forger calls what its audit broke certified."""
-    certify = Evaluation.certify
+    certify = proving.certify
 
-    def wrong(self: Evaluation, bounded: object, certifier: str) -> None:
-        certify(self, bounded, certifier)  # type: ignore[arg-type]
+    def wrong(self: Evaluation, prover: Prover, certifier: str) -> None:
+        certify(self, prover, certifier)
         for known in self.facts.epsilons.values():
             new = self.facts.correct & ~known.proven
             known.certified[certifier] = self.facts.correct.copy()
             known.proven_by[new] = certifier
             known.proven_from[new] = ""
 
-    monkeypatch.setattr(Evaluation, "certify", wrong)
+    for asks in (pipeline, proofs):
+        monkeypatch.setattr(asks, "certify", wrong)
     out = forger.board / "results"
     evaluate(forger.folder, Settings(n=N, out=out, force=True))
     table, run = store.read_outcomes(beside(forger.path, OUTCOMES))

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
+from reissue import reissue
+
+from benchmark.result_set import OUTCOMES, beside
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -28,8 +31,10 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "examples" / "gate", folder)
     shutil.copytree(ENTRIES / "digits-adv-lwm-10x", folder / "model")
-    for ending in ("json", "outcomes.parquet"):
-        shutil.copy(RESULTS / f"digits-adv-lwm-10x.{ending}", folder / f"robustness.{ending}")
+    made = reissue(RESULTS / "digits-adv-lwm-10x.json", tmp_path / "results")
+    path = folder / "robustness.json"
+    shutil.copy(made, path)
+    shutil.copy(beside(made, OUTCOMES), beside(path, OUTCOMES))
     _git(folder, "init", "--quiet")
     _commit(folder, "The shipped model and its robustness")
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reissue import ROUND
 
 from benchmark.cli import invoke
 from benchmark.store import read_result
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def test_a_gpu_decides_as_a_cpu(more: list[str], tmp_path: Path) -> None:
     asked = ["evaluate", str(ROOT / "submissions" / ENTRY), "--out", str(tmp_path)]
     assert invoke([*asked, "--device", "cuda", *more]) == 0
-    here = read_result(tmp_path / "1.0" / "digits" / f"{ENTRY}.json")
+    here = read_result(tmp_path / ROUND / "digits" / f"{ENTRY}.json")
     there = read_result(ROOT / "leaderboard" / "results" / "1.0" / "digits" / f"{ENTRY}.json")
     assert here.device.startswith(torch.cuda.get_device_name())
     assert ("TF32" in here.device) == ("--tf32" in more)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_workflows import RESULTS, git, pull_request, workspace
+from reissue import ROUND
+from test_workflows import PUBLISHED, RESULTS, git, pull_request, workspace
 
 from benchmark import store
 
@@ -90,12 +91,12 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
 
     ran = pull_request(workspace)
     assert ran.code == 0, ran.said
-    assert "agrees on 100 images" in ran.summary and f"+ {ENTRY}" in ran.summary
+    assert "agrees with it on 100 images" in ran.summary and f"+ {ENTRY}" in ran.summary
 
     # The label of a maintainer, then the merge, and the board as everybody sees it.
     ran = pull_request(workspace, full=True)
     assert ran.code == 0, ran.said
-    assert "agrees on 500 images" in ran.summary
+    assert "agrees with it on 500 images" in ran.summary
     base = workspace / "base"
     git(
         base,
@@ -106,7 +107,7 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
     run(base, "render", "leaderboard/results", "--out", str(site))
     result = store.read_result(base / RESULTS / f"{ENTRY}.json")
     assert not result.quick and result.n == 500
-    assert (site / "entries" / "1.0" / "digits" / f"{ENTRY}.n500.html").is_file()
+    assert (site / "entries" / ROUND / "digits" / f"{ENTRY}.n500.html").is_file()
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_a_working_folder_may_have_a_leaderboard_folder_of_its_own(tmp_path: Pat
     own = tmp_path / "leaderboard" / "results" / "1.0" / "digits"
     own.mkdir(parents=True)
     for entry in ("digits-adv-dense", "digits-adv-lwm-10x"):
-        for file in (ROOT / RESULTS).glob(f"{entry}.*"):
+        for file in PUBLISHED.glob(f"{entry}.*"):
             shutil.copy(file, own / file.name)
     run(tmp_path, "render", "leaderboard/results", "--out", "site")
     run(tmp_path, "report", "leaderboard/results", "--out", "report.md")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from reissue import ROUND
 
 from benchmark.cli import invoke
 from benchmark.store import read_outcomes, read_result
@@ -21,7 +22,7 @@ def test_an_entry_and_its_onnx_export_have_the_same_outcomes(tmp_path: Path) -> 
     options = ["--subset", "20", "--out", str(tmp_path / "results")]
     for folder in (named, exported):
         assert invoke(["evaluate", str(folder), *options]) == 0
-    place = tmp_path / "results" / "1.0" / "digits"
+    place = tmp_path / "results" / ROUND / "digits"
     first, second = (
         read_outcomes(place / f"{n}@20.outcomes.parquet")[0] for n in ("template", "exported")
     )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reissue import ROUND
 
 from benchmark.cli import invoke
 from benchmark.stages.autoattack import AutoAttackStandard
@@ -101,7 +102,7 @@ def _compare(
     options = ["--subset", str(n), "--epsilons", ",".join(epsilons)]
     options += ["--data-root", str(image_folder), "--out", str(out)]
     assert invoke(["evaluate", str(entry), *options]) == 0
-    table, _ = read_outcomes(out / "1.0" / "cifar10" / f"resnet18-natural@{n}.outcomes.parquet")
+    table, _ = read_outcomes(out / ROUND / "cifar10" / f"resnet18-natural@{n}.outcomes.parquet")
     images, labels, _ = subset(load_test("cifar10", image_folder), n)
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
     model = load_submission(entry).model

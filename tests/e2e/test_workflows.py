@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from reissue import ROUND, reissue
 from workflow_runner import EXPRESSION, Ran, recording_python, run_shell, run_steps
 
+from benchmark.evaluate import evaluate
+from benchmark.settings import Settings
+
 ROOT = Path(__file__).parents[2]
-RESULTS = Path("leaderboard") / "results" / "1.0" / "digits"
+RESULTS = Path("leaderboard") / "results" / ROUND / "digits"
+OLD = Path("leaderboard") / "results" / "1.0" / "digits"
+PUBLISHED = ROOT / OLD
 NEW = "digits-ibp-lwm-10x"
 ENDINGS = ("json", "outcomes.parquet", "adversarial.npz")
 
@@ -40,8 +46,7 @@ def workspace(tmp_path: Path) -> Path:
     (base / RESULTS).mkdir(parents=True)
     for name in ("digits-ibp-dense", "digits-ibp-random-10x"):
         shutil.copytree(ROOT / "submissions" / name, base / "submissions" / name)
-        for ending in ENDINGS:
-            shutil.copy(ROOT / RESULTS / f"{name}.{ending}", base / RESULTS)
+        reissue(PUBLISHED / f"{name}.json", base / RESULTS.parents[1])
     shutil.copy(ROOT / ".gitignore", base)
     shutil.copytree(ROOT / "ci", base / "ci")
     git(base, "init", "--quiet", "--initial-branch=main")
@@ -52,12 +57,24 @@ def workspace(tmp_path: Path) -> Path:
     return base.parent
 
 
-def hand_in(workspace: Path) -> None:
-    """Add an entry with its result, as a stranger would."""
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the new entry's result, as `evaluate` writes it today."""
+    out = tmp_path_factory.mktemp("evaluated")
+    return evaluate(ROOT / "submissions" / NEW, Settings(out=out)).path.parent
+
+
+def hand_in(workspace: Path, results: Path | None = None) -> None:
+    """Add an entry with its result, as a stranger would.
+
+    Args:
+        workspace: of the two checkouts.
+        results: folder of the result; by default the old one, where nothing of it is read.
+    """
     request = workspace / "request"
     shutil.copytree(ROOT / "submissions" / NEW, request / "submissions" / NEW)
     for ending in ENDINGS:
-        shutil.copy(ROOT / RESULTS / f"{NEW}.{ending}", request / RESULTS)
+        shutil.copy((results or PUBLISHED) / f"{NEW}.{ending}", request / RESULTS)
 
 
 def pull_request(workspace: Path, full: bool = False) -> Ran:
@@ -115,8 +132,8 @@ def test_no_code_of_a_pull_request_can_run_in_the_workflow_that_judges_it() -> N
             assert "request/" not in line.split(" ")[0]
 
 
-def test_a_new_entry_by_pull_request(workspace: Path) -> None:
-    hand_in(workspace)
+def test_a_new_entry_by_pull_request(workspace: Path, results: Path) -> None:
+    hand_in(workspace, results)
     ran = pull_request(workspace)
     assert ran.code == 0, ran.said
     assert f"corobench: {NEW} on digits, n = 100" in ran.summary
@@ -141,7 +158,7 @@ def _spoil(workspace: Path, spoil: str) -> None:
     request = workspace / "request"
     random = request / "submissions" / "digits-ibp-random-10x"
     if spoil == "result only":
-        shutil.copy(ROOT / RESULTS / f"{NEW}.json", request / RESULTS)
+        shutil.copy(PUBLISHED / f"{NEW}.json", request / RESULTS)
         return
     if spoil == "taken":
         source = ROOT / "submissions" / NEW / "model.safetensors"
@@ -220,7 +237,7 @@ def test_the_gitlab_template(tmp_path: Path) -> None:
     for name in ("robustness", "candidate"):
         entry = "digits-ibp-lwm-10x" if name == "robustness" else "digits-ibp-random-10x"
         for ending in ENDINGS[:2]:
-            shutil.copy(ROOT / RESULTS / f"{entry}.{ending}", project / f"{name}.{ending}")
+            shutil.copy(PUBLISHED / f"{entry}.{ending}", project / f"{name}.{ending}")
     variables = {key: str(value) for key, value in job["variables"].items()}
     variables |= {"CI": "true", "GITLAB_CI": "true", "CANDIDATE": "candidate.json"}
     tools = recording_python(tmp_path / "tools")
@@ -262,7 +279,7 @@ def test_the_pages_are_published(tmp_path: Path) -> None:
     assert "main" in workflow[True]["push"]["branches"]
     assert all("${{" not in step.get("run", "") for step in steps)
     workspace = tmp_path / "workspace"
-    shutil.copytree(ROOT / RESULTS, workspace / RESULTS)
+    shutil.copytree(PUBLISHED, workspace / OLD)
     ran = publish(workspace)
     assert ran.code == 0, ran.said
     assert (tmp_path / "tools" / "pip.txt").read_text() == "-m pip install -e .\n"
@@ -275,8 +292,8 @@ def test_the_pages_are_published(tmp_path: Path) -> None:
 
 def test_nothing_quick_is_published(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    shutil.copytree(ROOT / RESULTS, workspace / RESULTS)
-    path = workspace / RESULTS / f"{NEW}.json"
+    shutil.copytree(PUBLISHED, workspace / OLD)
+    path = workspace / OLD / f"{NEW}.json"
     path.write_text(path.read_text().replace('"quick": false', '"quick": true'))
     ran = publish(workspace)
     assert ran.code == 2, ran.said

@@ -13,7 +13,7 @@ import torch
 from test_pipeline import _evaluation as pipeline_evaluation
 from torch import Tensor, nn
 
-from benchmark.certify import BoundedModel, BranchResult, NotCertifiable
+from benchmark.certify import BranchResult, NotCertifiable, Proven, Prover
 from benchmark.facts import Facts
 from benchmark.outcomes import outcome_table
 from benchmark.pipeline import Evaluation
@@ -69,7 +69,7 @@ def test_branch_and_bound_decides_both_ways(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     x, y = (part[:48] for part in digits)
-    facts = _evaluation(trained, x, y, tmp_path).run(BoundedModel(trained, (1, 8, 8), 10), {})
+    facts = _evaluation(trained, x, y, tmp_path).run(Prover(trained, (1, 8, 8), 10), {})
     table = _table(facts, y)
     by_search = table[table["decided_by"] == "BaB"]
     assert set(by_search["outcome"]) == {Outcome.CERTIFIED, Outcome.ATTACKED}
@@ -91,18 +91,20 @@ def test_branch_and_bound_decides_both_ways(
 
 
 class _Scripted:
-    """Proves nothing by relaxation; the search answers as it is told, and counts its images."""
+    """Proves nothing by relaxation; branch and bound answers as told, and counts its images."""
 
     def __init__(self, status: str) -> None:
         self.status, self.asked = status, 0
 
-    def margins(self, method: str, low: Tensor, *_: object) -> Tensor:
-        return -torch.ones(len(low), 9)
+    def prove(self, method: str, low: Tensor, *_: object) -> Proven:
+        return Proven(torch.zeros(len(low), dtype=torch.bool), -torch.ones(len(low)))
 
-    def branch_and_bound(self, low: Tensor, *_: object, **__: object) -> list[BranchResult]:
+    def search(self, certifier: str, low: Tensor, *_: object) -> list[BranchResult]:
+        if certifier != "BaB":
+            return [BranchResult("open", -torch.ones(9)) for _ in low]
         self.asked += len(low)
         if self.status == "refused":
-            raise NotCertifiable("bounds-disagree-with-forward", "planted")
+            raise NotCertifiable("unsupported-operator", "planted")
         proposal = torch.full((1, 8, 8), 0.5) if self.status == "refuted" else None
         return [BranchResult(self.status, -torch.ones(9), proposal=proposal) for _ in low]
 
@@ -166,15 +168,15 @@ def test_a_stopped_search_is_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = (part[:24] for part in digits)
-    bounded = BoundedModel(trained, (1, 8, 8), 10)
+    bounded = Prover(trained, (1, 8, 8), 10)
     whole = _evaluation(trained, x, y, tmp_path / "whole").run(bounded, {})
 
     class _StopError(Exception):
         """Stands for a kill."""
 
-    search, calls = BoundedModel.branch_and_bound, 0
+    search, calls = Prover.search, 0
 
-    def stop(self: BoundedModel, *args: object, **kwargs: object) -> list[BranchResult]:
+    def stop(self: Prover, *args: object, **kwargs: object) -> list[BranchResult]:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -182,7 +184,7 @@ def test_a_stopped_search_is_resumed(
         return search(self, *args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(BoundedModel, "branch_and_bound", stop)
+        patch.setattr(Prover, "search", stop)
         with pytest.raises(_StopError):
             _evaluation(trained, x, y, tmp_path / "part").run(bounded, {})
     resumed = _evaluation(trained, x, y, tmp_path / "part")

@@ -16,7 +16,14 @@ from models import exact_linear_margin
 from tables import make_run
 from torch import Tensor, nn
 
-from benchmark.certify import BoundedModel
+from benchmark.certify import (
+    BoundedModel,
+    BranchResult,
+    NotCertifiable,
+    Proven,
+    Prover,
+    prover,
+)
 from benchmark.errors import ResultError
 from benchmark.facts import Facts
 from benchmark.outcomes import audit, outcome_table
@@ -79,7 +86,7 @@ def _evaluation(
 
 
 def _run(model: nn.Module, x: Tensor, y: Tensor, folder: Path) -> tuple[Facts, pd.DataFrame]:
-    facts = _evaluation(model, x, y, folder).run(BoundedModel(model, (1, 8, 8), 10), {})
+    facts = _evaluation(model, x, y, folder).run(Prover(model, (1, 8, 8), 10), {})
     return facts, outcome_table(facts, np.arange(len(x)), y.numpy())
 
 
@@ -185,30 +192,91 @@ def test_killed_and_resumed_gives_the_same_table(
         with pytest.raises(_StopError):
             _run(trained, x[:48], y[:48], tmp_path)
     resumed = _evaluation(trained, x[:48], y[:48], tmp_path)
-    facts = resumed.run(BoundedModel(trained, (1, 8, 8), 10), {})
+    facts = resumed.run(Prover(trained, (1, 8, 8), 10), {})
     assert resumed.chunks.reused == survives
     table = outcome_table(facts, np.arange(48), y[:48].numpy())
     pd.testing.assert_frame_equal(_without_seconds(table), _without_seconds(evaluated[1]))
     assert all(map(np.array_equal, facts.adversarial, evaluated[0].adversarial))
 
 
+class _Faulty:
+    """Refuses whatever it is asked."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+
+    def prove(self, *_: object) -> Proven:
+        raise NotCertifiable(self.rule, "planted")
+
+    def search(self, *_: object) -> list[BranchResult]:
+        raise NotCertifiable(self.rule, "planted")
+
+
 def test_a_certifier_that_fails_its_check_counts_as_not_asked(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
-    from benchmark.certify import NotCertifiable
-
-    class Faulty:
-        def margins(self, *_: object, **__: object) -> Tensor:
-            raise NotCertifiable("bounds-disagree-with-forward", "planted")
-
-        branch_and_bound = margins
-
     evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
-    facts = evaluation.run(Faulty(), {"CROWN": "too-large: planted"})  # type: ignore[arg-type]
+    faulty = _Faulty("unsupported-operator")
+    facts = evaluation.run(faulty, {"CROWN": "too-large: planted"})  # type: ignore[arg-type]
     assert set(facts.not_asked) == set(CERTIFIERS)
+    assert facts.not_asked["CROWN"] == "too-large: planted"
+    assert not any("bounds-contradicted" in known.flags for known in facts.epsilons.values())
     table = outcome_table(facts, np.arange(16), digits[1][:16].numpy())
     assert table["ibp"].isna().all()
     assert (table["outcome"] != Outcome.CERTIFIED).all()
+
+
+def test_a_checker_that_an_image_contradicts_proves_nothing_and_all_is_attacked(
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bounds a little too high prove some images before one is caught; those count no more."""
+    real, num_checked = prover.margins, 0
+
+    def generous(network: Any, low: Any, high: Any, labels: Any, method: str) -> Any:
+        nonlocal num_checked
+        num_checked += len(low)
+        return real(network, low, high, labels, method) + (1e3 if method == "CROWN" else 0.0)
+
+    x, y = (part[:16] for part in digits)
+    honest = _evaluation(trained, x, y, tmp_path / "honest")
+    expected = honest.run(None, dict.fromkeys(CERTIFIERS, "planted"))
+    monkeypatch.setattr(prover, "margins", generous)
+    evaluation = _evaluation(trained, x, y, tmp_path / "contradicted")
+    facts = evaluation.run(Prover(trained, (1, 8, 8), 10), {})
+    assert num_checked
+    assert set(facts.not_asked) == set(CERTIFIERS)
+    assert all("bounds-contradicted" in reason for reason in facts.not_asked.values())
+    for epsilon, known in facts.epsilons.items():
+        assert "bounds-contradicted" in known.flags
+        assert not known.proven.any() and not known.certified
+        assert (known.broken_by == expected.epsilons[epsilon].broken_by).all()
+    table = outcome_table(facts, np.arange(16), y.numpy())
+    assert table["ibp"].isna().all() and table["bab"].isna().all()
+    right = table["outcome"] != Outcome.MISCLASSIFIED
+    assert table.loc[right, "autoattack"].notna().all()
+
+
+def test_a_certifier_that_claims_too_much_is_not_believed(
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the library claims, the outcomes are those of an honest library."""
+    x, y = (part[:16] for part in digits)
+    _, expected = _run(trained, x, y, tmp_path / "honest")
+
+    def greedy(self: BoundedModel, method: str, low: Tensor, *_: Tensor) -> Tensor:
+        return torch.full((len(low), 9), 1e9)
+
+    monkeypatch.setattr(BoundedModel, "margins", greedy)
+    _, table = _run(trained, x, y, tmp_path / "greedy")
+    assert (table["outcome"] == expected["outcome"]).all()
+    certified = table["outcome"] == Outcome.CERTIFIED
+    assert certified.any() and not certified.all()
 
 
 def test_an_attack_that_crashes_is_an_error_and_never_robust(
@@ -237,8 +305,8 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
     class Liar:
         """Proves everything."""
 
-        def margins(self, method: str, low: Tensor, *_: object) -> Tensor:
-            return torch.ones(len(low), 9)
+        def prove(self, method: str, low: Tensor, *_: object) -> Proven:
+            return Proven(torch.ones(len(low), dtype=torch.bool), torch.ones(len(low)))
 
     x, y = digits
     evaluation = _evaluation(trained, x[:48], y[:48], tmp_path)

@@ -2,7 +2,7 @@
 
 It recomputes a lower bound of every margin from the definitions, in float64, for the network as it
 is deployed: float32, any order of summation, with or without fused multiply-add. It knows neither
-the bound library nor a gradient, and all but `reading` is numpy alone. Read in this order:
-`rounding`, `layers`, `activations`, `network`, `proofs`, `trees`; `reading` turns a torch module
-into a `Network`.
+the bound library nor a gradient, and what decides is numpy alone. Read in this order: `rounding`,
+`intervals`, `layers`, `exact`, `activations`, `network`, `proofs`, `trees`. Three files turn a
+torch module into a `Network`: `reading`, `building`, `modules`.
 """

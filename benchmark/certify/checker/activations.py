@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmark.certify.checker.layers import Interval, Origin, Shape, cut, spread_out, windows
+from benchmark.certify.checker.intervals import Interval, Origin, Shape, cut, spread_out, windows
 from benchmark.certify.checker.rounding import Array
 
 _OUT = 2.0**-48
@@ -100,7 +101,7 @@ class Curve(Activation):
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
         low, high = self._function(given.low), self._function(given.high)
-        noise = np.full_like(low, CURVE_ERROR)
+        noise = np.where(_is_finite(given), CURVE_ERROR, np.inf)
         return Interval(low - noise, high + noise, noise)
 
     def lines(self, given: Interval) -> Lines:
@@ -137,6 +138,12 @@ class Curve(Activation):
         return found - error if best is np.minimum else found + error
 
 
+def _is_finite(given: Interval) -> NDArray[np.bool_]:
+    """Where a deployed value is a number: one that may overflow may be none, which no function of a
+    bounded range mends."""
+    return np.isfinite(given.low) & np.isfinite(given.high)
+
+
 def _sigmoid(z: Array) -> Array:
     return 0.5 + 0.5 * np.tanh(0.5 * z)
 
@@ -170,6 +177,7 @@ class Quantise(Activation):
         (given,) = operands
         low, high = self._step(given.low, -1.0), self._step(given.high, +1.0)
         noise = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))
+        noise = np.where(_is_finite(given), noise, np.inf)
         return Interval(low - noise, high + noise, noise)
 
     def lines(self, given: Interval) -> Lines:

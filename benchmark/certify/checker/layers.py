@@ -1,8 +1,6 @@
 """Affine layers: what they do to intervals, and to rows of coefficients on the way back.
 
-Shape suffixes: B images, R rows of coefficients, C channels, H and W height and width. An array of
-coefficients belongs to a *window* of a map: `origin` is the place (top, left) of its first value.
-Arrays without height and width have the origin (0, 0).
+Shape suffixes are those of `intervals`.
 """
 
 from __future__ import annotations
@@ -11,51 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from benchmark.certify.checker.rounding import LARGEST, MAX_TERMS, SMALLEST, Array, centre, noise_of
-
-Origin = tuple[int, int]
-Shape = tuple[int, ...]
-FLAT: Origin = (0, 0)
-
-
-class UncheckableError(Exception):
-    """The checker does not know an operator, or a use of it."""
-
-
-@dataclass
-class Interval:
-    """Bounds of what a step gives, for B images.
-
-    Attributes:
-        low: float64 (B, ...), lower bounds in the deployed network.
-        high: float64 like `low`.
-        noise: float64 like `low`, bounds of the rounding that this step adds; 0 where it is exact.
-        num_terms: of the sum that gave the values. What is added or multiplied right behind it may
-            be folded into that sum, and is then rounded as often as any of its terms.
-        peak: float64 like `low`, what partial sums of it may reach; the values' size by default.
-    """
-
-    low: Array
-    high: Array
-    noise: Array | None = None
-    num_terms: float = 1.0
-    peak: Array | None = None
-
-    @property
-    def size(self) -> Array:
-        """Bounds of the absolute values."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
-
-    @property
-    def reached(self) -> Array:
-        """What the values and partial sums of them may reach."""
-        return self.size if self.peak is None else np.maximum(self.peak, self.size)
-
-    def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
-        """Values that an exact step takes from these."""
-        return Interval(low, high, None, self.num_terms, peak)
+from benchmark.certify.checker.intervals import (
+    FLAT,
+    Interval,
+    Origin,
+    Shape,
+    UncheckableError,
+    crop,
+    cut,
+    spread_out,
+    windows,
+)
+from benchmark.certify.checker.rounding import (
+    LARGEST,
+    MAX_TERMS,
+    SMALLEST,
+    Array,
+    centre,
+    noise_of,
+)
 
 
 class Affine:
@@ -65,11 +38,15 @@ class Affine:
         bias: float64, broadcastable to one image's output.
         num_terms: terms of each sum that are not zero, broadcastable.
         reach: sum of the absolute weights of each sum, broadcastable.
+        weights: the smallest absolute weight that is not zero, and the largest.
+        divisor: what a sum is divided by after it was added up.
     """
 
     bias: Array
     num_terms: Array
     reach: Array
+    weights: tuple[float, float] = (1.0, 1.0)
+    divisor: float = 1.0
 
     def linear(self, x: Array) -> Array:
         """W x for (N, ...)."""
@@ -97,12 +74,21 @@ class Affine:
         noise = noise_of(size, self.num_terms, flushed + self.lost_if_flushed(given.size))
         middle = self.linear(mid) + self.bias
         most = float(np.max(self.num_terms, initial=1.0)) + 1.0
-        return Interval(middle - spread - noise, middle + spread + noise, noise, most, size)
+        peak = size * self.divisor
+        noise = np.where(peak < LARGEST, noise, np.inf)
+        low, high = middle - spread - noise, middle + spread + noise
+        return Interval(low, high, noise, most, peak, self.weights)
 
 
 def _check_terms(num_terms: Array) -> None:
     if num_terms.size and num_terms.max() > MAX_TERMS:
         raise UncheckableError(f"a sum of more than {MAX_TERMS} terms")
+
+
+def _extremes(weight: Array) -> tuple[float, float]:
+    """The smallest absolute value that is not zero, and the largest; 1 where there is none."""
+    size = np.abs(weight[weight != 0])
+    return (float(size.min()), float(size.max())) if size.size else (1.0, 1.0)
 
 
 def _tiny(weight: Array) -> Array | None:
@@ -122,7 +108,7 @@ class Linear(Affine):
 
     def __init__(self, weight: Array, bias: Array) -> None:
         self.weight, self.bias = weight, bias
-        self._size, self._tiny = np.abs(weight), _tiny(weight)
+        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=1).astype(np.float64)
         _check_terms(self.num_terms)
         self.reach = self._size.sum(axis=1)
@@ -164,7 +150,7 @@ class Conv(Affine):
         self.weight, self.stride, self.pads = weight, stride, pads
         self.dilation, self.groups = dilation, groups
         self.bias = bias[:, None, None]
-        self._size, self._tiny = np.abs(weight), _tiny(weight)
+        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=(1, 2, 3))[:, None, None].astype(np.float64)
         _check_terms(self.num_terms)
         self.reach = self._size.sum(axis=(1, 2, 3))[:, None, None]
@@ -232,37 +218,6 @@ class Conv(Affine):
         return crop(found.transpose(3, 0, 1, 2), place, shape)
 
 
-def windows(
-    x: Array, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
-) -> Array:
-    """Every window of a map: a view (N, C, height, width, kernel height, kernel width)."""
-    num, channels, height, width = x.shape
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    out = [(size - r) // s + 1 for size, r, s in zip((height, width), reach, stride, strict=True)]
-    steps = x.strides
-    return as_strided(
-        x,
-        (num, channels, out[0], out[1], kernel[0], kernel[1]),
-        (
-            steps[0],
-            steps[1],
-            steps[2] * stride[0],
-            steps[3] * stride[1],
-            steps[2] * dilation[0],
-            steps[3] * dilation[1],
-        ),
-        writeable=False,
-    )
-
-
-def crop(window: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-    """The part of a window (..., h, w) that lies on the map: what hangs over is padding."""
-    top, left = max(0, -origin[0]), max(0, -origin[1])
-    height = min(window.shape[-2], shape[-2] - origin[0])
-    width = min(window.shape[-1], shape[-1] - origin[1])
-    return window[..., top:height, left:width], (origin[0] + top, origin[1] + left)
-
-
 class Scale(Affine):
     """x scale + shift, value by value: a batch-norm, a normalisation, a stored factor or summand.
 
@@ -303,25 +258,20 @@ class Scale(Affine):
             flushed = flushed + tiny * given.size
         noise = noise_of(size, given.num_terms, flushed)
         on_the_way = (given.reached + self._before) * np.maximum(self._inside, 1.0) + self._parts
-        noise = np.where(on_the_way < LARGEST, noise, np.inf)
+        # Folded into the weights before it, the factor may flush them to zero, or overflow.
+        factor = np.abs(self.scale)
+        is_lost = (factor != 0) & (factor * given.weights[0] < SMALLEST)
+        noise = noise + np.where(is_lost, factor * given.reached, 0.0)
+        is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
+        noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias
         low, high = middle - spread - noise, middle + spread + noise
-        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way)
+        least, most = _extremes(factor)
+        weights = (least * given.weights[0], most * given.weights[1])
+        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way, weights)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
-
-
-def cut(full: Array, origin: Origin, like: Shape) -> Array:
-    """The part of an array (..., H, W) that a window of the shape `like` covers.
-
-    Sizes of 1, which broadcast, stay; arrays without height and width stay as they are.
-    """
-    if full.ndim < 2 or len(like) < 4 or full.shape[-2:] == tuple(like[-2:]):
-        return full
-    rows = slice(None) if full.shape[-2] == 1 else slice(origin[0], origin[0] + like[-2])
-    columns = slice(None) if full.shape[-1] == 1 else slice(origin[1], origin[1] + like[-1])
-    return full[..., rows, columns]
 
 
 class AveragePool(Affine):
@@ -345,7 +295,8 @@ class AveragePool(Affine):
     ) -> None:
         self.kernel, self.stride, self.pads = kernel, stride, pads
         self.bias = np.zeros(())
-        self.num_terms = np.full((), float(kernel[0] * kernel[1] + 2))
+        self.divisor = float(kernel[0] * kernel[1])
+        self.num_terms = np.full((), self.divisor + 2.0)
         self.reach = np.ones(())
         top, left, bottom, right = pads
         inside = np.pad(
@@ -370,53 +321,6 @@ class AveragePool(Affine):
         )
 
 
-def whole(window: Array, origin: Origin, shape: Shape) -> Array:
-    """A window (N, ...) put on the whole value of the shape `shape`, zeros elsewhere."""
-    if tuple(window.shape[1:]) == tuple(shape):
-        return window
-    found = np.zeros((len(window), *shape))
-    top, left = origin
-    found[..., top : top + window.shape[-2], left : left + window.shape[-1]] = window
-    return found
-
-
-def spread_out(
-    parts: Sequence[Sequence[Array]],
-    stride: tuple[int, int],
-    pads: tuple[int, int, int, int],
-    origin: Origin,
-    shape: Shape,
-) -> tuple[Array, Origin]:
-    """Rows on windows as rows on the map they are taken from.
-
-    Args:
-        parts: for each place of the kernel what its value counts, (N, C, h, w).
-        stride: down, across.
-        pads: top, left, bottom, right.
-        origin: of the rows on the output.
-        shape: of the map.
-    """
-    num, channels, height, width = parts[0][0].shape
-    down, across = stride
-    found = np.zeros(
-        (
-            num,
-            channels,
-            (height - 1) * down + len(parts),
-            (width - 1) * across + len(parts[0]),
-        )
-    )
-    for i, line in enumerate(parts):
-        for j, part in enumerate(line):
-            found[
-                :,
-                :,
-                i : i + (height - 1) * down + 1 : down,
-                j : j + (width - 1) * across + 1 : across,
-            ] += part
-    return crop(found, (origin[0] * down - pads[0], origin[1] * across - pads[1]), shape)
-
-
 @dataclass
 class Mean(Affine):
     """The mean over axes of one image, as `mean` or a global pooling gives it.
@@ -434,19 +338,19 @@ class Mean(Affine):
     reach: Array = field(default_factory=lambda: np.ones(()))
 
     def __post_init__(self) -> None:
-        self._count = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
-        self.num_terms = np.full((), self._count + 2)
+        self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
+        self.num_terms = np.full((), self.divisor + 2.0)
         _check_terms(self.num_terms)
 
     def linear(self, x: Array) -> Array:
-        return x.sum(axis=self.axes, keepdims=self.keep) / self._count
+        return x.sum(axis=self.axes, keepdims=self.keep) / self.divisor
 
     def absolute(self, x: Array) -> Array:
         return self.linear(x)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         kept = [1 if axis + 1 in self.axes else size for axis, size in enumerate(shape)]
-        share = coefficient.reshape(len(coefficient), *kept) / self._count
+        share = coefficient.reshape(len(coefficient), *kept) / self.divisor
         return np.broadcast_to(share, (len(coefficient), *shape)).copy(), FLAT
 
 
@@ -460,112 +364,8 @@ class Add(Affine):
         peak = first.reached + second.reached
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = first.low + second.low - noise, first.high + second.high + noise
-        return Interval(low, high, noise, num_terms, peak)
-
-
-class Reshape:
-    """Each image's values in another shape; exact.
-
-    Args:
-        shape: of one image afterwards.
-    """
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-
-    def bounds(self, operands: Sequence[Interval]) -> Interval:
-        (given,) = operands
-        low, high, peak = (
-            one.reshape(-1, *self.shape) for one in (given.low, given.high, given.reached)
+        weights = (
+            min(first.weights[0], second.weights[0]),
+            max(first.weights[1], second.weights[1]),
         )
-        return given.like(low, high, peak)
-
-    def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        return coefficient.reshape(-1, *shape), FLAT
-
-
-class Pick:
-    """Some of the operand's values, each at most once; exact: a slice or a transposition.
-
-    Args:
-        places: int, of the output's shape: which value of the flattened operand.
-    """
-
-    def __init__(self, places: np.ndarray) -> None:
-        self.places = places
-
-    def bounds(self, operands: Sequence[Interval]) -> Interval:
-        (given,) = operands
-        low, high, peak = (
-            one.reshape(len(one), -1)[:, self.places]
-            for one in (given.low, given.high, given.reached)
-        )
-        return given.like(low, high, peak)
-
-    def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        found = np.zeros((len(coefficient), int(np.prod(shape))))
-        found[:, self.places.reshape(-1)] = coefficient.reshape(len(coefficient), -1)
-        return found.reshape(-1, *shape), FLAT
-
-
-class Concat:
-    """Operands side by side along one axis; exact.
-
-    Args:
-        axis: from 1, the batch being 0.
-        shapes: of the operands, for one image.
-    """
-
-    def __init__(self, axis: int, shapes: Sequence[Shape]) -> None:
-        self.axis = axis
-        self.ends = np.cumsum([shape[axis - 1] for shape in shapes]).tolist()
-
-    def bounds(self, operands: Sequence[Interval]) -> Interval:
-        low, high, peak = (
-            np.concatenate([getattr(one, side) for one in operands], axis=self.axis)
-            for side in ("low", "high", "reached")
-        )
-        most = max(one.num_terms for one in operands)
-        return Interval(low, high, None, most, peak)
-
-    def parts(self, coefficient: Array) -> list[Array]:
-        """The rows of each operand."""
-        return np.split(coefficient, self.ends[:-1], axis=self.axis)
-
-
-class Pad:
-    """A border of one value around a map; exact.
-
-    Args:
-        pads: top, left, bottom, right.
-        value: of the border.
-        channels: how many of that value come before and behind the map's own.
-    """
-
-    def __init__(
-        self,
-        pads: tuple[int, int, int, int],
-        value: float,
-        channels: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.pads, self.value, self.channels = pads, value, channels
-
-    def bounds(self, operands: Sequence[Interval]) -> Interval:
-        (given,) = operands
-        top, left, bottom, right = self.pads
-        border = ((0, 0), self.channels, (top, bottom), (left, right))
-        low, high = (
-            np.pad(side, border, constant_values=self.value) for side in (given.low, given.high)
-        )
-        peak = np.pad(given.reached, border, constant_values=abs(self.value))
-        return given.like(low, high, peak)
-
-    def constant(self, shape: Shape) -> Array:
-        """What the layer gives for an image of zeros of the shape `shape`."""
-        zero = np.zeros((1, *shape))
-        return self.bounds([Interval(zero, zero)]).low[0]
-
-    def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        before = self.channels[0]
-        own = coefficient[:, before : before + shape[0]]
-        return crop(own, (origin[0] - self.pads[0], origin[1] - self.pads[1]), shape)
+        return Interval(low, high, noise, num_terms, peak, weights)

@@ -15,24 +15,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmark.certify.checker.activations import Activation, Lines, MaxPool, Relu
-from benchmark.certify.checker.layers import (
+from benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
+from benchmark.certify.checker.intervals import (
     FLAT,
-    Add,
-    Affine,
-    AveragePool,
-    Concat,
-    Conv,
     Interval,
     Origin,
-    Pad,
-    Pick,
-    Reshape,
-    Scale,
     Shape,
     UncheckableError,
     cut,
     whole,
 )
+from benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
 from benchmark.certify.checker.rounding import Array, centre, sum_error
 
 _KEEPS_WINDOWS = (AveragePool, Conv, Pad, Scale)
@@ -97,6 +90,7 @@ class Bounds:
         key = (number, ends_here)
         if key not in self.columns:
             given = self.values[number]
+            pair: tuple[Array, Array | None]
             if ends_here:
                 mid, rad = centre(given.low, given.high)
                 pair = np.stack([np.abs(mid) + rad, rad], axis=-1), mid[..., None]
@@ -251,12 +245,12 @@ class _Backward:
         charges, constant = self.bounds.charges(number, self._constant_of(number), ends_here)
         lost = self._dot(np.abs(rows), charges, origin)
         self.total += lost[..., 0]
-        if ends_here:
-            self.constant += self._dot(rows, constant, origin)[..., 0] - lost[..., 1]
-            return
-        self.noise += lost[..., 1]
         if constant is not None:
             self.constant += self._dot(rows, constant, origin)[..., 0]
+        if ends_here:
+            self.constant -= lost[..., 1]
+            return
+        self.noise += lost[..., 1]
         assert step is not None
         layer, sources = step.layer, step.sources
         if isinstance(layer, Activation):

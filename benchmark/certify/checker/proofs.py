@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.layers import FLAT, Interval, Pad, Pick, Reshape
+from benchmark.certify.checker.exact import Pad, Pick, Reshape
+from benchmark.certify.checker.intervals import FLAT, Interval
 from benchmark.certify.checker.network import Bounds, Network, Slopes
 from benchmark.certify.checker.rounding import Array
 

@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.certify.checker.layers import Interval
+from benchmark.certify.checker.intervals import Interval
 from benchmark.certify.checker.network import Bounds, Network, Slopes
 from benchmark.certify.checker.proofs import specification, tightened
 from benchmark.certify.checker.rounding import Array
@@ -97,8 +97,8 @@ def covers(sign_NL: Array) -> bool:
     False
     """
     active, inactive = (sign_NL > 0).astype(np.float64), (sign_NL < 0).astype(np.float64)
-    differ = active.T @ inactive
-    differ = (differ + differ.T) > 0
+    shared = active.T @ inactive
+    differ = (shared + shared.T) > 0
     np.fill_diagonal(differ, True)
     if not differ.all():
         return False
@@ -109,6 +109,8 @@ def covers(sign_NL: Array) -> bool:
 def _fits(network: Network, tree: Tree) -> bool:
     """Whether the neurons, shapes and numbers of a tree make sense for a network."""
     num_neurons, num_leaves = sum(len(p) for _, p in tree.neurons), len(tree.margin_L)
+    if len(tree.tightening) not in (0, len(tree.neurons)):
+        return False
     relus = [relu for relu, _ in tree.neurons]
     if relus != sorted(set(relus)) or (relus and not 0 <= relus[-1] < len(network.relus)):
         return False

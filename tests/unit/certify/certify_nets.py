@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from benchmark.certify.checker.proofs import crown_bounds
+from benchmark.certify.checker.reading import read_network
+
 
 def seeded(build, seed: int = 0) -> nn.Module:
     """What `build` makes under a seed, in eval mode, with batch-norms that do something."""
@@ -146,6 +149,18 @@ def worst_found(model: nn.Module, low: Tensor, high: Tensor, labels: Tensor, ste
             x = x.detach() - size * (high - low) * gradient.sign()
             x = torch.maximum(torch.minimum(x, high), low)
     return worst
+
+
+def relu_bounds(model: nn.Module, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The checker's bounds before every ReLU over one box (1, ...), as a search is given them."""
+    network = read_network(model, low.shape[1:])
+    values = crown_bounds(network, low.double().numpy(), high.double().numpy()).values
+    found = []
+    for relu in network.relus:
+        given = values[network.steps[relu - 1].sources[0]]
+        sides = (given.low.reshape(-1), given.high.reshape(-1))
+        found.append(tuple(torch.from_numpy(side).float() for side in sides))
+    return found
 
 
 def neighbours():

@@ -71,8 +71,7 @@ def test_canary_is_not_certified(
     try:
         table = _outcomes(canary, tmp_path, monkeypatch)
     except ContractError:
-        assert not canary.is_clean_right  # the runtime fails on clean images: refused outright
-        return
+        return  # refused outright: its logits are not those of the runtime
     assert table.outcome.tolist() != ["certified"], table.decided_by.tolist()
     assert table.outcome.tolist() != ["misclassified"]
 

@@ -16,10 +16,12 @@ from certify_nets import (
     boxes,
     cnn,
     margins,
+    relu_bounds,
     seeded,
     worst_found,
 )
 from milp_margins import exact_margins
+from scipy.optimize import linprog
 from torch import nn
 
 from benchmark.certify import (
@@ -28,17 +30,15 @@ from benchmark.certify import (
     BoundedModel,
     BranchBudget,
     NotCertifiable,
+    Prover,
     branch_boxes,
-    certified,
-    float_margin,
-    lirpa,
+    prover,
 )
 from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.branching import BranchAndBound
 from benchmark.certify.coupling import Coupling
 from benchmark.certify.lagrangian import Relaxation, Subdomains, joined, optimise, roots
 from benchmark.certify.leaf import solve_leaf
-from benchmark.certify.lirpa_graph import relu_bounds
 from benchmark.certify.margin_spec import margin_spec
 from benchmark.certify.prepare import prepare
 from benchmark.certify.reduced import ReducedNet, reduce_net
@@ -66,10 +66,8 @@ def redrawn(widths: tuple[int, ...], seed: int) -> nn.Module:
 
 
 def reduced(model: nn.Module, shape, low, high, label: int, num_classes: int) -> ReducedNet:
-    """The reduced net of one box (1, ...), from CROWN's bounds."""
-    bounded = BoundedModel(model, shape, num_classes)
-    bounded.margins("CROWN", low, high, torch.tensor([label]))
-    bounds = relu_bounds(bounded._module("CROWN"))
+    """The reduced net of one box (1, ...), from the checker's bounds of neurons."""
+    bounds = relu_bounds(model, low, high)
     spec = margin_spec(torch.tensor([label]), num_classes)[0]
     with torch.no_grad():
         return reduce_net(prepare(model, shape), low[0], high[0], bounds, spec)
@@ -206,26 +204,55 @@ def test_forward_pass_gives_the_derivatives_of_the_bound():
     assert num_checked > 50
 
 
-def test_roots_start_from_crown_and_end_near_alpha_crown():
+def triangle_program(net: ReducedNet, margin: int) -> float:
+    """The best bound that any slopes can give: the linear program over the triangles of all ReLUs
+    (Salman et al., NeurIPS 2019)."""
+    num, start = net.num_inputs + net.num_unstable, net.num_inputs
+    low, high = (net.mid_X - net.rad_X).double(), (net.mid_X + net.rad_X).double()
+    rows, tops = [], []
+    for layer, coupling in zip(net.layers, net.couplings, strict=True):
+        matrix = coupling.matrix.double()
+        for row, neuron in zip(matrix, range(layer.start, layer.stop), strict=True):
+            bottom, top = float(net.lower_N[neuron]), float(net.upper_N[neuron])
+            z = torch.zeros(num, dtype=torch.float64)
+            z[: len(row)] = row
+            output = torch.zeros(num, dtype=torch.float64)
+            output[start + neuron] = 1.0
+            chord = top / (top - bottom)
+            rows += [z - output, output - chord * z]  # r >= z; r <= chord (z - bottom)
+            tops += [-float(net.bias_N[neuron]), chord * (float(net.bias_N[neuron]) - bottom)]
+    box = torch.stack([low, high], dim=1).tolist() + [[0.0, None]] * net.num_unstable
+    answer = linprog(
+        net.spec[margin].double().numpy(), A_ub=torch.stack(rows).numpy(), b_ub=tops, bounds=box
+    )
+    assert answer.status == 0
+    return answer.fun + float(net.spec_bias_S[margin])
+
+
+def test_roots_start_from_crown_and_end_near_the_best_slopes():
     model = seeded(cnn, 4)
     x, low, high = boxes((1, 8, 8), 0.06, num=1)
     labels = model(x).argmax(dim=1)
-    bounded = BoundedModel(model, (1, 8, 8), 10)
     net = reduced(model, (1, 8, 8), low, high, int(labels), 10)
     relaxation, found = Relaxation(net), roots(net, torch.arange(9))
-    crown = bounded.margins("CROWN", low, high, labels)[0]
+    crown = BoundedModel(model, (1, 8, 8), 10).margins("CROWN", low, high, labels)[0]
     torch.testing.assert_close(relaxation.backward(found).bound_B, crown, atol=1e-5, rtol=1e-5)
     optimise(relaxation, found, Ascent(40), torch.inf)
-    alpha = bounded.margins("alpha-CROWN", low, high, labels)[0]
+    best = torch.tensor([triangle_program(net, margin) for margin in range(9)])
     assert bool((found.bound_B >= crown - 1e-5).all())
-    assert float((found.bound_B - alpha).min()) > -0.1 * float((alpha - crown).max())
+    assert bool((found.bound_B <= best + 1e-4).all())
+    assert float((found.bound_B - best).min()) > -0.1 * float((best - crown).max())
 
 
 def test_tightened_neuron_bounds_are_sound_and_nowhere_looser():
     model = seeded(cnn, 5)
     _, low, high = boxes((1, 8, 8), 0.1, num=1)
     net = reduced(model, (1, 8, 8), low, high, 0, 10)
-    better = tightened(net, Ascent(15))
+    better, slopes = tightened(net, Ascent(15))
+    assert slopes[0] is None
+    for layer, one in zip(net.layers[1:], slopes[1:], strict=True):
+        assert one.shape == (layer.start, 2 * (layer.stop - layer.start))
+        assert bool(((one >= 0) & (one <= 1)).all())
     assert bool((better.lower_N >= net.lower_N).all() and (better.upper_N <= net.upper_N).all())
     assert bool((better.lower_N <= 0).all() and (better.upper_N >= 0).all())
     assert float((better.lower_N - net.lower_N).max()) > 1e-3
@@ -295,15 +322,13 @@ def test_a_large_budget_decides_exactly(widths):
         logits = model(x)
         labels = logits.argmax(dim=1)
         exact = exact_margins(model, low, high, labels)
-        bounded = BoundedModel(model, TINY, 3)
-        known = bounded.margins("CROWN", low, high, labels)
-        found = bounded.branch_and_bound(low, high, labels, logits, known, BranchBudget(2000))
-        for row, threshold, one in zip(exact, float_margin(logits).tolist(), found, strict=True):
-            assert bool((one.margins <= row + 2e-5).all())
+        found = Prover(model, TINY, 3).search(BRANCHING, low, high, labels, BranchBudget(2000))
+        for row, one in zip(exact, found, strict=True):
+            assert bool((one.margins <= row + 2e-6).all())
             worst = float(row.min())
-            if abs(worst) < 5e-5 or abs(worst - threshold) < 5e-5:
+            if abs(worst) < 5e-5:
                 continue
-            expected = "certified" if worst > threshold else "refuted" if worst < 0 else "open"
+            expected = "certified" if worst > 0 else "refuted"
             assert one.status == expected, (seed, eps, worst)
             decided[one.status] = decided.get(one.status, 0) + 1
             needed_splits += one.num_subdomains > 2
@@ -317,11 +342,11 @@ def test_no_budget_leads_to_a_bound_above_the_exact_answer(seed):
     x, low, high = boxes(TINY, 0.35, num=1, seed=seed)
     labels = model(x).argmax(dim=1)
     exact = exact_margins(model, low, high, labels)
-    bounded = BoundedModel(model, TINY, 3)
+    asked = Prover(model, TINY, 3)
     for max_subdomains in (1, 2, 3, 7, 20):
         budget = BranchBudget(max_subdomains, tighten_after=4)
-        (found,) = bounded.branch_and_bound(low, high, labels, model(x), budget=budget)
-        assert bool((found.margins <= exact[0] + 2e-5).all())
+        (found,) = asked.search(BRANCHING, low, high, labels, budget)
+        assert bool((found.margins <= exact[0] + 2e-6).all())
         assert found.num_subdomains <= max_subdomains
         assert not (found.is_certified and float(exact.min()) < 0)
 
@@ -367,48 +392,64 @@ def hard():
     return model, x, low, high, labels, model(x).detach()
 
 
-def test_budget_zero_is_alpha_crown(hard):
-    model, _, low, high, labels, logits = hard
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    alpha = bounded.margins("alpha-CROWN", low, high, labels)
-    found = bounded.branch_and_bound(low, high, labels, logits, alpha, BranchBudget(0))
-    assert torch.equal(torch.stack([one.margins for one in found]), alpha)
-    assert [one.is_certified for one in found] == certified(alpha, logits).tolist()
-    assert all(one.num_subdomains == 0 for one in found)
-    crown = bounded.margins("CROWN", low, high, labels)
-    found = bounded.branch_and_bound(low, high, labels, logits, budget=BranchBudget(0))
-    # eight images at once add in another order than one
-    assert torch.allclose(torch.stack([one.margins for one in found]), crown, atol=1e-5)
+def test_budget_zero_is_crown(hard):
+    model, _, low, high, labels, _ = hard
+    asked = Prover(model, (1, 8, 8), 4)
+    crown = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels)
+    found = asked.search(BRANCHING, low, high, labels, BranchBudget(0))
+    proven = asked.prove("CROWN", low, high, labels)
+    for one, expected, is_certified in zip(found, crown, proven.certified_B, strict=True):
+        assert bool((one.margins <= expected + 1e-5).all())
+        assert bool((one.margins >= expected - 1e-3).all())  # rounding of the deployment
+        assert one.is_certified == bool(is_certified) == bool((one.margins > 0).all())
+        assert one.num_subdomains == 0 and one.leaves is None
+
+
+def test_alpha_crown_proves_more_than_crown_and_never_splits():
+    proven = {"CROWN": 0, "alpha-CROWN": 0, BRANCHING: 0}
+    for seed in range(4):
+        model = redrawn((8, 6), seed)
+        x, low, high = boxes(TINY, 0.25, num=12, seed=seed)
+        labels = model(x).argmax(dim=1)
+        asked = Prover(model, TINY, 3)
+        crown = asked.prove("CROWN", low, high, labels).certified_B
+        alpha = asked.search("alpha-CROWN", low, high, labels, BranchBudget())
+        split_up = asked.search(BRANCHING, low, high, labels, BranchBudget())
+        for before, one, after in zip(crown.tolist(), alpha, split_up, strict=True):
+            assert one.is_certified >= before and after.is_certified >= one.is_certified
+            assert one.num_subdomains <= 2
+            assert one.leaves is None or not one.leaves.sign_NB.any()
+        proven["CROWN"] += int(crown.sum())
+        proven["alpha-CROWN"] += sum(one.is_certified for one in alpha)
+        proven[BRANCHING] += sum(one.is_certified for one in split_up)
+    assert proven["CROWN"] < proven["alpha-CROWN"] < proven[BRANCHING], proven
 
 
 def test_a_larger_budget_never_proves_less(hard):
-    model, _, low, high, labels, logits = hard
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    known = bounded.margins("CROWN", low, high, labels)
-    before = known.amin(dim=1)
+    model, _, low, high, labels, _ = hard
+    asked = Prover(model, (1, 8, 8), 4)
+    before = torch.full((len(low),), -torch.inf)
     proven = torch.zeros(len(low), dtype=torch.bool)
     gained = []
     for max_subdomains in (0, 3, 10, 40, 150, 600):
         budget = BranchBudget(max_subdomains, batch_size=8, tighten_after=30)
-        found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+        found = asked.search(BRANCHING, low, high, labels, budget)
         worst = torch.stack([one.margins.min() for one in found])
         now = torch.tensor([one.is_certified for one in found])
         assert bool((worst >= before).all()) and not bool((proven & ~now).any())
-        assert now.tolist() == certified(worst[:, None], logits).tolist()
+        assert now.tolist() == (worst > 0).tolist()
         gained.append(int(now.sum()))
         before, proven = worst, now
     assert gained[-1] > gained[0], gained
 
 
 def test_answers_repeat_and_do_not_depend_on_neighbours(hard):
-    model, _, low, high, labels, logits = hard
+    model, _, low, high, labels, _ = hard
     budget = BranchBudget(200, batch_size=8, tighten_after=30)
     runs = []
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2]):
-        bounded = BoundedModel(model, (1, 8, 8), 4)
-        found = bounded.branch_and_bound(
-            low[order], high[order], labels[order], logits[order], budget=budget
-        )
+        asked = Prover(model, (1, 8, 8), 4)
+        found = asked.search(BRANCHING, low[order], high[order], labels[order], budget)
         runs.append(dict(zip(order, found, strict=True)))
     for run in runs[1:]:
         for index, one in run.items():
@@ -425,13 +466,12 @@ def test_attacks_never_go_below_the_bounds(build, num_classes):
     x, low, high = boxes((1, 8, 8), 0.05, num=3)
     logits = model(x).detach()
     labels = logits.argmax(dim=1)
-    bounded = BoundedModel(model, (1, 8, 8), num_classes)
-    known = bounded.margins("CROWN", low, high, labels)
+    known = BoundedModel(model, (1, 8, 8), num_classes).margins("CROWN", low, high, labels)
     budget = BranchBudget(120, tighten_after=20)
-    found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+    found = Prover(model, (1, 8, 8), num_classes).search(BRANCHING, low, high, labels, budget)
     worst = worst_found(model, low, high, labels)
     bounds = torch.stack([one.margins for one in found])
-    assert bool((bounds <= worst + 1e-4).all()) and bool((bounds >= known).all())
+    assert bool((bounds <= worst).all()) and bool((bounds >= known - 1e-3).all())
     for one, row in zip(found, worst, strict=True):
         assert not (one.is_certified and bool((row < 0).any()))
 
@@ -453,9 +493,9 @@ def test_a_hidden_counterexample_is_never_certified(top, status):
     model = canary(top)
     x = torch.full((1, *TINY), 0.5)
     labels, low, high = torch.tensor([0]), x - 0.1, x + 0.1
-    bounded = BoundedModel(model, TINY, 2)
-    assert not bool(certified(bounded.margins("CROWN", low, high, labels), model(x)))
-    (found,) = bounded.branch_and_bound(low, high, labels, model(x))
+    asked = Prover(model, TINY, 2)
+    assert not bool(asked.prove("CROWN", low, high, labels).certified_B)
+    (found,) = asked.search(BRANCHING, low, high, labels, BranchBudget())
     assert found.status == status
     if status == "refuted":
         image = found.proposal[None]
@@ -481,21 +521,37 @@ def test_a_hidden_counterexample_is_never_certified(top, status):
             ),
             "not-a-relu-net",
         ),
-        (lambda: nn.Sequential(nn.Flatten(), MaskedLinear(64, 3)), "live-pruning-mask"),
+        (lambda: nn.Sequential(nn.Flatten(), MaskedLinear(64, 3)), "no-checker"),
     ],
     ids=["max-pool", "sigmoid", "live-mask"],
 )
 def test_other_nets_are_refused_by_name(build, rule):
-    bounded = BoundedModel(seeded(build), (1, 8, 8), 3)
+    asked = Prover(seeded(build), (1, 8, 8), 3)
     _, low, high = boxes((1, 8, 8), 0.01, num=1)
-    assert bounded.refusals[BRANCHING].rule == rule
+    for certifier in ("alpha-CROWN", BRANCHING):
+        assert asked.refusals[certifier].rule == rule
+        with pytest.raises(NotCertifiable) as caught:
+            asked.search(certifier, low, high, torch.tensor([0]), BranchBudget())
+        assert caught.value.rule == rule
+
+
+ALL = {"IBP", "CROWN-IBP", "CROWN", "alpha-CROWN", "BaB"}
+
+
+def assert_contradicted(asked: Prover, hard) -> NotCertifiable:
+    """The search is refused, and every certifier with it."""
+    _, _, low, high, labels, _ = hard
     with pytest.raises(NotCertifiable) as caught:
-        bounded.branch_and_bound(low, high, torch.tensor([0]), torch.zeros(1, 3))
-    assert caught.value.rule == rule
+        asked.search(BRANCHING, low, high, labels, BranchBudget(600, tighten_after=30))
+    assert caught.value.rule == "bounds-contradicted"
+    assert set(asked.refusals) == ALL
+    with pytest.raises(NotCertifiable) as again:
+        asked.prove("IBP", low, high, labels)
+    assert again.value is caught.value
+    return caught.value
 
 
 def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
-    model, _, low, high, labels, logits = hard
     real = branch_boxes.reduce_net
 
     def shifted(*args):
@@ -503,89 +559,67 @@ def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
         return replace(net, spec_bias_S=net.spec_bias_S + 0.01)
 
     monkeypatch.setattr(branch_boxes, "reduce_net", shifted)
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    known = torch.full((4, 3), -torch.inf)
-    for _ in range(2):
-        with pytest.raises(NotCertifiable) as caught:
-            bounded.branch_and_bound(low, high, labels, logits, known)
-        assert caught.value.rule == "bounds-disagree-with-forward"
-    assert "IBP" not in bounded.refusals
+    assert (
+        "differs from the model" in assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard).message
+    )
 
 
 def test_bounds_of_neurons_that_an_image_contradicts_are_refused(hard, monkeypatch):
-    model, _, low, high, labels, logits = hard
-    real = lirpa.relu_bounds
+    real = prover.crown_bounds
 
-    def narrowed(module):  # those unstable stay so, and the reduced net stays the model
-        low_of_first, high_of_first = real(module)[0]
-        return [(low_of_first * 0.5, high_of_first.clone()), *real(module)[1:]]
+    def narrowed(network, low, high):  # those unstable stay so, and the reduced net stays the model
+        found = real(network, low, high)
+        found.values[1].low *= 0.5
+        return found
 
-    monkeypatch.setattr(lirpa, "relu_bounds", narrowed)
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    known = torch.full((4, 3), -torch.inf)
-    with pytest.raises(NotCertifiable) as caught:
-        bounded.branch_and_bound(low[1:2], high[1:2], labels[1:2], logits[1:2], known[1:2])
-    assert caught.value.rule == "bounds-disagree-with-forward"
-    assert "ReLU" in caught.value.message
+    monkeypatch.setattr(prover, "crown_bounds", narrowed)
+    assert "ReLU" in assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard).message
 
 
 def test_a_bound_that_an_image_contradicts_is_refused(hard, monkeypatch):
-    model, _, low, high, labels, logits = hard
-    real = lirpa.search_box
+    real = prover.margins_by_cases
 
     def generous(*args):
-        found = real(*args)
-        return replace(found, margins=found.margins + 5)
+        return real(*args) + 5
 
-    monkeypatch.setattr(lirpa, "search_box", generous)
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    known = torch.full((4, 3), -torch.inf)
-    with pytest.raises(NotCertifiable) as caught:
-        bounded.branch_and_bound(low, high, labels, logits, known, BranchBudget(10))
-    assert caught.value.rule == "bounds-disagree-with-forward"
-    assert BRANCHING in bounded.refusals
+    monkeypatch.setattr(prover, "margins_by_cases", generous)
+    refusal = assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard)
+    assert "smaller margin than its bound" in refusal.message
 
 
 def test_clock_and_width_are_reported_as_such(hard):
-    model, _, low, high, labels, logits = hard
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    known = bounded.margins("CROWN", low, high, labels)
-    is_open = ~certified(known, logits)
+    model, _, low, high, labels, _ = hard
+    asked = Prover(model, (1, 8, 8), 4)
+    is_open = ~asked.prove("CROWN", low, high, labels).certified_B
     assert bool(is_open.any())
     for budget, status in (
         (BranchBudget(stop_after_s=0.0, root=Ascent(0)), "stopped"),
         (BranchBudget(max_unstable=0), "too-wide"),
         (BranchBudget(max_subdomains=1, root=Ascent(0)), "open"),
     ):
-        found = bounded.branch_and_bound(low, high, labels, logits, known, budget)
+        found = asked.search(BRANCHING, low, high, labels, budget)
         statuses = {one.status for one, is_left in zip(found, is_open, strict=True) if is_left}
         assert status in statuses and statuses <= {status, "certified"}
         assert all(bool(torch.isfinite(one.margins).all()) for one in found)
 
 
 def test_nothing_to_do_is_done_at_once(hard):
-    model, _, low, high, labels, logits = hard
-    known = torch.full((4, 3), 0.5)
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    found = bounded.branch_and_bound(low, high, labels, logits, known)
+    model, x, low, high, _, logits = hard
+    asked = Prover(model, (1, 8, 8), 4)
+    found = asked.search(BRANCHING, x, x, logits.argmax(dim=1), BranchBudget())
     assert all(one.is_certified and one.num_subdomains == 0 for one in found)
-    empty = bounded.branch_and_bound(low[:0], high[:0], labels[:0], logits[:0])
-    assert empty == []
+    empty = torch.zeros(0, dtype=torch.long)
+    assert asked.search(BRANCHING, low[:0], high[:0], empty, BranchBudget()) == []
+    assert asked.prove("CROWN", low[:0], high[:0], empty).certified_B.shape == (0,)
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"logits": torch.zeros(4, 3)}, r"`logits` of shape \(4, 4\)"),
-        ({"known": torch.zeros(4, 4)}, r"`known` of shape \(4, 3\)"),
-        ({"x_L": torch.zeros(4, 1, 7, 8)}, r"`x_L` of shape \(B, 1, 8, 8\)"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_named(hard, change, text):
-    model, _, low, high, labels, logits = hard
-    arguments = {"x_L": low, "x_U": high, "labels": labels, "logits": logits}
-    with pytest.raises(ValueError, match=text):
-        BoundedModel(model, (1, 8, 8), 4).branch_and_bound(**(arguments | change))
+def test_arguments_that_do_not_fit_are_named(hard):
+    model, _, low, high, labels, _ = hard
+    asked = Prover(model, (1, 8, 8), 4)
+    with pytest.raises(ValueError, match=r"`x_L` of shape \(B, 1, 8, 8\)"):
+        asked.search(BRANCHING, low[:, :, 1:], high, labels, BranchBudget())
+    with pytest.raises(ValueError, match=r"`labels` in \[0, 4\)"):
+        asked.search(BRANCHING, low, high, labels + 4, BranchBudget())
 
 
 @pytest.mark.parametrize("name", ["max_subdomains", "stop_after_s", "batch_size", "num_candidates"])
@@ -595,13 +629,13 @@ def test_budgets_that_make_no_sense_are_named(name):
 
 
 def test_works_under_inference_mode(hard):
-    model, _, low, high, labels, logits = hard
+    model, _, low, high, labels, _ = hard
     budget = BranchBudget(20)
-    bounded = BoundedModel(model, (1, 8, 8), 4)
-    expected = bounded.branch_and_bound(low, high, labels, logits, budget=budget)
+    asked = Prover(model, (1, 8, 8), 4)
+    expected = asked.search(BRANCHING, low, high, labels, budget)
     with torch.inference_mode():
-        made = [tensor + 0 for tensor in (low, high, labels, logits)]
-        found = bounded.branch_and_bound(*made, budget=budget)
+        made = [tensor + 0 for tensor in (low, high, labels)]
+        found = asked.search(BRANCHING, *made, budget=budget)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.margins, other.margins)
 
@@ -611,8 +645,6 @@ def test_fewer_subdomains_at_once_where_memory_runs_out(largest, monkeypatch):
     """A search that does not fit is repeated with smaller batches; what never fits is not run."""
     model = redrawn((8, 6), 1)
     x, low, high = boxes(TINY, 0.5, num=2, seed=1)
-    logits = model(x)
-    bounded = BoundedModel(model, TINY, 3)
     tried = []
 
     def short_of_memory(*args):
@@ -622,8 +654,9 @@ def test_fewer_subdomains_at_once_where_memory_runs_out(largest, monkeypatch):
             raise MemoryError
         return search_box(*args)
 
-    monkeypatch.setattr("benchmark.certify.lirpa.search_box", short_of_memory)
-    found = bounded.branch_and_bound(low, high, logits.argmax(dim=1), logits)
+    monkeypatch.setattr(prover, "search_box", short_of_memory)
+    labels = model(x).argmax(dim=1)
+    found = Prover(model, TINY, 3).search(BRANCHING, low, high, labels, BranchBudget())
     assert tried
     if largest:
         assert tried[:4] == [64, 32, 16, 8]
@@ -631,3 +664,15 @@ def test_fewer_subdomains_at_once_where_memory_runs_out(largest, monkeypatch):
     else:
         assert {one.status for one in found} <= {"certified", "too-wide"}
         assert "too-wide" in {one.status for one in found}
+
+
+def test_other_faults_of_a_search_are_not_hidden(monkeypatch):
+    model = redrawn((8, 6), 1)
+    x, low, high = boxes(TINY, 0.5, num=1, seed=1)
+
+    def broken(*args):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(prover, "search_box", broken)
+    with pytest.raises(RuntimeError, match="planted"):
+        Prover(model, TINY, 3).search(BRANCHING, low, high, model(x).argmax(dim=1), BranchBudget())

@@ -9,9 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmark.certify import CertifierUnavailable, certified, lirpa_compat, lirpa_version
+from benchmark.certify import CertifierUnavailable, lirpa_compat, lirpa_version
 from benchmark.errors import CorobenchError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -106,15 +105,3 @@ def test_a_library_that_does_not_load_is_the_same_error(breakage):
 def test_version_names_the_library():
     assert lirpa_version() == f"auto_LiRPA {importlib.metadata.version('auto_LiRPA')}"
     assert lirpa_compat.load() is lirpa_compat.load()
-
-
-def test_threshold():
-    margins = torch.tensor([[1.1e-4, 3.0], [0.9e-4, 3.0], [float("nan"), 3.0], [1.0, torch.inf]])
-    assert certified(margins).tolist() == [True, False, False, False]
-    logits = torch.tensor([[50.0, -100.0]]).expand(2, 2)
-    assert certified(torch.tensor([[1.2e-3], [1.0e-3]]), logits).tolist() == [True, False]
-    assert certified(torch.empty(0, 3)).shape == (0,)
-    with pytest.raises(ValueError, match="`margins` of shape"):
-        certified(torch.zeros(3))
-    with pytest.raises(ValueError, match="`logits` of shape"):
-        certified(torch.zeros(3, 2), torch.zeros(2, 3))

@@ -10,7 +10,7 @@ from certify_nets import Normalize, boxes, cnn, seeded
 from torch import Tensor, nn
 
 from benchmark.certify import BoundedModel, batch_sizes, lirpa_graph
-from benchmark.certify.lirpa_graph import relu_bounds
+from benchmark.certify.lirpa_graph import intermediate_bounds
 from benchmark.certify.lirpa_patches import patch_attributes
 
 SHAPE = (3, 8, 8)
@@ -40,7 +40,8 @@ def test_the_first_layers_bounds_are_exact(normalised: nn.Module) -> None:
         label = normalised(x).argmax(dim=1)
     bounded = BoundedModel(normalised, SHAPE, 10)
     bounded.margins("CROWN", low, high, label)
-    found_low, found_high = relu_bounds(bounded._module("CROWN"))[0]
+    found = next(iter(intermediate_bounds(bounded._module("CROWN")).values()))
+    found_low, found_high = (side[0].flatten() for side in found)
     conv = next(layer for layer in normalised.modules() if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         centre = normalised[0]((low + high).double() / 2)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from reissue import ROUND
 from rich.console import Console
 
 from benchmark.cli import invoke
@@ -72,7 +73,7 @@ def test_isolation_changes_no_result_and_progress_is_shown(tmp_path: Path) -> No
     assert "clean: 4 of 4 right" in report.text
     assert "autoattack 1/2: " in report.text
     # Nothing is left behind but the result.
-    assert [path.name for path in (tmp_path / "apart").iterdir()] == ["1.0"]
+    assert [path.name for path in (tmp_path / "apart").iterdir()] == [ROUND]
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import torch
 from reissue import reissue
@@ -18,7 +17,6 @@ from benchmark.gate.evaluation import threads_for
 from benchmark.gate.pytest_plugin import Gate
 from benchmark.gate.rule import Rule
 from benchmark.gate.run import check
-from benchmark.pipeline import Evaluation
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -130,14 +128,12 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.usefixtures("_no_autoattack")
 def test_a_broken_proof_ends_the_check(today: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certifier that proves everything is caught by the audit: exit code 3."""
+    from benchmark.certify import Proven, Prover
 
-    def credulous(
-        self: Evaluation, prover: object, certifier: str, rows: np.ndarray, epsilon: str
-    ) -> dict[str, object]:
-        proven = np.ones(len(rows), dtype=bool)
-        return {"certified": proven, "margin": np.ones(len(rows), np.float32), "seconds": 0.0}
+    def credulous(self: Prover, method: str, x: torch.Tensor, *rest: object) -> Proven:
+        return Proven(torch.ones(len(x), dtype=torch.bool), torch.full((len(x),), 1000.0))
 
-    monkeypatch.setattr(Evaluation, "_certify_chunk", credulous)
+    monkeypatch.setattr(Prover, "prove", credulous)
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     with pytest.raises(ContradictionError, match="certified images were broken") as caught:
         check(folder, today, Rule())

@@ -1,0 +1,170 @@
+"""Steps of a network, one after another: what every way to write an operator comes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.certify.checker.exact import Concat, Pad, Reshape
+from benchmark.certify.checker.intervals import Interval, UncheckableError
+from benchmark.certify.checker.layers import Add, Mean, Scale
+from benchmark.certify.checker.network import Layer, Step
+from benchmark.certify.checker.rounding import Array
+
+LEAST_DIVISOR = 2.0**-100
+"""Smaller divisors may change by more than rounding where numbers are flushed to zero."""
+
+
+class Value(int):
+    """The number of a value, told from a plain number."""
+
+
+class Size(int):
+    """A size, told from a value."""
+
+
+def require(one: Any) -> int:
+    if not isinstance(one, Value):
+        raise UncheckableError("an operator on constants")
+    return int(one)
+
+
+def array(tensor: Tensor) -> Array:
+    if tensor.dtype != torch.float32:
+        raise UncheckableError(f"weights of type {tensor.dtype}")
+    found = tensor.detach().cpu().numpy().astype(np.float64)
+    if not np.isfinite(found).all():
+        raise UncheckableError("weights that are not finite")
+    return found
+
+
+def require_normal(what: str, value: Array) -> None:
+    """Refuse divisors that a deployment may flush to zero, or nearly so.
+
+    Raises:
+        UncheckableError: names what divides.
+    """
+    if not (np.abs(value) >= LEAST_DIVISOR).all():
+        raise UncheckableError(f"{what} below {LEAST_DIVISOR:.2e}")
+
+
+class Builder:
+    """Steps and their shapes.
+
+    Args:
+        input_shape: (C, H, W).
+    """
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        self.steps: list[Step] = []
+        self.shapes: list[tuple[int, ...]] = [input_shape]
+
+    def add(self, layer: Layer, *sources: int) -> Value:
+        """A step, and the shape that it gives."""
+        self.steps.append(Step(layer, sources))
+        self.shapes.append(_shape_of(layer, [self.shapes[source] for source in sources]))
+        return Value(len(self.steps))
+
+    def to_shape(self, source: int, sizes: list[int], shape: tuple[int, ...]) -> Value:
+        """Values in another shape, of which one size may be -1."""
+        num = int(np.prod(shape))
+        if sizes.count(-1) == 1:
+            known = int(np.prod([size for size in sizes if size != -1]))
+            sizes = [num // max(1, known) if size == -1 else size for size in sizes]
+        if int(np.prod(sizes)) != num or min(sizes, default=0) < 1:
+            raise UncheckableError("a reshape that mixes images")
+        return self.add(Reshape(tuple(sizes)), source)
+
+    def flatten(self, source: int, start: int, end: int) -> Value:
+        """Axes from `start` to `end`, the batch being 0, as one."""
+        shape = self.shapes[source]
+        rank = len(shape) + 1
+        start, end = start % rank, end % rank
+        if start < 1:
+            raise UncheckableError("a reshape that mixes images")
+        joined = int(np.prod(shape[start - 1 : end]))
+        return self.add(Reshape((*shape[: start - 1], joined, *shape[end:])), source)
+
+    def mean_over(self, source: int, axes: Any, keep: bool) -> Value:
+        """The mean over axes."""
+        shape = self.shapes[source]
+        given = [axes] if isinstance(axes, int) else list(axes or ())
+        over = tuple(sorted(axis % (len(shape) + 1) for axis in given))
+        if not over or over[0] == 0:
+            raise UncheckableError("a mean over the batch")
+        return self.add(Mean(over, keep, shape), source)
+
+    def concat(self, operands: list[Any], axis: int) -> Value:
+        """Operands side by side."""
+        sources = [require(one) for one in operands]
+        shapes = [self.shapes[source] for source in sources]
+        axis %= len(shapes[0]) + 1
+        if axis == 0:
+            raise UncheckableError("a concatenation of images")
+        return self.add(Concat(axis, shapes), *sources)
+
+    def binary(self, kind: str, first: Any, second: Any) -> Value:
+        """The sum, difference, product or quotient of two operands, of which one may be stored."""
+        if isinstance(first, Value) and isinstance(second, Value):
+            if kind == "add" and self.shapes[first] == self.shapes[second]:
+                return self.add(Add(), first, second)
+            if kind == "sub" and self.shapes[first] == self.shapes[second]:
+                minus = self.add(Scale(np.full((), -1.0), np.zeros(())), second)
+                return self.add(Add(), first, minus)
+            raise UncheckableError(f"the operator {kind} of two activations")
+        if isinstance(first, Value):
+            return self.with_constant(kind, first, second)
+        if kind in ("add", "mul"):
+            return self.with_constant(kind, require(second), first)
+        if kind == "sub":  # c - x
+            minus = self.add(Scale(np.full((), -1.0), np.zeros(())), require(second))
+            return self.with_constant("add", minus, first)
+        raise UncheckableError("a division by an activation")
+
+    def with_constant(self, kind: str, source: int, constant: Any) -> Value:
+        """The same with a stored operand on the right."""
+        shape = self.shapes[source]
+        if isinstance(constant, Tensor):
+            constant = array(constant)
+        value = np.asarray(constant, dtype=np.float64)
+        if isinstance(constant, float | int):
+            value = np.asarray(float(np.float32(constant)), dtype=np.float64)
+        if value.ndim > len(shape):
+            if value.shape[: value.ndim - len(shape)] != (1,) * (value.ndim - len(shape)):
+                raise UncheckableError("a constant per image of the batch")
+            value = value.reshape(value.shape[value.ndim - len(shape) :])
+        try:
+            if np.broadcast_shapes(value.shape, shape) != shape:
+                raise ValueError
+        except ValueError as error:
+            raise UncheckableError("a constant that changes the shape") from error
+        one, zero = np.ones(()), np.zeros(())
+        if kind == "add":
+            return self.add(Scale(one, value), source)
+        if kind == "sub":
+            return self.add(Scale(one, -value), source)
+        if kind == "mul":
+            return self.add(Scale(value, zero), source)
+        require_normal("a division by a number", value)
+        return self.add(Scale(1.0 / value, zero), source)
+
+    def pad(self, pads: list[int], value: float, source: int) -> Value:
+        """Pads as torch has them: left, right, top, bottom, then those of further axes."""
+        pads = pads + [0] * (8 - len(pads))
+        if len(self.shapes[source]) != 3 or any(pads[6:]) or min(pads) < 0:
+            raise UncheckableError("padding of other axes than channels, height and width")
+        left, right, top, bottom, before, behind = pads[:6]
+        return self.add(Pad((top, left, bottom, right), value, (before, behind)), source)
+
+
+def _shape_of(layer: Layer, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape a layer gives, found by asking it for the interval of zeros."""
+    zeros = [Interval(zero, zero) for zero in (np.zeros((1, *shape)) for shape in shapes)]
+    try:
+        with np.errstate(all="ignore"):
+            return layer.bounds(zeros).low.shape[1:]
+    except (ValueError, IndexError) as error:
+        raise UncheckableError("operands that do not fit") from error

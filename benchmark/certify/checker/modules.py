@@ -1,0 +1,247 @@
+"""Layers of torch and of ONNX files as steps of the checker's network."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.certify.checker.activations import Curve, MaxPool, Quantise, Relu
+from benchmark.certify.checker.building import (
+    LEAST_DIVISOR,
+    Builder,
+    Value,
+    array,
+    require,
+    require_normal,
+)
+from benchmark.certify.checker.exact import Pick
+from benchmark.certify.checker.intervals import UncheckableError
+from benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
+from benchmark.certify.checker.rounding import SMALLEST, Array
+
+NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d
+"""Layers that give what they get, in eval mode."""
+
+_KINDS: dict[Any, str] = {
+    **dict.fromkeys((operator.add, torch.add), "add"),
+    **dict.fromkeys((operator.sub, torch.sub), "sub"),
+    **dict.fromkeys((operator.mul, torch.mul), "mul"),
+    **dict.fromkeys((operator.truediv, torch.div, torch.true_divide), "div"),
+}
+
+
+def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
+    """The steps of one layer.
+
+    Args:
+        builder: of the network so far.
+        module: the layer, in eval mode.
+        arguments: what it is called with; values of the network or stored tensors.
+
+    Raises:
+        UncheckableError: names a layer, or a use of one, that the checker does not know.
+    """
+    name, origin = type(module).__name__, type(module).__module__
+    if origin.startswith("torch.") and not origin.startswith("torch.nn.modules."):
+        raise UncheckableError(f"the layer {origin}.{name}")
+    if module.training and not isinstance(module, nn.Identity):
+        raise UncheckableError(f"a {name} in training mode")
+    if name == "WithConstants":
+        return add_module(builder, module.operator, _with_stored(module, arguments))
+    kind = name.lower() if name in ("Add", "Div") else _KINDS.get(vars(module).get("forward"))
+    if kind is not None:
+        return builder.binary(kind, *arguments)
+    if name == "Concat":
+        return builder.concat(arguments, int(module.axis))
+    source = require(arguments[0])
+    for kinds, add in _LAYERS:
+        if isinstance(module, kinds):
+            return add(builder, module, source)
+    if name in _NAMED:
+        return _NAMED[name](builder, module, source)
+    parts = list(module.children())
+    if type(module) is nn.Sequential or (name in ("AveragePool", "MaxPool") and len(parts) == 1):
+        found = Value(source)
+        for part in parts:
+            found = add_module(builder, part, [found])
+        return found
+    raise UncheckableError(f"the layer {name}")
+
+
+def _with_stored(module: Any, arguments: list[Any]) -> list[Any]:
+    rest = iter(arguments)
+    return [
+        getattr(module, f"constant{position}") if stored else next(rest)
+        for position, stored in enumerate(module.is_stored)
+    ]
+
+
+def _nothing(builder: Builder, module: Any, source: int) -> Value:
+    return Value(source)
+
+
+def _conv(builder: Builder, module: Any, source: int) -> Value:
+    if module.padding_mode != "zeros":
+        raise UncheckableError(f"a convolution with padding_mode {module.padding_mode!r}")
+    kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
+    if module.padding == "same":
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        top, left = (total // 2 for total in totals)
+        pads = (top, left, totals[0] - top, totals[1] - left)
+    else:
+        down, across = (0, 0) if module.padding == "valid" else _pair(module.padding)
+        pads = (down, across, down, across)
+    weight, bias = _weights(module)
+    layer = Conv(weight, bias, _pair(module.stride), pads, dilation, module.groups)
+    return builder.add(layer, source)
+
+
+def _linear(builder: Builder, module: Any, source: int) -> Value:
+    if len(builder.shapes[source]) != 1:
+        raise UncheckableError("a linear layer on more than one axis")
+    return builder.add(Linear(*_weights(module)), source)
+
+
+def _weights(module: Any) -> tuple[Array, Array]:
+    weight = array(module.weight)
+    return weight, np.zeros(len(weight)) if module.bias is None else array(module.bias)
+
+
+def _batch_norm(builder: Builder, module: Any, source: int) -> Value:
+    if module.running_mean is None or module.running_var is None:
+        raise UncheckableError("a batch-norm without running statistics")
+    mean, variance = array(module.running_mean), array(module.running_var)
+    weight = np.ones_like(mean) if module.weight is None else array(module.weight)
+    bias = np.zeros_like(mean) if module.bias is None else array(module.bias)
+    spread = variance + float(np.float32(module.eps))
+    if not (spread >= LEAST_DIVISOR).all():
+        raise UncheckableError(f"a batch-norm with a variance below {LEAST_DIVISOR:.2e}")
+    if ((weight != 0) & (np.abs(weight) < SMALLEST)).any():
+        raise UncheckableError("a batch-norm weight that may be flushed to zero")
+    inverse = 1.0 / np.sqrt(spread)
+    scale = weight * inverse
+    shape = (-1, *[1] * (len(builder.shapes[source]) - 1))
+    parts = np.abs(mean * scale) + np.abs(bias)
+    layer = Scale(
+        scale.reshape(shape),
+        (bias - mean * scale).reshape(shape),
+        parts.reshape(shape),
+        inside=np.maximum(np.abs(weight), inverse).reshape(shape),
+        before=mean.reshape(shape),
+    )
+    return builder.add(layer, source)
+
+
+def _normalize(builder: Builder, module: Any, source: int) -> Value:
+    mean, std = array(module.mean)[:, None, None], array(module.std)[:, None, None]
+    require_normal("a standard deviation", std)
+    return builder.add(Scale(1 / std, -mean / std, np.abs(mean / std), before=mean), source)
+
+
+def _average(builder: Builder, module: Any, source: int) -> Value:
+    if module.ceil_mode or module.divisor_override:
+        raise UncheckableError("average pooling with ceil_mode or a divisor of its own")
+    kernel, (down, across) = _pair(module.kernel_size), _pair(module.padding)
+    layer = AveragePool(
+        kernel,
+        _pair(module.stride if module.stride is not None else module.kernel_size),
+        (down, across, down, across),
+        module.count_include_pad,
+        builder.shapes[source],
+    )
+    return builder.add(layer, source)
+
+
+def _adaptive(builder: Builder, module: Any, source: int) -> Value:
+    shape = builder.shapes[source]
+    wanted = module.output_size
+    wanted = wanted if isinstance(wanted, tuple | list) else (wanted, wanted)
+    sizes = [
+        have if want is None else int(want) for want, have in zip(wanted, shape[-2:], strict=True)
+    ]
+    if any(have % want for want, have in zip(sizes, shape[-2:], strict=True)):
+        raise UncheckableError("adaptive pooling to sizes that do not divide the map")
+    kernel = (shape[-2] // sizes[0], shape[-1] // sizes[1])
+    return builder.add(AveragePool(kernel, kernel, (0, 0, 0, 0), True, shape), source)
+
+
+def _max(builder: Builder, module: Any, source: int) -> Value:
+    if module.ceil_mode or _pair(module.dilation) != (1, 1) or module.return_indices:
+        raise UncheckableError("max pooling with ceil_mode, dilation or indices")
+    down, across = _pair(module.padding)
+    stride = _pair(module.stride if module.stride is not None else module.kernel_size)
+    layer = MaxPool(_pair(module.kernel_size), stride, (down, across, down, across))
+    return builder.add(layer, source)
+
+
+def _quantise(builder: Builder, module: Any, source: int) -> Value:
+    scale, zero = array(module.scale), array(module.zero)
+    if not (scale > 0).all():
+        raise UncheckableError("steps of a size that is not positive")
+    require_normal("a size of steps", scale)
+    rank = len(builder.shapes[source])
+    scale, zero = (one[0] if one.ndim > rank and len(one) == 1 else one for one in (scale, zero))
+    return builder.add(Quantise(scale, zero, int(module.low), int(module.high)), source)
+
+
+def _slice(builder: Builder, module: Any, source: int) -> Value:
+    shape = builder.shapes[source]
+    index = [slice(None)] * (len(shape) + 1)
+    for axis, start, end, step in module.parts:
+        index[axis] = slice(start, end, step)
+    numbers = np.arange(int(np.prod(shape))).reshape(shape)
+    return builder.add(Pick(numbers[tuple(index[1:])]), source)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    found = (value, value) if isinstance(value, int) else tuple(value)
+    return int(found[0]), int(found[-1])
+
+
+_Add = Callable[[Builder, Any, int], Value]
+_LAYERS: tuple[tuple[Any, _Add], ...] = (
+    (NOTHING, _nothing),
+    (nn.Conv2d, _conv),
+    (nn.Linear, _linear),
+    ((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
+    (nn.ReLU, lambda builder, module, source: builder.add(Relu(), source)),
+    (nn.Sigmoid, lambda builder, module, source: builder.add(Curve("sigmoid"), source)),
+    (nn.Tanh, lambda builder, module, source: builder.add(Curve("tanh"), source)),
+    (
+        nn.Flatten,
+        lambda builder, module, source: builder.flatten(source, module.start_dim, module.end_dim),
+    ),
+    (nn.AvgPool2d, _average),
+    (nn.AdaptiveAvgPool2d, _adaptive),
+    (nn.MaxPool2d, _max),
+    (
+        (nn.ZeroPad2d, nn.ConstantPad2d),
+        lambda builder, module, source: builder.pad(
+            list(module.padding), float(getattr(module, "value", 0.0)), source
+        ),
+    ),
+)
+_NAMED: dict[str, _Add] = {
+    "GlobalAveragePool": lambda builder, module, source: builder.mean_over(
+        source, tuple(range(2, len(builder.shapes[source]) + 1)), True
+    ),
+    "Mean": lambda builder, module, source: builder.mean_over(
+        source, tuple(module.axes), bool(module.keep)
+    ),
+    "Normalize": _normalize,
+    "Pad": lambda builder, module, source: builder.pad(
+        list(module.pads), float(module.value), source
+    ),
+    "Quantise": _quantise,
+    "Reshape": lambda builder, module, source: builder.to_shape(
+        source, list(module.shape), builder.shapes[source]
+    ),
+    "Slice": _slice,
+}
+"""Layers of this package, and of the library that reads ONNX, by name: the tracer stops at no other
+class of these names."""
