@@ -73,6 +73,12 @@ def pooled(pool: nn.Module, num_flat: int, after: nn.Module | None = None) -> nn
     )
 
 
+def flattened(activation: nn.Module) -> nn.Sequential:
+    """conv, ReLU, conv, flatten, activation, FC."""
+    first, second = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 3, 3, 2, 1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.Flatten(), activation, nn.Linear(12, 4))
+
+
 def quantised() -> nn.Sequential:
     step = Quantise(torch.tensor([0.02]), torch.zeros(1), 0, 255)
     return nn.Sequential(
@@ -103,6 +109,8 @@ NETS = {
     "tanh": lambda: pooled(nn.MaxPool2d(2), 48, nn.Tanh()),
     "dilated groups": lambda: pooled(nn.Conv2d(4, 4, 3, 1, 2, 2, groups=2), 192),
     "quantised": quantised,
+    "flattened before its relu": lambda: flattened(nn.ReLU()),
+    "flattened before its curve": lambda: flattened(nn.Tanh()),
 }
 
 
