@@ -58,21 +58,40 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
 @click.argument("result", type=click.Path(path_type=Path))
 @_submission
 @cli_options.data_root
+@click.option(
+    "--proofs/--no-proofs",
+    default=True,
+    show_default=True,
+    help="Check every certificate anew, too; searches take about as long as in the evaluation.",
+)
 @cli_options.process_limits
 def recheck(
-    result: Path, submission: Path | None, data_root: Path | None, limits: Limits | None
+    result: Path,
+    submission: Path | None,
+    data_root: Path | None,
+    proofs: bool,
+    limits: Limits | None,
 ) -> None:
-    """Measure every stored adversarial image of a result again, on the submitted model.
+    """Measure both ends of a result's bracket again, on the submitted model.
+
+    Every stored adversarial image must lie in its ball and fool the model; every certificate is
+    checked anew (from protocol 1.1 on).
 
     \b
-    Example:
+    Examples:
       corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
+      corobench recheck results/1.1/digits/my-model.json --submission submissions/my-model
     """
     from benchmark import store
     from benchmark.executors import run_recheck
 
     folder = submission or Path("submissions") / store.read_result(result).entry
-    found = run_recheck(result, folder, data_root, limits)
+    found = run_recheck(result, folder, data_root, limits, proofs=proofs)
+    if found.unproven:
+        raise ResultError(
+            f"{result}: {len(found.unproven)} of {found.num_proofs} certificates are not "
+            "confirmed:\n" + "\n".join(found.unproven[:20])
+        )
     if found.failures:
         raise ResultError(
             f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
@@ -82,6 +101,8 @@ def recheck(
         f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
         "lies in its ball and fools the model"
     )
+    if found.num_proofs is not None:
+        click.echo(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
 
 
 @click.command()

@@ -101,12 +101,14 @@ class Recertification(Evaluation):
     def _image(self, epsilon: str, row: int) -> NDArray[np.float32]:
         """The stored adversarial image of a row."""
         number = int(self._then[epsilon]["adversarial"].iloc[row])
-        return np.asarray(self._evidence.adversarial[number], dtype=np.float32)
+        return np.array(self._evidence.adversarial[number], dtype=np.float32)
 
     def _known(self, attack: Attack, epsilon: str) -> tuple[BoolArray, BoolArray]:
         """Per image whether the attack has an answer at a radius, and whether it broke it."""
         rows = self._then[epsilon]
         proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy() & ~self._audited_then[epsilon]
+        if attack.name == "pgd50":  # what a closing certifier proved had survived it
+            proven &= ~rows["decided_by"].isin(self.protocol.closing_certifiers).to_numpy()
         answer = rows[attack.name]
         known = answer.notna().to_numpy() & ~proven
         broken = known & ~answer.fillna(True).to_numpy(dtype=bool) & self.facts.correct
@@ -116,6 +118,8 @@ class Recertification(Evaluation):
         self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
     ) -> dict[str, object]:
         """Attack the images of a chunk that have no answer yet, in their seats."""
+        if attack.name not in self._then[epsilon]:  # the health checks' own attacks
+            return super().attack_chunk(attack, rows, epsilon, number, seats)
         known, broken_then = self._known(attack, epsilon)
         todo = np.flatnonzero(~known[rows])
         broken = broken_then[rows]

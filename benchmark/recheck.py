@@ -1,35 +1,49 @@
-"""Re-measure the stored adversarial images of a result on the submitted model.
+"""Both ends of a stored result's bracket, measured again on the submitted model.
 
-Nothing of the evaluation is trusted: the images are read again, each must lie in its ball at zero
-tolerance and fool the model alone, at batch size 1.
+Nothing of the evaluation is trusted. Of the upper end the images are read again: each must lie in
+its ball at zero tolerance and fool the model alone, at batch size 1. Of the lower end every
+certificate is checked anew (`benchmark.reprove`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmark import threat
+from benchmark import reprove, threat
 from benchmark.evidence import Evidence, load_evidence
 from benchmark.records import Outcome
 from benchmark.reports import Recheck
 from benchmark.stages.base import is_wrong, predict_one_by_one
-from benchmark.tracks import parse_epsilon
+from benchmark.tracks import Protocol, parse_epsilon
 
 
-def recheck(result_path: Path, submission: Path, data_root: Path | None = None) -> Recheck:
-    """Re-measure every attacked row of a result.
+def recheck(
+    result_path: Path, submission: Path, data_root: Path | None = None, *, proofs: bool = True
+) -> Recheck:
+    """Re-measure every attacked row of a result, and check every certificate anew.
 
     Args:
         result_path: the result file; its outcome table and adversarial images lie beside it.
         submission: folder of the entry.
         data_root: folder of the dataset, or None for the usual search.
+        proofs: whether certificates are checked, too. Those of protocol 1.0 never are: they were
+            given by other rules.
 
     Raises:
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
-    return recheck_evidence(load_evidence(result_path, submission, data_root))
+    evidence = load_evidence(result_path, submission, data_root)
+    found = recheck_evidence(evidence)
+    if not proofs or not reprove.has_checked_proofs(evidence.result.protocol):
+        return found
+    return replace(
+        found,
+        num_proofs=reprove.num_proofs(evidence),
+        unproven=tuple(reprove.unproven(evidence, Protocol())),
+    )
 
 
 def recheck_evidence(evidence: Evidence) -> Recheck:
@@ -43,10 +57,7 @@ def recheck_evidence(evidence: Evidence) -> Recheck:
         if not 0 <= row.adversarial < len(adversarial):
             failures.append(f"{what}: its adversarial image is missing")
             continue
-        if not 0 <= row.image < len(dataset) or row.label != dataset.labels[row.image]:
-            failures.append(f"{what}: no image of the test set with label {row.label}")
-            continue
-        image = torch.from_numpy(adversarial[row.adversarial])[None]
+        image = torch.from_numpy(adversarial[row.adversarial].copy())[None]
         clean = torch.from_numpy(dataset.take([int(row.image)]))
         if image.shape != clean.shape or not threat.is_within(
             image, clean, parse_epsilon(row.epsilon)

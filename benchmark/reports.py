@@ -16,11 +16,15 @@ class Recheck:
         num_rows: attacked rows of the outcome table, one per image and epsilon.
         num_images: adversarial images they refer to.
         failures: one line per row whose image is outside its ball or fools nobody.
+        num_proofs: certified rows; None where their proofs were not checked.
+        unproven: one line per certified row whose proof is not confirmed.
     """
 
     num_rows: int
     num_images: int
     failures: tuple[str, ...]
+    num_proofs: int | None = None
+    unproven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from benchmark.certify import BranchBudget, Prover
 from benchmark.certify.checker.proofs import METHODS, margins
 from benchmark.certify.checker.reading import read_network
 from benchmark.records import Outcome
-from benchmark.tracks import Protocol, parse_epsilon
+from benchmark.tracks import Protocol, parse_epsilon, round_of
 
 if TYPE_CHECKING:
     from benchmark.evidence import Evidence
@@ -60,6 +60,15 @@ def unproven(evidence: Evidence, protocol: Protocol) -> Iterator[str]:
             is_proven = np.array([answer.is_certified for answer in answers])
         for image in images[~is_proven].tolist():
             yield f"image {image} at {epsilon}: its proof by {method} is not confirmed"
+
+
+def has_checked_proofs(protocol: str) -> bool:
+    """Whether results of a protocol have certificates that the checker gave.
+
+    >>> has_checked_proofs("1.0"), has_checked_proofs("1.1")
+    (False, True)
+    """
+    return tuple(int(part) for part in round_of(protocol).split(".")) >= (1, 1)
 
 
 def num_proofs(evidence: Evidence) -> int:

@@ -136,6 +136,7 @@ def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
         searched_on=run.searched_on,
         recognition=run.recognition,
         files=run.files,
+        earlier=run.earlier,
         identity=run.identity,
         date=run.date,
     )

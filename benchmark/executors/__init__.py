@@ -103,17 +103,27 @@ def _require_weighed(path: Path, limits: Limits | None) -> None:
 
 
 def run_recheck(
-    result: Path, submission: Path, data_root: Path | None, limits: Limits | None
+    result: Path,
+    submission: Path,
+    data_root: Path | None,
+    limits: Limits | None,
+    *,
+    proofs: bool = True,
 ) -> Recheck:
-    """Measure stored adversarial images again; see `benchmark.recheck.recheck`."""
+    """Measure a result's evidence again; see `benchmark.recheck.recheck`."""
     if limits is None:
         from benchmark.recheck import recheck
 
-        return recheck(result, submission, data_root)
+        return recheck(result, submission, data_root, proofs=proofs)
     from benchmark.executors import isolated
     from benchmark.reports import Recheck
 
-    arguments = {"result": result, "submission": submission, "data_root": data_root}
+    arguments = {
+        "result": result,
+        "submission": submission,
+        "data_root": data_root,
+        "proofs": proofs,
+    }
     found: Recheck = isolated.call("recheck", arguments, Recheck, submission, limits)
     return found
 

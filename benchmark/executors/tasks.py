@@ -134,7 +134,8 @@ def _recheck(arguments: Arguments, room: Room) -> Any:
     result, data_root = Path(arguments["result"]), _path(arguments["data_root"])
     _have_data(store.read_result(result).track, data_root)
     room.close("recheck")
-    return recheck(result, Path(arguments["submission"]), data_root)
+    proofs = bool(arguments["proofs"])
+    return recheck(result, Path(arguments["submission"]), data_root, proofs=proofs)
 
 
 def _contest(arguments: Arguments, room: Room) -> Any:

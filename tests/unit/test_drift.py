@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from leaderboard_factory import write_pair
 
 from benchmark import drift, store
 from benchmark.cli import invoke
@@ -188,9 +187,8 @@ def test_what_was_evaluated_by_other_rules_is_not_evaluated_again(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    raw = json.loads(path.read_text())
-    raw["settings"]["pgd_steps"] = 7
-    write_pair(path, raw)
+    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    write_set(path, table, run.model_copy(update={"settings": run.settings | {"pgd_steps": 7}}))
     assert invoke(["drift", str(path), str(ROOT / "submissions" / ENTRY)]) == 2
     assert "(pgd_steps)" in capsys.readouterr().err
 

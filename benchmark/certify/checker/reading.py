@@ -131,6 +131,7 @@ def _overwrites(model: nn.Module, node: fx.Node) -> bool:
     is_in_place = name.endswith("_") and not name.endswith("__")
     return (
         is_in_place
+        or node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv)
         or bool(node.kwargs.get("inplace"))
         or (node.target is F.relu and len(node.args) > 1 and bool(node.args[1]))
     )

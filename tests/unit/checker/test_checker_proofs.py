@@ -30,6 +30,7 @@ from benchmark.certify.checker.layers import Add, Affine, Linear
 from benchmark.certify.checker.network import Network, Slopes, Step, require_flat_logits
 from benchmark.certify.checker.proofs import (
     METHODS,
+    _is_made_by_affine,
     crown_bounds,
     margins,
     specification,
@@ -73,6 +74,12 @@ def pooled(pool: nn.Module, num_flat: int, after: nn.Module | None = None) -> nn
     )
 
 
+def flattened(activation: nn.Module) -> nn.Sequential:
+    """conv, ReLU, conv, flatten, activation, FC."""
+    first, second = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 3, 3, 2, 1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.Flatten(), activation, nn.Linear(12, 4))
+
+
 def quantised() -> nn.Sequential:
     step = Quantise(torch.tensor([0.02]), torch.zeros(1), 0, 255)
     return nn.Sequential(
@@ -103,6 +110,8 @@ NETS = {
     "tanh": lambda: pooled(nn.MaxPool2d(2), 48, nn.Tanh()),
     "dilated groups": lambda: pooled(nn.Conv2d(4, 4, 3, 1, 2, 2, groups=2), 192),
     "quantised": quantised,
+    "flattened before its relu": lambda: flattened(nn.ReLU()),
+    "flattened before its curve": lambda: flattened(nn.Tanh()),
 }
 
 
@@ -265,3 +274,11 @@ def test_affine_layers_say_what_they_do() -> None:
             call(x)
     with pytest.raises(NotImplementedError):
         layer.back(x, (0, 0), (1,))
+
+
+def test_the_image_itself_needs_no_tighter_bounds() -> None:
+    network = read_network(nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).eval(), SHAPE)
+    low, high = (np.full((1, *SHAPE), end) for end in (-0.25, 0.75))
+    found = crown_bounds(network, low, high)
+    assert np.array_equal(found.values[0].low, low) and np.array_equal(found.values[1].low, low * 0)
+    assert _is_made_by_affine(network, 0) and not _is_made_by_affine(network, 1)

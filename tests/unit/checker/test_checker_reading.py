@@ -15,7 +15,9 @@ from test_submission_onnx import CASES
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from benchmark.certify.checker.building import Builder, Value
 from benchmark.certify.checker.intervals import UncheckableError
+from benchmark.certify.checker.modules import add_module
 from benchmark.certify.checker.proofs import METHODS, margins
 from benchmark.certify.checker.reading import read_network
 from benchmark.submission.architectures import ARCHITECTURES, build
@@ -63,6 +65,20 @@ def test_an_operator_of_an_onnx_file(name: str) -> None:
         return
     runs = [Runtime(content, optimise=optimise)(x) for optimise in (True, False)]
     assert_holds(net, x, *runs)
+
+
+def test_a_graph_behind_a_normalisation_is_read() -> None:
+    """A skip makes it more than a chain, and it is a part of a larger network here."""
+    nodes = [node("Relu", "x", "r"), node("Add", "x r", "s"), node("Flatten", "s", "y")]
+    graph = read_onnx(model(nodes).SerializeToString()).network
+    assert type(graph).__name__ == "GraphNetwork"
+    assert_holds(nn.Sequential(nn.BatchNorm2d(3), graph).eval(), torch.rand(2, *IMAGE))
+
+
+def test_layers_within_a_wrapper_are_read_one_after_another() -> None:
+    builder = Builder((4,))
+    found = add_module(builder, nn.Sequential(nn.ReLU(), nn.Tanh()).eval(), [Value(0)])
+    assert found == 2 and [type(step.layer).__name__ for step in builder.steps] == ["Relu", "Curve"]
 
 
 def test_an_onnx_classifier_is_proven_as_the_torch_network_it_is() -> None:

@@ -191,6 +191,15 @@ def test_a_product_or_a_value_that_may_be_flushed_is_charged() -> None:
     assert low[0, 0] <= 0.0 and high[0, 0] >= 2.0**-10
 
 
+def test_a_factor_that_may_be_flushed_is_charged() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 2.0**-130).flatten(1) * 2.0**120
+
+    low, high = interval(Scaled(), torch.ones(1, *FEW))
+    assert (low <= 0.0).all() and (high >= 2.0**-10).all()
+
+
 def test_a_batch_norm_that_scales_by_such_a_number_is_refused() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
     model[0].weight.data.fill_(2.0**-130)
