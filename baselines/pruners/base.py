@@ -58,6 +58,11 @@ class Pruner(Registered):
 
     exempt: tuple[Literal["first", "last"], ...] = ()
 
+    @property
+    def num_epochs(self) -> int:
+        """Passes over the training images that train something, for one pruning."""
+        return 0
+
     @abstractmethod
     def masks(self, model: nn.Module, keep_ratio: float, context: PruneContext) -> Masks:
         """Decide what stays; the model is not changed.

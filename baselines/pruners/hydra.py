@@ -37,6 +37,11 @@ class Hydra(Pruner):
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
 
+    @property
+    def num_epochs(self) -> int:
+        """Those of the scores."""
+        return self.epochs
+
     def masks(self, model: nn.Module, keep_ratio: float, context: PruneContext) -> Masks:
         """Masks of the top scores; the model's weights are as before when it returns."""
         weights = prunable_weights(model)

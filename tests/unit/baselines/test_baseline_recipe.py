@@ -199,19 +199,34 @@ def test_the_mismatched_arm_differs_in_its_objective_and_ramp_alone(name: str) -
 
 
 @pytest.mark.parametrize("family", ["adv", "ibp"])
-def test_the_longer_small_network_differs_in_its_epochs_alone(family: str) -> None:
+@pytest.mark.parametrize(
+    ("longer", "shorter"),
+    [
+        ("small-dense-long", "small-dense"),
+        ("dense-long", "dense"),
+        ("snip-long", "snip-10x"),
+        ("lottery-long", "lottery-10x"),
+    ],
+)
+def test_a_longer_arm_differs_in_its_epochs_alone(family: str, longer: str, shorter: str) -> None:
     """It is trained as long as the dense parent and its pruned child together."""
     long, short, paper = (
-        load_recipe(f"fashion-mnist/{family}-{arm}")
-        for arm in ("small-dense-long", "small-dense", "lwm-10x")
+        load_recipe(f"fashion-mnist/{family}-{arm}") for arm in (longer, shorter, "lwm-10x")
     )
-    assert long.pretrain is not None and short.pretrain is not None
     assert paper.parent is not None and paper.parent.pretrain is not None
     assert paper.finetune is not None
     epochs = paper.parent.pretrain.epochs + paper.finetune.epochs
-    assert long.pretrain == short.pretrain.model_copy(update={"epochs": epochs})
+    table = "pretrain" if short.prune is None else "finetune"
+    stage = getattr(short, table).model_copy(update={"epochs": epochs})
     names = {"id": long.id, "title": long.title, "method": long.method}
-    assert long == short.model_copy(update={**names, "pretrain": long.pretrain})
+    # What is trained longer is measured against the dense network that all others come from.
+    against = {} if short.compared_with else {"counterpart": short.id}
+    assert long == short.model_copy(update={**names, **against, table: stage})
+    assert long.compared_with == paper.parent.id
+    assert (long.title, long.method) == (
+        f"{short.title}, trained longer",
+        f"{short.method}, trained longer",
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in packaged_names() if n.endswith("-random-10x")])
