@@ -18,7 +18,7 @@ from benchmark.clean_images import write_clean_images
 from benchmark.data import load_test, load_train, subset
 from benchmark.equivalent import equivalent
 from benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
-from benchmark.evidence import find_damage
+from benchmark.evidence import Evidence, find_damage
 from benchmark.facts import Facts
 from benchmark.identity import identify, name_of
 from benchmark.outcomes import audit, drop_unused, errors, outcome_table
@@ -151,7 +151,7 @@ def evaluate(
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
-    result = _write(path, run, facts, indices, labels)
+    result = _write(path, run, facts, indices, labels, before)
     chunks.discard()
     return Evaluated(result, path, reused=False)
 
@@ -275,9 +275,18 @@ def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> 
     return None
 
 
-def _write(path: Path, run: Run, facts: Facts, indices: np.ndarray, labels: np.ndarray) -> Result:
+def _write(
+    path: Path,
+    run: Run,
+    facts: Facts,
+    indices: np.ndarray,
+    labels: np.ndarray,
+    before: Evidence | None,
+) -> Result:
     """The set of three files."""
     table, images = drop_unused(outcome_table(facts, indices, labels), facts.adversarial)
+    if before is not None:
+        table, images = recertify.in_stored_order(table, images, before)
     run = run.model_copy(
         update={
             "not_asked": facts.not_asked,

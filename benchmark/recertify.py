@@ -220,6 +220,32 @@ def settings_like(settings: Settings, evidence: Evidence) -> Settings:
     return replace(settings, n=result.n, seed=result.seed, epsilons=tuple(result.epsilons))
 
 
+def in_stored_order(
+    table: pd.DataFrame, images: NDArray[np.float32], evidence: Evidence
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """The same table and images, those of the stored result first, each once and in its order.
+
+    So a row whose evidence did not change keeps the bytes of its file.
+
+    Args:
+        table: outcome table.
+        images: float32 (m, C, H, W), the images that its column `adversarial` numbers.
+        evidence: the stored result.
+    """
+    places = {image.tobytes(): place for place, image in enumerate(evidence.adversarial)}
+    known = [
+        places.get(image.tobytes(), len(places) + number) for number, image in enumerate(images)
+    ]
+    kept = sorted(set(known))
+    first = {place: number for number, place in reversed(list(enumerate(known)))}
+    number_of = {place: number for number, place in enumerate(kept)}
+    renumbered = table["adversarial"].map(lambda old: number_of[known[old]] if old >= 0 else -1)
+    ordered = [images[first[place]] for place in kept]
+    shape = (0, *images.shape[1:])
+    stacked = np.stack(ordered) if ordered else np.zeros(shape, dtype=np.float32)
+    return table.assign(adversarial=renumbered.astype("int32")), stacked
+
+
 def record_of(evidence: Evidence) -> Earlier:
     """What a new result says of the stored one."""
     result = evidence.result

@@ -130,7 +130,7 @@ class Family:
 
 
 def find_families(paths: Sequence[Path]) -> list[Family]:
-    """Dense parents with the children that have a result on the same images and seed."""
+    """Dense parents with the children that have a result on the same images, round and seed."""
     loaded = load_results(paths)
     require_public(loaded, "name results without them, or evaluate on the standard subset")
     tables = {_key(result): result for result in loaded.results}
@@ -151,7 +151,34 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
         families.append(Family(parent, epsilon, tuple(members), flags))
     if not families:
         raise ResultError("expected pruned entries beside the results of their parents, found none")
-    return families
+    return in_one_round(families)
+
+
+def in_one_round(families: Sequence[Family]) -> list[Family]:
+    """Each family once: in the newest round that has all its rows of the rounds before.
+
+    While a new round is filled, a family stays in the old one until its last row is there, so that
+    rows of two rounds are never compared.
+
+    Args:
+        families: of one or several rounds.
+    """
+    rounds: dict[tuple[object, ...], list[Family]] = defaultdict(list)
+    for family in families:
+        parent = family.parent
+        key = (parent.track, parent.data.fingerprint, parent.n, parent.seed, parent.entry)
+        rounds[key].append(family)
+    kept = []
+    for versions in rounds.values():
+        versions.sort(key=lambda one: [int(part) for part in one.parent.protocol.split(".")])
+        rows: set[str] = set()
+        chosen = versions[0]
+        for family in versions:
+            here = {child.result.entry for child in family.children}
+            if here >= rows:
+                chosen, rows = family, here
+        kept.append(chosen)
+    return [family for family in families if any(family is one for one in kept)]
 
 
 def radius_of(parent: Result) -> str:

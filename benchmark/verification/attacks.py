@@ -164,7 +164,7 @@ def _attack(
                     evaluation.attack_chunk, attack, rows, epsilon, number, Seats.all(len(rows))
                 ),
             )
-            hits.flags.update(str(flag) for flag in chunk["flags"])
+            hits.flags.update(str(flag) for flag in (*chunk["flags"], *chunk.get("doubts", ())))
             if str(chunk["failed"]):
                 hits.failed.append(f"{len(rows)} images at {epsilon}: {chunk['failed']}")
             found = rows[chunk["broken"]]

@@ -19,7 +19,7 @@ from benchmark.pipeline import ContradictedBoundsError, Evaluation
 from benchmark.proving import certify
 from benchmark.records import CERTIFIER_COLUMNS, Outcome
 from benchmark.stages.base import own_and_others
-from benchmark.verification.claims import Claims
+from benchmark.verification.claims import PROVERS, Claims
 from benchmark.verification.mismatch import Mismatch
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ def to_ask(claims: Claims, certifier: str, group_size: int) -> dict[str, BoolArr
         by_it = claims.yes(CERTIFIER_COLUMNS[certifier], epsilon)
         by_it = by_it & ~claims.proven(epsilon, before=certifier)
         survived = claims.yes("pgd50", epsilon) | ~claims.answered("pgd50", epsilon)
+        earlier = PROVERS[: PROVERS.index(certifier)]  # a search may have broken it, too
+        by = claims.rows(epsilon)["decided_by"].isin(earlier).to_numpy(dtype=bool)
+        survived = survived & ~(by & claims.is_outcome(epsilon, Outcome.ATTACKED))
         open_ = claims.correct & survived & ~claims.proven(epsilon, before=certifier)
         todo = np.flatnonzero(open_ & ~carried)
         marks = by_it & carried

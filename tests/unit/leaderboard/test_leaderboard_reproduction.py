@@ -14,7 +14,7 @@ from benchmark.cli import invoke
 from benchmark.errors import ResultError
 from benchmark.statistics import Kept
 from leaderboard.averages import average, average_groups
-from leaderboard.families import MEASURES, Family, find_families
+from leaderboard.families import MEASURES, Family, find_families, in_one_round
 from leaderboard.reproduction import compare, compare_seeds, report, tally
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +44,23 @@ def test_families_are_children_beside_their_parent(results: Path) -> None:
     assert kept.low < kept.rate < kept.high
     assert average([family], "autoattack") == kept
     assert average([family], "vra") is None, "this family is not trained to be verified"
+
+
+def test_a_family_counts_once_in_the_newest_round_that_has_all_its_rows(results: Path) -> None:
+    (old,) = find_families([results])
+
+    def newer(family: Family, entries: set[str]) -> Family:
+        parent = family.parent.model_copy(update={"protocol": "1.10"})
+        children = [child for child in family.children if child.result.entry in entries]
+        return replace(family, parent=parent, children=tuple(children))
+
+    entries = {child.result.entry for child in old.children}
+    whole = newer(old, entries)
+    part = newer(old, set(sorted(entries)[1:]))
+    between = replace(whole, parent=whole.parent.model_copy(update={"protocol": "1.9"}))
+    assert in_one_round([old, part]) == [old]
+    assert in_one_round([old, whole]) == [whole]
+    assert in_one_round([whole, old, between]) == [whole]
 
 
 def test_a_family_is_compared_at_the_radius_its_kind_is_trained_at() -> None:
