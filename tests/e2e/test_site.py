@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from browser import Tab, entries, menu
 
+from benchmark.reading.table_file import read_outcomes
 from benchmark.remeasure import remeasure
+from benchmark.result_set import OUTCOMES, beside
+from benchmark.result_writing import write_set
 from benchmark.statistics import mcnemar_exact
 from leaderboard.build import build_site
 
@@ -35,9 +38,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("digits-adv-dense", "digits-adv-lwm-10x"):
         remeasure(folder / f"{name}.json", SUBMISSIONS / name, write=True)
     path = folder / "digits-ibp-random-10x.json"
-    raw = json.loads(path.read_text())
-    raw["submission"]["title"] = raw["submission"]["method"]["name"] = HOSTILE
-    path.write_text(json.dumps(raw))
+    table, run = read_outcomes(beside(path, OUTCOMES))
+    method = run.submission.method.model_copy(update={"name": HOSTILE})
+    manifest = run.submission.model_copy(update={"title": HOSTILE, "method": method})
+    write_set(path, table, run.model_copy(update={"submission": manifest}))
     return build_site([root / "results"], root / "out").index.parent
 
 

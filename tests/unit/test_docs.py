@@ -193,10 +193,11 @@ def test_limits_of_files_are_those_of_the_code() -> None:
 
     rules = _read("RULES.md")
     from benchmark import records
-    from benchmark.reading import table_file
+    from benchmark.reading import result_file, table_file
 
     for limit in (
         f"{records.MAX_RESULT_BYTES} bytes",
+        f"texts of at most {result_file.MAX_TEXT} characters",
         f"{table_file.MAX_TABLE_ROWS} rows",
         f"{table_file.MAX_TABLE_BYTES} bytes",
         f"{table_file.MAX_TABLE_FILE_BYTES} bytes",
