@@ -95,8 +95,10 @@ def crop(window: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
 def cut(full: Array, origin: Origin, like: Shape) -> Array:
     """The part of an array (..., H, W) that a window of the shape `like` covers.
 
-    Sizes of 1, which broadcast, stay; arrays without height and width stay as they are.
+    Sizes of 1, which broadcast, stay, and so do single numbers. One axis alone is the width.
     """
+    if full.ndim == 1 and len(like) >= 4:
+        full = full[None]
     if full.ndim < 2 or len(like) < 4 or full.shape[-2:] == tuple(like[-2:]):
         return full
     rows = slice(None) if full.shape[-2] == 1 else slice(origin[0], origin[0] + like[-2])
