@@ -71,6 +71,20 @@ def refused(model: nn.Module, shape=FEW, fill: float = 1.0) -> bool:
 # --- deployments ---
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Identity(), nn.ReLU(), nn.MaxPool2d((2, 1))], ids=lambda one: type(one).__name__
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pixel_that_may_be_flushed_proves_nothing(layer: nn.Module, method: str) -> None:
+    """Layers that only move or compare have no rounding of their own, but flush all the same."""
+    model = nn.Sequential(layer, nn.Flatten()).eval()
+    (x,) = float64(torch.tensor([[[[1e-40, 0.0], [0.0, 0.0]]]]))
+    network = read_network(model, FEW)
+    labels = np.zeros(1, np.int64)
+    assert margins(network, x, x, labels, method).min() <= 0
+    assert margins(network, x * 1e40, x * 1e40, labels, method)[0, 0] > 0.9
+
+
 @pytest.mark.parametrize("build", [cnn, normalised], ids=["cnn", "batch-norm"])
 def test_every_deployment_lies_in_the_interval_of_width_0(build) -> None:
     model = seeded(build, 3)
