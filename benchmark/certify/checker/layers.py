@@ -22,11 +22,14 @@ from benchmark.certify.checker.intervals import (
     windows,
 )
 from benchmark.certify.checker.rounding import (
+    FREE_FOLDS,
     LARGEST,
     MAX_TERMS,
+    SLACK,
     SMALLEST,
     Array,
     centre,
+    gamma,
     noise_of,
 )
 
@@ -262,13 +265,16 @@ class Scale(Affine):
         factor = np.abs(self.scale)
         is_lost = (factor != 0) & (factor * given.weights[0] < SMALLEST)
         noise = noise + np.where(is_lost, factor * given.reached, 0.0)
+        if given.num_folds >= FREE_FOLDS:
+            noise = noise + gamma(2) * SLACK * factor * given.reached
         is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
         noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias
         low, high = middle - spread - noise, middle + spread + noise
         least, most = _extremes(factor)
         weights = (least * given.weights[0], most * given.weights[1])
-        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way, weights)
+        num_terms, num_folds = given.num_terms + 1.0, given.num_folds + 1
+        return Interval(low, high, noise, num_terms, on_the_way, weights, num_folds)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
@@ -361,6 +367,9 @@ class Add(Affine):
         first, second = operands
         num_terms = first.num_terms + second.num_terms
         noise = noise_of(first.size + second.size, num_terms, 8.0 * SMALLEST)
+        # As one sum, the terms of each are rounded as often more as the other has terms.
+        mixed = gamma(second.num_terms) * first.reached + gamma(first.num_terms) * second.reached
+        noise = noise + SLACK * mixed
         peak = first.reached + second.reached
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = first.low + second.low - noise, first.high + second.high + noise
@@ -368,4 +377,5 @@ class Add(Affine):
             min(first.weights[0], second.weights[0]),
             max(first.weights[1], second.weights[1]),
         )
-        return Interval(low, high, noise, num_terms, peak, weights)
+        num_folds = max(first.num_folds, second.num_folds) + 1
+        return Interval(low, high, noise, num_terms, peak, weights, num_folds)

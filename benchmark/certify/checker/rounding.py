@@ -8,7 +8,8 @@ each term passes at most k + 1 roundings in any order, with or without fused mul
 
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 4.2). A factor, a
 summand, a batch-norm or a shortcut right behind a sum may be folded into it: its terms are then
-rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`.
+rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`, and
+`FREE_FOLDS` where there are many. Two sums that are added may become one sum of all their terms.
 
 Numbers below 2**-126 may be flushed to zero, as operands or as results. A flushed weight costs all
 of |w| |a|, a flushed activation 2**-126 |w|, a flushed result 2**-126.
@@ -38,6 +39,10 @@ LARGEST = 2.0**126
 
 EXTRA_TERMS = 10
 """Roundings of a term beyond those of its sum: weights scaled or folded before they are used."""
+
+FREE_FOLDS = 5
+"""Layers behind a sum that `EXTRA_TERMS` pays for: each may be a factor and a summand, and folding
+it rounds every term of the sum twice more, whatever they cancel to. Further ones pay themselves."""
 
 MAX_TERMS = 2**20
 """Sums of more terms are not checked: `SLACK` would not pay for float64."""

@@ -182,7 +182,7 @@ def test_stored_tensors_of_any_shape_meet_windows_of_rows(shape: tuple[int, ...]
     """A row of one neuron covers one place of the map, a tensor of the shape (3,) its width."""
     for seed in range(12):
         model = seeded(lambda: Stored(shape), seed)
-        x, low, high = boxes((1, 2, 3), 0.3, num=1, seed=seed)
+        _x, low, high = boxes((1, 2, 3), 0.3, num=1, seed=seed)
         network = read_network(model, (1, 2, 3))
         found = crown_bounds(network, *float64(low, high)).values
         share = torch.rand(300, 1, 2, 3, generator=torch.Generator().manual_seed(seed))

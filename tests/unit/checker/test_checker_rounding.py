@@ -118,6 +118,61 @@ def test_a_sum_that_cancels_is_one_value_or_another() -> None:
     assert high[0, 0] - low[0, 0] < 2000  # gamma(14) * 2e8 = 170, on both sides, with room
 
 
+def factors(weight: np.ndarray, num: int) -> tuple[list[float], np.ndarray]:
+    """Factors that, folded one by one, round two weights as far apart as they can, and these."""
+    found, rng = [], np.random.default_rng(0)
+    exact, folded = weight.astype(np.float64), weight.astype(np.float32)
+    for _ in range(num):
+        drawn = rng.uniform(0.9, 1.1, 400).astype(np.float32)
+        products = np.float32(folded * drawn[:, None])
+        drift = products / (exact * drawn.astype(np.float64)[:, None])
+        best = (drift[:, 1] - drift[:, 0]).argmax()
+        found.append(float(drawn[best]))
+        folded, exact = products[best], exact * float(drawn[best])
+    return found, folded
+
+
+def test_many_factors_behind_a_sum_that_cancels_may_all_be_folded() -> None:
+    """Each rounds the weights once more, and their difference is as small as before."""
+    weight = np.float32([1.0, 0.7 * (1.0 - 24 * 2.0**-24)])
+    image = np.float32([0.7, 1.0, 0.0, 0.0])
+    assert float(image[0]) > float(weight[1])  # right where nothing is folded
+    numbers, folded = factors(weight, 60)
+    norms = [nn.BatchNorm1d(2, eps=0.0) for _ in numbers]
+    for norm, number in zip(norms, numbers, strict=True):
+        norm.weight.data[:] = number
+    plain = layers([[float(weight[0]), -float(weight[1]), 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    model = nn.Sequential(*plain, *norms).eval()
+    logit = np.float32(folded[0] * image[0]) - np.float32(folded[1] * image[1])
+    assert logit < 0
+    low, high = interval(model, torch.from_numpy(image).view(1, *FEW))
+    assert low[0, 0] <= logit <= high[0, 0]
+
+
+def test_two_sums_that_are_added_may_become_one_sum() -> None:
+    """Small terms of one behind a large term of the other are lost, which then cancels."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large = nn.Linear(1000, 2, bias=False)
+            self.small = nn.Linear(1000, 2, bias=False)
+            self.large.weight.data.zero_()
+            self.large.weight.data[0, :2] = torch.tensor([1.0, -1.0])
+            self.small.weight.data.zero_()
+            self.small.weight.data[0] = 0.9 * 2.0**-24
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(1)
+            return self.large(flat) + self.small(flat)
+
+    model = Two().eval()
+    terms = np.float32([1.0, *[0.9 * 2.0**-24] * 1000, -1.0])
+    assert summed(terms, np.arange(1002)) == 0.0
+    low, _high = interval(model, torch.ones(1, 1, 10, 100))
+    assert low[0, 0] <= 0.0
+
+
 def test_a_pruned_row_is_rounded_less() -> None:
     """Terms with a weight of zero are exact: they add neither to k nor to the size."""
     dense = Linear(np.full((1, 1000), 1e-3), np.zeros(1))
