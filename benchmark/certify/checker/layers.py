@@ -80,7 +80,9 @@ class Affine:
         peak = size * self.divisor
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = middle - spread - noise, middle + spread + noise
-        return Interval(low, high, noise, most, peak, self.weights)
+        # Factors behind it may be multiplied with each other before they meet the weights.
+        weights = min(self.weights[0], 1.0), max(self.weights[1], 1.0)
+        return Interval(low, high, noise, most, peak, weights)
 
 
 def _check_terms(num_terms: Array) -> None:
@@ -302,6 +304,7 @@ class AveragePool(Affine):
         self.kernel, self.stride, self.pads = kernel, stride, pads
         self.bias = np.zeros(())
         self.divisor = float(kernel[0] * kernel[1])
+        self.weights = (1.0 / self.divisor, 1.0)
         self.num_terms = np.full((), self.divisor + 2.0)
         self.reach = np.ones(())
         top, left, bottom, right = pads
@@ -346,6 +349,7 @@ class Mean(Affine):
     def __post_init__(self) -> None:
         self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
         self.num_terms = np.full((), self.divisor + 2.0)
+        self.weights = (1.0 / self.divisor, 1.0)
         _check_terms(self.num_terms)
 
     def linear(self, x: Array) -> Array:

@@ -57,12 +57,15 @@ gamma(`EXTRA_TERMS`) 2**-7 = 4.6e-9 is more than ten times all three, 3 * 2**20 
 
 
 def gamma(num_terms: Array | float) -> Array | float:
-    """gamma(k) of float32 for k roundings.
+    """gamma(k) of float32 for k roundings; infinite for more than 4 `MAX_TERMS`.
+
+    At k u = 1 the formula turns negative: sums of sums of sums reach that.
 
     >>> round(float(gamma(10)) * 2**24, 3)
     10.0
     """
-    return num_terms * UNIT / (1.0 - num_terms * UNIT)
+    share = np.minimum(num_terms, 4 * MAX_TERMS) * UNIT
+    return np.where(np.asarray(num_terms) > 4 * MAX_TERMS, np.inf, share / (1.0 - share))
 
 
 def noise_of(size: Array, num_terms: Array | float, flushed: Array | float) -> Array:

@@ -173,6 +173,50 @@ def test_two_sums_that_are_added_may_become_one_sum() -> None:
     assert low[0, 0] <= 0.0
 
 
+class Doubled(nn.Module):
+    """A difference that is added to itself again and again, and scaled back."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.num = num
+        self.first, self.last = nn.Linear(4, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = torch.relu(self.first(x.flatten(1)))
+        for _ in range(self.num):
+            value = value + value
+        return self.last(value * 2.0**-self.num)
+
+
+@pytest.mark.parametrize("num", [10, 20, 22, 23, 24, 25, 30])
+def test_sums_of_sums_of_more_terms_than_float32_can_tell_prove_nothing(num: int) -> None:
+    model = seeded(lambda: Doubled(num), 1)
+    x = torch.rand(1, *FEW)
+    low, high = interval(model, x)
+    found = network_margins(model, x)
+    if num <= 20:
+        logits = model(x).detach().numpy()
+        assert ((low <= logits) & (logits <= high)).all() and np.isfinite(found).all()
+    else:
+        assert (found == -np.inf).all()
+
+
+def network_margins(model: nn.Module, x: Tensor) -> np.ndarray:
+    (points,) = float64(x)
+    labels = model(x).argmax(dim=1).numpy()
+    return margins(read_network(model, x.shape[1:]), points, points, labels, "CROWN")
+
+
+def test_factors_may_be_multiplied_with_each_other_before_the_weights() -> None:
+    """1e30 * 1e-30 * 1e-30 * 1e30 is 1, and 0 where the two small factors are one."""
+    norms = [nn.BatchNorm1d(2, eps=0.0) for _ in range(3)]
+    for norm, number in zip(norms, (1e-30, 1e-30, 1e30), strict=True):
+        norm.weight.data[:] = number
+    plain = layers([[1e30, 0.0, 0.0, 0.0], [0.0, 1e30, 0.0, 0.0]])
+    low, high = interval(nn.Sequential(*plain, *norms).eval(), torch.ones(1, *FEW))
+    assert low[0, 0] <= 0.0 and high[0, 0] >= 1.0 - 1e-5
+
+
 def test_a_pruned_row_is_rounded_less() -> None:
     """Terms with a weight of zero are exact: they add neither to k nor to the size."""
     dense = Linear(np.full((1, 1000), 1e-3), np.zeros(1))
