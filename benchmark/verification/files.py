@@ -23,7 +23,7 @@ from benchmark.reading.table_file import read_raw_outcomes
 from benchmark.records import Outcome, Run
 from benchmark.result_set import ENDINGS, OUTCOMES
 from benchmark.scored import table_path
-from benchmark.tracks import Protocol, settings_of
+from benchmark.tracks import Protocol, round_of, settings_of
 from benchmark.verification.mismatch import Mismatch
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -62,7 +62,11 @@ def require_published(path: Path) -> None:
 
 def check(evidence: Evidence) -> list[Mismatch]:
     """What the strict readers let pass in a result that may be anybody's, and intake does not."""
-    return [*_bytes(evidence)] or [*_identity(evidence), *_records(evidence)]
+    return [*_bytes(evidence)] or [
+        *_identity(evidence),
+        *_earlier(evidence),
+        *_records(evidence),
+    ]
 
 
 def _bytes(evidence: Evidence) -> Iterator[Mismatch]:
@@ -124,6 +128,30 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
             _manifest(run), entry.manifest.model_dump(by_alias=True)
         )
     )
+
+
+def _earlier(evidence: Evidence) -> Iterator[Mismatch]:
+    """The result whose attacks were taken over lies in its round, of the same weights and images.
+
+    Without it nobody can tell what ran where; a new entry has none and is evaluated anew.
+    """
+    run, path = evidence.run, evidence.path
+    if run.earlier is None:
+        return
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,3}", run.earlier.protocol):
+        yield Mismatch("earlier.protocol", run.earlier.protocol, "no version of a protocol")
+        return
+    there = path.parents[2] / round_of(run.earlier.protocol) / run.track / path.name
+    if there == path or not there.is_file():
+        yield Mismatch("earlier", f"a result of protocol {run.earlier.protocol}", f"no {there}")
+        return
+    then = store.read_result(there)
+    measured = {key: getattr(then, key) for key in type(run.earlier).model_fields}
+    for what, claimed, found in _differences(run.earlier.model_dump(), measured):
+        yield Mismatch(f"earlier.{what}", claimed, found)
+    for key in ("weights_sha256", "seed", "n"):
+        if getattr(then, key) != getattr(run, key):
+            yield Mismatch(f"{key} of {there}", getattr(then, key), getattr(run, key))
 
 
 def _manifest(run: Run) -> dict[str, Any]:

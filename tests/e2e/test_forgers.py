@@ -30,7 +30,7 @@ from benchmark.evaluate import evaluate
 from benchmark.identity import identity_of
 from benchmark.intake import _compare
 from benchmark.pipeline import Evaluation
-from benchmark.records import CERTIFIER_COLUMNS, Audit, Contest, Manifest, Run, Seconds
+from benchmark.records import CERTIFIER_COLUMNS, Audit, Contest, Earlier, Manifest, Run, Seconds
 from benchmark.result_set import ADVERSARIAL, OUTCOMES, beside
 from benchmark.result_writing import write_set
 from benchmark.settings import Evaluated, Settings
@@ -587,7 +587,42 @@ def not_from_here(forger: Forger) -> None:
 
 
 #: forgery -> what the refusal says: the column or key, and where it can be, both sides.
+def attacks_taken_from_nowhere(forger: Forger) -> None:
+    """`recertify` took them over, it says; the result that they would be from is nowhere."""
+    where = {"device": "cpu", "versions": forger.run.versions}
+    forger.update(earlier=Earlier(protocol="1.0", identity="f" * 64, **where))
+    forger.sign()
+
+
+def attacks_taken_from_itself(forger: Forger) -> None:
+    run = forger.run
+    where = {"protocol": run.protocol, "device": run.device, "versions": run.versions}
+    forger.update(earlier=Earlier(identity=run.identity, **where))
+    forger.sign()
+
+
+def attacks_taken_from_no_protocol(forger: Forger) -> None:
+    where = {"protocol": "../../other", "device": "cpu", "versions": forger.run.versions}
+    forger.update(earlier=Earlier(identity="f" * 64, **where))
+    forger.sign()
+
+
+def attacks_said_to_have_run_elsewhere(forger: Forger) -> None:
+    """The earlier result is there, and ran on another device than is said."""
+    then = forger.path.parents[2] / "1.0" / "digits" / forger.path.name
+    shutil.copytree(forger.path.parent, then.parent)
+    run = forger.run
+    where = {"protocol": "1.0", "identity": run.identity, "versions": run.versions}
+    then.write_text(then.read_text().replace('"protocol": "1.1"', '"protocol": "1.0"'))
+    forger.update(earlier=Earlier(device="a quantum computer", **where))
+    forger.sign()
+
+
 FORGERIES: dict[Callable[[Forger], None], str] = {
+    attacks_taken_from_nowhere: "earlier: claimed a result of protocol 1.0, but measured no",
+    attacks_taken_from_itself: "earlier: claimed a result of protocol 1.1, but measured no",
+    attacks_taken_from_no_protocol: "earlier.protocol: claimed ../../other, but measured no",
+    attacks_said_to_have_run_elsewhere: "earlier.device: claimed a quantum computer, but measured",
     broken_becomes_certified: "ibp at 2/16, image",
     one_more_certificate: "crown_ibp at 2/16, image",
     shifted_margins: "margin at 2/16, images",
