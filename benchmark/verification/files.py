@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import re
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmark import rounds, store
+from benchmark import engine, rounds, store
 from benchmark.errors import ResultError
 from benchmark.evidence import Evidence
-from benchmark.identity import identity_of, versions
+from benchmark.identity import ENGINE, identity_of, versions
 from benchmark.reading.table_file import read_raw_outcomes
 from benchmark.records import Outcome, Run
-from benchmark.result_set import ENDINGS, OUTCOMES
+from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES
 from benchmark.scored import table_path
 from benchmark.tracks import Protocol, round_of, settings_of
 from benchmark.verification.mismatch import Mismatch
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,79}")
+_DEVICE = re.compile(r"[0-9A-Za-z][0-9A-Za-z .,+_/()-]{0,119}")
 
 
 def require_regular(path: Path) -> None:
@@ -65,6 +68,7 @@ def check(evidence: Evidence) -> list[Mismatch]:
     return [*_bytes(evidence)] or [
         *_identity(evidence),
         *_earlier(evidence),
+        *_arrays(evidence),
         *_records(evidence),
     ]
 
@@ -122,12 +126,35 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
         for key, value in expected.items()
         if claimed[key] != value
     )
+    yield from _texts(run)
+    if run.versions.get("engine") == ENGINE and run.constants != dict(engine.constants()):
+        what, said, measured = next(_differences(run.constants or {}, engine.constants()))
+        yield Mismatch(f"constants.{what}", said, f"{measured} in the engine that is named")
     yield from (
         Mismatch(f"submission.{what}", one, other)
         for what, one, other in _differences(
             _manifest(run), entry.manifest.model_dump(by_alias=True)
         )
     )
+
+
+def _texts(run: Run) -> Iterator[Mismatch]:
+    """Versions and the device have the form of a version and of a device's name."""
+    for name, text in run.versions.items():
+        if not _VERSION.fullmatch(text):
+            yield Mismatch(f"versions.{name}", text, "no version")
+    if not _DEVICE.fullmatch(run.device):
+        yield Mismatch("device", run.device, "no name of a device")
+
+
+def _arrays(evidence: Evidence) -> Iterator[Mismatch]:
+    """The archive of images holds them and nothing else."""
+    path = store.beside(evidence.path, ADVERSARIAL)
+    with zipfile.ZipFile(path) as archive:
+        names, comment = archive.namelist(), archive.comment
+    if names != ["images.npy"] or comment:
+        found = ", ".join(names) + (" and a comment" if comment else "")
+        yield Mismatch(f"arrays of {path.name}", found, "images.npy alone is written")
 
 
 def _earlier(evidence: Evidence) -> Iterator[Mismatch]:

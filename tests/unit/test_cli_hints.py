@@ -16,7 +16,9 @@ RESULT = PUBLISHED / "digits-adv-dense.json"
 def test_score_of_a_folder_asks_for_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["score", str(PUBLISHED)]) == 2
     said = capsys.readouterr().err
-    assert f"{PUBLISHED}: expected an outcome table (*.outcomes.parquet), but found a folder" in said
+    assert (
+        f"{PUBLISHED}: expected an outcome table (*.outcomes.parquet), but found a folder" in said
+    )
 
 
 @pytest.mark.parametrize(
