@@ -11,7 +11,9 @@ import pytest
 from benchmark import scoring, store
 from benchmark.data import find
 from benchmark.recheck import recheck
+from benchmark.records import Outcome
 from benchmark.remeasure import remeasure
+from benchmark.reprove import has_checked_proofs
 from benchmark.scored import scored
 from benchmark.submission import load_submission, validate
 from leaderboard.build import build_site
@@ -63,9 +65,29 @@ def test_every_published_adversarial_image_holds(path: Path) -> None:
     result = store.read_result(path)
     if not any(place.is_found for place in find(result.track)):
         pytest.skip(f"{result.track} is not on this machine")
-    found = recheck(path, ROOT / "submissions" / result.entry)
+    found = recheck(path, ROOT / "submissions" / result.entry, proofs=False)
     assert found.failures == ()
     assert found.num_rows > 0
+
+
+def _certified() -> list[object]:
+    """Results whose certificates the checker gave; searches of most take minutes."""
+    rounds = [path for path in PUBLISHED if has_checked_proofs(path.parent.parent.name)]
+    quick = [path for path in rounds if path.stem.startswith("digits-ibp-")]
+    slow = [pytest.param(path, marks=pytest.mark.slow) for path in rounds if path not in quick]
+    return [*quick, *slow]
+
+
+@pytest.mark.parametrize("path", _certified(), ids=lambda path: path.stem)
+def test_every_published_certificate_is_confirmed(path: Path) -> None:
+    result = store.read_result(path)
+    if not any(place.is_found for place in find(result.track)):
+        pytest.skip(f"{result.track} is not on this machine")
+    found = recheck(path, ROOT / "submissions" / result.entry)
+    assert found.unproven == ()
+    assert found.num_proofs == sum(
+        score.counts[Outcome.CERTIFIED] for score in result.epsilons.values()
+    )
 
 
 def test_a_forged_adversarial_image_is_noticed(tmp_path: Path) -> None:
