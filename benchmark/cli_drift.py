@@ -76,7 +76,7 @@ def drift(
 
     \b
     Examples:
-      corobench drift leaderboard/results/1.0/digits/digits-adv-dense.json
+      corobench drift leaderboard/results/1.1/digits/my-model.json
       corobench drift old.json submissions/my-model --sample 50 --json drift.json
       corobench drift results-torch-2.4/my-model.json results-torch-2.9/my-model.json
     """
@@ -85,7 +85,7 @@ def drift(
     else:
         from benchmark.executors import run_replay
 
-        folder = new or Path("submissions") / store.read_result(old).entry
+        folder = new or cli_options.folder_of_entry(old, "NEW")
         found = run_replay(
             old,
             folder,

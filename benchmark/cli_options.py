@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from benchmark.errors import SubmissionError
 from benchmark.executors.limits import GIB, Limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,6 +44,27 @@ memory_limit_gib = click.option(
     show_default=True,
     help="Memory of the process; a step that needs more is an error of its images.",
 )
+
+
+def folder_of_entry(result: Path, option: str) -> Path:
+    """The folder submissions/<entry> that a result belongs to, where none was named.
+
+    Args:
+        result: result file.
+        option: that names another folder.
+
+    Raises:
+        ResultError: no result file.
+        SubmissionError: no such folder here.
+    """
+    from benchmark import store
+
+    folder = Path("submissions") / store.read_result(result).entry
+    if not folder.is_dir():
+        raise SubmissionError(
+            folder, [f"expected the entry's folder here, but it is not; name it with {option}"]
+        )
+    return folder
 
 
 def process_limits(command: Command) -> Command:

@@ -35,6 +35,11 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
     from benchmark.terminal import scorecard
 
     for path in outcomes:
+        if path.is_dir():
+            raise ResultError(
+                f"{path}: expected an outcome table (*.outcomes.parquet), but found a folder; "
+                "name the tables in it"
+            )
         target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
         if write:
             rounds.require_open(target.parent)
@@ -82,10 +87,9 @@ def recheck(
       corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
       corobench recheck results/1.1/digits/my-model.json --submission submissions/my-model
     """
-    from benchmark import store
     from benchmark.executors import run_recheck
 
-    folder = submission or Path("submissions") / store.read_result(result).entry
+    folder = submission or cli_options.folder_of_entry(result, "--submission")
     found = run_recheck(result, folder, data_root, limits, proofs=proofs)
     if found.unproven:
         raise ResultError(
@@ -103,6 +107,8 @@ def recheck(
     )
     if found.num_proofs is not None:
         click.echo(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
+    elif proofs:
+        click.echo(f"{result}: its certificates were given by older rules and are not checked")
 
 
 @click.command()
@@ -133,11 +139,10 @@ def contest(
       corobench contest results/1.1/digits/my-model.json found.npz
       corobench contest results/1.1/digits/my-model.json found.npz --by "A. Rival" --write
     """
-    from benchmark import store
     from benchmark.executors import run_contest
     from benchmark.scoring import bracket
 
-    folder = submission or Path("submissions") / store.read_result(result).entry
+    folder = submission or cli_options.folder_of_entry(result, "--submission")
     found = run_contest(
         result, adversarial, folder, limits, data_root=data_root, by=by, write=write
     )

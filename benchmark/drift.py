@@ -210,11 +210,22 @@ def require_comparable(old: Result, new: Result, old_path: Path, new_path: Path)
         ("settings", old.settings, new.settings),
     ):
         if then != now:
+            if isinstance(then, dict) and isinstance(now, dict):
+                then, now = _only_differing(then, now)
             raise ResultError(
                 f"{new_path}: {key}: expected {then!r} as in {old_path}, but found {now!r}; drift "
                 "compares the same evaluation under other versions (`corobench check` compares "
                 "models)"
             )
+
+
+def _only_differing(
+    then: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of two records that differ, with each record's values."""
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    old, new = ({key: one[key] for key in keys if key in one} for one in (then, now))
+    return old, new
 
 
 def between(old_path: Path, new_path: Path, max_moved: float) -> Drift:

@@ -240,5 +240,5 @@ def _require_settings(evidence: Evidence) -> None:
         raise ResultError(
             f"{evidence.path}: was evaluated by other rules than those of protocol "
             f"{Protocol().version} ({what}), so nothing can be evaluated again as it was; compare "
-            "two result files instead"
+            "two result files instead, or run `corobench recertify` on it first"
         )

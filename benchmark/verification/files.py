@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import re
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmark import rounds, store
+from benchmark import engine, rounds, store
 from benchmark.errors import ResultError
 from benchmark.evidence import Evidence
-from benchmark.identity import identity_of, versions
+from benchmark.identity import ENGINE, identity_of, versions
 from benchmark.reading.table_file import read_raw_outcomes
 from benchmark.records import Outcome, Run
-from benchmark.result_set import ENDINGS, OUTCOMES
+from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES
 from benchmark.scored import table_path
-from benchmark.tracks import Protocol, settings_of
+from benchmark.tracks import Protocol, round_of, settings_of
 from benchmark.verification.mismatch import Mismatch
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,79}")
+_DEVICE = re.compile(r"[0-9A-Za-z][0-9A-Za-z .,+_/()-]{0,119}")
 
 
 def require_regular(path: Path) -> None:
@@ -62,7 +65,12 @@ def require_published(path: Path) -> None:
 
 def check(evidence: Evidence) -> list[Mismatch]:
     """What the strict readers let pass in a result that may be anybody's, and intake does not."""
-    return [*_bytes(evidence)] or [*_identity(evidence), *_records(evidence)]
+    return [*_bytes(evidence)] or [
+        *_identity(evidence),
+        *_earlier(evidence),
+        *_arrays(evidence),
+        *_records(evidence),
+    ]
 
 
 def _bytes(evidence: Evidence) -> Iterator[Mismatch]:
@@ -118,12 +126,59 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
         for key, value in expected.items()
         if claimed[key] != value
     )
+    yield from _texts(run)
+    if run.versions.get("engine") == ENGINE and run.constants != dict(engine.constants()):
+        what, said, measured = next(_differences(run.constants or {}, engine.constants()))
+        yield Mismatch(f"constants.{what}", said, f"{measured} in the engine that is named")
     yield from (
         Mismatch(f"submission.{what}", one, other)
         for what, one, other in _differences(
             _manifest(run), entry.manifest.model_dump(by_alias=True)
         )
     )
+
+
+def _texts(run: Run) -> Iterator[Mismatch]:
+    """Versions and the device have the form of a version and of a device's name."""
+    for name, text in run.versions.items():
+        if not _VERSION.fullmatch(text):
+            yield Mismatch(f"versions.{name}", text, "no version")
+    if not _DEVICE.fullmatch(run.device):
+        yield Mismatch("device", run.device, "no name of a device")
+
+
+def _arrays(evidence: Evidence) -> Iterator[Mismatch]:
+    """The archive of images holds them and nothing else."""
+    path = store.beside(evidence.path, ADVERSARIAL)
+    with zipfile.ZipFile(path) as archive:
+        names, comment = archive.namelist(), archive.comment
+    if names != ["images.npy"] or comment:
+        found = ", ".join(names) + (" and a comment" if comment else "")
+        yield Mismatch(f"arrays of {path.name}", found, "images.npy alone is written")
+
+
+def _earlier(evidence: Evidence) -> Iterator[Mismatch]:
+    """The result whose attacks were taken over lies in its round, of the same weights and images.
+
+    Without it nobody can tell what ran where; a new entry has none and is evaluated anew.
+    """
+    run, path = evidence.run, evidence.path
+    if run.earlier is None:
+        return
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,3}", run.earlier.protocol):
+        yield Mismatch("earlier.protocol", run.earlier.protocol, "no version of a protocol")
+        return
+    there = path.parents[2] / round_of(run.earlier.protocol) / run.track / path.name
+    if there == path or not there.is_file():
+        yield Mismatch("earlier", f"a result of protocol {run.earlier.protocol}", f"no {there}")
+        return
+    then = store.read_result(there)
+    measured = {key: getattr(then, key) for key in type(run.earlier).model_fields}
+    for what, claimed, found in _differences(run.earlier.model_dump(), measured):
+        yield Mismatch(f"earlier.{what}", claimed, found)
+    for key in ("weights_sha256", "seed", "n"):
+        if getattr(then, key) != getattr(run, key):
+            yield Mismatch(f"{key} of {there}", getattr(then, key), getattr(run, key))
 
 
 def _manifest(run: Run) -> dict[str, Any]:

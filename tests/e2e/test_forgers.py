@@ -8,6 +8,7 @@ docs/security.md has the table of them.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from benchmark.evaluate import evaluate
 from benchmark.identity import identity_of
 from benchmark.intake import _compare
 from benchmark.pipeline import Evaluation
-from benchmark.records import CERTIFIER_COLUMNS, Audit, Contest, Manifest, Run, Seconds
+from benchmark.records import CERTIFIER_COLUMNS, Audit, Contest, Earlier, Manifest, Run, Seconds
 from benchmark.result_set import ADVERSARIAL, OUTCOMES, beside
 from benchmark.result_writing import write_set
 from benchmark.settings import Evaluated, Settings
@@ -587,7 +588,78 @@ def not_from_here(forger: Forger) -> None:
 
 
 #: forgery -> what the refusal says: the column or key, and where it can be, both sides.
+def attacks_taken_from_nowhere(forger: Forger) -> None:
+    """`recertify` took them over, it says; the result that they would be from is nowhere."""
+    where = {"device": "cpu", "versions": forger.run.versions}
+    forger.update(earlier=Earlier(protocol="1.0", identity="f" * 64, **where))
+    forger.sign()
+
+
+def attacks_taken_from_itself(forger: Forger) -> None:
+    run = forger.run
+    where = {"protocol": run.protocol, "device": run.device, "versions": run.versions}
+    forger.update(earlier=Earlier(identity=run.identity, **where))
+    forger.sign()
+
+
+def attacks_taken_from_no_protocol(forger: Forger) -> None:
+    where = {"protocol": "../../other", "device": "cpu", "versions": forger.run.versions}
+    forger.update(earlier=Earlier(identity="f" * 64, **where))
+    forger.sign()
+
+
+def attacks_said_to_have_run_elsewhere(forger: Forger) -> None:
+    """The earlier result is there, and ran on another device than is said."""
+    then = forger.path.parents[2] / "1.0" / "digits" / forger.path.name
+    shutil.copytree(forger.path.parent, then.parent)
+    run = forger.run
+    where = {"protocol": "1.0", "identity": run.identity, "versions": run.versions}
+    then.write_text(then.read_text().replace('"protocol": "1.1"', '"protocol": "1.0"'))
+    forger.update(earlier=Earlier(device="a quantum computer", **where))
+    forger.sign()
+
+
+def another_constant_of_the_same_engine(forger: Forger) -> None:
+    name = min(forger.run.constants or {})
+    forger.update(constants={**(forger.run.constants or {}), name: 99})
+    forger.sign()
+
+
+def constants_left_out(forger: Forger) -> None:
+    forger.update(constants=None)
+    forger.sign()
+
+
+def a_version_that_is_none(forger: Forger) -> None:
+    forger.update(versions={**forger.run.versions, "torch": "<b>3</b>"})
+    forger.sign()
+
+
+def a_device_that_looks_like_one(forger: Forger) -> None:
+    forger.update(device="cp\u0443")  # a Cyrillic letter
+    forger.sign()
+
+
+def another_array_in_the_archive(forger: Forger) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, images=forger.images, notes=np.arange(9))
+    beside(forger.path, ADVERSARIAL).write_bytes(content.getvalue())
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    run = forger.run.model_copy(update={"files": {ADVERSARIAL: digest}})
+    forger.rewrite_json(lambda said: said["files"].update({ADVERSARIAL: digest}))
+    forger.replace_table(forger.table, run)
+
+
 FORGERIES: dict[Callable[[Forger], None], str] = {
+    attacks_taken_from_nowhere: "earlier: claimed a result of protocol 1.0, but measured no",
+    attacks_taken_from_itself: "earlier: claimed a result of protocol 1.1, but measured no",
+    attacks_taken_from_no_protocol: "earlier.protocol: claimed ../../other, but measured no",
+    attacks_said_to_have_run_elsewhere: "earlier.device: claimed a quantum computer, but measured",
+    another_constant_of_the_same_engine: "constants.",
+    constants_left_out: "constants.",
+    a_version_that_is_none: "versions.torch: claimed <b>3</b>, but measured no version",
+    a_device_that_looks_like_one: "device: claimed cp\u0443, but measured no name of a device",
+    another_array_in_the_archive: "arrays of",
     broken_becomes_certified: "ibp at 2/16, image",
     one_more_certificate: "crown_ibp at 2/16, image",
     shifted_margins: "margin at 2/16, images",

@@ -300,8 +300,14 @@ def test_an_attack_that_crashes_is_an_error_and_never_robust(
 
 
 def test_a_certifier_that_lies_is_caught_by_the_audit(
-    trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
+    trained: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # These are no published images, which a result's table must hold.
+    monkeypatch.setattr("benchmark.scoring.require_belonging", lambda *given: None)
+
     class Liar:
         """Proves everything."""
 

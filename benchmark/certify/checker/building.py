@@ -12,7 +12,7 @@ from benchmark.certify.checker.exact import Concat, Pad, Reshape
 from benchmark.certify.checker.intervals import Interval, UncheckableError
 from benchmark.certify.checker.layers import Add, Mean, Scale
 from benchmark.certify.checker.network import Layer, Step
-from benchmark.certify.checker.rounding import Array
+from benchmark.certify.checker.rounding import SMALLEST, Array
 
 LEAST_DIVISOR = 2.0**-100
 """Smaller divisors may change by more than rounding where numbers are flushed to zero."""
@@ -127,6 +127,8 @@ class Builder:
     def with_constant(self, kind: str, source: int, constant: Any) -> Value:
         """The same with a stored operand on the right."""
         shape = self.shapes[source]
+        if isinstance(constant, Size) and constant < 0:
+            raise UncheckableError("the number of images as a number")
         if isinstance(constant, Tensor):
             constant = array(constant)
         value = np.asarray(constant, dtype=np.float64)
@@ -156,6 +158,9 @@ class Builder:
         pads = pads + [0] * (8 - len(pads))
         if len(self.shapes[source]) != 3 or any(pads[6:]) or min(pads) < 0:
             raise UncheckableError("padding of other axes than channels, height and width")
+        value = float(np.float32(value))
+        if 0 < abs(value) < SMALLEST:
+            raise UncheckableError("a border that may be flushed to zero")
         left, right, top, bottom, before, behind = pads[:6]
         return self.add(Pad((top, left, bottom, right), value, (before, behind)), source)
 

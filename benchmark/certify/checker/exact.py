@@ -77,7 +77,8 @@ class Concat:
             min(one.weights[0] for one in operands),
             max(one.weights[1] for one in operands),
         )
-        return Interval(low, high, None, most, peak, weights)
+        num_folds = max(one.num_folds for one in operands)
+        return Interval(low, high, None, most, peak, weights, num_folds)
 
     def parts(self, coefficient: Array) -> list[Array]:
         """The rows of each operand."""

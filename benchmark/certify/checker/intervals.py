@@ -37,6 +37,7 @@ class Interval:
         peak: float64 like `low`, what partial sums of it may reach; the values' size by default.
         weights: the smallest weight of that sum that is not zero, and the largest, in absolute
             value: what a factor behind the sum may be folded into.
+        num_folds: how many factors and summands behind that sum may be folded into it so far.
     """
 
     low: Array
@@ -45,6 +46,7 @@ class Interval:
     num_terms: float = 1.0
     peak: Array | None = None
     weights: tuple[float, float] = (1.0, 1.0)
+    num_folds: int = 0
 
     @property
     def size(self) -> Array:
@@ -58,7 +60,7 @@ class Interval:
 
     def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
         """Values that an exact step takes from these."""
-        return Interval(low, high, None, self.num_terms, peak, self.weights)
+        return Interval(low, high, None, self.num_terms, peak, self.weights, self.num_folds)
 
 
 def windows(
@@ -95,8 +97,10 @@ def crop(window: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
 def cut(full: Array, origin: Origin, like: Shape) -> Array:
     """The part of an array (..., H, W) that a window of the shape `like` covers.
 
-    Sizes of 1, which broadcast, stay; arrays without height and width stay as they are.
+    Sizes of 1, which broadcast, stay, and so do single numbers. One axis alone is the width.
     """
+    if full.ndim == 1 and len(like) >= 4:
+        full = full[None]
     if full.ndim < 2 or len(like) < 4 or full.shape[-2:] == tuple(like[-2:]):
         return full
     rows = slice(None) if full.shape[-2] == 1 else slice(origin[0], origin[0] + like[-2])

@@ -22,11 +22,14 @@ from benchmark.certify.checker.intervals import (
     windows,
 )
 from benchmark.certify.checker.rounding import (
+    FREE_FOLDS,
     LARGEST,
     MAX_TERMS,
+    SLACK,
     SMALLEST,
     Array,
     centre,
+    gamma,
     noise_of,
 )
 
@@ -77,7 +80,9 @@ class Affine:
         peak = size * self.divisor
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = middle - spread - noise, middle + spread + noise
-        return Interval(low, high, noise, most, peak, self.weights)
+        # Factors behind it may be multiplied with each other before they meet the weights.
+        weights = min(self.weights[0], 1.0), max(self.weights[1], 1.0)
+        return Interval(low, high, noise, most, peak, weights)
 
 
 def _check_terms(num_terms: Array) -> None:
@@ -262,13 +267,16 @@ class Scale(Affine):
         factor = np.abs(self.scale)
         is_lost = (factor != 0) & (factor * given.weights[0] < SMALLEST)
         noise = noise + np.where(is_lost, factor * given.reached, 0.0)
+        if given.num_folds >= FREE_FOLDS:
+            noise = noise + gamma(2) * SLACK * factor * given.reached
         is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
         noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias
         low, high = middle - spread - noise, middle + spread + noise
         least, most = _extremes(factor)
         weights = (least * given.weights[0], most * given.weights[1])
-        return Interval(low, high, noise, given.num_terms + 1.0, on_the_way, weights)
+        num_terms, num_folds = given.num_terms + 1.0, given.num_folds + 1
+        return Interval(low, high, noise, num_terms, on_the_way, weights, num_folds)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
@@ -296,6 +304,7 @@ class AveragePool(Affine):
         self.kernel, self.stride, self.pads = kernel, stride, pads
         self.bias = np.zeros(())
         self.divisor = float(kernel[0] * kernel[1])
+        self.weights = (1.0 / self.divisor, 1.0)
         self.num_terms = np.full((), self.divisor + 2.0)
         self.reach = np.ones(())
         top, left, bottom, right = pads
@@ -340,6 +349,7 @@ class Mean(Affine):
     def __post_init__(self) -> None:
         self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
         self.num_terms = np.full((), self.divisor + 2.0)
+        self.weights = (1.0 / self.divisor, 1.0)
         _check_terms(self.num_terms)
 
     def linear(self, x: Array) -> Array:
@@ -361,6 +371,9 @@ class Add(Affine):
         first, second = operands
         num_terms = first.num_terms + second.num_terms
         noise = noise_of(first.size + second.size, num_terms, 8.0 * SMALLEST)
+        # As one sum, the terms of each are rounded as often more as the other has terms.
+        mixed = gamma(second.num_terms) * first.reached + gamma(first.num_terms) * second.reached
+        noise = noise + SLACK * mixed
         peak = first.reached + second.reached
         noise = np.where(peak < LARGEST, noise, np.inf)
         low, high = first.low + second.low - noise, first.high + second.high + noise
@@ -368,4 +381,5 @@ class Add(Affine):
             min(first.weights[0], second.weights[0]),
             max(first.weights[1], second.weights[1]),
         )
-        return Interval(low, high, noise, num_terms, peak, weights)
+        num_folds = max(first.num_folds, second.num_folds) + 1
+        return Interval(low, high, noise, num_terms, peak, weights, num_folds)

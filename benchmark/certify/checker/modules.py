@@ -118,6 +118,8 @@ def _batch_norm(builder: Builder, module: Any, source: int) -> Value:
     mean, variance = array(module.running_mean), array(module.running_var)
     weight = np.ones_like(mean) if module.weight is None else array(module.weight)
     bias = np.zeros_like(mean) if module.bias is None else array(module.bias)
+    if not (variance >= 0).all():  # it may cancel against eps, which is no float32 everywhere
+        raise UncheckableError("a batch-norm with a variance below 0")
     spread = variance + float(np.float32(module.eps))
     if not (spread >= LEAST_DIVISOR).all():
         raise UncheckableError(f"a batch-norm with a variance below {LEAST_DIVISOR:.2e}")

@@ -26,7 +26,7 @@ from benchmark.certify.checker.intervals import (
     whole,
 )
 from benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
-from benchmark.certify.checker.rounding import Array, centre, sum_error
+from benchmark.certify.checker.rounding import SMALLEST, Array, centre, sum_error
 
 _KEEPS_WINDOWS = (AveragePool, Conv, Pad, Scale)
 
@@ -170,6 +170,9 @@ class Network:
             refine: called with what is known so far and the number of a value right before a
                 nonlinear step reads it; gives a tighter interval of it, or None.
         """
+        # A pixel below SMALLEST may be flushed, and what only moves or compares it charges nothing.
+        low = np.where((low > 0) & (low < SMALLEST), 0.0, low)
+        high = np.where((high < 0) & (high > -SMALLEST), 0.0, high)
         found = Bounds([Interval(low, high, None)], len(low))
         refined: set[int] = set()
         for step in self.steps:

@@ -8,7 +8,8 @@ each term passes at most k + 1 roundings in any order, with or without fused mul
 
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 4.2). A factor, a
 summand, a batch-norm or a shortcut right behind a sum may be folded into it: its terms are then
-rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`.
+rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`, and
+`FREE_FOLDS` where there are many. Two sums that are added may become one sum of all their terms.
 
 Numbers below 2**-126 may be flushed to zero, as operands or as results. A flushed weight costs all
 of |w| |a|, a flushed activation 2**-126 |w|, a flushed result 2**-126.
@@ -39,6 +40,10 @@ LARGEST = 2.0**126
 EXTRA_TERMS = 10
 """Roundings of a term beyond those of its sum: weights scaled or folded before they are used."""
 
+FREE_FOLDS = 5
+"""Layers behind a sum that `EXTRA_TERMS` pays for: each may be a factor and a summand, and folding
+it rounds every term of the sum twice more, whatever they cancel to. Further ones pay themselves."""
+
 MAX_TERMS = 2**20
 """Sums of more terms are not checked: `SLACK` would not pay for float64."""
 
@@ -52,12 +57,15 @@ gamma(`EXTRA_TERMS`) 2**-7 = 4.6e-9 is more than ten times all three, 3 * 2**20 
 
 
 def gamma(num_terms: Array | float) -> Array | float:
-    """gamma(k) of float32 for k roundings.
+    """gamma(k) of float32 for k roundings; infinite for more than 4 `MAX_TERMS`.
+
+    At k u = 1 the formula turns negative: sums of sums of sums reach that.
 
     >>> round(float(gamma(10)) * 2**24, 3)
     10.0
     """
-    return num_terms * UNIT / (1.0 - num_terms * UNIT)
+    share = np.minimum(num_terms, 4 * MAX_TERMS) * UNIT
+    return np.where(np.asarray(num_terms) > 4 * MAX_TERMS, np.inf, share / (1.0 - share))
 
 
 def noise_of(size: Array, num_terms: Array | float, flushed: Array | float) -> Array:

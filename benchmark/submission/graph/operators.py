@@ -242,9 +242,30 @@ def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
         raise GraphFaultError("onnx-sizes", f"{node.label}: the bias has {bias.shape}")
     flat = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
     return _linear_layer(
-        weight if alpha == 1 else weight * np.float32(alpha),
-        flat if flat is None or beta == 1 else flat * np.float32(beta),
+        _times(node, weight, "alpha", alpha),
+        None if flat is None else _times(node, flat, "beta", beta),
     )
+
+
+def _times(node: Node, array: np.ndarray, key: str, factor: float) -> np.ndarray:
+    """Stored numbers times a setting; a runtime multiplies their sum, which nothing may be lost of.
+
+    Raises:
+        GraphFaultError: a product that float32 does not hold to full precision.
+    """
+    if factor == 1:
+        return array
+    smallest = np.finfo(np.float32).tiny
+    with np.errstate(over="ignore", under="ignore"):
+        found = array * np.float32(factor)
+    is_lost = (array != 0) & (np.abs(found) < smallest) & (factor != 0)
+    if is_lost.any() or 0 < abs(factor) < smallest or not np.isfinite(found).all():
+        raise GraphFaultError(
+            "onnx-attribute",
+            f"{node.label}: stored numbers times {key} = {factor:g} leave the range of float32; "
+            f"store the products and leave {key} out",
+        )
+    return found
 
 
 def _product(stored: Sequence[np.ndarray | None], node: Node) -> nn.Module:

@@ -156,6 +156,44 @@ def test_every_neuron_stays_in_the_bounds_of_crown(name: str) -> None:
     assert (found.values[-1].low <= logits).all() and (logits <= found.values[-1].high).all()
 
 
+class Stored(nn.Module):
+    """A stored factor, then a summand, of any shape behind a hidden convolution."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 2, 1)
+        self.last = nn.Linear(12, 3)
+        self.register_buffer("factor", torch.rand(shape) + 0.5)
+        self.register_buffer("summand", torch.rand(shape) - 0.5)
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x))) * self.factor + self.summand
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.inner(x)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (1,), (3,), (1, 3), (2, 1), (2, 3), (2, 1, 1), (1, 2, 1), (1, 1, 3), (2, 2, 3)],
+    ids=str,
+)
+def test_stored_tensors_of_any_shape_meet_windows_of_rows(shape: tuple[int, ...]) -> None:
+    """A row of one neuron covers one place of the map, a tensor of the shape (3,) its width."""
+    for seed in range(12):
+        model = seeded(lambda: Stored(shape), seed)
+        _x, low, high = boxes((1, 2, 3), 0.3, num=1, seed=seed)
+        network = read_network(model, (1, 2, 3))
+        found = crown_bounds(network, *float64(low, high)).values
+        share = torch.rand(300, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+        points = low + (high - low) * torch.cat([share, share.round()])
+        with torch.no_grad():
+            inner = model.inner(points).numpy()
+        (relu,) = network.relus[1:]
+        (number,) = network.steps[relu - 1].sources
+        assert (found[number].low <= inner).all() and (inner <= found[number].high).all()
+
+
 @pytest.mark.parametrize("num_hidden_layers", [1, 2])
 def test_no_bound_exceeds_the_exact_worst_case(num_hidden_layers: int) -> None:
     for seed in range(4):

@@ -252,6 +252,12 @@ def tiny_variance() -> nn.Module:
     return named(norm)
 
 
+def variance_below_0() -> nn.Module:
+    norm = nn.BatchNorm2d(1)
+    norm.running_var.fill_(-9.99999e-6)
+    return named(norm)
+
+
 def tiny_deviation() -> nn.Module:
     from benchmark.submission.architectures import Normalize as Own
 
@@ -385,6 +391,7 @@ REFUSED = {
         "without running statistics",
     ),
     "a tiny variance": (tiny_variance, "a batch-norm with a variance below"),
+    "a variance below 0": (variance_below_0, "a batch-norm with a variance below 0"),
     "a tiny deviation": (tiny_deviation, "a standard deviation below"),
     "ceil mode": (
         lambda: named(nn.AvgPool2d(3, 2, ceil_mode=True), 16),
@@ -394,6 +401,14 @@ REFUSED = {
     "max ceil mode": (lambda: named(nn.MaxPool2d(3, 2, ceil_mode=True), 16), "max pooling with"),
     "max dilation": (lambda: named(nn.MaxPool2d(2, dilation=2), 9), "max pooling with"),
     "uneven pieces": (lambda: named(nn.AdaptiveAvgPool2d(3), 9), "do not divide the map"),
+    "a tiny border": (
+        lambda: named(nn.ConstantPad2d(1, 1e-40), 100),
+        "a border that may be flushed to zero",
+    ),
+    "the number of images": (
+        lambda: Calls(lambda x: x * x.size(0)),
+        "the number of images as a number",
+    ),
     "negative border": (lambda: named(nn.ZeroPad2d(-1), 36), "padding of other axes"),
     "steps of 0": (
         lambda: named(Quantise(torch.zeros(1), torch.zeros(1), 0, 9)),
@@ -459,6 +474,11 @@ def test_stored_tensors_broadcast_over_images(kind: str, shape: tuple[int, ...])
 def test_stored_tensors_of_other_shapes_are_refused(shape: tuple[int, ...], text: str) -> None:
     with pytest.raises(UncheckableError, match=text):
         read_network(Buffered("add", torch.rand(shape)).eval(), SHAPE)
+
+
+def test_a_border_is_the_float32_number_that_torch_puts_there() -> None:
+    net = nn.Sequential(nn.ConstantPad2d((0, 1, 0, 0), 0.1), nn.Flatten()).eval()
+    assert_holds(net, torch.rand(2, 1, 1, 1))
 
 
 def test_a_class_is_not_believed_for_its_name() -> None:

@@ -71,6 +71,20 @@ def refused(model: nn.Module, shape=FEW, fill: float = 1.0) -> bool:
 # --- deployments ---
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Identity(), nn.ReLU(), nn.MaxPool2d((2, 1))], ids=lambda one: type(one).__name__
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pixel_that_may_be_flushed_proves_nothing(layer: nn.Module, method: str) -> None:
+    """Layers that only move or compare have no rounding of their own, but flush all the same."""
+    model = nn.Sequential(layer, nn.Flatten()).eval()
+    (x,) = float64(torch.tensor([[[[1e-40, 0.0], [0.0, 0.0]]]]))
+    network = read_network(model, FEW)
+    labels = np.zeros(1, np.int64)
+    assert margins(network, x, x, labels, method).min() <= 0
+    assert margins(network, x * 1e40, x * 1e40, labels, method)[0, 0] > 0.9
+
+
 @pytest.mark.parametrize("build", [cnn, normalised], ids=["cnn", "batch-norm"])
 def test_every_deployment_lies_in_the_interval_of_width_0(build) -> None:
     model = seeded(build, 3)
@@ -102,6 +116,105 @@ def test_a_sum_that_cancels_is_one_value_or_another() -> None:
     low, high = interval(model, torch.ones(1, *FEW))
     assert low[0, 0] <= 0.0 and high[0, 0] >= 1.0
     assert high[0, 0] - low[0, 0] < 2000  # gamma(14) * 2e8 = 170, on both sides, with room
+
+
+def factors(weight: np.ndarray, num: int) -> tuple[list[float], np.ndarray]:
+    """Factors that, folded one by one, round two weights as far apart as they can, and these."""
+    found, rng = [], np.random.default_rng(0)
+    exact, folded = weight.astype(np.float64), weight.astype(np.float32)
+    for _ in range(num):
+        drawn = rng.uniform(0.9, 1.1, 400).astype(np.float32)
+        products = np.float32(folded * drawn[:, None])
+        drift = products / (exact * drawn.astype(np.float64)[:, None])
+        best = (drift[:, 1] - drift[:, 0]).argmax()
+        found.append(float(drawn[best]))
+        folded, exact = products[best], exact * float(drawn[best])
+    return found, folded
+
+
+def test_many_factors_behind_a_sum_that_cancels_may_all_be_folded() -> None:
+    """Each rounds the weights once more, and their difference is as small as before."""
+    weight = np.float32([1.0, 0.7 * (1.0 - 24 * 2.0**-24)])
+    image = np.float32([0.7, 1.0, 0.0, 0.0])
+    assert float(image[0]) > float(weight[1])  # right where nothing is folded
+    numbers, folded = factors(weight, 60)
+    norms = [nn.BatchNorm1d(2, eps=0.0) for _ in numbers]
+    for norm, number in zip(norms, numbers, strict=True):
+        norm.weight.data[:] = number
+    plain = layers([[float(weight[0]), -float(weight[1]), 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    model = nn.Sequential(*plain, *norms).eval()
+    logit = np.float32(folded[0] * image[0]) - np.float32(folded[1] * image[1])
+    assert logit < 0
+    low, high = interval(model, torch.from_numpy(image).view(1, *FEW))
+    assert low[0, 0] <= logit <= high[0, 0]
+
+
+def test_two_sums_that_are_added_may_become_one_sum() -> None:
+    """Small terms of one behind a large term of the other are lost, which then cancels."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large = nn.Linear(1000, 2, bias=False)
+            self.small = nn.Linear(1000, 2, bias=False)
+            self.large.weight.data.zero_()
+            self.large.weight.data[0, :2] = torch.tensor([1.0, -1.0])
+            self.small.weight.data.zero_()
+            self.small.weight.data[0] = 0.9 * 2.0**-24
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(1)
+            return self.large(flat) + self.small(flat)
+
+    model = Two().eval()
+    terms = np.float32([1.0, *[0.9 * 2.0**-24] * 1000, -1.0])
+    assert summed(terms, np.arange(1002)) == 0.0
+    low, _high = interval(model, torch.ones(1, 1, 10, 100))
+    assert low[0, 0] <= 0.0
+
+
+class Doubled(nn.Module):
+    """A difference that is added to itself again and again, and scaled back."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.num = num
+        self.first, self.last = nn.Linear(4, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = torch.relu(self.first(x.flatten(1)))
+        for _ in range(self.num):
+            value = value + value
+        return self.last(value * 2.0**-self.num)
+
+
+@pytest.mark.parametrize("num", [10, 20, 22, 23, 24, 25, 30])
+def test_sums_of_sums_of_more_terms_than_float32_can_tell_prove_nothing(num: int) -> None:
+    model = seeded(lambda: Doubled(num), 1)
+    x = torch.rand(1, *FEW)
+    low, high = interval(model, x)
+    found = network_margins(model, x)
+    if num <= 20:
+        logits = model(x).detach().numpy()
+        assert ((low <= logits) & (logits <= high)).all() and np.isfinite(found).all()
+    else:
+        assert (found == -np.inf).all()
+
+
+def network_margins(model: nn.Module, x: Tensor) -> np.ndarray:
+    (points,) = float64(x)
+    labels = model(x).argmax(dim=1).numpy()
+    return margins(read_network(model, x.shape[1:]), points, points, labels, "CROWN")
+
+
+def test_factors_may_be_multiplied_with_each_other_before_the_weights() -> None:
+    """1e30 * 1e-20 * 1e-20 * 1e7 is 1e-3, and 0 where the two small factors are one."""
+    norms = [nn.BatchNorm1d(2, eps=0.0) for _ in range(3)]
+    for norm, number in zip(norms, (1e-20, 1e-20, 1e7), strict=True):
+        norm.weight.data[:] = number
+    plain = layers([[1e30, 0.0, 0.0, 0.0], [0.0, 1e30, 0.0, 0.0]])
+    low, high = interval(nn.Sequential(*plain, *norms).eval(), torch.ones(1, *FEW))
+    assert low[0, 0] <= 0.0 and 0.99e-3 <= high[0, 0] < 1.0
 
 
 def test_a_pruned_row_is_rounded_less() -> None:

@@ -302,6 +302,16 @@ REFUSED = {
         lambda: _changed(lambda proto: proto.graph.node[0].attribute[0].ClearField("ints")),
         "onnx-attribute",
     ),
+    **{
+        f"weights lost in alpha = {alpha:g}": (
+            lambda alpha=alpha, size=size: model(
+                [node("Flatten", "x", "f"), node("Gemm", "f w b", "y", alpha=alpha)],
+                {"w": np.float32(size) * weights(192, 10), "b": weights(10)},
+            ),
+            "onnx-attribute",
+        )
+        for alpha, size in ((1e-30, 1e-12), (1e-30, 1e-25), (1e-40, 1e20), (1e30, 1e20))
+    },
     "a stored tensor instead of the image": (
         lambda: model([node("Conv", "w x", "y")], {"w": weights(4, 3, 3, 3)}),
         "onnx-weights",
