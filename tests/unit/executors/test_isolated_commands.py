@@ -224,10 +224,10 @@ def test_a_network_that_takes_too_much(
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_a_step_of_the_gate_that_ends_its_process_is_no_answer(trap: Trap) -> None:
+def test_a_step_of_the_gate_that_ends_its_process_is_no_answer(trap: Trap, tmp_path: Path) -> None:
     """Its images count as lost, with the reason, and the gate is red and not silent."""
     trap("clean", signal.SIGSEGV)
-    found = run_check(OTHER, RESULT, Rule(), Limits())
+    found = run_check(OTHER, reissue(RESULT, tmp_path), Rule(), Limits())
     assert found.verdict == Verdict.FAIL
     reasons = [note for note in found.notes if "clean: ended by SIGSEGV" in note]
     assert reasons
@@ -235,10 +235,10 @@ def test_a_step_of_the_gate_that_ends_its_process_is_no_answer(trap: Trap) -> No
     assert {one.paired.candidate for one in found.judged} == {0}
 
 
-def test_a_certifier_that_ends_its_process_is_named(trap: Trap) -> None:
+def test_a_certifier_that_ends_its_process_is_named(trap: Trap, tmp_path: Path) -> None:
     """What is not asked is not compared, so the reader is told that it was not."""
     trap("certify-CROWN-2", signal.SIGSEGV)
-    found = run_check(OTHER, RESULT, Rule(), Limits())
+    found = run_check(OTHER, reissue(RESULT, tmp_path), Rule(), Limits())
     assert "CROWN was asked of the baseline and not here: ended by SIGSEGV" in found.notes, (
         found.notes
     )
