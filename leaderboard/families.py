@@ -111,10 +111,10 @@ class Family:
 
     @property
     def series(self) -> tuple[object, ...]:
-        """What families that differ in n and the seed of the training alone have in common."""
+        """What families that differ in n, round and the seed of the training alone have in common."""
         parent, submission = self.parent, self.parent.submission
         model = (submission.model.network, str(sorted(submission.model.arguments.items())))
-        images = (parent.track, parent.protocol, parent.data.fingerprint)
+        images = (parent.track, parent.data.fingerprint)
         return (*images, *model, submission.method.pretrain_objective, self.epsilon)
 
     @property
