@@ -70,6 +70,15 @@ def test_without_a_convolution_nothing_is_unrolled() -> None:
     assert unrolled(linear, (2, 8, 8), X) is None
 
 
+def _short(evaluation: object) -> object:
+    """A short PGD in AutoAttack's place, for time."""
+    from benchmark.stages.pgd import PGD
+
+    attack = PGD(2, 1)
+    attack.name = "autoattack"
+    return attack
+
+
 @pytest.mark.parametrize("kind", ["unrolled", "compacted"])
 def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -102,11 +111,11 @@ def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
     propose = PGD.propose
 
     def noting(self: PGD, model: nn.Module, *rest):
-        searched.append({type(layer) for layer in model})
+        searched.append({type(layer) for layer in model.modules()})
         return propose(self, model, *rest)
 
     monkeypatch.setattr(PGD, "propose", noting)
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(2, 1))
+    monkeypatch.setattr(Evaluation, "autoattack", _short)
     done = evaluate(folder, Settings(n=100, out=tmp_path / "out"))
     assert done.result.searched_on == kind
     assert searched
@@ -165,14 +174,13 @@ def test_dead_channels_inside_blocks_are_not_searched_on(
     from benchmark.pipeline import Evaluation
     from benchmark.recheck import recheck
     from benchmark.settings import Settings
-    from benchmark.stages.pgd import PGD
     from benchmark.store import beside, read_outcomes
     from benchmark.tracks import Protocol
 
     folder = _residual(tmp_path)
-    weak = Protocol(closing_certifiers=(), pgd_steps=5, pgd_restarts=1)
+    weak = Protocol(closing_certifiers=(), pgd_restarts=1)
     monkeypatch.setattr(Settings, "protocol", property(lambda self: weak))
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(2, 1))
+    monkeypatch.setattr(Evaluation, "autoattack", _short)
     done = evaluation.evaluate(folder, Settings(n=60, epsilons=("1/256",), out=tmp_path / "a"))
     assert done.result.searched_on == "compacted"
     found = recheck(done.path, folder)

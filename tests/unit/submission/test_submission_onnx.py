@@ -511,7 +511,7 @@ def test_gradients_pass_the_rounding_straight_through(quantised):
     assert stopped.item() == 0.0
 
 
-def test_a_quantised_file_is_valid_labelled_and_not_certifiable(tmp_path, quantised):
+def test_a_quantised_file_is_valid_labelled_and_certified_by_the_checker_alone(tmp_path, quantised):
     from benchmark.evaluate import prepare_certifiers
     from benchmark.tracks import Protocol, get_track
 
@@ -524,9 +524,9 @@ def test_a_quantised_file_is_valid_labelled_and_not_certifiable(tmp_path, quanti
     assert size.bytes_coded <= size.bytes_dense - 3 * 1014 + 5 * 16 < size.bytes_dense / 2
     protocol = Protocol()
     _, not_asked = prepare_certifiers(
-        submission.model, get_track("digits"), protocol, torch.device("cpu")
+        submission.model, None, get_track("digits"), protocol, torch.device("cpu")
     )
-    assert set(not_asked) == set(protocol.all_certifiers)
+    assert set(not_asked) == set(protocol.closing_certifiers)
 
 
 def test_archives_of_torch_export_are_refused_by_name(tmp_path):
