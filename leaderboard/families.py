@@ -111,7 +111,7 @@ class Family:
 
     @property
     def series(self) -> tuple[object, ...]:
-        """What families that differ in n, round and the seed of the training alone have in common."""
+        """What families have in common that differ in n, round and seed of the training alone."""
         parent, submission = self.parent, self.parent.submission
         model = (submission.model.network, str(sorted(submission.model.arguments.items())))
         images = (parent.track, parent.data.fingerprint)
