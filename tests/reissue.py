@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark import engine
 from benchmark.identity import identity_of, versions
 from benchmark.reading.table_file import read_outcomes
 from benchmark.result_set import ADVERSARIAL, OUTCOMES, beside
@@ -30,7 +31,13 @@ def reissue(source: Path, results: Path, stem: str = "", **more: object) -> Path
     """
     table, run = read_outcomes(beside(source, OUTCOMES))
     settings = settings_of(Protocol(), get_track(run.track))
-    today = {"protocol": PROTOCOL, "settings": settings, "versions": versions(), "files": None}
+    today = {
+        "protocol": PROTOCOL,
+        "settings": settings,
+        "versions": versions(),
+        "constants": dict(engine.constants()),
+        "files": None,
+    }
     run = run.model_copy(update=today | more)
     run = run.model_copy(update={"identity": identity_of(run)})
     with np.load(beside(source, ADVERSARIAL)) as stored:
