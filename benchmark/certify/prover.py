@@ -22,7 +22,7 @@ from benchmark.certify.branch_boxes import search_box
 from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
 from benchmark.certify.checker.activations import Relu
 from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.network import Bounds, Network
+from benchmark.certify.checker.network import NONLINEAR, Bounds, Network
 from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
 from benchmark.certify.checker.reading import read_network
 from benchmark.certify.checker.rounding import Array
@@ -139,8 +139,7 @@ class Prover:
         others = [
             type(step.layer).__name__
             for step in self._network.steps
-            if (hasattr(step.layer, "lines") or hasattr(step.layer, "choices"))
-            and not isinstance(step.layer, Relu)
+            if isinstance(step.layer, NONLINEAR) and not isinstance(step.layer, Relu)
         ]
         refusal = None
         if others:

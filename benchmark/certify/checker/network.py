@@ -28,9 +28,12 @@ from benchmark.certify.checker.intervals import (
 from benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
 from benchmark.certify.checker.rounding import SMALLEST, Array, centre, sum_error
 
+NONLINEAR = Activation | MaxPool
+"""Layers that lie between two lines, instead of being affine."""
+
 _KEEPS_WINDOWS = (AveragePool, Conv, Pad, Scale)
 
-Layer = Affine | Activation | MaxPool | Reshape | Pick | Concat | Pad
+Layer = Affine | NONLINEAR | Reshape | Pick | Concat | Pad
 Coefficients = tuple[Array, Origin]
 
 
@@ -132,6 +135,8 @@ class Network:
         depths: how many layers that mix values, or nonlinear ones, lie between the image and each
             value. Intervals are exact up to the first of them.
         relus: numbers of the values that ReLUs give, in order.
+        constants: per value what its step adds whatever its operands, of its shape; None for
+            nothing.
     """
 
     def __init__(self, input_shape: Shape, steps: Sequence[Step]) -> None:
@@ -150,6 +155,19 @@ class Network:
             for number, step in enumerate(self.steps, start=1)
             if isinstance(step.layer, Relu)
         )
+        self.constants = [self._constant_of(number) for number in range(len(self.shapes))]
+
+    def _constant_of(self, number: int) -> Array | None:
+        if number == 0:
+            return None
+        step, found = self.steps[number - 1], None
+        if isinstance(step.layer, Affine) and not isinstance(step.layer, Add):
+            found = step.layer.bias
+        elif isinstance(step.layer, Pad) and step.layer.value:
+            found = step.layer.constant(self.shapes[step.sources[0]])
+        if found is None or not found.any():
+            return None
+        return np.broadcast_to(found, self.shapes[number])
 
     @property
     def num_classes(self) -> int:
@@ -176,7 +194,7 @@ class Network:
         found = Bounds([Interval(low, high, None)], len(low))
         refined: set[int] = set()
         for step in self.steps:
-            if refine is not None and isinstance(step.layer, Activation | MaxPool):
+            if refine is not None and isinstance(step.layer, NONLINEAR):
                 (source,) = step.sources
                 better = None if source in refined else refine(found, source)
                 refined.add(source)
@@ -243,9 +261,9 @@ class _Backward:
         """Take the rows of one value to what it is made of."""
         rows = self._rows(flat)
         step = self.network.steps[number - 1] if number else None
-        is_nonlinear = step is not None and isinstance(step.layer, Activation | MaxPool)
+        is_nonlinear = step is not None and isinstance(step.layer, NONLINEAR)
         ends_here = step is None or (is_nonlinear and not self.to_the_image)
-        charges, constant = self.bounds.charges(number, self._constant_of(number), ends_here)
+        charges, constant = self.bounds.charges(number, self.network.constants[number], ends_here)
         lost = self._dot(np.abs(rows), charges, origin)
         self.total += lost[..., 0]
         if constant is not None:
@@ -272,20 +290,6 @@ class _Backward:
                 flat, origin = whole(flat, origin, self.network.shapes[number]), FLAT
             shape = self.network.shapes[sources[0]]
             self._put(sources[0], *layer.back(flat, origin, shape))
-
-    def _constant_of(self, number: int) -> Array | None:
-        """What a step adds whatever its operands, of the value's shape; None for nothing."""
-        if number == 0:
-            return None
-        step = self.network.steps[number - 1]
-        found = None
-        if isinstance(step.layer, Affine) and not isinstance(step.layer, Add):
-            found = step.layer.bias
-        elif isinstance(step.layer, Pad) and step.layer.value:
-            found = step.layer.constant(self.network.shapes[step.sources[0]])
-        if found is None or not found.any():
-            return None
-        return np.broadcast_to(found, self.network.shapes[number])
 
     def _through_activation(
         self, number: int, layer: Activation, source: int, rows: Array, origin: Origin

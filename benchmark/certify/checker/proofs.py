@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmark.certify.checker.activations import Relu
 from benchmark.certify.checker.exact import Pad, Pick, Reshape
 from benchmark.certify.checker.intervals import FLAT, Interval
-from benchmark.certify.checker.network import Bounds, Network, Slopes
+from benchmark.certify.checker.network import NONLINEAR, Bounds, Network, Slopes
 from benchmark.certify.checker.rounding import Array
 
 METHODS = ("IBP", "CROWN-IBP", "CROWN")
@@ -119,7 +119,9 @@ def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
         if network.depths[number] <= 1 or not _is_made_by_affine(network, number):
             return None
         is_open = np.ones(given.low.shape[1:], dtype=bool)
-        if all(isinstance(layer, Relu) for layer in readers[number] if _is_nonlinear(layer)):
+        if all(
+            isinstance(layer, Relu) for layer in readers[number] if isinstance(layer, NONLINEAR)
+        ):
             is_open = ((given.low < 0) & (given.high > 0))[0]
         return tightened(network, known, number, np.flatnonzero(is_open))
 
@@ -135,13 +137,9 @@ def _is_made_by_affine(network: Network, number: int) -> bool:
     while number:
         step = network.steps[number - 1]
         if not isinstance(step.layer, Reshape | Pick | Pad):
-            return not _is_nonlinear(step.layer)
+            return not isinstance(step.layer, NONLINEAR)
         (number,) = step.sources
     return True
-
-
-def _is_nonlinear(layer: object) -> bool:
-    return hasattr(layer, "lines") or hasattr(layer, "choices")
 
 
 def tightened(

@@ -75,7 +75,7 @@ def margins_by_cases(network: Network, bounds: Bounds, label: int, tree: Tree) -
     lower = np.empty(len(tree.margin_L))
     for start in range(0, len(lower), _LEAVES_AT_ONCE):
         part = slice(start, start + _LEAVES_AT_ONCE)
-        slopes = _slopes(network, tree, range(len(tree.neurons)), known, part)
+        slopes = _slopes(network, tree, known, part)
         chosen = rows[tree.margin_L[part]][None]
         lower[part] = network.lower(known, len(network.steps), chosen, slopes=slopes).bound_BR[0]
     for margin in np.unique(tree.margin_L):
@@ -169,14 +169,11 @@ def _default(network: Network, known: Bounds, relu: int, num_rows: int) -> Array
     return np.repeat(slope, num_rows, axis=0)
 
 
-def _slopes(
-    network: Network, tree: Tree, parts: Sequence[int], known: Bounds, leaves: slice
-) -> dict[int, Slopes]:
+def _slopes(network: Network, tree: Tree, known: Bounds, leaves: slice) -> dict[int, Slopes]:
     """What leaves choose for each ReLU."""
     found = {}
-    for part in parts:
-        relu, where = tree.neurons[part]
-        relu, rows = network.relus[relu], tree.slices[part]
+    for (number, where), rows in zip(tree.neurons, tree.slices, strict=True):
+        relu = network.relus[number]
         alpha = tree.alpha_NL[rows, leaves].T
         low_slope = _default(network, known, relu, len(alpha))
         low_slope[:, where] = alpha
