@@ -21,6 +21,7 @@ from benchmark.errors import DependencyError
 
 #: Modules that decide a number of a result, below `benchmark`; a package stands for all in it.
 DECIDES = (
+    "auditing",
     "branches",
     "certify",
     "channels",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmark import health
+from benchmark.auditing import audit_seed, drawn
 from benchmark.closing import close
 from benchmark.facts import BoolArray, EpsilonFacts, Facts
 from benchmark.progress import Reporter
@@ -191,14 +192,13 @@ class Evaluation:
         They are drawn at the largest epsilon first, where claims are hardest, and only where too
         few are proven there from the smaller ones. They are attacked in their seats.
         """
-        purpose = "audit:" + "+".join(certifiers)
-        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
-        taken = np.zeros(len(self.x), dtype=bool)
-        for facts in reversed(self.facts.epsilons.values()):
-            proven = np.isin(facts.proven_by.astype(str), certifiers)
-            num_left = self.protocol.audit_images - int(taken.sum())
-            chosen = draw.permutation(np.flatnonzero(proven & ~taken))[:num_left]
-            taken[chosen] = facts.audited[chosen] = True
+        proven = {
+            epsilon: np.isin(facts.proven_by.astype(str), certifiers)
+            for epsilon, facts in self.facts.epsilons.items()
+        }
+        seed, num = audit_seed(self.seed, self.track.name, certifiers), self.protocol.audit_images
+        for epsilon, chosen in drawn(proven, num, seed).items():
+            self.facts.epsilons[epsilon].audited[chosen] = True
 
     def attack(self, attack: Attack) -> None:
         """Attack every correct image that is open or audited, smallest epsilon first.

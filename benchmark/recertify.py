@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark import threat
+from benchmark.auditing import audit_seed, drawn
 from benchmark.errors import ResultError
 from benchmark.evidence import Evidence, load_evidence
 from benchmark.facts import BoolArray, Facts
@@ -27,7 +28,7 @@ from benchmark.pipeline import Evaluation
 from benchmark.records import Earlier, Outcome
 from benchmark.settings import Settings
 from benchmark.stages.base import Attack, Seats, is_wrong, predict_one_by_one
-from benchmark.tracks import Protocol, derive_seed, settings_of
+from benchmark.tracks import Protocol, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,10 +150,9 @@ class Recertification(Evaluation):
 
     def choose_audit(self, certifiers: tuple[str, ...]) -> None:
         """Those that were audited then and are proven now; others only where they are too few."""
-        purpose = "audit:" + "+".join(certifiers)
-        self._note_audited_then(certifiers, purpose)
+        self._note_audited_then(certifiers)
         taken = np.zeros(len(self.x), dtype=bool)
-        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
+        draw = np.random.default_rng(audit_seed(self.seed, self.track.name, certifiers))
         for again in (True, False):
             for epsilon, facts in reversed(self.facts.epsilons.items()):
                 proven = np.isin(facts.proven_by.astype(str), certifiers) & ~taken
@@ -163,17 +163,16 @@ class Recertification(Evaluation):
                 chosen = chosen[: self.protocol.audit_images - int(taken.sum())]
                 taken[chosen] = facts.audited[chosen] = True
 
-    def _note_audited_then(self, certifiers: tuple[str, ...], purpose: str) -> None:
+    def _note_audited_then(self, certifiers: tuple[str, ...]) -> None:
         """Draw the audit of the earlier evaluation once more, from what it proved."""
-        draw = np.random.default_rng(derive_seed(self.seed, self.track.name, purpose))
-        taken = np.zeros(len(self.x), dtype=bool)
-        for epsilon in reversed(self.epsilons):
-            rows = self._then[epsilon]
-            proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy()
-            proven &= rows["decided_by"].isin(certifiers).to_numpy()
-            num_left = self.protocol.audit_images - int(taken.sum())
-            chosen = draw.permutation(np.flatnonzero(proven & ~taken))[:num_left]
-            taken[chosen] = self._audited_then[epsilon][chosen] = True
+        proven = {
+            epsilon: (rows["outcome"] == Outcome.CERTIFIED).to_numpy()
+            & rows["decided_by"].isin(certifiers).to_numpy()
+            for epsilon, rows in ((epsilon, self._then[epsilon]) for epsilon in self.epsilons)
+        }
+        seed = audit_seed(self.seed, self.track.name, certifiers)
+        for epsilon, chosen in drawn(proven, self.protocol.audit_images, seed).items():
+            self._audited_then[epsilon][chosen] = True
 
     def _keep_broken(self, facts: Facts) -> None:
         """What a search or a contest broke then stays broken."""

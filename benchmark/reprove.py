@@ -19,7 +19,7 @@ from benchmark.certify import BranchBudget, Prover
 from benchmark.certify.checker.proofs import METHODS, margins
 from benchmark.certify.checker.reading import read_network
 from benchmark.records import Outcome
-from benchmark.tracks import Protocol, parse_epsilon, round_of
+from benchmark.tracks import Protocol, is_since, parse_epsilon
 
 if TYPE_CHECKING:
     from benchmark.evidence import Evidence
@@ -68,7 +68,7 @@ def has_checked_proofs(protocol: str) -> bool:
     >>> has_checked_proofs("1.0"), has_checked_proofs("1.1")
     (False, True)
     """
-    return tuple(int(part) for part in round_of(protocol).split(".")) >= (1, 1)
+    return is_since(protocol, (1, 1))
 
 
 def num_proofs(evidence: Evidence) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark.errors import ResultError
 from benchmark.reading.places import beside as beside
 from benchmark.records import Result
-from benchmark.tracks import round_of
+from benchmark.tracks import is_since
 
 OUTCOMES, ADVERSARIAL = "outcomes.parquet", "adversarial.npz"
 #: Endings of the files beside a result file.
@@ -97,10 +97,7 @@ def requires_digests(protocol: str) -> bool:
     >>> requires_digests("1.0.3"), requires_digests("1.1"), requires_digests("2.0")
     (False, True, True)
     """
-    try:
-        return tuple(int(part) for part in round_of(protocol).split(".")) >= REQUIRED_FROM
-    except ValueError:
-        return True
+    return is_since(protocol, REQUIRED_FROM)
 
 
 def _fault(path: Path, expected: str, missing_ok: bool) -> str:

@@ -208,6 +208,18 @@ def round_of(protocol: str) -> str:
     return ".".join(protocol.split(".")[:2])
 
 
+def is_since(protocol: str, first: tuple[int, int]) -> bool:
+    """Whether a protocol is of a round or a later one; what is no version counts as later.
+
+    >>> is_since("1.0.3", (1, 1)), is_since("1.1", (1, 1)), is_since("1.10", (1, 9))
+    (False, True, True)
+    """
+    try:
+        return tuple(int(part) for part in round_of(protocol).split(".")) >= first
+    except ValueError:
+        return True
+
+
 def get_track(name: str) -> Track:
     """The track called `name`.
 
