@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from benchmark.errors import ConfigError
-from benchmark.store import write_atomic
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.files.atomic import write_atomic
 
 Identity = dict[str, Any]
 

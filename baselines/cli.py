@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmark import cli_options
+from corobench.benchmark.cli import options as cli_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,9 +62,9 @@ def train(
     """
     import time
 
-    from baselines import procedure
-    from baselines.display import Display
-    from baselines.recipe_file import load_recipe
+    from corobench.baselines import procedure
+    from corobench.baselines.display import Display
+    from corobench.baselines.recipe_file import load_recipe
 
     loaded = [load_recipe(recipe) for recipe in recipes]
     started_s = time.monotonic()

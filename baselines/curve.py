@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from baselines.progress import EpochRow
+from corobench.baselines.progress import EpochRow
 
 #: Held-out measure -> (label, colour); readable with the usual colour blindnesses.
 MEASURES = {

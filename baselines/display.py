@@ -9,8 +9,8 @@ from typing import Self
 
 from rich.console import Console
 
-from baselines.progress import EpochRow, Progress, Trained
-from benchmark.progress import live_bars
+from corobench.baselines.progress import EpochRow, Progress, Trained
+from corobench.benchmark.files.progress import live_bars
 
 
 class Display:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from baselines.checkpoint import Identity
-from baselines.masks import Masks
-from baselines.recipe import Recipe
-from baselines.stages import Prune, Train
-from baselines.training_data import TrainingData
+from corobench.baselines.checkpoint import Identity
+from corobench.baselines.masks import Masks
+from corobench.baselines.recipe import Recipe
+from corobench.baselines.stages import Prune, Train
+from corobench.baselines.training_data import TrainingData
 
 
 def identity_of(

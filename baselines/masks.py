@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from benchmark.compactness import prunable_layers
+from corobench.benchmark.network.compactness import prunable_layers
 
 
 def prunable_weights(model: nn.Module) -> dict[str, Tensor]:

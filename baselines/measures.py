@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.objectives.base import box
-from baselines.objectives.inner import ascend, random_start
-from benchmark.certify import NotCertifiable, TrainingBounds
-from benchmark.errors import ConfigError, CorobenchError
+from corobench.baselines.objectives.base import box
+from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.benchmark.certify import TrainingBounds
+from corobench.benchmark.errors import ConfigError, CorobenchError, NotCertifiable
 
 ATTACK_STEPS = 10
 ATTACK_STEP_RATE = 0.25

@@ -17,22 +17,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines import checkpoint, training_data
-from baselines.identity import identity_of
-from baselines.masks import Masks
-from baselines.measures import LazyBounds
-from baselines.progress import EpochRow, Progress, Trained
-from baselines.publish import publish, published_state
-from baselines.recipe import Recipe
-from baselines.stages import Prune, Train, plan, prune
-from baselines.trainer import Clock, Paused, StageTrainer
-from baselines.training_data import TrainingData
-from baselines.workspace import Workspace
-from benchmark.compactness import sparsity
-from benchmark.errors import ConfigError
-from benchmark.store import write_atomic
-from benchmark.submission.architectures import build
-from benchmark.tracks import derive_seed, get_track
+from corobench.baselines import checkpoint, training_data
+from corobench.baselines.identity import identity_of
+from corobench.baselines.masks import Masks
+from corobench.baselines.measures import LazyBounds
+from corobench.baselines.progress import EpochRow, Progress, Trained
+from corobench.baselines.publish import publish, published_state
+from corobench.baselines.recipe import Recipe
+from corobench.baselines.stages import Prune, Train, plan, prune
+from corobench.baselines.trainer import Clock, Paused, StageTrainer
+from corobench.baselines.training_data import TrainingData
+from corobench.baselines.workspace import Workspace
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import derive_seed, get_track
 
 Callback = Callable[[Progress], None]
 

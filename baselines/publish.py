@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from baselines.recipe import PruneStage, Recipe
-from baselines.workspace import Workspace
-from benchmark.compactness import sparsity
-from benchmark.errors import ConfigError
-from benchmark.records import Manifest, Method, Model, Training
-from benchmark.store import write_atomic
-from benchmark.submission.load import load_submission
-from benchmark.submission.manifest import MANIFEST, format_manifest
-from benchmark.submission.weights import rounded, write_weights
-from benchmark.tracks import get_track
+from corobench.baselines.recipe import PruneStage, Recipe
+from corobench.baselines.workspace import Workspace
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.records.result import Manifest, Method, Model, Training
+from corobench.benchmark.submission.load import load_submission
+from corobench.benchmark.submission.manifest import MANIFEST, format_manifest
+from corobench.benchmark.submission.weights import rounded, write_weights
+from corobench.benchmark.tracks import get_track
 
 PAPER = "https://arxiv.org/abs/1906.06110"
 WEIGHTS = "model.safetensors"

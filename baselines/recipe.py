@@ -13,12 +13,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny, model_validator
 
-from baselines.objectives import Objective
-from baselines.pruners import Pruner
-from baselines.schedules import Cumulative, LrName, keep_ratios
-from baselines.settings import Settings
-from benchmark.records import Identifier, LongText, ShortText
-from benchmark.tracks import get_track, parse_epsilon
+from corobench.baselines.objectives import Objective
+from corobench.baselines.pruners import Pruner
+from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
+from corobench.baselines.settings import Settings
+from corobench.benchmark.records.result import Identifier, LongText, ShortText
+from corobench.benchmark.tracks import get_track, parse_epsilon
 
 
 def _exact(text: str) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from baselines.objectives import OBJECTIVES
-from baselines.pruners import PRUNERS
-from baselines.recipe import INHERITED, Recipe, find_by_id, packaged, packaged_names
-from baselines.settings import Registered, construct, faults_of
-from benchmark.errors import ConfigError, nearest
+from corobench.baselines.objectives import OBJECTIVES
+from corobench.baselines.pruners import PRUNERS
+from corobench.baselines.recipe import INHERITED, Recipe, find_by_id, packaged, packaged_names
+from corobench.baselines.settings import Registered, construct, faults_of
+from corobench.benchmark.errors import ConfigError, nearest
 
 #: (table, key) of the settings that a registry builds.
 _REGISTERED: tuple[tuple[str, str, Mapping[str, type[Registered]]], ...] = (

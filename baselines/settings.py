@@ -13,7 +13,7 @@ from pydantic import (
     model_serializer,
 )
 
-from benchmark.errors import nearest
+from corobench.benchmark.errors import nearest
 
 
 class Settings(BaseModel):

@@ -14,12 +14,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from baselines.masks import Masks
-from baselines.measures import LazyBounds
-from baselines.objectives import Moment
-from baselines.pruners import PruneContext
-from baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
-from baselines.training_data import TrainingData, batches_of
+from corobench.baselines.masks import Masks
+from corobench.baselines.measures import LazyBounds
+from corobench.baselines.objectives import Moment
+from corobench.baselines.pruners import PruneContext
+from corobench.baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
+from corobench.baselines.training_data import TrainingData, batches_of
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines import checkpoint, schedules
-from baselines.masks import Masks
-from baselines.measures import LazyBounds, Measures, measure
-from baselines.objectives import Moment
-from baselines.progress import EpochRow
-from baselines.recipe import TrainStage
-from baselines.training_data import TrainingData, augment, batches_of
-from benchmark.errors import ConfigError
+from corobench.baselines import checkpoint, schedules
+from corobench.baselines.masks import Masks
+from corobench.baselines.measures import LazyBounds, Measures, measure
+from corobench.baselines.objectives import Moment
+from corobench.baselines.progress import EpochRow
+from corobench.baselines.recipe import TrainStage
+from corobench.baselines.training_data import TrainingData, augment, batches_of
+from corobench.benchmark.errors import ConfigError
 
 
 class Paused(Exception):  # noqa: N818

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.data import load_train
-from benchmark.errors import ConfigError
-from benchmark.tracks import derive_seed
+from corobench.benchmark.data import load_train
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.tracks import derive_seed
 
 
 @dataclass(frozen=True)

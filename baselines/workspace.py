@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baselines.progress import EpochRow
-from benchmark.errors import OutputError
-from benchmark.store import write_atomic
+from corobench.baselines.progress import EpochRow
+from corobench.benchmark.errors import OutputError
+from corobench.benchmark.files.atomic import write_atomic
 
 LOG_COLUMNS = ("epoch", "lr", "epsilon", "loss", "clean", "robust", "bound", "is_best", "seconds")
 
@@ -71,7 +71,7 @@ class Workspace:
 
     def write_curve(self, title: str, histories: Mapping[str, Sequence[EpochRow]]) -> None:
         """The picture of loss and held-out measures over all stages."""
-        from baselines.curve import draw  # matplotlib takes a second to import
+        from corobench.baselines.curve import draw  # matplotlib takes a second to import
 
         write_atomic(self.training / "curve.png", draw(title, histories))
 

@@ -98,3 +98,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "expected one of " + ", ".join(repr(name) for name in candidates)
+
+
+class NotCertifiable(Exception):  # noqa: N818 - a verdict on a model, not a fault of the program
+    """A certifier cannot bound this model soundly; reported as such, never as 0 %.
+
+    Args:
+        rule: short kebab-case name of the rule, such as "padded-average-pool".
+        message: what was found and what to do, for the person who submitted the model.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(f"{rule}: {message}")
+        self.rule = rule
+        self.message = message

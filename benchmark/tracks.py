@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from benchmark.errors import ConfigError, nearest
+from corobench.benchmark.errors import ConfigError, nearest
 
 PROTOCOL = "1.1"
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from benchmark.errors import DependencyError
+from corobench.benchmark.errors import DependencyError
 
 #: Beside this file and not looked up by the package's name: Python may take the folder
 #: `leaderboard/` of a working directory for a part of the package.

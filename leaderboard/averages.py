@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmark.statistics import Kept
-from leaderboard.families import MEASURES, Child, Family
+from corobench.benchmark.scoring.statistics import Kept
+from corobench.leaderboard.families import MEASURES, Child, Family
 
 #: "Ten times", between these.
 TEN_TIMES = (9.5, 10.5)

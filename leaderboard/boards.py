@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from benchmark.records import CERTIFIERS, EpsilonScore, Result
-from benchmark.scoring import may_rank, rank_key, why_unpublished
-from benchmark.statistics import Standing, rank_groups
-from benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
-from leaderboard.evidence import Evidence, EvidenceOf
-from leaderboard.loading import identity
-from leaderboard.measures import Bracket, Retention, Share, bracket, retentions
+from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Result
+from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
+from corobench.benchmark.scoring.statistics import Standing, rank_groups
+from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
+from corobench.leaderboard.evidence import Evidence, EvidenceOf
+from corobench.leaderboard.loading import identity
+from corobench.leaderboard.measures import Bracket, Retention, Share, bracket, retentions
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.records import Result
-from leaderboard.boards import Group, group_results
-from leaderboard.discovery import Ignored
-from leaderboard.documents import ROOT, read_documents
-from leaderboard.evidence import read_all
-from leaderboard.gallery import CleanImages, read_clean_images
-from leaderboard.loading import Loaded, load_results, require_public, unpublished
-from leaderboard.pages import Site, render_pages
-from leaderboard.writing import write_site
+from corobench.benchmark.records.result import Result
+from corobench.leaderboard.boards import Group, group_results
+from corobench.leaderboard.discovery import Ignored
+from corobench.leaderboard.documents import ROOT, read_documents
+from corobench.leaderboard.evidence import read_all
+from corobench.leaderboard.gallery import CleanImages, read_clean_images
+from corobench.leaderboard.loading import Loaded, load_results, require_public, unpublished
+from corobench.leaderboard.pages import Site, render_pages
+from corobench.leaderboard.writing import write_site
 
 _HOW_TO_LOOK = "with --quick they are shown for a look of your own, marked and never ranked"
 

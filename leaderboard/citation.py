@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from leaderboard.boards import Row
-from leaderboard.format import interval, percent, short_bytes, short_count
+from corobench.leaderboard.boards import Row
+from corobench.leaderboard.format import interval, percent, short_bytes, short_count
 
 _LATEX = {
     "\\": r"\textbackslash{}",

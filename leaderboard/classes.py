@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.evidence import Evidence
-from leaderboard.measures import Share
+from corobench.leaderboard.evidence import Evidence
+from corobench.leaderboard.measures import Share
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.errors import OutputError
-from leaderboard.build import SiteSummary, build_site
-from leaderboard.format import short_bytes
-from leaderboard.terminal import terminal_table
+from corobench.benchmark.errors import OutputError
+from corobench.leaderboard.build import SiteSummary, build_site
+from corobench.leaderboard.format import short_bytes
+from corobench.leaderboard.terminal import terminal_table
 
 _EPILOG = """\b
 Examples:
@@ -50,7 +50,7 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
       corobench report leaderboard/results
       corobench report leaderboard/results --out docs/reproduction.md
     """
-    from leaderboard.reproduction import report as write
+    from corobench.leaderboard.reproduction import report as write
 
     text = write(results)
     if out is None:
@@ -129,7 +129,7 @@ def render(
     if summary.is_private:
         console.print("A look of your own: with quick results in it, it is not to be published.")
     if watch:
-        from leaderboard import cli_serve
+        from corobench.leaderboard import cli_serve
 
         cli_serve.watch(results, functools.partial(cli_serve.build_and_say, build))
 

@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmark.errors import ConfigError, CorobenchError
-from leaderboard.assets import STATIC, TEMPLATES
-from leaderboard.build import SiteSummary, build_site
-from leaderboard.documents import ROOT
-from leaderboard.format import short_bytes
+from corobench.benchmark.errors import ConfigError, CorobenchError
+from corobench.leaderboard.assets import STATIC, TEMPLATES
+from corobench.leaderboard.build import SiteSummary, build_site
+from corobench.leaderboard.documents import ROOT
+from corobench.leaderboard.format import short_bytes
 
 _EPILOG = """\b
 Examples:

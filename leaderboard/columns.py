@@ -12,10 +12,10 @@ from typing import Literal
 
 import pandas as pd
 
-from leaderboard.boards import Board, Row
-from leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
-from leaderboard.measures import KEPT, Retention, Share
-from leaderboard.taxonomy import tier, times_smaller
+from corobench.leaderboard.boards import Board, Row
+from corobench.leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
+from corobench.leaderboard.measures import KEPT, Retention, Share
+from corobench.leaderboard.taxonomy import tier, times_smaller
 
 Value = str | int | float | None
 

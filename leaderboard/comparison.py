@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 
-from leaderboard.boards import Group, Row
-from leaderboard.citation import bibtex, latex_header, latex_row
-from leaderboard.gallery import CleanImages
+from corobench.leaderboard.boards import Group, Row
+from corobench.leaderboard.citation import bibtex, latex_header, latex_row
+from corobench.leaderboard.gallery import CleanImages
 
 
 def group_path(group: Group) -> str:

@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from leaderboard.boards import Row
-from leaderboard.format import coordinate
-from leaderboard.plot import LogAxis, Tick, log_axis, percent_ticks, shorten, spread_heights, y_of
-from leaderboard.taxonomy import times_smaller
+from corobench.leaderboard.boards import Row
+from corobench.leaderboard.format import coordinate
+from corobench.leaderboard.plot import (
+    LogAxis,
+    Tick,
+    log_axis,
+    percent_ticks,
+    shorten,
+    spread_heights,
+    y_of,
+)
+from corobench.leaderboard.taxonomy import times_smaller
 
 MAX_CURVES = 6
 #: What a method's name says of its size, which a curve has many of: "LWM 10x".

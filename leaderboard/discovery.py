@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import ResultError
-from benchmark.reading.places import LAYOUT, is_at_result_place
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.reading.places import LAYOUT, is_at_result_place
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import ResultError
-from benchmark.reading.arrays_file import read_images
-from benchmark.reading.columns import YES, Columns
-from benchmark.reading.places import beside
-from benchmark.records import Outcome, Result
-from benchmark.scored import read_beside, table_path
-from benchmark.tracks import get_track
-from leaderboard.loading import identity
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.reading.arrays_file import read_images
+from corobench.benchmark.records.reading.columns import YES, Columns
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.result import Outcome, Result
+from corobench.benchmark.scoring.scored import read_beside, table_path
+from corobench.benchmark.tracks import get_track
+from corobench.leaderboard.loading import identity
 
 #: One letter per outcome, in the files that the compare page reads.
 LETTERS = {
@@ -77,7 +77,7 @@ class Evidence:
         Only as much of the file is decompressed; fewer come back where it holds fewer.
 
         Raises:
-            ResultError: see `benchmark.reading.arrays_file.read_images`.
+            ResultError: see `benchmark.records.reading.arrays_file.read_images`.
         """
         assert self.adversarial_path is not None
         return read_images(self.adversarial_path, self.shape, num_rows)
@@ -140,8 +140,8 @@ def read_evidence(result: Result, path: Path) -> Evidence | None:
 def require_same_labels(results: tuple[Result, ...], found: EvidenceOf) -> None:
     """Refuse results of one test set that give one image two labels.
 
-    It is known for some test sets which labels they have (`benchmark.reading.published`); of any
-    other, such as a mirror that is not known, the results must at least agree.
+    It is known for some test sets which labels they have (`benchmark.records.reading.published`);
+    of any other, such as a mirror that is not known, the results must at least agree.
 
     Raises:
         ResultError: names both entries and the image.

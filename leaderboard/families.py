@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import ResultError
-from benchmark.records import Result
-from benchmark.scored import table_path
-from benchmark.statistics import Kept, retention
-from leaderboard.evidence import read_evidence
-from leaderboard.loading import load_results, require_public
-from leaderboard.taxonomy import times_fewer
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.scored import table_path
+from corobench.benchmark.scoring.statistics import Kept, retention
+from corobench.leaderboard.evidence import read_evidence
+from corobench.leaderboard.loading import load_results, require_public
+from corobench.leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
 MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}

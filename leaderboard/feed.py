@@ -6,8 +6,8 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from leaderboard.boards import Group, Row
-from leaderboard.format import percent
+from corobench.leaderboard.boards import Group, Row
+from corobench.leaderboard.format import percent
 
 MAX_ENTRIES = 50
 PATH = "feed.xml"

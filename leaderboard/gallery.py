@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmark.errors import ResultError
-from benchmark.reading.arrays_file import read_arrays
-from benchmark.records import Result
-from benchmark.tracks import parse_epsilon
-from leaderboard.evidence import Evidence
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.reading.arrays_file import read_arrays
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.tracks import parse_epsilon
+from corobench.leaderboard.evidence import Evidence
 
 NUM_ATTACKED = 3  # per epsilon
 NUM_CERTIFIED = 6

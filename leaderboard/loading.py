@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import ResultError
-from benchmark.reading.places import LAYOUT
-from benchmark.reading.result_file import read_payload, read_result
-from benchmark.records import Result
-from benchmark.rounds import require_unchanged
-from benchmark.scoring import why_unpublished
-from leaderboard.discovery import Candidate, Ignored, find_result_files
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.reading.places import LAYOUT
+from corobench.benchmark.records.reading.result_file import read_payload, read_result
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.rounds import require_unchanged
+from corobench.benchmark.scoring.score import why_unpublished
+from corobench.leaderboard.discovery import Candidate, Ignored, find_result_files
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_candidate(candidate: Candidate) -> Result | None:
     """The result in a file, or None for a file that lies beside a result and belongs to it.
 
     Raises:
-        ResultError: see `benchmark.reading.result_file.read_result`.
+        ResultError: see `benchmark.records.reading.result_file.read_result`.
     """
     path = candidate.path
     if not candidate.named and "." in path.stem and _is_side_file(path):

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmark.records import Magnitudes
-from leaderboard.boards import Row
-from leaderboard.format import coordinate
-from leaderboard.plot import Tick
+from corobench.benchmark.records.result import Magnitudes
+from corobench.leaderboard.boards import Row
+from corobench.leaderboard.format import coordinate
+from corobench.leaderboard.plot import Tick
 
 WIDTH, LEFT, RIGHT = 400, 44, 396
 PANEL, GAP, TOP = 84, 34, 22

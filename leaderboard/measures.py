@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from benchmark.records import EpsilonScore, Outcome, Result
-from benchmark.statistics import MIN_PARENT_COUNT, Interval, wilson
+from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
+from corobench.benchmark.scoring.statistics import MIN_PARENT_COUNT, Interval, wilson
 
 #: Segments of the bracket from the proven end to the wrong end: key -> outcomes it holds.
 SEGMENTS: dict[str, tuple[Outcome, ...]] = {

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmark.tracks import PROTOCOL
-from leaderboard import format as text
-from leaderboard.assets import TEMPLATES, assets
-from leaderboard.boards import Board, Group, Row
-from leaderboard.citation import bibtex, latex_header, latex_row
-from leaderboard.classes import per_class
-from leaderboard.columns import Column, columns, csv_bytes, json_bytes
-from leaderboard.comparison import entry_path, entry_script, group_path, group_script
-from leaderboard.curves import curves
-from leaderboard.documents import Document
-from leaderboard.feed import PATH as FEED
-from leaderboard.feed import feed, newest_rows
-from leaderboard.gallery import CleanImages, gallery
-from leaderboard.magnitudes import picture
-from leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
-from leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
-from leaderboard.taxonomy import Facet, facet_values, facets
+from corobench.benchmark.tracks import PROTOCOL
+from corobench.leaderboard import format as text
+from corobench.leaderboard.assets import TEMPLATES, assets
+from corobench.leaderboard.boards import Board, Group, Row
+from corobench.leaderboard.citation import bibtex, latex_header, latex_row
+from corobench.leaderboard.classes import per_class
+from corobench.leaderboard.columns import Column, columns, csv_bytes, json_bytes
+from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
+from corobench.leaderboard.curves import curves
+from corobench.leaderboard.documents import Document
+from corobench.leaderboard.feed import PATH as FEED
+from corobench.leaderboard.feed import feed, newest_rows
+from corobench.leaderboard.gallery import CleanImages, gallery
+from corobench.leaderboard.magnitudes import picture
+from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
+from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
+from corobench.leaderboard.taxonomy import Facet, facet_values, facets
 
 #: Rows of a board that the front page shows.
 NUM_FIRST = 5

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmark.records import Compactness
-from leaderboard.boards import Row
-from leaderboard.format import coordinate
-from leaderboard.pareto import Known, Step, beaten, front
+from corobench.benchmark.records.result import Compactness
+from corobench.leaderboard.boards import Row
+from corobench.leaderboard.format import coordinate
+from corobench.leaderboard.pareto import Known, Step, beaten, front
 
 WIDTH, HEIGHT = 600, 340
 LEFT, RIGHT_EDGE, TOP, BOTTOM = 36, 450, 26, 290

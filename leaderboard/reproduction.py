@@ -16,10 +16,10 @@ from statistics import mean, stdev
 
 import jinja2
 
-from benchmark.statistics import RESAMPLES, holm, mcnemar_exact
-from leaderboard.assets import TEMPLATES
-from leaderboard.averages import average, average_groups
-from leaderboard.families import MEASURES, Family, Flags, find_families
+from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
+from corobench.leaderboard.assets import TEMPLATES
+from corobench.leaderboard.averages import average, average_groups
+from corobench.leaderboard.families import MEASURES, Family, Flags, find_families
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}

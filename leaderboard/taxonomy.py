@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.records import Result
-from leaderboard.boards import Row
+from corobench.benchmark.records.result import Result
+from corobench.leaderboard.boards import Row
 
 #: Compression tiers of the benchmark: times fewer convolution and linear weights.
 TIERS = (2, 4, 8, 10, 16, 20, 32, 100)

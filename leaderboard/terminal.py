@@ -8,10 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.records import Result
-from leaderboard.boards import Group, Row, group_results
-from leaderboard.format import percent, rate_percent, short_count
-from leaderboard.measures import Retention
+from corobench.benchmark.records.result import Result
+from corobench.leaderboard.boards import Group, Row, group_results
+from corobench.leaderboard.format import percent, rate_percent, short_count
+from corobench.leaderboard.measures import Retention
 
 
 def terminal_table(results: Sequence[Result]) -> Table:

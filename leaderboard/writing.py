@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from benchmark.errors import OutputError
+from corobench.benchmark.errors import OutputError
 
 LEDGER = "corobench-site.json"
 STAGE = ".corobench-stage"

@@ -26,16 +26,16 @@ from common import verdict
 from torch import nn
 from torch.nn import functional
 
-from baselines.masks import Masks
-from baselines.pruners import PRUNERS
-from baselines.pruners.base import PruneContext
-from benchmark.compaction import compacted
-from benchmark.pipeline import Evaluation
-from benchmark.progress import Reporter
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.store import ChunkStore
-from benchmark.submission.architectures import build
-from benchmark.tracks import Protocol, derive_seed, get_track
+from corobench.baselines.masks import Masks
+from corobench.baselines.pruners import PRUNERS
+from corobench.baselines.pruners.base import PruneContext
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.network.compaction import compacted
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import Protocol, derive_seed, get_track
 
 EPSILON = "1/100000"
 

@@ -25,13 +25,13 @@ import torch
 from common import verdict
 from torch import Tensor
 
-from benchmark import threat
-from benchmark.certify import BranchBudget, Prover
-from benchmark.data import load_test, subset
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack
-from benchmark.stages.pgd import PGD
-from benchmark.submission import load_submission
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import BranchBudget, Prover
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.referee import threat
+from corobench.benchmark.submission import load_submission
 
 CHEAP = ("IBP", "CROWN-IBP", "CROWN")
 

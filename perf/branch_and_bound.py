@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from common import cpu_timed, verdict
 
-from benchmark.certify import BRANCHING, Prover
-from benchmark.data import load_test, subset
-from benchmark.stages.certify import close_chunk
-from benchmark.store import beside, read_outcomes
-from benchmark.submission import load_submission
-from benchmark.tracks import Protocol, get_track
+from corobench.benchmark.certify import BRANCHING, Prover
+from corobench.benchmark.certify.stage import close_chunk
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import Protocol, get_track
 
 ROOT = Path(__file__).parents[1]
 RESULT = "leaderboard/results/1.0/fashion-mnist/fashion-mnist-adv-dense.json"

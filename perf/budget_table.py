@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from baselines.budgets import budget_table
-from baselines.recipe import packaged_names
+from corobench.baselines.budgets import budget_table
+from corobench.baselines.recipe import packaged_names
 
 
 def main() -> None:

@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from benchmark.data import load_test, subset
-from benchmark.equivalent import equivalent
-from benchmark.evaluate import prepare_certifiers
-from benchmark.facts import Facts
-from benchmark.pipeline import Evaluation
-from benchmark.progress import Reporter
-from benchmark.store import ChunkStore
-from benchmark.submission import load_submission
-from benchmark.tracks import Protocol
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.evaluation.evaluate import prepare_certifiers
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import Protocol
 
 ALL_CERTIFIERS = Protocol().certifiers
 

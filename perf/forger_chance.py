@@ -3,10 +3,10 @@
     python perf/forger_chance.py [--repeats 20000] [--seed 0] [--at-most 0.05]
 
 A result of n images claims `population` of them to be unbroken without a proof, and lies about 1 %
-of n. `corobench intake` draws as many as `benchmark.verification.chance` says. Each repeat draws
-the lies and the attacked images anew; the figure is the share of repeats in which no lie was drawn,
-with its exact 95 % interval. The last column counts an attack that breaks a hidden image in nine of
-ten cases only.
+of n. `corobench intake` draws as many as `benchmark.review.verification.chance` says. Each repeat
+draws the lies and the attacked images anew; the figure is the share of repeats in which no lie was
+drawn, with its exact 95 % interval. The last column counts an attack that breaks a hidden image in
+nine of ten cases only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import argparse
 import numpy as np
 from common import verdict
 
-from benchmark.statistics import clopper_pearson
-from benchmark.verification.chance import (
+from corobench.benchmark.review.verification.chance import (
     HIDDEN_RATE,
     MISS_RATE,
     chance_to_miss,
     num_drawn,
     num_hidden,
 )
+from corobench.benchmark.scoring.statistics import clopper_pearson
 
 CASES = ((500, 100), (500, 400), (1000, 100), (1000, 500), (1000, 900), (10_000, 5000))
 

@@ -73,8 +73,8 @@ def claims(
         certifier -> bool (B,).
     """
     try:
-        from benchmark.certify.checker.proofs import margins
-        from benchmark.certify.checker.reading import read_network
+        from corobench.benchmark.certify.checker.proofs import margins
+        from corobench.benchmark.certify.checker.reading import read_network
     except ImportError:
         return _library_claims(network, low, high, labels, certifiers)
     known: Any = _kept(network, lambda: read_network(network, low.shape[1:]))
@@ -87,7 +87,7 @@ def _library_claims(
     network: nn.Module, low: Tensor, high: Tensor, labels: Tensor, certifiers: Sequence[str]
 ) -> Mapping[str, Tensor]:
     """Of an engine without a checker."""
-    import benchmark.certify as engine
+    import corobench.benchmark.certify as engine
 
     with torch.no_grad():
         logits = network((low + high) / 2)

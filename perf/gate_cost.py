@@ -29,7 +29,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from benchmark.tracks import PROTOCOL, round_of
+from corobench.benchmark.tracks import PROTOCOL, round_of
 
 ROOT = Path(__file__).parents[1]
 ENTRY, RED = "digits-adv-lwm-10x", "digits-adv-random-10x"
@@ -66,7 +66,7 @@ def check(candidate: Path, *options: str) -> Check:
     """Run the command in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "gate.json"
-        command = [sys.executable, "-m", "benchmark", "check", str(candidate)]
+        command = [sys.executable, "-m", "corobench", "check", str(candidate)]
         command += ["--baseline", str(BASELINE), "--json", str(report), *options]
         start, before = time.monotonic(), os.times()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -21,8 +21,8 @@ import math
 import numpy as np
 from common import verdict
 
-from benchmark.gate.rule import Paired, Rule, Verdict, judge, worst
-from benchmark.gate.sequential import looks, settled
+from corobench.benchmark.gate.rule import Paired, Rule, Verdict, judge, worst
+from corobench.benchmark.gate.sequential import looks, settled
 
 #: Shares right of the baseline: clean, then per epsilon PGD-50, AutoAttack, certified.
 LEVELS = (0.95, 0.90, 0.89, 0.85, 0.75, 0.74, 0.70)

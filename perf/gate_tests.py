@@ -27,8 +27,8 @@ from common import verdict
 from scipy.special import betaincinv
 from scipy.stats import binom, norm
 
-from benchmark.gate.noninferiority import fewest_lost, p_value, score
-from benchmark.statistics import mcnemar_exact_many
+from corobench.benchmark.gate.noninferiority import fewest_lost, p_value, score
+from corobench.benchmark.scoring.statistics import mcnemar_exact_many
 
 SHARES = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 LEFT_OUT = 1e-7

@@ -31,7 +31,7 @@ def main() -> None:
     spent: dict[str, list[float]] = {"--isolate": [], "--no-isolate": []}
     for _ in range(options.repeats):
         for option, seconds in spent.items():
-            command = [sys.executable, "-m", "benchmark", "validate", str(options.entry), option]
+            command = [sys.executable, "-m", "corobench", "validate", str(options.entry), option]
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             seconds.append(time.perf_counter() - start)

@@ -41,13 +41,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import store
-from benchmark.cli import invoke
-from benchmark.errors import ResultError
-from benchmark.evidence import read_arrays
-from benchmark.executors import preloaded  # noqa: F401 (what a run would import)
-from benchmark.result_set import ADVERSARIAL, OUTCOMES, verify_set
-from benchmark.scored import scored
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.executors import preloaded  # noqa: F401 (what a run would import)
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, verify_set
+from corobench.benchmark.scoring.scored import scored
 
 TEMPLATE = Path(__file__).parents[1] / "submissions" / "_template"
 TIMES = ("seconds", "date", "files")  # the digest of a table with times in it
@@ -76,7 +79,7 @@ class Runs:
         """Start a run; its process id."""
         arguments = self.arguments(out, *more)
         if self.is_fresh:
-            command = [sys.executable, "-m", "benchmark", *arguments]
+            command = [sys.executable, "-m", "corobench", *arguments]
             quiet = subprocess.DEVNULL
             return subprocess.Popen(command, stdout=quiet, stderr=quiet).pid
         pid = os.fork()
@@ -124,12 +127,12 @@ def content_of(path: Path) -> dict[str, Any]:
     Raises:
         ResultError: it is no whole set.
     """
-    result = store.read_result(path)
+    result = read_result(path)
     verify_set(path, result)
-    table, run = store.read_outcomes(store.beside(path, OUTCOMES))
-    if store.encode_result(scored(store.beside(path, OUTCOMES))) != path.read_bytes():
+    table, run = read_outcomes(beside(path, OUTCOMES))
+    if encode_result(scored(beside(path, OUTCOMES))) != path.read_bytes():
         raise ResultError(f"{path}: is not the scorecard of its table")
-    images = read_arrays(store.beside(path, ADVERSARIAL), ("images",))["images"]
+    images = read_arrays(beside(path, ADVERSARIAL), ("images",))["images"]
     record = json.loads(run.model_dump_json(exclude={"seconds", "date"}))
     return {
         "result": {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMES},

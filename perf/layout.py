@@ -3,7 +3,7 @@
     python perf/layout.py [--network cnn-large] [--images 250] [--repeats 5]
 
 Both sides compute a forward pass, and a forward and backward pass to the image, on the same images:
-the network as it is, and the copy that `benchmark.stages.layout` makes of it (channels last, in
+the network as it is, and the copy that `benchmark.attacks.layout` makes of it (channels last, in
 parts). They take turns, so that a busy neighbour meets both. The ratio is (as it is) / (copy) in
 processor seconds of forward and backward passes, at least 1.1.
 """
@@ -17,9 +17,9 @@ import torch
 from common import verdict
 from torch import Tensor, nn
 
-from benchmark.stages.layout import is_large, laid_out
-from benchmark.submission.architectures import build
-from benchmark.tracks import get_track
+from corobench.benchmark.attacks.layout import is_large, laid_out
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import get_track
 
 
 def main() -> None:

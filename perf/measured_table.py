@@ -15,9 +15,9 @@ import argparse
 import math
 from pathlib import Path
 
-from benchmark.records import Result
-from benchmark.scoring import bracket
-from benchmark.store import read_result
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.score import bracket
 
 
 def main() -> None:

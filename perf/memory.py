@@ -19,13 +19,13 @@ from fractions import Fraction
 import torch
 from common import verdict
 
-from benchmark import threat
-from benchmark.evaluate import prepare_certifiers
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import predict_one_by_one
-from benchmark.stages.pgd import PGD
-from benchmark.submission.architectures import build
-from benchmark.tracks import Protocol, get_track
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.evaluation.evaluate import prepare_certifiers
+from corobench.benchmark.referee import threat
+from corobench.benchmark.referee.judge import predict_one_by_one
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import Protocol, get_track
 
 NETWORKS = ("vgg16-bn", "wrn-28-4")
 ATTACKS = ("clean", "PGD-50", "AutoAttack")

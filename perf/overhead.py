@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from common import Job, cpu_timed, verdict
 
-from benchmark.certify import Prover, lirpa_compat
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.pgd import PGD
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import Prover
+from corobench.benchmark.certify.lirpa import compat as lirpa_compat
 
 spent: dict[str, float] = {}
 timed = partial(cpu_timed, spent)

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from common import verdict
 
-from benchmark.compactness import prunable_layers
-from benchmark.submission.architectures import build
-from benchmark.submission.packing import repack
-from benchmark.submission.weights import write_weights
+from corobench.benchmark.network.compactness import prunable_layers
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.packing import repack
+from corobench.benchmark.submission.weights import write_weights
 
 NETWORKS = ("cnn-large", "vgg16-bn")
 SPARSITIES = (0.5, 0.9, 0.95, 0.99)

@@ -24,7 +24,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from leaderboard.build import build_site
+from corobench.leaderboard.build import build_site
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.records import Outcome
-from benchmark.store import read_scorecard
+from corobench.benchmark.records.reading.result_file import read_scorecard
+from corobench.benchmark.records.result import Outcome
 
 ROOT = Path(__file__).parents[1]
 VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")

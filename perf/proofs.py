@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark import threat
-from benchmark.certify import BranchBudget, Prover
-from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins
-from benchmark.certify.checker.reading import read_network
-from benchmark.certify.checker.trees import Tree, covers, margins_by_cases
-from benchmark.certify.prover import ALPHA, tree_of
-from benchmark.data import load_test, subset
-from benchmark.submission import load_submission
-from benchmark.tracks import Protocol, parse_epsilon
+from corobench.benchmark.certify import BranchBudget, Prover
+from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.certify.checker.trees import Tree, covers, margins_by_cases
+from corobench.benchmark.certify.prover import ALPHA, tree_of
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.referee import threat
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import Protocol, parse_epsilon
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("sign", "leaf dropped", "leaf doubled", "margin", "slope", "multiplier")

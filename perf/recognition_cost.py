@@ -3,9 +3,9 @@
     python perf/recognition_cost.py [ENTRY] [--n 500] [--at-most 0.02]
 
 One entry is evaluated as `corobench evaluate --no-isolate` does it. Inside it every call of the
-checks of `benchmark/recognition.py` (with reading the unseen part of the training set) and of
-`benchmark/gradients.py` is timed. The ratio is (those calls) / (whole evaluation) in processor
-seconds of one thread.
+checks of `benchmark/evaluation/recognition.py` (with reading the unseen part of the training set)
+and of `benchmark/attacks/gradients.py` is timed. The ratio is (those calls) / (whole evaluation) in
+processor seconds of one thread.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from common import cpu_timed, verdict
 
-from benchmark import evaluate, gradients, recognition
-from benchmark.settings import Settings
+from corobench.benchmark.attacks import gradients
+from corobench.benchmark.evaluation import evaluate, recognition
+from corobench.benchmark.evaluation.settings import Settings
 
 spent: dict[str, float] = {}
 timed = partial(cpu_timed, spent)

@@ -21,11 +21,11 @@ import torch
 from common import verdict
 from torch import nn
 
-from benchmark.submission import import_checkpoint
-from benchmark.submission.architectures import ARCHITECTURES, build
-from benchmark.submission.graph.exporting import export_checked
-from benchmark.submission.writing import sample_images
-from benchmark.tracks import get_track
+from corobench.benchmark.submission import import_checkpoint
+from corobench.benchmark.submission.architectures import ARCHITECTURES, build
+from corobench.benchmark.submission.graph.exporting import export_checked
+from corobench.benchmark.submission.writing import sample_images
+from corobench.benchmark.tracks import get_track
 
 
 def through_onnx(name: str, track_name: str, data_root: Path | None) -> float:

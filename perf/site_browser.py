@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 from site_build import make_copies
 
-from leaderboard.build import build_site
+from corobench.leaderboard.build import build_site
 
 MAX_ACTION_MS = 200.0
 TRIES = 8

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from leaderboard.build import SiteSummary, build_site
+from corobench.leaderboard.build import SiteSummary, build_site
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results" / "1.0" / "fashion-mnist"
 MAX_BUILD_S = 20.0

@@ -23,14 +23,14 @@ import torch.nn.functional as F  # noqa: N812
 from common import verdict
 from torch import Tensor, nn
 
-from baselines.masks import Masks
-from baselines.measures import LazyBounds
-from baselines.objectives import Ibp, PgdAt
-from baselines.recipe import Optimiser, TrainStage
-from baselines.trainer import StageTrainer
-from baselines.training_data import TrainingData
-from benchmark.submission.architectures import build
-from benchmark.tracks import derive_seed
+from corobench.baselines.masks import Masks
+from corobench.baselines.measures import LazyBounds
+from corobench.baselines.objectives import Ibp, PgdAt
+from corobench.baselines.recipe import Optimiser, TrainStage
+from corobench.baselines.trainer import StageTrainer
+from corobench.baselines.training_data import TrainingData
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import derive_seed
 
 SHAPE, NUM_CLASSES, BATCH, EPSILON = (1, 28, 28), 10, 128, 0.1
 Step = Callable[[Tensor], Tensor]

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from common import Job, cpu_timed, verdict
 
-from benchmark import closing
-from benchmark.stages import certify as stage_certify
+from corobench.benchmark.certify import stage as stage_certify
+from corobench.benchmark.evaluation import closing
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from models import linear_digits
 
-from benchmark.data import load_test, subset
+from corobench.benchmark.data import load_test, subset
 
 
 @pytest.fixture(autouse=True)

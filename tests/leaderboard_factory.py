@@ -10,9 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark import store
-from benchmark.records import CERTIFIER_COLUMNS, CERTIFIERS, OUTCOME_COLUMNS, Result, Run
-from benchmark.tracks import TRACKS, Protocol, published_order, settings_of, standard_subset
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.places import beside, result_stem
+from corobench.benchmark.records.result import (
+    CERTIFIER_COLUMNS,
+    CERTIFIERS,
+    OUTCOME_COLUMNS,
+    Result,
+    Run,
+)
+from corobench.benchmark.tracks import (
+    TRACKS,
+    Protocol,
+    published_order,
+    settings_of,
+    standard_subset,
+)
 
 #: Attack -> what decides where it breaks an image.
 PARTS = {"pgd50": ["pgd50"], "autoattack": ["autoattack", "apgd-ce", "apgd-t", "fab-t", "square"]}
@@ -170,7 +183,7 @@ def write_result(root: Path, result: Result | dict[str, Any]) -> Path:
     """Write a result at its place under a folder."""
     raw = result if isinstance(result, dict) else result.model_dump(mode="json", by_alias=True)
     standard = standard_subset(TRACKS[raw["track"]])
-    stem = store.result_stem(raw["entry"], raw["n"], standard)
+    stem = result_stem(raw["entry"], raw["n"], standard)
     path = root / raw["protocol"] / raw["track"] / f"{stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(raw), encoding="utf-8")
@@ -191,9 +204,9 @@ def write_pair(path: Path, raw: dict[str, Any], table_of: Path | None = None) ->
     run = Run.model_validate(
         {key: raw[key] for key in keys} | {"epsilons": list(raw["epsilons"]), "flags": flags}
     )
-    table = pd.read_parquet(store.beside(table_of or path, "outcomes.parquet"))
-    content = store.encode_outcomes(table, run)
-    store.beside(path, "outcomes.parquet").write_bytes(content)
+    table = pd.read_parquet(beside(table_of or path, "outcomes.parquet"))
+    content = encode_outcomes(table, run)
+    beside(path, "outcomes.parquet").write_bytes(content)
 
 
 def write_evidence(path: Path, shift: int = 0) -> None:
@@ -228,9 +241,9 @@ def write_evidence(path: Path, shift: int = 0) -> None:
         parts.append(rows)
     table = pd.concat(parts, ignore_index=True)
     table = table.astype({name: dtype for name, (dtype, _) in OUTCOME_COLUMNS.items()})
-    store.beside(path, "outcomes.parquet").write_bytes(store.encode_outcomes(table, run))
+    beside(path, "outcomes.parquet").write_bytes(encode_outcomes(table, run))
     pictures = np.full((num_rows, *shape), 0.75, dtype=np.float32)
-    np.savez_compressed(store.beside(path, "adversarial.npz"), images=pictures)
+    np.savez_compressed(beside(path, "adversarial.npz"), images=pictures)
     fingerprint = raw["data"]["fingerprint"]
     np.savez_compressed(
         path.with_name(f"clean-images.{fingerprint[:8]}.npz"),

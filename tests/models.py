@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from benchmark.data import load_train
+from corobench.benchmark.data import load_train
 
 
 def linear_digits() -> nn.Module:

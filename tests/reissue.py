@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import engine
-from benchmark.identity import identity_of, versions
-from benchmark.reading.table_file import read_outcomes
-from benchmark.result_set import ADVERSARIAL, OUTCOMES, beside
-from benchmark.result_writing import write_set
-from benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
+from corobench.benchmark.evaluation import engine
+from corobench.benchmark.evaluation.identity import identity_of, versions
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
+from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
 
 #: Folder of the results that are evaluated today.
 ROUND = round_of(PROTOCOL)
@@ -51,6 +51,6 @@ def reissue(source: Path, results: Path, stem: str = "", **more: object) -> Path
 def unchecked() -> Iterator[None]:
     """Scorecards of whatever a table says, as a forger's own program counts them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.scoring.require_belonging", lambda *_: None)
-        patch.setattr("benchmark.scoring.row_fault", lambda *_: "")
+        patch.setattr("corobench.benchmark.scoring.score.require_belonging", lambda *_: None)
+        patch.setattr("corobench.benchmark.scoring.score.row_fault", lambda *_: "")
         yield

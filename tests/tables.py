@@ -8,14 +8,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.records import (
-    OUTCOME_COLUMNS,
-    Compactness,
-    DataInfo,
-    Manifest,
-    Run,
-)
-from benchmark.tracks import TRACKS, published_order
+from corobench.benchmark.records.result import OUTCOME_COLUMNS, Compactness, DataInfo, Manifest, Run
+from corobench.benchmark.tracks import TRACKS, published_order
 
 #: Of the eight images, as in scikit-learn's digits.
 IMAGES = published_order("digits", 500)[:8]

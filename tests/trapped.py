@@ -6,8 +6,8 @@ import os
 import signal
 from multiprocessing.connection import Connection
 
-from benchmark.executors import worker
-from benchmark.steps import Steps
+from corobench.benchmark.executors import worker
+from corobench.benchmark.files.steps import Steps
 
 
 def serve(step: str, number: int, connection: Connection, order: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from baselines.objectives.base import Moment, Objective
-from baselines.objectives.crown_ibp import CrownIbp
-from baselines.objectives.fast_at import FastAt
-from baselines.objectives.ibp import Ibp
-from baselines.objectives.mixtrain import MixTrain
-from baselines.objectives.natural import Natural
-from baselines.objectives.pgd_at import PgdAt
-from baselines.objectives.trades import Trades
+from corobench.baselines.objectives.base import Moment, Objective
+from corobench.baselines.objectives.crown_ibp import CrownIbp
+from corobench.baselines.objectives.fast_at import FastAt
+from corobench.baselines.objectives.ibp import Ibp
+from corobench.baselines.objectives.mixtrain import MixTrain
+from corobench.baselines.objectives.natural import Natural
+from corobench.baselines.objectives.pgd_at import PgdAt
+from corobench.baselines.objectives.trades import Trades
 
 __all__ = ["OBJECTIVES", "Moment", "Objective"]
 

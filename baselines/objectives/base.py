@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.settings import Registered
+from corobench.baselines.settings import Registered
 
 Metric = Literal["clean", "robust", "bound"]
 LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]

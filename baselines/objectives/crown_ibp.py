@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from baselines.objectives.base import Moment, box
-from baselines.objectives.ibp import Ibp, Share
-from baselines.schedules import between
+from corobench.baselines.objectives.base import Moment, box
+from corobench.baselines.objectives.ibp import Ibp, Share
+from corobench.baselines.schedules import between
 
 
 class CrownIbp(Ibp):

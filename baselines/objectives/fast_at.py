@@ -8,8 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.objectives.base import Metric, Moment, Objective
-from baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.base import Metric, Moment, Objective
+from corobench.baselines.objectives.inner import ascend, random_start
 
 
 class FastAt(Objective):

@@ -8,8 +8,14 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.objectives.base import Metric, Moment, Objective, box, worst_case_cross_entropy
-from baselines.schedules import between
+from corobench.baselines.objectives.base import (
+    Metric,
+    Moment,
+    Objective,
+    box,
+    worst_case_cross_entropy,
+)
+from corobench.baselines.schedules import between
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

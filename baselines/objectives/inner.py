@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from baselines.objectives.base import box
+from corobench.baselines.objectives.base import box
 
 
 @contextmanager

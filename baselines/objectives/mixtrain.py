@@ -9,8 +9,14 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.objectives.base import Metric, Moment, Objective, box, worst_case_cross_entropy
-from baselines.objectives.ibp import Share
+from corobench.baselines.objectives.base import (
+    Metric,
+    Moment,
+    Objective,
+    box,
+    worst_case_cross_entropy,
+)
+from corobench.baselines.objectives.ibp import Share
 
 
 class MixTrain(Objective):

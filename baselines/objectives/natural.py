@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.objectives.base import Metric, Moment, Objective
+from corobench.baselines.objectives.base import Metric, Moment, Objective
 
 
 class Natural(Objective):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from baselines.pruners.base import PruneContext, Pruner, ScorePruner
-from baselines.pruners.filter_l1 import FilterL1
-from baselines.pruners.hydra import Hydra
-from baselines.pruners.lwm import Lwm
-from baselines.pruners.lwm_global import LwmGlobal
-from baselines.pruners.random import Random
-from baselines.pruners.snip import Snip
+from corobench.baselines.pruners.base import PruneContext, Pruner, ScorePruner
+from corobench.baselines.pruners.filter_l1 import FilterL1
+from corobench.baselines.pruners.hydra import Hydra
+from corobench.baselines.pruners.lwm import Lwm
+from corobench.baselines.pruners.lwm_global import LwmGlobal
+from corobench.baselines.pruners.random import Random
+from corobench.baselines.pruners.snip import Snip
 
 __all__ = ["PRUNERS", "PruneContext", "Pruner", "ScorePruner"]
 

@@ -15,10 +15,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from baselines.masks import Masks, prunable_weights
-from baselines.schedules import num_removed
-from baselines.settings import Registered
-from benchmark.errors import ConfigError
+from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.schedules import num_removed
+from corobench.baselines.settings import Registered
+from corobench.benchmark.errors import ConfigError
 
 Structure = Literal["unstructured", "structured"]
 Scope = Literal["layer-wise", "global"]

@@ -6,10 +6,17 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, fx, nn
 
-from baselines.masks import Masks, prunable_weights
-from baselines.pruners.base import PruneContext, Pruner, Structure, keep_of_targets, least, targets
-from baselines.schedules import num_removed
-from benchmark.errors import ConfigError
+from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.pruners.base import (
+    PruneContext,
+    Pruner,
+    Structure,
+    keep_of_targets,
+    least,
+    targets,
+)
+from corobench.baselines.schedules import num_removed
+from corobench.benchmark.errors import ConfigError
 
 
 class FilterL1(Pruner):

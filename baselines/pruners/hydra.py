@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.masks import Masks, prunable_weights
-from baselines.pruners.base import PruneContext, Pruner, keep_of_targets, least, targets
-from baselines.schedules import num_removed
+from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.pruners.base import PruneContext, Pruner, keep_of_targets, least, targets
+from corobench.baselines.schedules import num_removed
 
 
 class Hydra(Pruner):

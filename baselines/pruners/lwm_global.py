@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from baselines.masks import prunable_weights
-from baselines.pruners.base import PruneContext, Scope, ScorePruner
+from corobench.baselines.masks import prunable_weights
+from corobench.baselines.pruners.base import PruneContext, Scope, ScorePruner
 
 
 class LwmGlobal(ScorePruner):

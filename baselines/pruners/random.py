@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.masks import prunable_weights
-from baselines.pruners.base import PruneContext, ScorePruner
+from corobench.baselines.masks import prunable_weights
+from corobench.baselines.pruners.base import PruneContext, ScorePruner
 
 
 class Random(ScorePruner):

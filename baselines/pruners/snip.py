@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.masks import prunable_weights
-from baselines.pruners.base import PruneContext, Scope, ScorePruner
+from corobench.baselines.masks import prunable_weights
+from corobench.baselines.pruners.base import PruneContext, Scope, ScorePruner
 
 
 class Snip(ScorePruner):

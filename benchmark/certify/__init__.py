@@ -3,15 +3,16 @@
 `lirpa*.py` are the only files that know auto_LiRPA; importing this package does not import it.
 """
 
-from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
-from benchmark.certify.graph_rules import BRANCHING, CERTIFIERS
-from benchmark.certify.hidden_units import num_hidden_units
-from benchmark.certify.lirpa import BoundedModel
-from benchmark.certify.lirpa_compat import lirpa_version
-from benchmark.certify.prepare import prepare
-from benchmark.certify.prover import Proven, Prover
-from benchmark.certify.refusals import CertifierUnavailable, NotCertifiable
-from benchmark.certify.training import TrainingBounds
+from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget, BranchResult
+from corobench.benchmark.certify.hidden_units import num_hidden_units
+from corobench.benchmark.certify.lirpa.bounded import BoundedModel
+from corobench.benchmark.certify.lirpa.compat import lirpa_version
+from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING, CERTIFIERS
+from corobench.benchmark.certify.prover import Proven, Prover
+from corobench.benchmark.certify.refusals import CertifierUnavailable
+from corobench.benchmark.certify.training import TrainingBounds
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import prepare
 
 __all__ = [
     "BRANCHING",

@@ -18,22 +18,22 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
-from benchmark.certify.branch_boxes import search_box
-from benchmark.certify.budget import Ascent, BranchBudget, BranchResult
-from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.network import NONLINEAR, Bounds, Network
-from benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
-from benchmark.certify.checker.reading import read_network
-from benchmark.certify.checker.rounding import Array
-from benchmark.certify.checker.trees import Tree, margins_by_cases
-from benchmark.certify.graph_rules import BRANCHING
-from benchmark.certify.lirpa import BoundedModel
-from benchmark.certify.lirpa_checks import is_out_of_memory
-from benchmark.certify.margin_spec import check_boxes
-from benchmark.certify.prepare import prepare
-from benchmark.certify.refusals import NotCertifiable
-from benchmark.certify.witness import Witness, between, downward, float64, labels64
+from corobench.benchmark.certify.bab.boxes import search_box
+from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget, BranchResult
+from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Network
+from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.trees import Tree, margins_by_cases
+from corobench.benchmark.certify.lirpa.bounded import BoundedModel
+from corobench.benchmark.certify.lirpa.checks import is_out_of_memory
+from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING
+from corobench.benchmark.certify.margin_spec import check_boxes
+from corobench.benchmark.certify.witness import Witness, between, downward, float64, labels64
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import prepare
 
 ALPHA = "alpha-CROWN"
 CONTRADICTED = "bounds-contradicted"

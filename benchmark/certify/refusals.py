@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.errors import DependencyError
-
-
-class NotCertifiable(Exception):  # noqa: N818 - a verdict on a model, not a fault of the program
-    """A certifier cannot bound this model soundly; reported as such, never as 0 %.
-
-    Args:
-        rule: short kebab-case name of the rule, such as "padded-average-pool".
-        message: what was found and what to do, for the person who submitted the model.
-    """
-
-    def __init__(self, rule: str, message: str) -> None:
-        super().__init__(f"{rule}: {message}")
-        self.rule = rule
-        self.message = message
+from corobench.benchmark.errors import DependencyError
 
 
 class CertifierUnavailable(DependencyError):  # noqa: N818 - named after what the user sees

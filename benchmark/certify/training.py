@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmark.certify.graph_rules import needs_matrix_mode, operator_name, refusals_of
-from benchmark.certify.lirpa_graph import bound, converted
-from benchmark.certify.margin_spec import check_boxes, margin_spec, other_classes
-from benchmark.certify.prepare import copy_detached, simplify_layers
-from benchmark.certify.refusals import NotCertifiable
+from corobench.benchmark.certify.lirpa.graph import bound, converted
+from corobench.benchmark.certify.lirpa.graph_rules import (
+    needs_matrix_mode,
+    operator_name,
+    refusals_of,
+)
+from corobench.benchmark.certify.margin_spec import check_boxes, margin_spec, other_classes
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import copy_detached, simplify_layers
 
 TRAINING_METHODS = ("IBP", "CROWN-IBP")
 """The certifiers cheap enough for every step of a training."""

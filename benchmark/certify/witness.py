@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.certify.checker.network import Network
-from benchmark.certify.checker.rounding import Array
-from benchmark.certify.margin_spec import margins_of
+from corobench.benchmark.certify.checker.network import Network
+from corobench.benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.margin_spec import margins_of
 
 _NUM_LOOKED_AT = 16
 """Images per call whose logits are compared with the checker's intervals at width 0."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.data.dataset import Dataset, Kind, Split, subset
-from benchmark.data.digits import MAX_PIXEL as DIGITS_MAX_PIXEL
-from benchmark.data.fingerprint import compute_fingerprint
-from benchmark.data.read import check_images
-from benchmark.data.sources import list_places, read_split
-from benchmark.errors import DatasetError
-from benchmark.tracks import get_track
+from corobench.benchmark.data.dataset import Dataset, Kind, Split, subset
+from corobench.benchmark.data.digits import MAX_PIXEL as DIGITS_MAX_PIXEL
+from corobench.benchmark.data.fingerprint import compute_fingerprint
+from corobench.benchmark.data.read import check_images
+from corobench.benchmark.data.sources import list_places, read_split
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import get_track
 
 __all__ = ["Dataset", "Place", "find", "load_test", "load_train", "subset"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.dataset import Split
-from benchmark.data.read import Images, read_limited
-from benchmark.errors import DatasetError
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.read import Images, read_limited
+from corobench.benchmark.errors import DatasetError
 
 #: Folders below a data root that may hold the batches: torchvision's layout, and the root.
 LAYOUTS = ("cifar-10-batches-py", "")

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import DatasetError
-from benchmark.records import DataInfo
-from benchmark.tracks import published_order
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.records.result import DataInfo
+from corobench.benchmark.tracks import published_order
 
 Split = Literal["train", "test"]
 Kind = Literal["canonical", "mirror"]

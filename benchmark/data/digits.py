@@ -10,8 +10,8 @@ import hashlib
 
 import numpy as np
 
-from benchmark.data.dataset import Split
-from benchmark.data.read import Images
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.read import Images
 
 NUM_IMAGES = 1797
 NUM_TEST = 500

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmark.data.dataset import Split
+from corobench.benchmark.data.dataset import Split
 
 OFFLINE_VARIABLE = "COROBENCH_OFFLINE"
 TIMEOUT_S = 20.0

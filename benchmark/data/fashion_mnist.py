@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.dataset import Split
-from benchmark.data.idx import find_idx, parse_idx, read_idx_bytes
-from benchmark.data.read import Images
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.idx import find_idx, parse_idx, read_idx_bytes
+from corobench.benchmark.data.read import Images
 
 #: Where Debian's package `dataset-fashion-mnist` puts the files.
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.data.dataset import Split
-from benchmark.data.pictures import MAX_PICTURE_BYTES, decode
-from benchmark.data.read import Images, read_limited
-from benchmark.errors import DatasetError
-from benchmark.tracks import Track
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.pictures import MAX_PICTURE_BYTES, decode
+from corobench.benchmark.data.read import Images, read_limited
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import Track
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PICTURES = 1_000_000

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.data.read import read_limited
-from benchmark.errors import DatasetError
+from corobench.benchmark.data.read import read_limited
+from corobench.benchmark.errors import DatasetError
 
 #: Largest decompressed file that is read: four times the training images of Fashion-MNIST.
 MAX_BYTES = 4 * 60000 * 28 * 28

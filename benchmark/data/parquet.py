@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.dataset import Split
-from benchmark.data.pictures import decode
-from benchmark.data.read import Images
-from benchmark.errors import DatasetError
-from benchmark.tracks import Track
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.pictures import decode
+from corobench.benchmark.data.read import Images
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import Track
 
 #: Folders below a data root that may hold the files.
 LAYOUTS = ("", "data", "plain_text", "fashion_mnist", "cropped_digits")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from benchmark.errors import DatasetError
-from benchmark.tracks import Track
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import Track
 
 #: Largest encoded picture that is opened; a track's images are a few kilobytes.
 MAX_PICTURE_BYTES = 256 * 1024

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import DatasetError
-from benchmark.tracks import Track
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import Track
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,12 @@ from types import ModuleType
 
 import platformdirs
 
-from benchmark.data import cifar10, digits, fashion_mnist, folders, parquet, svhn
-from benchmark.data.dataset import Split
-from benchmark.data.download import fetch, is_offline
-from benchmark.data.read import Images
-from benchmark.errors import DatasetError
-from benchmark.tracks import TRACKS, Track
+from corobench.benchmark.data import cifar10, digits, fashion_mnist, folders, parquet, svhn
+from corobench.benchmark.data.dataset import Split
+from corobench.benchmark.data.download import fetch, is_offline
+from corobench.benchmark.data.read import Images
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import TRACKS, Track
 
 DATA_VARIABLE = "COROBENCH_DATA"
 

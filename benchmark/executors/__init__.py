@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmark.drift import Drift
-    from benchmark.executors.limits import Limits
-    from benchmark.gate.rule import Rule
-    from benchmark.gate.run import Checked
-    from benchmark.reports import (
+    from corobench.benchmark.evaluation.settings import Evaluated, Settings
+    from corobench.benchmark.executors.limits import Limits
+    from corobench.benchmark.gate.rule import Rule
+    from corobench.benchmark.gate.run import Checked
+    from corobench.benchmark.records.reports import (
         Contested,
         Converted,
         Examined,
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
         Repacked,
         Verified,
     )
-    from benchmark.settings import Evaluated, Settings
+    from corobench.benchmark.review.drift import Drift
 
 
 def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> Evaluated:
-    """Evaluate a submission; see `benchmark.evaluate.evaluate`."""
+    """Evaluate a submission; see `benchmark.evaluation.evaluate.evaluate`."""
     if limits is None:
-        from benchmark.evaluate import evaluate
+        from corobench.benchmark.evaluation.evaluate import evaluate
 
         return evaluate(folder, settings)
-    from benchmark.executors import isolated
+    from corobench.benchmark.executors import isolated
 
     return isolated.evaluate(folder, settings, limits)
 
@@ -43,10 +43,10 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:
     """Every fault of a submission; see `benchmark.submission.validate`."""
     if limits is None:
-        from benchmark.submission.validate import find_submission_faults
+        from corobench.benchmark.submission.validate import find_submission_faults
 
         return find_submission_faults(folder)
-    from benchmark.executors import isolated
+    from corobench.benchmark.executors import isolated
 
     return isolated.find_faults(folder, limits)
 
@@ -65,7 +65,7 @@ def run_check(
         limits: of the process.
         more: `device`, `data_root` and `whole`.
     """
-    from benchmark.gate.run import Checked, check, is_result
+    from corobench.benchmark.gate.run import Checked, check, is_result
 
     for path in (baseline, candidate):
         if is_result(path):
@@ -74,7 +74,7 @@ def run_check(
         return check(candidate, baseline, rule, **more)
     from dataclasses import asdict
 
-    from benchmark.executors import isolated
+    from corobench.benchmark.executors import isolated
 
     arguments = {"candidate": candidate, "baseline": baseline, "rule": asdict(rule), **more}
     found: Checked = isolated.call("check", arguments, Checked, candidate, limits)
@@ -86,9 +86,9 @@ def _require_weighed(path: Path, limits: Limits | None) -> None:
 
     A folder of that name with other weights, or one that cannot be loaded, does not count.
     """
-    from benchmark.errors import SubmissionError
-    from benchmark.reading.result_file import read_result
-    from benchmark.weighing import folder_at_hand, require_weighed
+    from corobench.benchmark.errors import SubmissionError
+    from corobench.benchmark.records.reading.result_file import read_result
+    from corobench.benchmark.records.weighing import folder_at_hand, require_weighed
 
     result = read_result(path)
     folder = folder_at_hand(path, result.entry)
@@ -110,13 +110,13 @@ def run_recheck(
     *,
     proofs: bool = True,
 ) -> Recheck:
-    """Measure a result's evidence again; see `benchmark.recheck.recheck`."""
+    """Measure a result's evidence again; see `benchmark.review.recheck.recheck`."""
     if limits is None:
-        from benchmark.recheck import recheck
+        from corobench.benchmark.review.recheck import recheck
 
         return recheck(result, submission, data_root, proofs=proofs)
-    from benchmark.executors import isolated
-    from benchmark.reports import Recheck
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Recheck
 
     arguments = {
         "result": result,
@@ -131,7 +131,7 @@ def run_recheck(
 def run_contest(
     result: Path, images: Path, submission: Path, limits: Limits | None, **more: Any
 ) -> Contested:
-    """Judge adversarial images from anybody; see `benchmark.contest.contest`.
+    """Judge adversarial images from anybody; see `benchmark.review.contest.contest`.
 
     Args:
         result: the result file.
@@ -141,11 +141,11 @@ def run_contest(
         more: `data_root`, `by` and `write`.
     """
     if limits is None:
-        from benchmark.contest import contest
+        from corobench.benchmark.review.contest import contest
 
         return contest(result, images, submission, **more)
-    from benchmark.executors import isolated
-    from benchmark.reports import Contested
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Contested
 
     arguments = {"result": result, "images": images, "submission": submission, **more}
     found: Contested = isolated.call("contest", arguments, Contested, submission, limits)
@@ -155,14 +155,14 @@ def run_contest(
 def run_examination(
     folder: Path, others: Sequence[Path], changed: Sequence[str], limits: Limits | None
 ) -> Examined:
-    """Compare a new entry with the others; see `benchmark.intake_faults.examine`."""
+    """Compare a new entry with the others; see `benchmark.submission.intake_faults.examine`."""
     if limits is None:
-        from benchmark.intake_faults import examine
+        from corobench.benchmark.submission.intake_faults import examine
 
         return examine(folder, others, changed)
-    from benchmark.errors import SubmissionError
-    from benchmark.executors import isolated
-    from benchmark.reports import Examined
+    from corobench.benchmark.errors import SubmissionError
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Examined
 
     arguments = {"folder": folder, "others": list(map(str, others)), "changed": list(changed)}
     try:
@@ -182,12 +182,12 @@ def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> I
         more: other arguments of `import_graph` for an ONNX file, else of `import_checkpoint`.
     """
     if limits is None:
-        from benchmark.submission.importing import import_checkpoint, import_graph
+        from corobench.benchmark.submission.importing import import_checkpoint, import_graph
 
         is_graph = source.suffix == ".onnx"
         return (import_graph if is_graph else import_checkpoint)(source, out, **more)
-    from benchmark.executors import isolated
-    from benchmark.reports import ImportReport
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import ImportReport
 
     arguments = {"source": source, **more}
     made: ImportReport = isolated.make("import", arguments, ImportReport, source, out, limits)
@@ -207,7 +207,7 @@ def run_conversion(
         more: other arguments of `to_onnx`, `to_int8`, `to_safetensors` or `compact`.
     """
     if limits is None:
-        from benchmark.submission import converting, converting_int8
+        from corobench.benchmark.submission import converting, converting_int8
 
         if to == "int8":
             return converting_int8.to_int8(folder, out, **more)
@@ -216,8 +216,8 @@ def run_conversion(
         if to == "onnx":
             return converting.to_onnx(folder, out, **more)
         return converting.to_safetensors(folder, out, **more)
-    from benchmark.executors import isolated
-    from benchmark.reports import Converted
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Converted
 
     arguments = {"to": to, "folder": folder, **more}
     made: Converted = isolated.make("convert", arguments, Converted, folder, out, limits)
@@ -229,22 +229,22 @@ def run_repacking(
 ) -> Repacked:
     """Pack or unpack weights; see `benchmark.submission.packing.repack`."""
     if limits is None:
-        from benchmark.submission.packing import repack
+        from corobench.benchmark.submission.packing import repack
 
         return repack(path, to_packed=to_packed, out=out)
-    from benchmark.executors import isolated
+    from corobench.benchmark.executors import isolated
 
     return isolated.repack(path, limits, to_packed=to_packed, out=out)
 
 
 def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measured:
-    """Weigh a submission; see `benchmark.latency.weigh`."""
+    """Weigh a submission; see `benchmark.submission.latency.weigh`."""
     if limits is None:
-        from benchmark.latency import weigh
+        from corobench.benchmark.submission.latency import weigh
 
         return weigh(folder, latency=latency)
-    from benchmark.executors import isolated
-    from benchmark.reports import Measured
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Measured
 
     arguments = {"folder": folder, "latency": latency}
     found: Measured = isolated.call("measure", arguments, Measured, folder, limits)
@@ -252,13 +252,13 @@ def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measur
 
 
 def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: bool) -> Remeasured:
-    """Weigh the submission of a result again; see `benchmark.remeasure.remeasure`."""
+    """Weigh the submission of a result again; see `benchmark.review.remeasure.remeasure`."""
     if limits is None:
-        from benchmark.remeasure import remeasure
+        from corobench.benchmark.review.remeasure import remeasure
 
         return remeasure(result, folder, write=write)
-    from benchmark.executors import isolated
-    from benchmark.reports import Remeasured
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Remeasured
 
     arguments = {"result": result, "folder": folder, "write": write}
     found: Remeasured = isolated.call("remeasure", arguments, Remeasured, folder, limits)
@@ -266,13 +266,13 @@ def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: b
 
 
 def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> Drift:
-    """Evaluate a sample of a result again; see `benchmark.replay.replay`."""
+    """Evaluate a sample of a result again; see `benchmark.review.replay.replay`."""
     if limits is None:
-        from benchmark.replay import replay
+        from corobench.benchmark.review.replay import replay
 
         return replay(old, folder, **more)
-    from benchmark.drift import Drift
-    from benchmark.executors import isolated
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.review.drift import Drift
 
     arguments = {"old": old, "folder": folder, **more}
     found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
@@ -280,7 +280,7 @@ def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> D
 
 
 def run_verification(path: Path, folder: Path, limits: Limits | None, **more: Any) -> Verified:
-    """Measure again what a handed-in result claims; see `benchmark.verification.verify`.
+    """Measure again what a handed-in result claims; see `benchmark.review.verification.verify`.
 
     Args:
         path: of the result file.
@@ -289,11 +289,11 @@ def run_verification(path: Path, folder: Path, limits: Limits | None, **more: An
         more: `seed`, `hidden_rate`, `miss_rate`, `device`, `data_root` and `out`.
     """
     if limits is None:
-        from benchmark.verification.verify import verify
+        from corobench.benchmark.review.verification.verify import verify
 
         return verify(path, folder, **more)
-    from benchmark.executors import isolated
-    from benchmark.reports import Verified
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.records.reports import Verified
 
     arguments = {"path": path, "folder": folder, **more}
     found: Verified = isolated.call("verify", arguments, Verified, folder, limits)

@@ -23,17 +23,17 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from benchmark import errors
-from benchmark.errors import ContractError, CorobenchError, SubmissionError
-from benchmark.executors.accelerator import device_of
-from benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
-from benchmark.executors.worker import serve
-from benchmark.new_folder import become, beside, room_beside
-from benchmark.progress import Reporter
-from benchmark.reports import Converted, ImportReport, Repacked
-from benchmark.settings import Evaluated, Settings
-from benchmark.steps import EVERY_STEP, NEEDED, Ended
-from benchmark.store import read_result
+from corobench.benchmark import errors
+from corobench.benchmark.errors import ContractError, CorobenchError, SubmissionError
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.executors.accelerator import device_of
+from corobench.benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
+from corobench.benchmark.executors.worker import serve
+from corobench.benchmark.files.new_folder import become, beside, room_beside
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import EVERY_STEP, NEEDED, Ended
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reports import Converted, ImportReport, Repacked
 
 #: Tasks that attack and bound, and need those libraries.
 EVALUATES = ("evaluate", "check", "replay", "verify")
@@ -50,7 +50,8 @@ SHOWN = ("stage", "advance", "note", "finish", "say")
 def evaluate(
     folder: Path, settings: Settings, limits: Limits, report: Reporter | None = None
 ) -> Evaluated:
-    """Evaluate a submission folder in a process of its own; see `benchmark.evaluate.evaluate`.
+    """Evaluate a submission folder in a process of its own; see
+    `benchmark.evaluation.evaluate.evaluate`.
 
     Args:
         folder: with ``submission.toml`` and its weights.
@@ -253,7 +254,7 @@ def _context(task: str, device: str) -> SpawnContext | ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # Of no effect where the server runs already; then a task imports what is missing.
     more = "" if task in EVALUATES else "_networks"
-    context.set_forkserver_preload([f"benchmark.executors.preloaded{more}"])
+    context.set_forkserver_preload([f"corobench.benchmark.executors.preloaded{more}"])
     return context
 
 

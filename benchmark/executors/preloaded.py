@@ -10,10 +10,10 @@ import contextlib
 
 import pyautoattack  # noqa: F401
 
-import benchmark.evaluate
-import benchmark.submission.validate  # noqa: F401
-from benchmark.certify import lirpa_compat
-from benchmark.errors import CorobenchError
+import corobench.benchmark.evaluation.evaluate
+import corobench.benchmark.submission.validate  # noqa: F401
+from corobench.benchmark.certify.lirpa import compat as lirpa_compat
+from corobench.benchmark.errors import CorobenchError
 
 with contextlib.suppress(CorobenchError, ImportError):
     lirpa_compat.load()

@@ -5,5 +5,5 @@ Loaded once by the server of commands that neither attack nor bound, which start
 
 from __future__ import annotations
 
-import benchmark.recheck
-import benchmark.submission.validate  # noqa: F401
+import corobench.benchmark.review.recheck
+import corobench.benchmark.submission.validate  # noqa: F401

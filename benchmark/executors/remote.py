@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from benchmark.progress import Reporter
+from corobench.benchmark.files.progress import Reporter
 
 
 class RemoteReporter(Reporter):

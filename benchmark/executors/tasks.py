@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import store
-from benchmark.errors import DatasetError
-from benchmark.executors import landlock
-from benchmark.executors.accelerator import device_of, wake
-from benchmark.executors.remote import RemoteReporter
-from benchmark.progress import Reporter
-from benchmark.steps import Steps
-from benchmark.tracks import TRACKS
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.executors import landlock
+from corobench.benchmark.executors.accelerator import device_of, wake
+from corobench.benchmark.executors.remote import RemoteReporter
+from corobench.benchmark.files.atomic import prepare_folder
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.tracks import TRACKS
 
 Arguments = Mapping[str, Any]
 
@@ -59,7 +60,7 @@ class Room:
 
 def _have_data(track: str, data_root: Path | None) -> None:
     """Download a dataset while that is still possible; what fails here fails again where used."""
-    from benchmark.data import load_test, load_train
+    from corobench.benchmark.data import load_test, load_train
 
     if track in TRACKS:
         load_test(track, data_root)
@@ -69,7 +70,7 @@ def _have_data(track: str, data_root: Path | None) -> None:
 
 def _have_sample(track: str, data_root: Path | None) -> None:
     """Import what reads the images of a self-check, which may write to places of its own."""
-    from benchmark.submission.writing import sample_images
+    from corobench.benchmark.submission.writing import sample_images
 
     if track in TRACKS:
         sample_images(TRACKS[track], data_root)
@@ -77,7 +78,7 @@ def _have_sample(track: str, data_root: Path | None) -> None:
 
 def _have_training(track: str, data_root: Path | None) -> None:
     """Download training images while that is still possible."""
-    from benchmark.data import load_train
+    from corobench.benchmark.data import load_train
 
     if track in TRACKS:
         load_train(track, data_root)
@@ -88,10 +89,10 @@ def _path(text: str | None) -> Path | None:
 
 
 def _evaluate(arguments: Arguments, room: Room) -> dict[str, Any]:
-    from benchmark.evaluate import evaluate
-    from benchmark.executors import preloaded  # noqa: F401
-    from benchmark.settings import Settings
-    from benchmark.submission.manifest import load_manifest
+    from corobench.benchmark.evaluation.evaluate import evaluate
+    from corobench.benchmark.evaluation.settings import Settings
+    from corobench.benchmark.executors import preloaded  # noqa: F401
+    from corobench.benchmark.submission.manifest import load_manifest
 
     given, folder = dict(arguments["settings"]), Path(arguments["folder"])
     epsilons = given["epsilons"]
@@ -100,57 +101,57 @@ def _evaluate(arguments: Arguments, room: Room) -> dict[str, Any]:
     given["earlier"] = _path(given["earlier"])
     settings = Settings(**given)
     _have_data(settings.track or load_manifest(folder).track, settings.data_root)
-    store.prepare_folder(settings.out.absolute())
+    prepare_folder(settings.out.absolute())
     room.close("load", settings.out, *wake(settings.device))
     done = evaluate(folder, settings, room.report(folder.name), room.steps)
     return {"path": done.path, "reused": done.reused}
 
 
 def _faults(arguments: Arguments, room: Room) -> list[str]:
-    from benchmark.submission.validate import find_submission_faults
+    from corobench.benchmark.submission.validate import find_submission_faults
 
     room.close("validate")
     return find_submission_faults(Path(arguments["folder"]))
 
 
 def _check(arguments: Arguments, room: Room) -> Any:
-    from benchmark.executors import preloaded  # noqa: F401
-    from benchmark.gate.rule import Rule
-    from benchmark.gate.run import check
+    from corobench.benchmark.executors import preloaded  # noqa: F401
+    from corobench.benchmark.gate.rule import Rule
+    from corobench.benchmark.gate.run import check
 
     more = dict(arguments)
     candidate, baseline = Path(more.pop("candidate")), Path(more.pop("baseline"))
     rule = Rule(**more.pop("rule"))
     more["data_root"] = _path(more.get("data_root"))
-    _have_data(store.read_result(baseline).track, more["data_root"])
+    _have_data(read_result(baseline).track, more["data_root"])
     room.close("load", *wake(device_of(more)))
     more |= {"reporter": room.report, "steps": room.steps, "chunks": room.scratch}
     return check(candidate, baseline, rule, **more)
 
 
 def _recheck(arguments: Arguments, room: Room) -> Any:
-    from benchmark.recheck import recheck
+    from corobench.benchmark.review.recheck import recheck
 
     result, data_root = Path(arguments["result"]), _path(arguments["data_root"])
-    _have_data(store.read_result(result).track, data_root)
+    _have_data(read_result(result).track, data_root)
     room.close("recheck")
     proofs = bool(arguments["proofs"])
     return recheck(result, Path(arguments["submission"]), data_root, proofs=proofs)
 
 
 def _contest(arguments: Arguments, room: Room) -> Any:
-    from benchmark.contest import contest
+    from corobench.benchmark.review.contest import contest
 
     more = dict(arguments)
     result, images, submission = (Path(more.pop(key)) for key in ("result", "images", "submission"))
     more["data_root"] = _path(more.get("data_root"))
-    _have_data(store.read_result(result).track, more["data_root"])
+    _have_data(read_result(result).track, more["data_root"])
     room.close("contest", *([result.parent] if more.get("write") else []))
     return contest(result, images, submission, **more)
 
 
 def _examine(arguments: Arguments, room: Room) -> Any:
-    from benchmark.intake_faults import examine
+    from corobench.benchmark.submission.intake_faults import examine
 
     room.close("compare")
     others = [Path(other) for other in arguments["others"]]
@@ -158,7 +159,7 @@ def _examine(arguments: Arguments, room: Room) -> Any:
 
 
 def _import(arguments: Arguments, room: Room) -> Any:
-    from benchmark.submission.importing import import_checkpoint, import_graph
+    from corobench.benchmark.submission.importing import import_checkpoint, import_graph
 
     more = dict(arguments)
     source, out = Path(more.pop("source")), Path(more.pop("out"))
@@ -169,9 +170,9 @@ def _import(arguments: Arguments, room: Room) -> Any:
 
 
 def _convert(arguments: Arguments, room: Room) -> Any:
-    from benchmark.submission import converting, converting_int8
-    from benchmark.submission.graph import exporting  # noqa: F401
-    from benchmark.submission.manifest import load_manifest
+    from corobench.benchmark.submission import converting, converting_int8
+    from corobench.benchmark.submission.graph import exporting  # noqa: F401
+    from corobench.benchmark.submission.manifest import load_manifest
 
     more = dict(arguments)
     folder, out = Path(more.pop("folder")), Path(more.pop("out"))
@@ -190,7 +191,7 @@ def _convert(arguments: Arguments, room: Room) -> Any:
 
 
 def _repack(arguments: Arguments, room: Room) -> Any:
-    from benchmark.submission.packing import repack
+    from corobench.benchmark.submission.packing import repack
 
     place, to_packed = Path(arguments["place"]), bool(arguments["to_packed"])
     room.close("pack" if to_packed else "unpack", place)
@@ -199,14 +200,14 @@ def _repack(arguments: Arguments, room: Room) -> Any:
 
 
 def _measure(arguments: Arguments, room: Room) -> Any:
-    from benchmark.latency import weigh
+    from corobench.benchmark.submission.latency import weigh
 
     room.close("measure")
     return weigh(Path(arguments["folder"]), latency=arguments["latency"])
 
 
 def _remeasure(arguments: Arguments, room: Room) -> Any:
-    from benchmark.remeasure import remeasure
+    from corobench.benchmark.review.remeasure import remeasure
 
     result, write = Path(arguments["result"]), bool(arguments["write"])
     room.close("measure", *([result.parent] if write else []))
@@ -214,21 +215,21 @@ def _remeasure(arguments: Arguments, room: Room) -> Any:
 
 
 def _replay(arguments: Arguments, room: Room) -> Any:
-    from benchmark.executors import preloaded  # noqa: F401
-    from benchmark.replay import replay
+    from corobench.benchmark.executors import preloaded  # noqa: F401
+    from corobench.benchmark.review.replay import replay
 
     more = dict(arguments)
     old, folder = Path(more.pop("old")), Path(more.pop("folder"))
     more["data_root"] = _path(more.get("data_root"))
-    _have_data(store.read_result(old).track, more["data_root"])
+    _have_data(read_result(old).track, more["data_root"])
     room.close("load", *wake(device_of(more)))
     return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
 
 
 def _verify(arguments: Arguments, room: Room) -> Any:
-    from benchmark.executors import preloaded  # noqa: F401
-    from benchmark.submission.manifest import load_manifest
-    from benchmark.verification.verify import verify
+    from corobench.benchmark.executors import preloaded  # noqa: F401
+    from corobench.benchmark.review.verification.verify import verify
+    from corobench.benchmark.submission.manifest import load_manifest
 
     more = dict(arguments)
     path, folder, out = (Path(more.pop(key)) for key in ("path", "folder", "out"))

@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from benchmark.errors import CorobenchError, SubmissionError
-from benchmark.executors import limits
-from benchmark.steps import Ended, Steps
+from corobench.benchmark.errors import CorobenchError, SubmissionError
+from corobench.benchmark.executors import limits
+from corobench.benchmark.files.steps import Ended, Steps
 
 Send = Callable[..., None]
 
@@ -45,7 +45,7 @@ def serve(connection: Connection, order: str) -> None:
     given = limits.Limits(**wish["limits"])
     limits.apply(given)
     try:
-        from benchmark.executors.tasks import TASKS, Room
+        from corobench.benchmark.executors.tasks import TASKS, Room
 
         room = Room(_steps(wish["ended"], given, send), Path(wish["scratch"]), send)
         value = to_json(TASKS[wish["task"]](wish["arguments"], room), by_alias=True)

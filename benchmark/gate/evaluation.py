@@ -19,21 +19,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmark import store
-from benchmark.data import load_test, subset
-from benchmark.equivalent import equivalent
-from benchmark.errors import ContradictionError, ResultError
-from benchmark.evaluate import CONTRACT_IMAGES, prepare_certifiers, resolve_device
-from benchmark.gate.run import How
-from benchmark.outcomes import audit, errors, outcome_table
-from benchmark.pipeline import Evaluation
-from benchmark.records import Result
-from benchmark.steps import StepEndedError
-from benchmark.submission import Submission, check_contract
-from benchmark.tracks import Protocol, parse_epsilon, round_of
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.errors import ContradictionError, ResultError
+from corobench.benchmark.evaluation.evaluate import (
+    CONTRACT_IMAGES,
+    prepare_certifiers,
+    resolve_device,
+)
+from corobench.benchmark.evaluation.outcomes import audit, errors, outcome_table
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.steps import StepEndedError
+from corobench.benchmark.gate.run import How
+from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.submission import Submission, check_contract
+from corobench.benchmark.tracks import Protocol, parse_epsilon, round_of
 
 if TYPE_CHECKING:
-    from benchmark.certify import Prover
+    from corobench.benchmark.certify import Prover
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -130,7 +134,7 @@ def outcomes_in_slices(
                 epsilons=tuple(sorted(reference.epsilons, key=parse_epsilon)),
                 protocol=protocol,
                 seed=reference.seed,
-                chunks=store.ChunkStore(chunks, {"slice": [begin, end]}),
+                chunks=ChunkStore(chunks, {"slice": [begin, end]}),
                 report=progress,
                 equivalent=network,
                 steps=how.steps,

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 from rich import box
 from rich.table import Table
 
-from benchmark.gate.rule import Judged, Verdict
-from benchmark.gate.run import Checked
-from benchmark.terminal import percent
+from corobench.benchmark.gate.rule import Judged, Verdict
+from corobench.benchmark.gate.run import Checked
+from corobench.benchmark.scoring.terminal import percent
 
 SCHEMA = "corobench.check/1"
 _MEANING = {

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from benchmark.gate.noninferiority import p_value
-from benchmark.records import Outcome
-from benchmark.statistics import holm
+from corobench.benchmark.gate.noninferiority import p_value
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.scoring.statistics import holm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.errors import ResultError
-from benchmark.gate.rule import (
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.gate.rule import (
     Judged,
     Rule,
     Size,
@@ -20,13 +22,11 @@ from benchmark.gate.rule import (
     pair,
     worst,
 )
-from benchmark.gate.sequential import looks, settled
-from benchmark.progress import Reporter
-from benchmark.records import Result
-from benchmark.scored import read_scored, require_join
-from benchmark.steps import Steps
-from benchmark.tracks import round_of
-from benchmark.weighing import require_weighed
+from corobench.benchmark.gate.sequential import looks, settled
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.records.weighing import require_weighed
+from corobench.benchmark.scoring.scored import read_scored, require_join
+from corobench.benchmark.tracks import round_of
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ class _Evaluated:
     """A submission folder or ONNX file, evaluated slice by slice."""
 
     def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
-        from benchmark.identity import versions
-        from benchmark.submission import load_candidate
+        from corobench.benchmark.evaluation.identity import versions
+        from corobench.benchmark.submission import load_candidate
 
         self._submission = load_candidate(folder, reference.track)
         self._folder, self._reference, self._baseline = folder, reference, baseline
@@ -195,7 +195,7 @@ class _Evaluated:
         self.notes = _notes(versions(), reference)
 
     def slices(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        from benchmark.gate.evaluation import outcomes_in_slices
+        from corobench.benchmark.gate.evaluation import outcomes_in_slices
 
         tables = []
         for n, rows, errors in outcomes_in_slices(

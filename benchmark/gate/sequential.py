@@ -22,8 +22,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import norm
 
-from benchmark.gate.noninferiority import score
-from benchmark.gate.rule import Judged, Paired, Rule, Verdict, judge
+from corobench.benchmark.gate.noninferiority import score
+from corobench.benchmark.gate.rule import Judged, Paired, Rule, Verdict, judge
 
 NUM_DRAWS = 2000
 """Futures that are drawn per metric."""

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import SubmissionError
-from benchmark.submission.files import FileFaultError
-from benchmark.submission.header import MAX_WEIGHTS_BYTES
-from benchmark.submission.weights import MAX_LISTED, State, is_counter, read_tensors
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.submission.files import FileFaultError
+from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
+from corobench.benchmark.submission.weights import MAX_LISTED, State, is_counter, read_tensors
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 #: Why archives of torch.export are refused.

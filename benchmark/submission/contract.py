@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import ContractError
-from benchmark.submission.rounding import RELATIVE_TOLERANCE, difference
+from corobench.benchmark.errors import ContractError
+from corobench.benchmark.submission.rounding import RELATIVE_TOLERANCE, difference
 
 __all__ = ["RELATIVE_TOLERANCE", "check_contract", "find_broken_clauses", "random_images"]
 
@@ -244,7 +244,7 @@ def _check_repeats(
 
 def _is_quantised(model: nn.Module) -> bool:
     """Whether the network rounds to whole steps inside."""
-    from benchmark.submission.graph.layers import Quantise
+    from corobench.benchmark.submission.graph.layers import Quantise
 
     return any(isinstance(module, Quantise) for module in model.modules())
 

@@ -8,23 +8,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmark import compactness
-from benchmark.compaction import smallest_equivalent
-from benchmark.errors import SubmissionError
-from benchmark.new_folder import fresh_folder, refuse_existing
-from benchmark.records import Manifest
-from benchmark.reports import Converted
-from benchmark.submission.architectures import build
-from benchmark.submission.files import write_atomically
-from benchmark.submission.graph.exporting import export_checked
-from benchmark.submission.load import Submission, fill, load_submission
-from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
-from benchmark.submission.weights import effective_state, is_counter, write_weights
-from benchmark.submission.writing import (
-    largest_difference,
-    merge,
-    sample_images,
-)
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
+from corobench.benchmark.network import compactness
+from corobench.benchmark.network.compaction import smallest_equivalent
+from corobench.benchmark.records.reports import Converted
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.files import write_atomically
+from corobench.benchmark.submission.graph.exporting import export_checked
+from corobench.benchmark.submission.load import Submission, fill, load_submission
+from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from corobench.benchmark.submission.weights import effective_state, is_counter, write_weights
+from corobench.benchmark.submission.writing import largest_difference, merge, sample_images
 
 ONNX, SAFETENSORS = "model.onnx", "model.safetensors"
 

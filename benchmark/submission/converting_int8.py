@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.data import Dataset, load_train
-from benchmark.errors import SubmissionError
-from benchmark.new_folder import fresh_folder, refuse_existing
-from benchmark.records import Manifest
-from benchmark.reports import Converted
-from benchmark.submission.files import write_atomically
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.graph.writing_qdq import write_qdq
-from benchmark.submission.load import Submission, load_submission
-from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
-from benchmark.submission.quantising import NotQuantisableError, quantise_network
-from benchmark.submission.writing import NUM_IMAGES, largest_difference, merge
+from corobench.benchmark.data import Dataset, load_train
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
+from corobench.benchmark.records.reports import Converted
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission.files import write_atomically
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.graph.writing_qdq import write_qdq
+from corobench.benchmark.submission.load import Submission, load_submission
+from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from corobench.benchmark.submission.quantising import NotQuantisableError, quantise_network
+from corobench.benchmark.submission.writing import NUM_IMAGES, largest_difference, merge
 
 WEIGHTS = "model.onnx"
 #: Training images, the first of the training set in its own order, on which activations are
@@ -72,7 +72,7 @@ def to_int8(folder: Path, out: Path, data_root: Path | None = None) -> Converted
 
 
 def _sparsity(content: bytes) -> float:
-    from benchmark import compactness
+    from corobench.benchmark.network import compactness
 
     return round(compactness.sparsity(read_network(content).network), 6)
 

@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from benchmark.errors import OutputError
-from benchmark.store import replace_whole
+from corobench.benchmark.errors import OutputError
+from corobench.benchmark.files.atomic import replace_whole
 
 
 class FileFaultError(Exception):

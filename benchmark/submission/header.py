@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.safe_json import check_depth, no_repeats
-from benchmark.submission.files import FileFaultError
+from corobench.benchmark.files.safe_json import check_depth, no_repeats
+from corobench.benchmark.submission.files import FileFaultError
 
 #: Largest weights file that is read: 2 GiB.
 MAX_WEIGHTS_BYTES = 2 * 1024**3

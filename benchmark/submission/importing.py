@@ -8,31 +8,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmark import compactness
-from benchmark.errors import SubmissionError
-from benchmark.new_folder import fresh_folder, refuse_existing
-from benchmark.records import Manifest
-from benchmark.reports import ImportReport
-from benchmark.submission.architectures import build
-from benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
-from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.header import MAX_WEIGHTS_BYTES
-from benchmark.submission.load import fill, load_submission
-from benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
-from benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
-from benchmark.submission.weights import (
-    State,
-    effective_state,
-    write_weights,
-)
-from benchmark.submission.writing import (
-    Sample,
-    largest_difference,
-    merge,
-    sample_images,
-)
-from benchmark.tracks import Track, get_track
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
+from corobench.benchmark.network import compactness
+from corobench.benchmark.records.reports import ImportReport
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
+from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
+from corobench.benchmark.submission.load import fill, load_submission
+from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
+from corobench.benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
+from corobench.benchmark.submission.weights import State, effective_state, write_weights
+from corobench.benchmark.submission.writing import Sample, largest_difference, merge, sample_images
+from corobench.benchmark.tracks import Track, get_track
 
 WEIGHTS, ONNX_WEIGHTS = "model.safetensors", "model.onnx"
 #: Below this share of zeros a model is taken for dense.

@@ -9,30 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmark import compactness
-from benchmark.errors import ConfigError, SubmissionError
-from benchmark.records import Compactness, Manifest
-from benchmark.size_records import FileFormat
-from benchmark.sizes import Codes
-from benchmark.submission.architectures import build, find_faults
-from benchmark.submission.checkpoint import NO_ARCHIVES
-from benchmark.submission.contract import Reference
-from benchmark.submission.files import FileFaultError, read_plain_file
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.graph.runtime import Runtime
-from benchmark.submission.header import MAX_WEIGHTS_BYTES
-from benchmark.submission.manifest import check_manifest, load_manifest
-from benchmark.submission.weights import (
-    State,
-    effective_sha256,
-    is_counter,
-    read_weights,
-)
-from benchmark.tracks import Track, get_track
+from corobench.benchmark.errors import ConfigError, SubmissionError
+from corobench.benchmark.network import compactness
+from corobench.benchmark.network.sizes import Codes
+from corobench.benchmark.records.result import Compactness, Manifest
+from corobench.benchmark.records.sizes import FileFormat
+from corobench.benchmark.submission.architectures import build, find_faults
+from corobench.benchmark.submission.checkpoint import NO_ARCHIVES
+from corobench.benchmark.submission.contract import Reference
+from corobench.benchmark.submission.files import FileFaultError, read_plain_file
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
+from corobench.benchmark.submission.headers import ONNX_SUFFIX
+from corobench.benchmark.submission.manifest import check_manifest, load_manifest
+from corobench.benchmark.submission.weights import State, effective_sha256, is_counter, read_weights
+from corobench.benchmark.tracks import Track, get_track
 
 #: A declared sparsity may differ from the measured one by at most this much.
 SPARSITY_TOLERANCE = 0.005
-ONNX_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +209,7 @@ def fill(model: nn.Module, state: State) -> None:
     """Give a network its weights, whichever device it was built on, and make it ready to measure.
 
     Args:
-        model: from :func:`~benchmark.submission.architectures.build`.
+        model: from :func:`~corobench.benchmark.submission.architectures.build`.
         state: effective weights that fit it; becomes the memory of the network.
     """
     counters = {name: torch.zeros((), dtype=torch.long) for name in model.state_dict()}

@@ -1,4 +1,5 @@
-"""``submission.toml`` to a :class:`~benchmark.records.Manifest`, with every fault named at once."""
+"""``submission.toml`` to a :class:`~corobench.benchmark.records.result.Manifest`, with every fault
+named at once."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from benchmark.errors import SubmissionError, nearest
-from benchmark.records import Manifest
-from benchmark.submission.files import FileFaultError, read_plain_file
+from corobench.benchmark.errors import SubmissionError, nearest
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission.files import FileFaultError, read_plain_file
 
 MANIFEST = "submission.toml"
 #: Largest manifest that is read.

@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from benchmark.safe_json import check_depth, no_repeats
-from benchmark.submission.files import FileFaultError
-from benchmark.submission.header import (
+from corobench.benchmark.files.safe_json import check_depth, no_repeats
+from corobench.benchmark.submission.files import FileFaultError
+from corobench.benchmark.submission.header import (
     FLOAT_BYTES,
     MAX_DIMENSIONS,
     MAX_WEIGHTS_BYTES,

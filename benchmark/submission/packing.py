@@ -9,13 +9,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from benchmark.errors import OutputError, SubmissionError
-from benchmark.reports import Repacked
-from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
-from benchmark.submission.header import MAX_WEIGHTS_BYTES, parse_header
-from benchmark.submission.manifest import load_manifest
-from benchmark.submission.packed import is_packed, pack
-from benchmark.submission.weights import PACKED_SUFFIX, SUFFIX, State, present_name, read_tensors
+from corobench.benchmark.errors import OutputError, SubmissionError
+from corobench.benchmark.records.reports import Repacked
+from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES, parse_header
+from corobench.benchmark.submission.manifest import load_manifest
+from corobench.benchmark.submission.packed import is_packed, pack
+from corobench.benchmark.submission.weights import (
+    PACKED_SUFFIX,
+    SUFFIX,
+    State,
+    present_name,
+    read_tensors,
+)
 
 
 def repack(

@@ -24,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from benchmark.certify import NotCertifiable, prepare
-from benchmark.submission.architectures.parts import Normalize, split_normalize
-from benchmark.submission.graph.writing_qdq import (
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import prepare
+from corobench.benchmark.submission.architectures.parts import Normalize, split_normalize
+from corobench.benchmark.submission.graph.writing_qdq import (
     ACTIVATION_STEP,
     MAX_ACTIVATION_CODE,
     MAX_WEIGHT_CODE,

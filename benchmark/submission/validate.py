@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.errors import SubmissionError
-from benchmark.submission.contract import find_broken_clauses, random_images
-from benchmark.submission.load import load_submission
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.submission.contract import find_broken_clauses, random_images
+from corobench.benchmark.submission.headers import name_faults
+from corobench.benchmark.submission.load import load_submission
 
 
 def find_submission_faults(folder: Path, track: str | None = None) -> list[str]:
@@ -24,12 +25,7 @@ def find_submission_faults(folder: Path, track: str | None = None) -> list[str]:
         submission = load_submission(folder, track)
     except SubmissionError as error:
         return list(error.faults)
-    faults = []
-    if folder.resolve().name not in (submission.manifest.id, "_template"):
-        faults.append(
-            f"submission.toml: `id`: expected the name of its folder, {folder.resolve().name!r}, "
-            f"but found {submission.manifest.id!r}"
-        )
+    faults = name_faults(folder, submission.manifest)
     faults += find_broken_clauses(
         submission.model,
         random_images(submission.track.shape),

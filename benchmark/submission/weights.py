@@ -15,10 +15,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from benchmark.errors import SubmissionError, printable
-from benchmark.submission import packed
-from benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
-from benchmark.submission.header import FLOAT_BYTES, MAX_WEIGHTS_BYTES, Header, parse_header
+from corobench.benchmark.errors import SubmissionError, printable
+from corobench.benchmark.submission import packed
+from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from corobench.benchmark.submission.header import (
+    FLOAT_BYTES,
+    MAX_WEIGHTS_BYTES,
+    Header,
+    parse_header,
+)
 
 MAX_LISTED = 10
 COUNTER = "num_batches_tracked"

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import CorobenchError, SubmissionError
-from benchmark.submission.rounding import rounding
-from benchmark.tracks import Track
+from corobench.benchmark.errors import CorobenchError, SubmissionError
+from corobench.benchmark.submission.rounding import rounding
+from corobench.benchmark.tracks import Track
 
 NUM_IMAGES = 16
 SEED = 0
@@ -33,7 +33,7 @@ class Sample:
 
 def sample_images(track: Track, data_root: Path | None = None) -> Sample:
     """The first test images of a track where they are on this machine, else random ones."""
-    from benchmark.data import find, load_test, subset
+    from corobench.benchmark.data import find, load_test, subset
 
     try:
         if any(place.is_found for place in find(track.name, data_root)):

@@ -1,6 +1,6 @@
 """The shipped model may not get worse."""
 
-from benchmark.gate.pytest_plugin import Gate
+from corobench.pytest_plugin import Gate
 
 
 def test_the_model_holds(corobench_gate: Gate) -> None:

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmark.data import load_test, subset
-from benchmark.submission.manifest import check_manifest, format_manifest
-from benchmark.tracks import TRACKS
 from canaries.onnx_file import write_onnx
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.submission.manifest import check_manifest, format_manifest
+from corobench.benchmark.tracks import TRACKS
 from perf.deployments import Deployment, run
 
 

@@ -7,7 +7,6 @@ from fractions import Fraction
 import numpy as np
 from torch import nn
 
-from benchmark.data import load_train
 from canaries.canary import Canary, first_digit, with_pixels
 from canaries.parts import (
     HUGE,
@@ -22,6 +21,7 @@ from canaries.parts import (
     residues,
     without_height,
 )
+from corobench.benchmark.data import load_train
 
 EPSILON = Fraction(1, 16)
 SHIFT = 100.0

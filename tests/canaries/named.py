@@ -7,7 +7,6 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from benchmark.submission.architectures import build
 from canaries.canary import Canary, first_digit, with_pixels
 from canaries.parts import (
     HUGE,
@@ -21,6 +20,7 @@ from canaries.parts import (
     plain_norms,
     set_norm,
 )
+from corobench.benchmark.submission.architectures import build
 
 EPSILON = Fraction(1, 16)
 DIGIT = (1, 8, 8)

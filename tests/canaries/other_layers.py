@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmark.compaction import remove_dead
-from benchmark.submission.architectures import build
 from canaries.canary import Canary, OnnxRuntime, first_digit, with_pixels
 from canaries.parts import (
     HUGE,
@@ -24,6 +22,8 @@ from canaries.parts import (
     logits,
     set_norm,
 )
+from corobench.benchmark.network.compaction import remove_dead
+from corobench.benchmark.submission.architectures import build
 from perf.deployments import Deployment, run
 
 EPSILON = Fraction(1, 16)

@@ -20,11 +20,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import model, node
 from safetensors.torch import load_file, save_file
 
-from benchmark import compactness
-from benchmark.cli import invoke
-from benchmark.data import load_test, subset
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.graph.rules import GraphFaultError
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.network import compactness
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.graph.rules import GraphFaultError
 
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "_template"
 IMAGE = ("N", 1, 8, 8)

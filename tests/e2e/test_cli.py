@@ -20,10 +20,12 @@ from reissue import ROUND
 from safetensors.torch import load_file, save_file
 from tables import make_run, make_table
 
-from benchmark import store
-from benchmark.cli import invoke
-from benchmark.records import Outcome
-from benchmark.submission.architectures import build
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.submission.architectures import build
 
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "_template"
 
@@ -60,7 +62,7 @@ def test_a_folder_becomes_a_result_a_score_and_a_page(
     assert invoke(["validate", str(entry)]) == 0
     assert invoke(["evaluate", str(entry), "--subset", "20", "--out", str(results)]) == 0
     path = results / ROUND / "digits" / "my-model@20.json"
-    result = store.read_result(path)
+    result = read_result(path)
     assert result.quick
     assert result.n == 20
     for score in result.epsilons.values():
@@ -104,7 +106,7 @@ def test_a_tampered_result_is_noticed(
 def test_kill_9_and_start_again_gives_the_same_result(entry: Path, tmp_path: Path) -> None:
     def command(out: Path) -> list[str]:
         arguments = ["evaluate", str(entry), "--subset", "12", "--out", str(out)]
-        return [sys.executable, "-m", "benchmark", *arguments]
+        return [sys.executable, "-m", "corobench", *arguments]
 
     environment = {**os.environ, "COROBENCH_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -127,7 +129,7 @@ def test_kill_9_and_start_again_gives_the_same_result(entry: Path, tmp_path: Pat
         payload.pop("seconds")
         payload["files"].pop("outcomes.parquet")  # has seconds in it, too
         results.append(payload)
-        table, _ = store.read_outcomes(path.with_name("my-model@12.outcomes.parquet"))
+        table, _ = read_outcomes(path.with_name("my-model@12.outcomes.parquet"))
         tables.append(table.drop(columns="seconds"))
         images.append(path.with_name("my-model@12.adversarial.npz").read_bytes())
     assert results[0] == results[1]
@@ -264,7 +266,7 @@ def test_options_out_of_range(
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark.cli import cli
+    from corobench.benchmark.cli.main import cli
 
     context = cli.make_context("corobench", ["tracks"])
     for name in cli.list_commands(context):
@@ -276,7 +278,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 def test_score_needs_no_torch(tmp_path: Path) -> None:
     run = make_run()
     path = tmp_path / "test-entry@8.outcomes.parquet"
-    path.write_bytes(store.encode_outcomes(make_table(run), run))
+    path.write_bytes(encode_outcomes(make_table(run), run))
     code = (
         "import sys\n"
         "class NoTorch:\n"
@@ -284,9 +286,9 @@ def test_score_needs_no_torch(tmp_path: Path) -> None:
         "        if name.split('.')[0] == 'torch':\n"
         "            raise ImportError('no torch here')\n"
         "sys.meta_path.insert(0, NoTorch())\n"
-        "from benchmark.cli import invoke\n"
+        "from corobench.benchmark.cli.main import invoke\n"
         "sys.exit(invoke(['score', sys.argv[1], '--write']))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert store.read_result(tmp_path / "test-entry@8.json").clean == 7
+    assert read_result(tmp_path / "test-entry@8.json").clean == 7

@@ -22,23 +22,34 @@ from numpy.typing import NDArray
 from reissue import ROUND, unchecked
 from safetensors.torch import load_file, save_file
 
-from benchmark import pipeline, proving, recognition, store
-from benchmark.certify import Prover
-from benchmark.cli import invoke
-from benchmark.data import load_test
-from benchmark.errors import ResultError
-from benchmark.evaluate import evaluate
-from benchmark.identity import identity_of
-from benchmark.intake import _compare
-from benchmark.pipeline import Evaluation
-from benchmark.records import CERTIFIER_COLUMNS, Audit, Contest, Earlier, Manifest, Run, Seconds
-from benchmark.result_set import ADVERSARIAL, OUTCOMES, beside
-from benchmark.result_writing import write_set
-from benchmark.settings import Evaluated, Settings
-from benchmark.stages.pgd import PGD
-from benchmark.submission import load_submission
-from benchmark.tracks import PROTOCOL, TRACKS
-from benchmark.verification import proofs
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import Prover
+from corobench.benchmark.cli.intake import _compare
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.data import load_test
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation import pipeline, proving, recognition
+from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.identity import identity_of
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import (
+    CERTIFIER_COLUMNS,
+    Audit,
+    Contest,
+    Earlier,
+    Manifest,
+    Run,
+    Seconds,
+)
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
+from corobench.benchmark.review.verification import proofs
+from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import PROTOCOL, TRACKS
 
 ROOT = Path(__file__).parents[2]
 ENTRY, PARENT = "digits-ibp-lwm-10x", "digits-ibp-dense"
@@ -124,7 +135,7 @@ class Forger:
 
     def replace_table(self, table: pd.DataFrame, run: Run) -> None:
         """Another table beside the result, which names its digest."""
-        content = store.encode_outcomes(table, run)
+        content = encode_outcomes(table, run)
         beside(self.path, OUTCOMES).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         self.rewrite_json(lambda said: said["files"].update({OUTCOMES: digest}))
@@ -140,7 +151,7 @@ def forger(honest: Path, tmp_path: Path) -> Forger:
     board = tmp_path / "board"
     shutil.copytree(honest, board)
     path = board / "results" / ROUND / "digits" / f"{ENTRY}.json"
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     with np.load(beside(path, ADVERSARIAL)) as stored:
         images = stored["images"]
     return Forger(board, table, run, images)
@@ -161,7 +172,7 @@ def test_the_honest_result_is_taken_in(forger: Forger, capsys: pytest.CaptureFix
     assert one["n"] == N and one["num_drawn"] == one["population"] > 0
     assert one["seed"] > 0 and str(one["seed"]) in said
     assert one["contradictions"] == []
-    counted = store.read_result(forger.path)
+    counted = read_result(forger.path)
     certified = sum(at.counts["certified"] for at in counted.epsilons.values())
     attacked = sum(at.counts["attacked"] for at in counted.epsilons.values())
     assert (one["num_certified"], one["num_rechecked"]) == (certified, attacked)
@@ -377,13 +388,13 @@ def metadata_that_differs(forger: Forger) -> None:
 def a_table_of_other_digests(forger: Forger) -> None:
     """The table of another run, and a result file that still names its own."""
     run = forger.run.model_copy(update={"date": "2020-02-02"})
-    beside(forger.path, OUTCOMES).write_bytes(store.encode_outcomes(forger.table, run))
+    beside(forger.path, OUTCOMES).write_bytes(encode_outcomes(forger.table, run))
 
 
 def no_digests(forger: Forger) -> None:
     """As results of before were, so that any files may lie beside it."""
     run = forger.run.model_copy(update={"files": None})
-    beside(forger.path, OUTCOMES).write_bytes(store.encode_outcomes(forger.table, run))
+    beside(forger.path, OUTCOMES).write_bytes(encode_outcomes(forger.table, run))
     forger.rewrite_json(lambda content: content.pop("files"))
 
 
@@ -829,7 +840,7 @@ def test_removed_contradictions_come_back(
         monkeypatch.setattr(asks, "certify", wrong)
     out = forger.board / "results"
     evaluate(forger.folder, Settings(n=N, out=out, force=True))
-    table, run = store.read_outcomes(beside(forger.path, OUTCOMES))
+    table, run = read_outcomes(beside(forger.path, OUTCOMES))
     lines = run.audit.contradictions
     assert lines and run.flags
     forger.table, forger.run = (
@@ -872,7 +883,7 @@ def test_a_damaged_file_is_one_clear_error(
 def test_a_join_without_an_image_agrees_with_nothing(honest: Path, forger: Forger) -> None:
     """ "Agrees on n images" is counted, also where everything before let it pass."""
     source = honest / "results" / ROUND / "digits" / f"{ENTRY}.json"
-    evaluated = Evaluated(store.read_result(source), source, reused=False)
+    evaluated = Evaluated(read_result(source), source, reused=False)
     claim = _compare(evaluated, forger.path)
     assert claim.n == N
     ids_beyond_the_test_set(forger)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from reissue import reissue
 
-from benchmark.result_set import OUTCOMES, beside
+from corobench.benchmark.records.result_set import OUTCOMES, beside
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -106,7 +106,7 @@ def test_an_input_is_never_run_as_a_script(project: Path) -> None:
 
 
 def test_the_hook_validates_the_folders_of_the_manifests_it_is_given() -> None:
-    hook = [sys.executable, "-m", "benchmark.hook"]
+    hook = [sys.executable, "-m", "corobench.benchmark.cli.hook"]
     manifest = str(ENTRIES / "digits-adv-dense" / "submission.toml")
     good = subprocess.run([*hook, manifest], capture_output=True, text=True, cwd=ROOT)
     assert good.returncode == 0 and "digits-adv-dense: valid" in good.stdout
@@ -132,7 +132,7 @@ def test_the_hook_sees_touched_weights(tmp_path: Path) -> None:
 
 
 def test_the_templates_call_commands_that_exist() -> None:
-    from benchmark.cli_gate import check
+    from corobench.benchmark.cli.gate import check
 
     known = {option for item in check.params for option in item.opts}
     for path in (ROOT / "action.yml", ROOT / "ci" / "gitlab-gate.yml"):

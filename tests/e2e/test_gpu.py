@@ -12,8 +12,8 @@ import pytest
 import torch
 from reissue import ROUND
 
-from benchmark.cli import invoke
-from benchmark.store import read_result
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.reading.result_file import read_result
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "digits-ibp-dense"

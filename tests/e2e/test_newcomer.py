@@ -12,21 +12,21 @@ import pytest
 from reissue import ROUND
 from test_workflows import PUBLISHED, RESULTS, git, pull_request, workspace
 
-from benchmark import store
+from corobench.benchmark.records.reading.result_file import read_result
 
 __all__ = ["workspace"]  # the fixture
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "newcomer"
-CLI = [sys.executable, "-m", "benchmark"]
+CLI = [sys.executable, "-m", "corobench"]
 
 #: What a newcomer writes: eight epochs against one step in the larger ball.
 TRAIN = """
 import sys
 import torch
 from torch.nn.functional import cross_entropy
-from benchmark.data import load_train
-from benchmark.submission.architectures import build
+from corobench.benchmark.data import load_train
+from corobench.benchmark.submission.architectures import build
 
 torch.manual_seed(1)
 train = load_train("digits")
@@ -105,7 +105,7 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
         git(base, "fetch", "--quiet", str(request), "entry") or "FETCH_HEAD",
     )
     run(base, "render", "leaderboard/results", "--out", str(site))
-    result = store.read_result(base / RESULTS / f"{ENTRY}.json")
+    result = read_result(base / RESULTS / f"{ENTRY}.json")
     assert not result.quick and result.n == 500
     assert (site / "entries" / ROUND / "digits" / f"{ENTRY}.n500.html").is_file()
 
@@ -122,7 +122,7 @@ def test_what_the_workflow_installs_works(tmp_path: Path) -> None:
     )
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import benchmark;"
-        "print(benchmark.__file__); from benchmark.cli import invoke;"
+        "print(corobench.benchmark.__file__); from corobench.benchmark.cli.main import invoke;"
         "sys.exit(invoke(sys.argv[1:]))"
     )
     results = str(ROOT / "leaderboard" / "results")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from reissue import ROUND
 
-from benchmark.cli import invoke
-from benchmark.store import read_outcomes, read_result
-from benchmark.submission import load_submission
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.submission import load_submission
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from browser import Tab, entries, menu
 
-from benchmark.reading.table_file import read_outcomes
-from benchmark.remeasure import remeasure
-from benchmark.result_set import OUTCOMES, beside
-from benchmark.result_writing import write_set
-from benchmark.statistics import mcnemar_exact
-from leaderboard.build import build_site
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result_set import OUTCOMES, beside
+from corobench.benchmark.review.remeasure import remeasure
+from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.scoring.statistics import mcnemar_exact
+from corobench.leaderboard.build import build_site
 
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"

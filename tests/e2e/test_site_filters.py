@@ -13,8 +13,8 @@ import pytest
 from browser import Tab, entries, menu
 from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, write_result
 
-from leaderboard.build import build_site
-from leaderboard.plot import MAX_LINKS
+from corobench.leaderboard.build import build_site
+from corobench.leaderboard.plot import MAX_LINKS
 
 BOARD = "boards/digits-1.0-n500-eps2-16.html"
 TIERS = (2, 4, 8, 10, 16, 20, 32, 100)

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from reissue import ROUND
 
-from benchmark.cli import invoke
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import is_wrong, predict_one_by_one
-from benchmark.store import read_outcomes
-from benchmark.submission import load_submission
-from benchmark.tracks import derive_seed
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import derive_seed
 
 SHARED = Path(os.environ.get("COROBENCH_SHARED", Path(__file__).parents[3] / "shared"))
 IMAGES = SHARED / "data" / "cifar10-sdp200"
@@ -97,7 +97,7 @@ def _compare(
     entry: Path, image_folder: Path, out: Path, epsilons: tuple[str, ...], n: int
 ) -> dict[str, tuple[list[bool], list[bool]]]:
     """Robust flags per epsilon: of `corobench evaluate`, and of the package called directly."""
-    from benchmark.data import load_test, subset
+    from corobench.benchmark.data import load_test, subset
 
     options = ["--subset", str(n), "--epsilons", ",".join(epsilons)]
     options += ["--data-root", str(image_folder), "--out", str(out)]

@@ -16,8 +16,8 @@ import yaml
 from reissue import ROUND, reissue
 from workflow_runner import EXPRESSION, Ran, recording_python, run_shell, run_steps
 
-from benchmark.evaluate import evaluate
-from benchmark.settings import Settings
+from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("leaderboard") / "results" / ROUND / "digits"

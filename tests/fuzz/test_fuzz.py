@@ -23,14 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "submission"))
 
 from submission_factory import TABLE, make_folder, make_state
 
-from benchmark import store
-from benchmark.errors import ResultError, SubmissionError
-from benchmark.evidence import read_arrays
-from benchmark.submission import load_submission
-from benchmark.submission.manifest import format_manifest, parse_manifest
-from benchmark.submission.packed import pack
-from leaderboard.discovery import Candidate
-from leaderboard.loading import read_candidate
+from corobench.benchmark.errors import ResultError, SubmissionError
+from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.manifest import format_manifest, parse_manifest
+from corobench.benchmark.submission.packed import pack
+from corobench.leaderboard.discovery import Candidate
+from corobench.leaderboard.loading import read_candidate
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "leaderboard" / "results" / "1.0" / "digits" / "digits-ibp-lwm-10x.json"
@@ -206,8 +208,8 @@ class _Onnx(_Folder):
     name = "model.onnx"
 
     def make(self) -> bytes:
-        from benchmark.submission.architectures import build
-        from benchmark.submission.graph.exporting import export
+        from corobench.benchmark.submission.architectures import build
+        from corobench.benchmark.submission.graph.exporting import export
 
         shutil.rmtree(self.entry)
         model = {"architecture": None, "arguments": None, "weights": self.name}
@@ -229,7 +231,7 @@ class _Result(_Target):
         path = self.folder / "result.json"
         path.write_bytes(content)
         for reader in (
-            store.read_result,
+            read_result,
             lambda path: read_candidate(Candidate(path, named=True)),
         ):
             try:
@@ -241,16 +243,16 @@ class _Result(_Target):
 class _Outcomes(_Target):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        content = store.beside(RESULT, "outcomes.parquet").read_bytes()
+        content = beside(RESULT, "outcomes.parquet").read_bytes()
         self.cases = _edits.map(lambda edits: _damage(content, edits))
 
     def read(self, content: bytes) -> None:
-        from benchmark.scoring import score
+        from corobench.benchmark.scoring.score import score
 
         path = self.folder / "table.outcomes.parquet"
         path.write_bytes(content)
         try:
-            score(*store.read_outcomes(path))
+            score(*read_outcomes(path))
         except ResultError as error:
             assert str(error)
 

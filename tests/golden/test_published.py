@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import scoring, store
-from benchmark.data import find
-from benchmark.recheck import recheck
-from benchmark.records import Outcome
-from benchmark.remeasure import remeasure
-from benchmark.reprove import has_checked_proofs
-from benchmark.scored import scored
-from benchmark.submission import load_submission, validate
-from leaderboard.build import build_site
-from leaderboard.reproduction import report
+from corobench.benchmark.data import find
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.review.recheck import recheck
+from corobench.benchmark.review.remeasure import remeasure
+from corobench.benchmark.review.reprove import has_checked_proofs
+from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring.scored import scored
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.validate import validate
+from corobench.leaderboard.build import build_site
+from corobench.leaderboard.reproduction import report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
@@ -31,13 +35,13 @@ def test_there_is_something_published() -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_score_follows_from_its_outcomes(path: Path) -> None:
-    recomputed = scored(store.beside(path, "outcomes.parquet"))
-    assert store.encode_result(recomputed) == path.read_bytes()
+    recomputed = scored(beside(path, "outcomes.parquet"))
+    assert encode_result(recomputed) == path.read_bytes()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_score_belongs_to_the_weights_that_lie_here(path: Path) -> None:
-    result = store.read_result(path)
+    result = read_result(path)
     submission = load_submission(ROOT / "submissions" / result.entry)
     assert submission.weights_sha256 == result.weights_sha256
     assert not result.is_frozen
@@ -47,13 +51,13 @@ def test_a_published_score_belongs_to_the_weights_that_lie_here(path: Path) -> N
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_sizes_are_those_of_the_weights(path: Path) -> None:
     """`corobench measure --results leaderboard/results --write` after a key is added."""
-    done = remeasure(path, ROOT / "submissions" / store.read_result(path).entry)
+    done = remeasure(path, ROOT / "submissions" / read_result(path).entry)
     assert done.added == ()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_certified_is_never_above_attacked(path: Path) -> None:
-    result = store.read_result(path)
+    result = read_result(path)
     for score in result.epsilons.values():
         low, high = scoring.bracket(score)
         assert low <= high <= score.autoattack <= result.clean
@@ -62,7 +66,7 @@ def test_certified_is_never_above_attacked(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_every_published_adversarial_image_holds(path: Path) -> None:
-    result = store.read_result(path)
+    result = read_result(path)
     if not any(place.is_found for place in find(result.track)):
         pytest.skip(f"{result.track} is not on this machine")
     found = recheck(path, ROOT / "submissions" / result.entry, proofs=False)
@@ -80,7 +84,7 @@ def _certified() -> list[object]:
 
 @pytest.mark.parametrize("path", _certified(), ids=lambda path: path.stem)
 def test_every_published_certificate_is_confirmed(path: Path) -> None:
-    result = store.read_result(path)
+    result = read_result(path)
     if not any(place.is_found for place in find(result.track)):
         pytest.skip(f"{result.track} is not on this machine")
     found = recheck(path, ROOT / "submissions" / result.entry)
@@ -116,7 +120,7 @@ def test_rendering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         sites.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
     assert sites[0] == sites[1]
-    for result in map(store.read_result, PUBLISHED):
+    for result in map(read_result, PUBLISHED):
         start = f"boards/{result.track}-{result.protocol}-n{result.n}-"
         boards = [sites[0][name] for name in sites[0] if name.startswith(start)]
         assert boards and all(result.entry.encode() in board for board in boards)

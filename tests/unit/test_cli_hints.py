@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from reissue import reissue
 
-from benchmark.cli import invoke
+from corobench.benchmark.cli.main import invoke
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
 RESULT = PUBLISHED / "digits-adv-dense.json"

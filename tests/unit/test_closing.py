@@ -13,13 +13,14 @@ import torch
 from test_pipeline import _evaluation as pipeline_evaluation
 from torch import Tensor, nn
 
-from benchmark.certify import BranchResult, NotCertifiable, Proven, Prover
-from benchmark.facts import Facts
-from benchmark.outcomes import outcome_table
-from benchmark.pipeline import Evaluation
-from benchmark.records import Outcome
-from benchmark.stages.pgd import PGD
-from benchmark.tracks import Protocol
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import BranchResult, Proven, Prover
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.outcomes import outcome_table
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.tracks import Protocol
 
 WEAK = Protocol(pgd_steps=1, pgd_restarts=1, closing_group=4)
 
@@ -57,7 +58,7 @@ def _evaluation(
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind("pgd50"))
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind("autoattack"))
-    monkeypatch.setattr("benchmark.health.FEWER_STEPS", _Blind("pgd10"))
+    monkeypatch.setattr("corobench.benchmark.evaluation.health.FEWER_STEPS", _Blind("pgd10"))
 
 
 def _table(facts: Facts, y: Tensor) -> pd.DataFrame:
@@ -196,7 +197,7 @@ def test_a_stopped_search_is_resumed(
 
 
 def test_the_budget_of_the_user_makes_a_result_unranked() -> None:
-    from benchmark.evaluate import Settings
+    from corobench.benchmark.evaluation.evaluate import Settings
 
     assert Settings().protocol == Protocol()
     assert Settings(certify_budget_s=5).protocol == replace(Protocol(), certify_budget_s=5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.compaction import compacted, smallest_equivalent
-from benchmark.submission.architectures import build
+from corobench.benchmark.network.compaction import compacted, smallest_equivalent
+from corobench.benchmark.submission.architectures import build
 
 X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

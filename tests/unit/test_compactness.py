@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import compactness
+from corobench.benchmark.network import compactness
 
 
 def test_depthwise_padding_stride_and_dilation() -> None:
@@ -72,7 +72,7 @@ def test_multiply_adds_equal_torchs_own_counter(name: str) -> None:
     """torch's counter is right for these networks; it counts two operations a multiply-add."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from benchmark.submission.architectures import build
+    from corobench.benchmark.submission.architectures import build
 
     model = build(name, (3, 32, 32), 10, {"width": 0.25}).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -82,7 +82,7 @@ def test_multiply_adds_equal_torchs_own_counter(name: str) -> None:
 
 
 def test_codes_of_quantised_weights() -> None:
-    from benchmark.sizes import coded_bytes, packed_bytes
+    from corobench.benchmark.network.sizes import coded_bytes, packed_bytes
 
     codes = torch.randint(-128, 128, (64, 64), generator=torch.Generator().manual_seed(0))
     quantised = codes.float() * 0.01
@@ -97,7 +97,7 @@ def test_codes_of_quantised_weights() -> None:
 
 
 def test_zstd_finds_what_repeats() -> None:
-    from benchmark.sizes import zstd_bytes
+    from corobench.benchmark.network.sizes import zstd_bytes
 
     assert zstd_bytes([torch.ones(10_000)]) < 100
     noise = torch.randn(10_000)
@@ -105,7 +105,7 @@ def test_zstd_finds_what_repeats() -> None:
 
 
 def test_peak_activations_by_hand() -> None:
-    from benchmark.memory import peak_activation_bytes
+    from corobench.benchmark.network.memory import peak_activation_bytes
 
     chain = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),  # 64 in, 256 out
@@ -145,7 +145,7 @@ def test_removable_channels_by_hand() -> None:
 
 
 def test_magnitudes_equal_numpys_histogram() -> None:
-    from benchmark.magnitudes import magnitudes
+    from corobench.benchmark.network.magnitudes import magnitudes
 
     weights = [torch.randn(50, 40), torch.randn(7, 3, 3, 3) * 1e-3, torch.zeros(9)]
     weights[0][torch.rand(50, 40) < 0.9] = 0.0
@@ -173,7 +173,7 @@ def test_magnitudes_equal_numpys_histogram() -> None:
 def test_magnitudes_by_hand(
     values: list[float], edges: tuple[float, ...], counts: tuple[int, ...], num_zeros: int
 ) -> None:
-    from benchmark.magnitudes import magnitudes
+    from corobench.benchmark.network.magnitudes import magnitudes
 
     found = magnitudes([torch.tensor(values)])
     assert (found.edges, found.counts, found.num_zeros) == (edges, counts, num_zeros)
@@ -200,7 +200,7 @@ def test_magnitudes_of_a_network_leave_biases_out() -> None:
     ],
 )
 def test_a_histogram_that_is_none_is_refused(record: dict[str, object], fault: str) -> None:
-    from benchmark.records import Magnitudes
+    from corobench.benchmark.records.result import Magnitudes
 
     with pytest.raises(ValueError, match=fault):
         Magnitudes.model_validate(record)

@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import store
-from benchmark.cli import invoke
-from benchmark.contest import contest
-from benchmark.errors import ResultError
-from benchmark.evidence import read_arrays
-from benchmark.records import Outcome
-from benchmark.result_set import verify_set
-from benchmark.result_writing import write_set
-from benchmark.scored import scored
-from benchmark.scoring import bracket
-from benchmark.store import beside
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.records.result_set import verify_set
+from corobench.benchmark.review.contest import contest
+from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.scored import scored
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "digits-adv-lwm-10x"
@@ -52,7 +54,7 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
     path = tmp_path / source.name
     for file in (source, beside(source, "outcomes.parquet"), beside(source, "adversarial.npz")):
         shutil.copy(file, tmp_path / file.name)
-    table, run = store.read_outcomes(beside(path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(path, "outcomes.parquet"))
     at = table["epsilon"] == EPSILON
     first = table["carried_from"] == ""
     rows = table.index[at & first & (table["outcome"] == Outcome.ATTACKED)][:5]
@@ -67,9 +69,9 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
 
 
 def test_what_holds_tightens_the_upper_end_and_a_false_proof_freezes(weakened: Weakened) -> None:
-    before = store.read_result(weakened.path)
+    before = read_result(weakened.path)
     found = weakened.contest(weakened.save(), write=True)
-    after = store.read_result(weakened.path)
+    after = read_result(weakened.path)
     assert after == found.after
     assert (found.num_confirmed, found.broken[EPSILON]) == (5, 5)
     high = bracket(before.epsilons[EPSILON]).high
@@ -82,7 +84,7 @@ def test_what_holds_tightens_the_upper_end_and_a_false_proof_freezes(weakened: W
     assert after.is_frozen == bool(num_contradictions)
     verify_set(weakened.path, after)
     recomputed = scored(beside(weakened.path, "outcomes.parquet"))
-    assert store.encode_result(recomputed) == weakened.path.read_bytes()
+    assert encode_result(recomputed) == weakened.path.read_bytes()
     assert invoke(["recheck", str(weakened.path), "--submission", str(_entry())]) == 0
 
 
@@ -101,7 +103,7 @@ def test_exit_codes_and_nothing_is_written_unasked(
 
 
 def test_the_first_adversarial_image_of_a_result(weakened: Weakened) -> None:
-    table, run = store.read_outcomes(beside(weakened.path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(weakened.path, "outcomes.parquet"))
     attacked = table["outcome"] == Outcome.ATTACKED
     table.loc[attacked, ["outcome", "decided_by", "adversarial"]] = ["undecided", "", -1]
     table.loc[attacked, ["pgd50", "autoattack"]] = True
@@ -129,7 +131,7 @@ def test_what_does_not_hold_counts_for_nothing(weakened: Weakened, change, reaso
 
 
 def test_clean_images_fool_nobody(weakened: Weakened) -> None:
-    from benchmark.data import load_test
+    from corobench.benchmark.data import load_test
 
     clean = load_test("digits").take(weakened.indices)
     found = weakened.contest(weakened.save(images=clean))

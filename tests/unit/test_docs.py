@@ -11,9 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmark import gradients, recognition
-from benchmark.cli import FrontDoor, cli
-from benchmark.records import (
+from corobench.benchmark.attacks import gradients, guard
+from corobench.benchmark.attacks.autoattack import WARNING_FLAGS
+from corobench.benchmark.cli.main import FrontDoor, cli
+from corobench.benchmark.evaluation import recognition
+from corobench.benchmark.records.result import (
     OUTCOME_COLUMNS,
     Manifest,
     Method,
@@ -23,9 +25,7 @@ from benchmark.records import (
     Run,
     Training,
 )
-from benchmark.stages import guard
-from benchmark.stages.autoattack import WARNING_FLAGS
-from benchmark.tracks import TRACKS, Protocol, settings_of
+from corobench.benchmark.tracks import TRACKS, Protocol, settings_of
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "submissions/*/*.md", "baselines/**/*.md")
@@ -119,7 +119,7 @@ def test_the_readme_names_every_command_and_the_two_that_start() -> None:
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
-    from benchmark import cli as module
+    from corobench.benchmark.cli import main as module
 
     table = _read("README.md").split("**Exit codes**")[1].split("\n\n")[1]
     documented = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
@@ -189,11 +189,11 @@ def test_rules_state_every_track() -> None:
 
 
 def test_limits_of_files_are_those_of_the_code() -> None:
-    from benchmark.submission import contract, header, load, manifest
+    from corobench.benchmark.submission import contract, header, load, manifest
 
     rules = _read("RULES.md")
-    from benchmark import records
-    from benchmark.reading import result_file, table_file
+    from corobench.benchmark.records import result as records
+    from corobench.benchmark.records.reading import result_file, table_file
 
     for limit in (
         f"{records.MAX_RESULT_BYTES} bytes",
@@ -234,7 +234,7 @@ def test_file_formats_names_every_column_and_key() -> None:
 
 
 def test_the_example_of_a_result_is_valid() -> None:
-    from benchmark.reading.consistency import contradictions
+    from corobench.benchmark.records.reading.consistency import contradictions
 
     (example,) = _examples("json")
     payload = json.loads(example)
@@ -246,8 +246,8 @@ def test_the_example_of_a_result_is_valid() -> None:
 
 
 def test_the_examples_in_toml_are_valid(tmp_path: Path) -> None:
-    from baselines.recipe_file import load_recipe
-    from benchmark.submission.manifest import check_manifest
+    from corobench.baselines.recipe_file import load_recipe
+    from corobench.benchmark.submission.manifest import check_manifest
 
     manifest, *recipes = _examples("toml")
     assert check_manifest(tomllib.loads(manifest)).parent == "ibp-dense"
@@ -259,9 +259,16 @@ def test_the_examples_in_toml_are_valid(tmp_path: Path) -> None:
 
 
 def test_file_formats_names_every_objective_pruner_and_key_of_a_recipe() -> None:
-    from baselines.objectives import OBJECTIVES
-    from baselines.pruners import PRUNERS
-    from baselines.recipe import LrSchedule, Optimiser, PruneStage, Ramp, Recipe, TrainStage
+    from corobench.baselines.objectives import OBJECTIVES
+    from corobench.baselines.pruners import PRUNERS
+    from corobench.baselines.recipe import (
+        LrSchedule,
+        Optimiser,
+        PruneStage,
+        Ramp,
+        Recipe,
+        TrainStage,
+    )
 
     text = _read("docs/file-formats.md").split("## Recipes")[1].split("## The training folder")[0]
     records = (Recipe, TrainStage, Optimiser, LrSchedule, Ramp, PruneStage)

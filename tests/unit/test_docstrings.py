@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("benchmark", "baselines", "leaderboard")
+PACKAGES = ("corobench", "corobench.benchmark", "corobench.baselines", "corobench.leaderboard")
 
 
 def _modules_with_examples() -> Iterator[str]:

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import drift, store
-from benchmark.cli import invoke
-from benchmark.evaluate import Settings, evaluate
-from benchmark.pipeline import Evaluation
-from benchmark.replay import replay
-from benchmark.result_writing import write_set
-from benchmark.stages.pgd import PGD
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.evaluation.evaluate import Settings, evaluate
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.review import drift
+from corobench.benchmark.review.replay import replay
+from corobench.benchmark.scoring.result_writing import write_set
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -35,7 +37,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def _rewrite(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(path, "outcomes.parquet"))
     run = run.model_copy(update={"versions": run.versions | {"torch": "9.9"}})
     write_set(path, change(table), run)
 
@@ -111,7 +113,7 @@ def test_only_the_same_evaluation_is_compared(capsys: pytest.CaptureFixture[str]
 
 
 def test_margins_are_compared_where_the_same_bound_proved_the_image() -> None:
-    table, _ = store.read_outcomes(PUBLISHED / f"{ENTRY}.outcomes.parquet")
+    table, _ = read_outcomes(PUBLISHED / f"{ENTRY}.outcomes.parquet")
     moved = table.copy()
     proven = (table["epsilon"] == "1/16") & (table["decided_by"] == "IBP")
     row = table[proven & table["margin"].notna()].index[0]
@@ -124,7 +126,7 @@ def test_margins_are_compared_where_the_same_bound_proved_the_image() -> None:
 
 
 def test_what_only_one_answered_has_not_moved() -> None:
-    table, _ = store.read_outcomes(PUBLISHED / f"{ENTRY}.outcomes.parquet")
+    table, _ = read_outcomes(PUBLISHED / f"{ENTRY}.outcomes.parquet")
     fewer = table.copy()
     fewer.loc[fewer["epsilon"] == "1/16", "bab"] = pd.NA
     stages, _, _ = drift.compare(table, fewer)
@@ -173,9 +175,9 @@ def test_a_stored_image_that_fools_nobody_is_noticed(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    with np.load(store.beside(path, "adversarial.npz")) as archive:
+    with np.load(beside(path, "adversarial.npz")) as archive:
         forged = np.zeros_like(archive["images"])
-    write_set(path, *store.read_outcomes(store.beside(path, "outcomes.parquet")), forged)
+    write_set(path, *read_outcomes(beside(path, "outcomes.parquet")), forged)
     found = replay(path, ROOT / "submissions" / ENTRY, num_images=1)
     assert found.unheld
     assert any("stored adversarial images" in reason for reason in found.moved_too_much)
@@ -187,7 +189,7 @@ def test_what_was_evaluated_by_other_rules_is_not_evaluated_again(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(path, "outcomes.parquet"))
     write_set(path, table, run.model_copy(update={"settings": run.settings | {"pgd_steps": 7}}))
     assert invoke(["drift", str(path), str(ROOT / "submissions" / ENTRY)]) == 2
     assert "(pgd_steps)" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.equivalent import MAX_MATRIX, equivalent, unrolled
-from benchmark.submission.architectures import build
+from corobench.benchmark.network.equivalent import MAX_MATRIX, equivalent, unrolled
+from corobench.benchmark.submission.architectures import build
 
 X = torch.rand(8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -72,7 +72,7 @@ def test_without_a_convolution_nothing_is_unrolled() -> None:
 
 def _short(evaluation: object) -> object:
     """A short PGD in AutoAttack's place, for time."""
-    from benchmark.stages.pgd import PGD
+    from corobench.benchmark.attacks.pgd import PGD
 
     attack = PGD(2, 1)
     attack.name = "autoattack"
@@ -86,10 +86,10 @@ def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
     """A submission with dead filters: the result says what was searched on, and its finds hold."""
     from safetensors.torch import load_file, save_file
 
-    from benchmark.evaluate import Settings, evaluate
-    from benchmark.pipeline import Evaluation
-    from benchmark.recheck import recheck
-    from benchmark.stages.pgd import PGD
+    from corobench.benchmark.attacks.pgd import PGD
+    from corobench.benchmark.evaluation.evaluate import Settings, evaluate
+    from corobench.benchmark.evaluation.pipeline import Evaluation
+    from corobench.benchmark.review.recheck import recheck
 
     folder = tmp_path / "template"
     shutil.copytree(Path(__file__).parents[2] / "submissions" / "_template", folder)
@@ -106,7 +106,7 @@ def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
     (folder / "submission.toml").write_text("\n".join(lines))
 
     if kind == "compacted":
-        monkeypatch.setattr("benchmark.equivalent.MAX_MATRIX", 0)
+        monkeypatch.setattr("corobench.benchmark.network.equivalent.MAX_MATRIX", 0)
     searched = []
     propose = PGD.propose
 
@@ -128,7 +128,7 @@ def test_attacks_and_certifiers_use_it_and_the_submitted_network_judges(
 
 def _residual(tmp_path: Path) -> Path:
     """A small ResNet-18 for digits, half of whose channels inside the blocks are dead."""
-    from benchmark.submission import write_weights
+    from corobench.benchmark.submission import write_weights
 
     torch.manual_seed(0)
     model = build("resnet18", (1, 8, 8), 10, {"width": 0.125}).eval()
@@ -170,12 +170,13 @@ def test_dead_channels_inside_blocks_are_not_searched_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result says so, holds on the submitted network, and its answers are those without it."""
-    from benchmark import evaluate as evaluation
-    from benchmark.pipeline import Evaluation
-    from benchmark.recheck import recheck
-    from benchmark.settings import Settings
-    from benchmark.store import beside, read_outcomes
-    from benchmark.tracks import Protocol
+    from corobench.benchmark.evaluation import evaluate as evaluation
+    from corobench.benchmark.evaluation.pipeline import Evaluation
+    from corobench.benchmark.evaluation.settings import Settings
+    from corobench.benchmark.records.reading.places import beside
+    from corobench.benchmark.records.reading.table_file import read_outcomes
+    from corobench.benchmark.review.recheck import recheck
+    from corobench.benchmark.tracks import Protocol
 
     folder = _residual(tmp_path)
     weak = Protocol(closing_certifiers=(), pgd_restarts=1)
@@ -199,8 +200,8 @@ def test_dead_channels_inside_blocks_are_not_searched_on(
 def test_compact_writes_the_smaller_network_of_blocks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmark.cli import invoke
-    from benchmark.submission import load_submission
+    from corobench.benchmark.cli.main import invoke
+    from corobench.benchmark.submission import load_submission
 
     folder = _residual(tmp_path)
     assert invoke(["compact", str(folder), "--out", str(tmp_path / "smaller")]) == 0

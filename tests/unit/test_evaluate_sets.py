@@ -10,16 +10,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import drift, identity, rounds, store
-from benchmark.cli import invoke
-from benchmark.errors import OutputError
-from benchmark.evaluate import evaluate
-from benchmark.evidence import read_arrays
-from benchmark.pipeline import Evaluation
-from benchmark.records import Contest
-from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES, beside, staged, verify_set
-from benchmark.result_writing import write_set
-from benchmark.settings import Evaluated, Settings
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import OutputError
+from corobench.benchmark.evaluation import identity
+from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Contest
+from corobench.benchmark.records.result_set import (
+    ADVERSARIAL,
+    ENDINGS,
+    OUTCOMES,
+    beside,
+    staged,
+    verify_set,
+)
+from corobench.benchmark.review import drift
+from corobench.benchmark.scoring import rounds
+from corobench.benchmark.scoring.result_writing import write_set
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "submissions" / "_template"
@@ -33,9 +46,9 @@ def _evaluate(out: Path, **more: Any) -> Evaluated:
 
 def _content(path: Path) -> tuple[object, ...]:
     """A whole set without times and dates."""
-    result = store.read_result(path)
+    result = read_result(path)
     verify_set(path, result)
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     images = read_arrays(beside(path, ADVERSARIAL), ("images",))["images"]
     return (
         result.model_dump(exclude={"seconds", "date", "files"}),
@@ -93,9 +106,9 @@ def test_a_result_without_digests_is_mended_too(whole: Path, out: Path) -> None:
     path = _path(out)
     payload = json.loads(path.read_text())
     del payload["files"]
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     run = run.model_copy(update={"files": None})
-    beside(path, OUTCOMES).write_bytes(store.encode_outcomes(table, run))
+    beside(path, OUTCOMES).write_bytes(encode_outcomes(table, run))
     path.write_bytes((json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode())
     assert not _evaluate(out).reused
     assert _content(path) == _content(whole)
@@ -113,7 +126,7 @@ def test_mending_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_a_contest_found_is_not_thrown_away(out: Path) -> None:
     path = _path(out)
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     contest = Contest(sha256="0" * 64, num_images=1, num_confirmed=1, broken={"3/16": 0})
     write_set(path, table, run.model_copy(update={"contests": (contest,)}))
     assert _evaluate(out).reused
@@ -163,13 +176,13 @@ def _stop(self: Evaluation) -> None:
 def _num_reused(out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks that a run takes over."""
     stores = []
-    begin = store.ChunkStore.__init__
+    begin = ChunkStore.__init__
 
-    def remember(self: store.ChunkStore, *arguments: Any) -> None:
+    def remember(self: ChunkStore, *arguments: Any) -> None:
         begin(self, *arguments)
         stores.append(self)
 
-    monkeypatch.setattr(store.ChunkStore, "__init__", remember)
+    monkeypatch.setattr(ChunkStore, "__init__", remember)
     _evaluate(out)
     return max(one.reused for one in stores)
 
@@ -194,7 +207,7 @@ def test_chunks_of_another_engine_are_never_reused(
 def test_the_result_of_another_engine_is_another_result(
     whole: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = store.read_result(whole)
+    old = read_result(whole)
     assert old.versions["engine"] == identity.ENGINE
     assert old.constants is not None
     monkeypatch.setattr(identity, "ENGINE", "another")
@@ -212,7 +225,7 @@ def test_results_without_an_engine_are_compared_as_before(
 ) -> None:
     """`drift`, `check` and `recheck` on a result from before, beside one of today."""
     path = _path(out)
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     versions = {name: text for name, text in run.versions.items() if name != "engine"}
     run = run.model_copy(update={"versions": versions, "constants": None})
     write_set(path, table, run)

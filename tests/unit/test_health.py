@@ -10,11 +10,11 @@ from models import Wrapped
 from test_closing import _evaluation, _table
 from torch import Tensor, nn
 
-from benchmark import health
-from benchmark.pipeline import Evaluation
-from benchmark.records import Outcome
-from benchmark.stages.pgd import PGD
-from benchmark.tracks import Protocol
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.evaluation import health
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.tracks import Protocol
 
 BLIND = replace(Protocol(), pgd_restarts=1)
 

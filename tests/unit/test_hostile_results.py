@@ -13,23 +13,24 @@ import pyarrow.parquet as pq
 import pytest
 from tables import make_run, make_table
 
-from benchmark import store
-from benchmark.errors import ResultError
-from benchmark.reading.arrays_file import read_arrays
-from benchmark.reading.table_file import MAX_TABLE_ROWS
-from benchmark.records import MAX_RESULT_BYTES
-from benchmark.scoring import score
-from leaderboard.loading import read_result
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.encoding import encode_outcomes, encode_result
+from corobench.benchmark.records.reading.arrays_file import read_arrays
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import MAX_TABLE_ROWS, read_outcomes
+from corobench.benchmark.records.result import MAX_RESULT_BYTES
+from corobench.benchmark.scoring.score import score
+from corobench.leaderboard.loading import read_result as read_on_page
 
 
 def _result(folder: Path) -> Path:
     run = make_run()
     path = folder / "test-entry@8.json"
-    path.write_bytes(store.encode_result(score(make_table(run), run)))
+    path.write_bytes(encode_result(score(make_table(run), run)))
     return path
 
 
-@pytest.mark.parametrize("reader", [store.read_result, read_result])
+@pytest.mark.parametrize("reader", [read_result, read_on_page])
 def test_a_key_that_is_there_twice(tmp_path: Path, reader) -> None:
     path = _result(tmp_path)
     path.write_text(path.read_text().replace('"clean": 7', '"clean": 7, "clean": 8'))
@@ -37,7 +38,7 @@ def test_a_key_that_is_there_twice(tmp_path: Path, reader) -> None:
         reader(path)
 
 
-@pytest.mark.parametrize("reader", [store.read_result, read_result])
+@pytest.mark.parametrize("reader", [read_result, read_on_page])
 def test_a_result_that_is_too_large_is_refused_unread(tmp_path: Path, reader) -> None:
     path = _result(tmp_path)
     with path.open("r+b") as stream:
@@ -46,7 +47,7 @@ def test_a_result_that_is_too_large_is_refused_unread(tmp_path: Path, reader) ->
         reader(path)
 
 
-@pytest.mark.parametrize("reader", [store.read_result, read_result])
+@pytest.mark.parametrize("reader", [read_result, read_on_page])
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b"9" * 10_000, b"null"])
 def test_what_is_no_result(tmp_path: Path, reader, content: bytes) -> None:
     path = tmp_path / "x.json"
@@ -62,16 +63,16 @@ def test_a_table_that_unpacks_to_too_many_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": zeros}), path, compression="zstd")
     assert path.stat().st_size < 100_000
     with pytest.raises(ResultError, match=f"at most {MAX_TABLE_ROWS} rows"):
-        store.read_outcomes(path)
+        read_outcomes(path)
 
 
 def test_columns_of_other_types(tmp_path: Path) -> None:
     run = make_run()
     table = make_table(run)
     path = tmp_path / "t.outcomes.parquet"
-    path.write_bytes(store.encode_outcomes(table.assign(image=["x"] * len(table)), run))
+    path.write_bytes(encode_outcomes(table.assign(image=["x"] * len(table)), run))
     with pytest.raises(ResultError, match="columns of other types"):
-        store.read_outcomes(path)
+        read_outcomes(path)
 
 
 def _npz(path: Path, name: str, content: bytes, method: int = zipfile.ZIP_DEFLATED) -> None:
@@ -110,7 +111,7 @@ def test_arrays_that_claim_more_than_they_hold(
 
 def test_an_array_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A megabyte of zeros is a kilobyte in the archive; the limit is on what is unpacked."""
-    monkeypatch.setattr("benchmark.reading.arrays_file.MAX_ARRAY_BYTES", 100_000)
+    monkeypatch.setattr("corobench.benchmark.records.reading.arrays_file.MAX_ARRAY_BYTES", 100_000)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, images=np.zeros(125_000))
     assert path.stat().st_size < 10_000
@@ -135,6 +136,6 @@ def test_a_manifest_in_a_result_is_checked_like_a_submission(tmp_path: Path) -> 
     payload = json.loads(path.read_text())
     payload["submission"]["links"] = ["javascript:alert(1)"]
     path.write_text(json.dumps(payload))
-    for reader in (store.read_result, read_result):
+    for reader in (read_result, read_on_page):
         with pytest.raises(ResultError, match="links"):
             reader(path)

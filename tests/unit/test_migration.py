@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import migration, rounds, store
-from benchmark.cli import invoke
-from benchmark.errors import OutputError, ResultError
-from benchmark.scored import scored
-from benchmark.scoring import why_unpublished
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import OutputError, ResultError
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.scoring import migration, rounds
+from corobench.benchmark.scoring.score import why_unpublished
+from corobench.benchmark.scoring.scored import scored
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier" / "1.0" / "digits"
 TODAY = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
@@ -34,7 +37,7 @@ def earlier(tmp_path: Path) -> Path:
 def test_an_earlier_table_is_refused_with_the_way_out(
     earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert invoke(["score", str(store.beside(earlier, "outcomes.parquet"))]) == 2
+    assert invoke(["score", str(beside(earlier, "outcomes.parquet"))]) == 2
     said = capsys.readouterr().err
     assert "alpha_crown, bab" in said and "corobench migrate" in said
 
@@ -49,8 +52,8 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     assert invoke(["migrate", str(earlier), "--write"]) == 0
     after = json.loads(earlier.read_text())
     assert list(migration._changes(before, after)) == []
-    recomputed = scored(store.beside(earlier, "outcomes.parquet"))
-    assert store.encode_result(recomputed) == earlier.read_bytes()
+    recomputed = scored(beside(earlier, "outcomes.parquet"))
+    assert encode_result(recomputed) == earlier.read_bytes()
     scores = after["epsilons"]["1/16"]["certified_by"]
     assert scores["alpha-CROWN"] is None and scores["BaB"] is None and scores["IBP"] > 0
 
@@ -62,11 +65,11 @@ def test_what_was_evaluated_with_other_settings_is_not_ranked(
     earlier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While its protocol is the one of the day; later its round is frozen."""
-    monkeypatch.setattr("benchmark.scoring.PROTOCOL", "1.0")
+    monkeypatch.setattr("corobench.benchmark.scoring.score.PROTOCOL", "1.0")
     migration.migrate(earlier, write=True)
-    (reason,) = why_unpublished(store.read_result(earlier))
+    (reason,) = why_unpublished(read_result(earlier))
     assert "closing_certifiers" in reason
-    assert why_unpublished(store.read_result(TODAY / f"{ENTRY}.json")) == []
+    assert why_unpublished(read_result(TODAY / f"{ENTRY}.json")) == []
 
 
 def test_todays_results_need_nothing() -> None:
@@ -103,7 +106,7 @@ def test_unknown_schemas_are_refused(
         message = capsys.readouterr().err
         assert f"schema: expected 1, but found {schema!r}" in message and said in message
     with pytest.raises(ResultError, match="schema: expected 1"):
-        store.read_result(earlier)
+        read_result(earlier)
 
 
 def test_a_bad_file_among_good_ones_and_nothing_is_written(earlier: Path) -> None:
@@ -126,7 +129,7 @@ def test_a_step_between_schemas_is_taken(earlier: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(migration.CHAIN, 0, step)
     steps = migration.migrate(earlier, write=True).steps
     assert steps[0] == "schema 0 to schema 1"
-    assert store.read_result(earlier).entry == ENTRY
+    assert read_result(earlier).entry == ENTRY
 
 
 def test_a_frozen_round_is_not_migrated(earlier: Path) -> None:

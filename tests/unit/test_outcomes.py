@@ -8,10 +8,10 @@ import pytest
 from leaderboard_factory import published_images
 from tables import make_run
 
-from benchmark.errors import ResultError
-from benchmark.facts import EpsilonFacts, Facts
-from benchmark.outcomes import outcome_table
-from benchmark.scoring import score
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.facts import EpsilonFacts, Facts
+from corobench.benchmark.evaluation.outcomes import outcome_table
+from corobench.benchmark.scoring.score import score
 
 #: Wrong, proven, broken by PGD-50, open.
 N = 4

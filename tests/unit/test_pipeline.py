@@ -16,24 +16,17 @@ from models import exact_linear_margin
 from tables import make_run
 from torch import Tensor, nn
 
-from benchmark.certify import (
-    BoundedModel,
-    BranchResult,
-    NotCertifiable,
-    Proven,
-    Prover,
-    prover,
-)
-from benchmark.errors import ResultError
-from benchmark.facts import Facts
-from benchmark.outcomes import audit, outcome_table
-from benchmark.pipeline import Evaluation
-from benchmark.progress import Reporter
-from benchmark.records import CERTIFIER_COLUMNS, CERTIFIERS, Audit, Outcome
-from benchmark.scoring import score
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.store import ChunkStore
-from benchmark.tracks import TRACKS, Protocol, Track
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.certify import BoundedModel, BranchResult, Proven, Prover, prover
+from corobench.benchmark.errors import NotCertifiable, ResultError
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.outcomes import audit, outcome_table
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.records.result import CERTIFIER_COLUMNS, CERTIFIERS, Audit, Outcome
+from corobench.benchmark.scoring.score import score
+from corobench.benchmark.tracks import TRACKS, Protocol, Track
 
 FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
 SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
@@ -288,7 +281,7 @@ def test_an_attack_that_crashes_is_an_error_and_never_robust(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("benchmark.stages.autoattack.AutoAttackStandard.build", crash)
+    monkeypatch.setattr("corobench.benchmark.attacks.autoattack.AutoAttackStandard.build", crash)
     evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
     facts = evaluation.run(None, dict.fromkeys(CERTIFIERS, "planted"))
     table = outcome_table(facts, np.arange(16), digits[1][:16].numpy())
@@ -306,7 +299,7 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # These are no published images, which a result's table must hold.
-    monkeypatch.setattr("benchmark.scoring.require_belonging", lambda *given: None)
+    monkeypatch.setattr("corobench.benchmark.scoring.score.require_belonging", lambda *given: None)
 
     class Liar:
         """Proves everything."""

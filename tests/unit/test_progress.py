@@ -5,8 +5,8 @@ import io
 import numpy as np
 from rich.console import Console
 
-from benchmark.facts import EpsilonFacts, Facts
-from benchmark.progress import Reporter, live_bars
+from corobench.benchmark.evaluation.facts import EpsilonFacts, Facts
+from corobench.benchmark.files.progress import Reporter, live_bars
 
 
 def _console(*, terminal: bool) -> Console:

@@ -10,19 +10,21 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import recheck, store
-from benchmark.cli import invoke
-from benchmark.errors import ResultError
-from benchmark.evaluate import evaluate
-from benchmark.evidence import read_arrays
-from benchmark.pipeline import Evaluation
-from benchmark.records import Outcome
-from benchmark.result_writing import write_set
-from benchmark.settings import Evaluated, Settings
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack
-from benchmark.stages.pgd import PGD
-from benchmark.store import beside
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.review import recheck
+from corobench.benchmark.scoring.result_writing import write_set
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "submissions" / "digits-adv-lwm-10x"
@@ -59,14 +61,14 @@ def _short_attack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _again(earlier: Path, out: Path) -> tuple[Evaluated, pd.DataFrame]:
     done = evaluate(ENTRY, Settings(out=out, earlier=earlier))
-    table, _ = store.read_outcomes(beside(done.path, "outcomes.parquet"))
+    table, _ = read_outcomes(beside(done.path, "outcomes.parquet"))
     return done, table
 
 
 def _forged(fresh: Evaluated, folder: Path) -> Path:
     """The result with every image that was broken called certified."""
     source = fresh.path
-    table, run = store.read_outcomes(beside(source, "outcomes.parquet"))
+    table, run = read_outcomes(beside(source, "outcomes.parquet"))
     broken = table["outcome"] == Outcome.ATTACKED
     assert broken.any()
     table.loc[broken, ["outcome", "decided_by", "carried_from", "adversarial", "margin"]] = [
@@ -98,7 +100,7 @@ def test_it_finds_what_a_new_evaluation_finds_without_attacking(
 
     monkeypatch.setattr(Evaluation, "attack_chunk", counted)
     done, table = _again(fresh.path, tmp_path)
-    before, _ = store.read_outcomes(beside(fresh.path, "outcomes.parquet"))
+    before, _ = read_outcomes(beside(fresh.path, "outcomes.parquet"))
     pd.testing.assert_frame_equal(table[FOUND], before[FOUND])
     assert attacked == []
     assert done.result.earlier is not None
@@ -113,7 +115,7 @@ def test_it_finds_what_a_new_evaluation_finds_without_attacking(
 
 def test_what_was_falsely_certified_is_attacked(fresh: Evaluated, tmp_path: Path) -> None:
     done, table = _again(_forged(fresh, tmp_path / "forged"), tmp_path / "new")
-    before, _ = store.read_outcomes(beside(fresh.path, "outcomes.parquet"))
+    before, _ = read_outcomes(beside(fresh.path, "outcomes.parquet"))
     # Later parts of AutoAttack draw other random numbers; few queries feel that.
     kept = [column for column in FOUND if column != "autoattack"]
     pd.testing.assert_frame_equal(table[kept], before[kept])
@@ -142,7 +144,7 @@ def test_a_certificate_that_does_not_follow_is_named(
 def test_a_stored_image_or_prediction_that_does_not_hold_is_refused(
     fresh: Evaluated, tmp_path: Path
 ) -> None:
-    table, run = store.read_outcomes(beside(fresh.path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(fresh.path, "outcomes.parquet"))
     images = read_arrays(beside(fresh.path, "adversarial.npz"), ("images",))["images"]
     place = Path(fresh.path.parent.parent.name) / fresh.path.parent.name / fresh.path.name
     moved = tmp_path / "moved" / place
@@ -155,8 +157,8 @@ def test_a_stored_image_or_prediction_that_does_not_hold_is_refused(
 def test_attacks_that_were_set_otherwise_are_not_taken_over(
     fresh: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmark import recertify
-    from benchmark.tracks import Protocol
+    from corobench.benchmark.evaluation import recertify
+    from corobench.benchmark.tracks import Protocol
 
     monkeypatch.setattr(recertify, "Protocol", lambda: replace(Protocol(), pgd_steps=51))
     with pytest.raises(ResultError, match="pgd_steps"):
@@ -168,8 +170,8 @@ def test_a_published_row_keeps_its_evidence(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     old = ROOT / "leaderboard" / "results" / "1.0" / "digits" / "digits-ibp-lwm-10x.json"
     assert invoke(["recertify", str(old), "--out", str(tmp_path)]) == 0
-    new = store.read_result(tmp_path / "1.1" / "digits" / old.name)
-    then = store.read_result(old)
+    new = read_result(tmp_path / "1.1" / "digits" / old.name)
+    then = read_result(old)
     for epsilon, score in new.epsilons.items():
         assert abs(score.counts["certified"] - then.epsilons[epsilon].counts["certified"]) <= 2
         assert score.pgd50 == then.epsilons[epsilon].pgd50

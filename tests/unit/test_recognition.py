@@ -14,12 +14,13 @@ from scipy.stats import binomtest, fisher_exact
 from test_pipeline import _evaluation
 from torch import Tensor, nn
 
-from benchmark import gradients, recognition
-from benchmark.compactness import measure
-from benchmark.data import load_train
-from benchmark.pipeline import Evaluation
-from benchmark.records import Recognition
-from benchmark.tracks import Protocol
+from corobench.benchmark.attacks import gradients
+from corobench.benchmark.data import load_train
+from corobench.benchmark.evaluation import recognition
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.network.compactness import measure
+from corobench.benchmark.records.result import Recognition
+from corobench.benchmark.tracks import Protocol
 
 
 def _unseen(number: int = 500) -> tuple[Tensor, Tensor]:
@@ -165,7 +166,7 @@ def test_a_plateau_is_flagged_by_an_evaluation(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from benchmark.stages.pgd import PGD
+    from corobench.benchmark.attacks.pgd import PGD
 
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
     x, y = (part[:32] for part in digits)

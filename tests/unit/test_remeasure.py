@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import store
-from benchmark.cli import invoke
-from benchmark.errors import ResultError
-from benchmark.records import Compactness
-from benchmark.remeasure import remeasure
-from benchmark.result_writing import write_set
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Compactness
+from corobench.benchmark.review.remeasure import remeasure
+from corobench.benchmark.scoring.result_writing import write_set
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "submissions" / "digits-ibp-lwm-10x"
@@ -34,7 +35,7 @@ def result(tmp_path: Path) -> Path:
     for path in source.parent.glob(f"{ENTRY.name}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / source.name
-    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(path, "outcomes.parquet"))
     old = Compactness.model_validate(run.compactness.model_dump(exclude=NEW))
     write_set(path, table, run.model_copy(update={"compactness": old}))
     return path
@@ -53,7 +54,7 @@ def test_new_keys_are_added_and_nothing_else_changes(result: Path) -> None:
     assert {k: v for k, v in after.items() if k not in changed} == {
         k: v for k, v in before.items() if k not in changed
     }
-    assert invoke(["score", str(store.beside(result, "outcomes.parquet"))]) == 0
+    assert invoke(["score", str(beside(result, "outcomes.parquet"))]) == 0
     assert remeasure(result, ENTRY).added == ()
 
 

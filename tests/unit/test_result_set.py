@@ -11,13 +11,22 @@ import pytest
 from killing import killed_at
 from tables import make_run, make_table
 
-from benchmark import store
-from benchmark.errors import OutputError, ResultError
-from benchmark.records import Result, Run
-from benchmark.result_set import ADVERSARIAL, ENDINGS, OUTCOMES, beside, staged, verify_set
-from benchmark.result_writing import finish_set, is_unfinished, write_set
-from benchmark.scored import scored
-from benchmark.scoring import score
+from corobench.benchmark.errors import OutputError, ResultError
+from corobench.benchmark.records.encoding import encode_outcomes, encode_result
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Result, Run
+from corobench.benchmark.records.result_set import (
+    ADVERSARIAL,
+    ENDINGS,
+    OUTCOMES,
+    beside,
+    staged,
+    verify_set,
+)
+from corobench.benchmark.scoring.result_writing import finish_set, is_unfinished, write_set
+from corobench.benchmark.scoring.score import score
+from corobench.benchmark.scoring.scored import scored
 
 OLD, NEW = np.zeros((3, 1, 8, 8), np.float32), np.ones((4, 1, 8, 8), np.float32)
 #: More than a writing has; the test fails where that is not so.
@@ -37,8 +46,8 @@ def _write_without_digests(path: Path, seed: int) -> None:
     """As corobench wrote results before they had digests."""
     run = _run(seed)
     table = make_table(run)
-    path.write_bytes(store.encode_result(score(table, run)))
-    beside(path, OUTCOMES).write_bytes(store.encode_outcomes(table, run))
+    path.write_bytes(encode_result(score(table, run)))
+    beside(path, OUTCOMES).write_bytes(encode_outcomes(table, run))
     np.savez_compressed(beside(path, ADVERSARIAL), images=OLD)
 
 
@@ -66,7 +75,7 @@ class Place:
     def seen(self) -> int | None:
         """Seed of the result that a strict reader accepts; None where there is no result file."""
         try:
-            result = store.read_result(self.path)
+            result = read_result(self.path)
         except ResultError:
             assert not self.path.exists()
             return None
@@ -172,7 +181,7 @@ def test_a_full_disk_leaves_the_old_set(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("benchmark.store.os.fsync", full)
+    monkeypatch.setattr("corobench.benchmark.store.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         _write(path, 1, NEW)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -188,12 +197,12 @@ def test_a_set_of_other_files_is_refused(ending: str, how: str, tmp_path: Path) 
     file = beside(path, ending)
     if how == "missing":
         file.unlink()
-        assert store.read_result(path) == result  # a result file may be read alone
+        assert read_result(path) == result  # a result file may be read alone
     else:
         content = beside(other, ending).read_bytes() if how != "cut" else file.read_bytes()[:-1]
         file.write_bytes(content)
         with pytest.raises(ResultError, match="do not belong together"):
-            store.read_result(path)
+            read_result(path)
     with pytest.raises(ResultError, match="`corobench evaluate` of the entry again") as caught:
         verify_set(path, result)
     assert file.name in caught.value.message
@@ -202,29 +211,29 @@ def test_a_set_of_other_files_is_refused(ending: str, how: str, tmp_path: Path) 
 def test_digests_are_required_from_protocol_1_1_on(tmp_path: Path) -> None:
     path = tmp_path / "test-entry@8.json"
     _write_without_digests(path, 0)
-    result = store.read_result(path)
+    result = read_result(path)
     assert b'"files"' not in path.read_bytes()
     verify_set(path, result)
     new = result.model_copy(update={"protocol": "1.1"})
     with pytest.raises(ResultError, match=r"files\.outcomes\.parquet: expected its sha256"):
         verify_set(path, new)
-    path.write_bytes(store.encode_result(new))
+    path.write_bytes(encode_result(new))
     with pytest.raises(ResultError, match=r"files\.adversarial\.npz"):
-        store.read_result(path)
+        read_result(path)
 
 
 def test_the_table_gives_the_result_file_with_its_digests(tmp_path: Path) -> None:
     path = tmp_path / "test-entry@8.json"
     result = _write(path, 0, OLD)
     assert set(result.files or {}) == set(ENDINGS)
-    assert store.encode_result(scored(beside(path, OUTCOMES))) == path.read_bytes()
+    assert encode_result(scored(beside(path, OUTCOMES))) == path.read_bytes()
 
 
 def test_images_of_another_set_are_not_covered_up(tmp_path: Path) -> None:
     """Writing the table alone keeps the images, and takes no others for its own."""
     path = tmp_path / "test-entry@8.json"
     written = _write(path, 0, OLD)
-    table, run = store.read_outcomes(beside(path, OUTCOMES))
+    table, run = read_outcomes(beside(path, OUTCOMES))
     assert write_set(path, table, run) == written
     np.savez_compressed(beside(path, ADVERSARIAL), images=NEW)
     with pytest.raises(ResultError, match="differs from the outcome table"):
@@ -241,4 +250,4 @@ def test_an_interrupted_result_says_so(place: Place) -> None:
         if not place.path.exists() and staged(place.path, "json").exists():
             break
     with pytest.raises(ResultError, match="the same command again finishes it"):
-        store.read_result(place.path)
+        read_result(place.path)

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from reissue import reissue
 
-from benchmark import rounds, scoring, store
-from benchmark.cli import invoke
-from benchmark.errors import OutputError, ResultError
-from benchmark.result_writing import write_set
-from benchmark.tracks import PROTOCOL, round_of
-from leaderboard.build import build_site
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import OutputError, ResultError
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.scoring import rounds
+from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.tracks import PROTOCOL, round_of
+from corobench.leaderboard.build import build_site
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
@@ -39,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _change(path: Path, **more: object) -> None:
     """Write a result and its outcome table again, with other keys; both agree."""
-    table, run = store.read_outcomes(store.beside(path, "outcomes.parquet"))
+    table, run = read_outcomes(beside(path, "outcomes.parquet"))
     write_set(path, table, run.model_copy(update=more))
 
 
@@ -86,7 +91,7 @@ def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) ->
     rounds.freeze(today)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     entry = str(ROOT / "submissions" / ENTRY)
-    outcomes = str(store.beside(result, "outcomes.parquet"))
+    outcomes = str(beside(result, "outcomes.parquet"))
     for command in (
         ["evaluate", entry, "--subset", "20", "--out", str(folder.parent)],
         ["contest", str(result), str(tmp_path / "x.npz"), "--submission", entry, "--write"],
@@ -121,8 +126,8 @@ def test_what_may_not_be_ranked_is_not_frozen(
 
 def test_a_result_that_is_not_its_table_is_not_frozen(folder: Path) -> None:
     path = folder / "digits" / f"{ENTRY}.json"
-    result = store.read_result(path)
-    path.write_bytes(store.encode_result(result.model_copy(update={"seed": 5})))
+    result = read_result(path)
+    path.write_bytes(encode_result(result.model_copy(update={"seed": 5})))
     with pytest.raises(ResultError, match="differs from the scorecard") as caught:
         rounds.freeze(folder)
     assert "seed: 5 in the result, 0 in the table" in caught.value.message
@@ -153,14 +158,14 @@ def test_published_rounds_are_as_they_were_frozen_and_old_ones_are_frozen() -> N
 
 def test_a_third_number_of_the_protocol_changes_no_round(folder: Path, tmp_path: Path) -> None:
     """1.0.1 stands on the board of 1.0, and is compared with it; 1.1 is not."""
-    from benchmark.gate.rule import Rule
-    from benchmark.gate.run import check
+    from corobench.benchmark.gate.rule import Rule
+    from corobench.benchmark.gate.run import check
 
     path = folder / "digits" / f"{ENTRY}.json"
     published = RESULTS / "1.0" / "digits" / path.name
     _change(path, protocol="1.0.1")
     assert check(path, published, Rule(), even_if_equal=True).n == 500
-    assert scoring.why_unpublished(store.read_result(path)) == []
+    assert scoring.why_unpublished(read_result(path)) == []
     build_site([folder.parent], tmp_path / "site")
     _change(path, protocol="1.1")
     with pytest.raises(ResultError, match=r"protocol: expected '1\.0'"):

@@ -9,9 +9,9 @@ import pytest
 from leaderboard_factory import published_images
 from tables import make_run, make_table
 
-from benchmark import scoring
-from benchmark.errors import ResultError
-from benchmark.records import Outcome
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.scoring import score as scoring
 
 
 def test_counts_by_hand() -> None:

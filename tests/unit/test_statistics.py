@@ -6,7 +6,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmark.statistics import (
+from corobench.benchmark.scoring.statistics import (
     Standing,
     clopper_pearson,
     holm,

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from benchmark.statistics import (
+from corobench.benchmark.scoring.statistics import (
     Interval,
     clopper_pearson,
     holm,

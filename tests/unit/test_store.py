@@ -10,27 +10,32 @@ import pandas as pd
 import pytest
 from tables import make_run, make_table
 
-from benchmark import scoring, store
-from benchmark.errors import OutputError, ResultError
+from corobench.benchmark.errors import OutputError, ResultError
+from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.records.encoding import encode_outcomes, encode_result
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.scoring import score as scoring
 
 
 def test_outcomes_survive_a_round_trip_and_give_the_same_result_bytes(tmp_path: Path) -> None:
     run = make_run()
     table = make_table(run)
     path = tmp_path / "x.outcomes.parquet"
-    path.write_bytes(store.encode_outcomes(table, run))
-    again, run_again = store.read_outcomes(path)
+    path.write_bytes(encode_outcomes(table, run))
+    again, run_again = read_outcomes(path)
     pd.testing.assert_frame_equal(again, table)
     first, second = scoring.score(table, run), scoring.score(again, run_again)
-    assert store.encode_result(first) == store.encode_result(second)
+    assert encode_result(first) == encode_result(second)
 
 
 def test_result_survives_a_round_trip(tmp_path: Path) -> None:
     run = make_run()
     result = scoring.score(make_table(run), run)
     path = tmp_path / "x.json"
-    store.write_atomic(path, store.encode_result(result))
-    assert store.read_result(path) == result
+    write_atomic(path, encode_result(result))
+    assert read_result(path) == result
 
 
 @pytest.mark.parametrize(
@@ -46,11 +51,11 @@ def test_a_faulty_result_names_file_and_key(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     run = make_run()
-    payload = json.loads(store.encode_result(scoring.score(make_table(run), run)))
+    payload = json.loads(encode_result(scoring.score(make_table(run), run)))
     path = tmp_path / "x.json"
     path.write_text(json.dumps({**payload, **change}))
     with pytest.raises(ResultError, match=message) as caught:
-        store.read_result(path)
+        read_result(path)
     assert str(path) in caught.value.message
 
 
@@ -59,24 +64,24 @@ def test_what_is_not_a_result_is_one_error(content: bytes, tmp_path: Path) -> No
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(ResultError, match=r"x\.json"):
-        store.read_result(path)
+        read_result(path)
 
 
 def test_what_is_not_an_outcome_table_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "x.outcomes.parquet"
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(ResultError, match="expected an outcome table"):
-        store.read_outcomes(path)
+        read_outcomes(path)
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(ResultError, match="no run record inside"):
-        store.read_outcomes(path)
+        read_outcomes(path)
 
 
 def test_chunks_of_another_identity_are_never_reused(tmp_path: Path) -> None:
-    first = store.ChunkStore(tmp_path, {"weights": "a"})
+    first = ChunkStore(tmp_path, {"weights": "a"})
     first.save("c", {"x": np.arange(3)})
-    assert store.ChunkStore(tmp_path, {"weights": "b"}).load("c") is None
-    loaded = store.ChunkStore(tmp_path, {"weights": "a"}).load("c")
+    assert ChunkStore(tmp_path, {"weights": "b"}).load("c") is None
+    loaded = ChunkStore(tmp_path, {"weights": "a"}).load("c")
     assert loaded is not None
     assert loaded["x"].tolist() == [0, 1, 2]
 
@@ -85,7 +90,7 @@ def test_chunks_of_another_identity_are_never_reused(tmp_path: Path) -> None:
     "damage", [lambda b: b[:-3], lambda b: b[:40] + b"!" + b[41:], lambda _: b""]
 )
 def test_a_damaged_chunk_counts_as_missing(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    chunks = store.ChunkStore(tmp_path, {"weights": "a"})
+    chunks = ChunkStore(tmp_path, {"weights": "a"})
     chunks.save("c", {"x": np.arange(100)})
     (path,) = chunks.folder.glob("*.chunk")
     path.write_bytes(damage(path.read_bytes()))
@@ -93,7 +98,7 @@ def test_a_damaged_chunk_counts_as_missing(damage, tmp_path: Path) -> None:  # t
 
 
 def test_discarded_chunks_leave_nothing(tmp_path: Path) -> None:
-    chunks = store.ChunkStore(tmp_path / ".chunks", {"weights": "a"})
+    chunks = ChunkStore(tmp_path / ".chunks", {"weights": "a"})
     chunks.save("c", {"x": np.arange(3)})
     chunks.discard()
     assert list(tmp_path.iterdir()) == []
@@ -103,14 +108,14 @@ def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.json"
-    store.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("benchmark.store.os.fsync", full)
+    monkeypatch.setattr("corobench.benchmark.store.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        store.write_atomic(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
@@ -118,4 +123,4 @@ def test_a_failed_write_leaves_the_old_file(
 def test_an_output_folder_that_is_a_file_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another folder with --out"):
-        store.write_atomic(tmp_path / "file" / "x.json", b"")
+        write_atomic(tmp_path / "file" / "x.json", b"")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import threat
+from corobench.benchmark.referee import threat
 
 EPSILONS = [Fraction(2, 255), Fraction(8, 255), Fraction(1, 16), Fraction(1, 10), Fraction(1, 20)]
 

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from benchmark import tracks
-from benchmark.errors import ConfigError
+from corobench.benchmark import tracks
+from corobench.benchmark.errors import ConfigError
 
 
 def test_epsilons_are_exact_and_ascending() -> None:

@@ -11,11 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.errors import ResultError
-from benchmark.verification import attacks, proofs
-from benchmark.verification.chance import MIN_DRAWN, chance_to_miss, num_drawn, num_hidden
-from benchmark.verification.claims import Claims
-from benchmark.verification.mismatch import Mismatch, refuse
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.review.verification import attacks, proofs
+from corobench.benchmark.review.verification.chance import (
+    MIN_DRAWN,
+    chance_to_miss,
+    num_drawn,
+    num_hidden,
+)
+from corobench.benchmark.review.verification.claims import Claims
+from corobench.benchmark.review.verification.mismatch import Mismatch, refuse
 
 EPSILONS = ("1/16", "2/16")
 

@@ -16,8 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.certify.checker.intervals import Interval, Origin, Shape, cut, spread_out, windows
-from benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.intervals import (
+    Interval,
+    Origin,
+    Shape,
+    cut,
+    spread_out,
+    windows,
+)
+from corobench.benchmark.certify.checker.rounding import Array
 
 _OUT = 2.0**-48
 """Relative error of a few float64 operations, with room."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.certify.checker.exact import Concat, Pad, Reshape
-from benchmark.certify.checker.intervals import Interval, UncheckableError
-from benchmark.certify.checker.layers import Add, Mean, Scale
-from benchmark.certify.checker.network import Layer, Step
-from benchmark.certify.checker.rounding import SMALLEST, Array
+from corobench.benchmark.certify.checker.exact import Concat, Pad, Reshape
+from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
+from corobench.benchmark.certify.checker.layers import Add, Mean, Scale
+from corobench.benchmark.certify.checker.network import Layer, Step
+from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 
 LEAST_DIVISOR = 2.0**-100
 """Smaller divisors may change by more than rounding where numbers are flushed to zero."""

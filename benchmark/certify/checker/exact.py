@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.certify.checker.intervals import FLAT, Interval, Origin, Shape, crop
-from benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.intervals import FLAT, Interval, Origin, Shape, crop
+from corobench.benchmark.certify.checker.rounding import Array
 
 
 class Reshape:

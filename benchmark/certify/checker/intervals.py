@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.rounding import Array
 
 Origin = tuple[int, int]
 Shape = tuple[int, ...]

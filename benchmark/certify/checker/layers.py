@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmark.certify.checker.intervals import (
+from corobench.benchmark.certify.checker.intervals import (
     FLAT,
     Interval,
     Origin,
@@ -21,7 +21,7 @@ from benchmark.certify.checker.intervals import (
     spread_out,
     windows,
 )
-from benchmark.certify.checker.rounding import (
+from corobench.benchmark.certify.checker.rounding import (
     FREE_FOLDS,
     LARGEST,
     MAX_TERMS,

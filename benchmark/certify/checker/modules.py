@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmark.certify.checker.activations import Curve, MaxPool, Quantise, Relu
-from benchmark.certify.checker.building import (
+from corobench.benchmark.certify.checker.activations import Curve, MaxPool, Quantise, Relu
+from corobench.benchmark.certify.checker.building import (
     LEAST_DIVISOR,
     Builder,
     Value,
@@ -19,10 +19,10 @@ from benchmark.certify.checker.building import (
     require,
     require_normal,
 )
-from benchmark.certify.checker.exact import Pick
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
-from benchmark.certify.checker.rounding import SMALLEST, Array
+from corobench.benchmark.certify.checker.exact import Pick
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
+from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 
 NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d
 """Layers that give what they get, in eval mode."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmark.certify.checker.activations import Activation, Lines, MaxPool, Relu
-from benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
-from benchmark.certify.checker.intervals import (
+from corobench.benchmark.certify.checker.activations import Activation, Lines, MaxPool, Relu
+from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
+from corobench.benchmark.certify.checker.intervals import (
     FLAT,
     Interval,
     Origin,
@@ -25,8 +25,8 @@ from benchmark.certify.checker.intervals import (
     cut,
     whole,
 )
-from benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
-from benchmark.certify.checker.rounding import SMALLEST, Array, centre, sum_error
+from corobench.benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
+from corobench.benchmark.certify.checker.rounding import SMALLEST, Array, centre, sum_error
 
 NONLINEAR = Activation | MaxPool
 """Layers that lie between two lines, instead of being affine."""

@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.certify.checker.activations import Relu
-from benchmark.certify.checker.exact import Pad, Pick, Reshape
-from benchmark.certify.checker.intervals import FLAT, Interval
-from benchmark.certify.checker.network import NONLINEAR, Bounds, Network, Slopes
-from benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
+from corobench.benchmark.certify.checker.intervals import FLAT, Interval
+from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Network, Slopes
+from corobench.benchmark.certify.checker.rounding import Array
 
 METHODS = ("IBP", "CROWN-IBP", "CROWN")
 """Cheapest first. Each may use the proofs of those before it."""

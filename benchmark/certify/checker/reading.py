@@ -15,13 +15,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from benchmark.certify.checker.activations import Curve, Relu
-from benchmark.certify.checker.building import Builder, Size, Value, array, require
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.modules import NOTHING, add_module
-from benchmark.certify.checker.network import Layer, Network, require_flat_logits
-from benchmark.certify.checker.rounding import Array
-from benchmark.certify.prepare import bake_weights, copy_detached
+from corobench.benchmark.certify.checker.activations import Curve, Relu
+from corobench.benchmark.certify.checker.building import Builder, Size, Value, array, require
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.modules import NOTHING, add_module
+from corobench.benchmark.certify.checker.network import Layer, Network, require_flat_logits
+from corobench.benchmark.certify.checker.rounding import Array
+from corobench.benchmark.network.prepare import bake_weights, copy_detached
 
 _ACTIVATIONS: dict[Any, Callable[[], Layer]] = {
     **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), Relu),
@@ -45,8 +45,8 @@ _KEYWORDS = {"inplace", "start_dim", "end_dim", "dim", "keepdim"}
 
 _LAYERS_OF = (
     "onnx2pytorch.",
-    "benchmark.submission.graph.",
-    "benchmark.submission.architectures.parts",
+    "corobench.benchmark.submission.graph.",
+    "corobench.benchmark.submission.architectures.parts",
 )
 """Modules whose classes are layers, beside torch's own."""
 

@@ -18,10 +18,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.certify.checker.intervals import Interval
-from benchmark.certify.checker.network import Bounds, Network, Slopes
-from benchmark.certify.checker.proofs import specification, tightened
-from benchmark.certify.checker.rounding import Array
+from corobench.benchmark.certify.checker.intervals import Interval
+from corobench.benchmark.certify.checker.network import Bounds, Network, Slopes
+from corobench.benchmark.certify.checker.proofs import specification, tightened
+from corobench.benchmark.certify.checker.rounding import Array
 
 _LEAVES_AT_ONCE = 64
 

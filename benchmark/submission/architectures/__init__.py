@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from benchmark.errors import SubmissionError, nearest
-from benchmark.submission.architectures.cnn import cnn_large, cnn_small
-from benchmark.submission.architectures.parts import Normalize, split_normalize
-from benchmark.submission.architectures.resnet import ResNet18
-from benchmark.submission.architectures.vgg import VGG16
-from benchmark.submission.architectures.wide_resnet import WideResNet28x4
+from corobench.benchmark.errors import SubmissionError, nearest
+from corobench.benchmark.submission.architectures.cnn import cnn_large, cnn_small
+from corobench.benchmark.submission.architectures.parts import Normalize, split_normalize
+from corobench.benchmark.submission.architectures.resnet import ResNet18
+from corobench.benchmark.submission.architectures.vgg import VGG16
+from corobench.benchmark.submission.architectures.wide_resnet import WideResNet28x4
 
 __all__ = [
     "ARCHITECTURES",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from benchmark.submission.architectures.parts import conv_out, scaled
+from corobench.benchmark.submission.architectures.parts import conv_out, scaled
 
 #: One convolution as (channels, kernel, stride); the padding is always 1.
 Conv = tuple[int, int, int]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from benchmark.submission.architectures.parts import conv_out, scaled
+from corobench.benchmark.submission.architectures.parts import conv_out, scaled
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 BLOCKS_PER_STAGE = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from benchmark.submission.architectures.parts import scaled
+from corobench.benchmark.submission.architectures.parts import scaled
 
 #: Channels of the 3x3 convolutions, one group between two max-poolings.
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor, nn
 
-from benchmark.submission.architectures.parts import conv_out, scaled
+from corobench.benchmark.submission.architectures.parts import conv_out, scaled
 
 DEPTH = 28
 WIDEN = 4

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.submission.graph.reading import Node
-from benchmark.submission.graph.rules import MAX_INTEGERS, GraphFaultError
+from corobench.benchmark.submission.graph.reading import Node
+from corobench.benchmark.submission.graph.rules import MAX_INTEGERS, GraphFaultError
 
 _REARRANGING = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import DependencyError, SubmissionError
-from benchmark.submission.graph.network import GraphModel, read_network
-from benchmark.submission.graph.runtime import Runtime
-from benchmark.submission.writing import largest_difference
+from corobench.benchmark.errors import DependencyError, SubmissionError
+from corobench.benchmark.submission.graph.network import GraphModel, read_network
+from corobench.benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.submission.writing import largest_difference
 
 #: Version of the operators that is written.
 OPSET = 18

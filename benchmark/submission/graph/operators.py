@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.submission.graph.constants import integers
-from benchmark.submission.graph.layers import (
+from corobench.benchmark.submission.graph.constants import integers
+from corobench.benchmark.submission.graph.layers import (
     Clip,
     Concat,
     Mean,
@@ -27,8 +27,8 @@ from benchmark.submission.graph.layers import (
     Slice,
     WithConstants,
 )
-from benchmark.submission.graph.reading import Node
-from benchmark.submission.graph.rules import GraphFaultError
+from corobench.benchmark.submission.graph.reading import Node
+from corobench.benchmark.submission.graph.rules import GraphFaultError
 
 Shape = tuple[int, ...]
 #: Operators whose further operands are stored weights, and how many of them there may be.

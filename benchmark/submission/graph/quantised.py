@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmark.submission.graph.layers import Quantise
-from benchmark.submission.graph.reading import Node
-from benchmark.submission.graph.rules import GraphFaultError
+from corobench.benchmark.submission.graph.layers import Quantise
+from corobench.benchmark.submission.graph.reading import Node
+from corobench.benchmark.submission.graph.rules import GraphFaultError
 
 _RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import DependencyError
-from benchmark.submission.graph.rules import (
+from corobench.benchmark.errors import DependencyError
+from corobench.benchmark.submission.graph.rules import (
     DOMAINS,
     KINDS,
     MAX_CONSTANTS,

@@ -5,7 +5,7 @@ Everything that is not listed is refused. The rules by name stand in RULES.md.
 
 from __future__ import annotations
 
-from benchmark.submission.files import FileFaultError
+from corobench.benchmark.submission.files import FileFaultError
 
 MAX_NODES = 10_000
 MAX_CONSTANTS = 20_000

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import DependencyError
+from corobench.benchmark.errors import DependencyError
 
 
 class Runtime:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from baselines.budgets import arm_of, budget_of, budget_table, family_of
-from baselines.recipe import Recipe, packaged_names
-from baselines.recipe_file import load_recipe
+from corobench.baselines.budgets import arm_of, budget_of, budget_table, family_of
+from corobench.baselines.recipe import Recipe, packaged_names
+from corobench.baselines.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "reference-entries.md"

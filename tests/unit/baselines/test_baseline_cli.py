@@ -8,10 +8,10 @@ from pathlib import Path
 from click.testing import CliRunner
 from rich.console import Console
 
-from baselines.cli import train
-from baselines.display import Display
-from baselines.progress import EpochRow, Progress
-from benchmark.errors import ConfigError
+from corobench.baselines.cli import train
+from corobench.baselines.display import Display
+from corobench.baselines.progress import EpochRow, Progress
+from corobench.benchmark.errors import ConfigError
 
 RECIPE = """
 id = "tiny"

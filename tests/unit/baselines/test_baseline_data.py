@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import baselines
-from baselines.training_data import augment, batches_of, load
-from benchmark.data import load_train
-from benchmark.errors import ConfigError
+from corobench import baselines
+from corobench.baselines.training_data import augment, batches_of, load
+from corobench.benchmark.data import load_train
+from corobench.benchmark.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_no_file_of_the_package_can_load_test_images() -> None:
             if isinstance(node, ast.ImportFrom | ast.Import)
             for name in node.names
         }
-        assert "load_test" not in names and "benchmark.data" not in names, path
+        assert "load_test" not in names and "corobench.benchmark.data" not in names, path
 
 
 def test_an_empty_part_is_an_error() -> None:

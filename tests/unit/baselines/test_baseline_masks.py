@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.masks import Masks, prunable_weights
-from benchmark.compactness import sparsity
+from corobench.baselines.masks import Masks, prunable_weights
+from corobench.benchmark.network.compactness import sparsity
 
 OPTIMISERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),

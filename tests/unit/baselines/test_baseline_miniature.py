@@ -15,19 +15,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import baselines.trainer
-from baselines import procedure
-from baselines.masks import Masks
-from baselines.measures import LazyBounds
-from baselines.objectives import CrownIbp, Ibp, Objective, PgdAt
-from baselines.pruners import Hydra, Pruner
-from baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
-from baselines.recipe_file import load_recipe
-from baselines.trainer import StageTrainer
-from baselines.training_data import TrainingData
-from benchmark.compactness import sparsity
-from benchmark.submission import load_submission, validate
-from benchmark.tracks import get_track
+import corobench.baselines.trainer
+from corobench.baselines import procedure
+from corobench.baselines.masks import Masks
+from corobench.baselines.measures import LazyBounds
+from corobench.baselines.objectives import CrownIbp, Ibp, Objective, PgdAt
+from corobench.baselines.pruners import Hydra, Pruner
+from corobench.baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
+from corobench.baselines.recipe_file import load_recipe
+from corobench.baselines.trainer import StageTrainer
+from corobench.baselines.training_data import TrainingData
+from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.validate import validate
+from corobench.benchmark.tracks import get_track
 
 PAPER_SCALE = [f"cifar10/adv-{network}-lwm-10x" for network in ("vgg16", "resnet18", "wrn")]
 PRUNERS = [
@@ -138,7 +139,7 @@ def test_bf16_rounds_a_step_where_the_processor_is_fast_at_it(
     """Weights stay float32; without matrix units nothing changes at all."""
 
     def step(precision: str, is_fast: bool) -> tuple[Tensor, Tensor]:
-        monkeypatch.setattr(baselines.trainer, "has_fast_bf16", lambda device: is_fast)
+        monkeypatch.setattr(corobench.baselines.trainer, "has_fast_bf16", lambda device: is_fast)
         made = trainer(TrainStage(objective=objective, epochs=1, batch_size=8, precision=precision))
         loss = made._step(torch.arange(8), 0.5)
         return loss, next(made.model.parameters()).detach().clone()

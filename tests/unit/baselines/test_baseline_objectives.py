@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.measures import LazyBounds, measure
-from baselines.objectives import OBJECTIVES, Moment
-from baselines.objectives.base import box
-from baselines.objectives.crown_ibp import CrownIbp
-from baselines.objectives.fast_at import FastAt
-from baselines.objectives.ibp import Ibp
-from baselines.objectives.inner import ascend, random_start
-from baselines.objectives.mixtrain import MixTrain
-from baselines.objectives.natural import Natural
-from baselines.objectives.pgd_at import PgdAt
-from baselines.objectives.trades import Trades, divergence
+from corobench.baselines.measures import LazyBounds, measure
+from corobench.baselines.objectives import OBJECTIVES, Moment
+from corobench.baselines.objectives.base import box
+from corobench.baselines.objectives.crown_ibp import CrownIbp
+from corobench.baselines.objectives.fast_at import FastAt
+from corobench.baselines.objectives.ibp import Ibp
+from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.mixtrain import MixTrain
+from corobench.baselines.objectives.natural import Natural
+from corobench.baselines.objectives.pgd_at import PgdAt
+from corobench.baselines.objectives.trades import Trades, divergence
 
 SHAPE = (1, 4, 4)
 EPSILON = 0.1

@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from baselines import procedure
-from baselines.masks import prunable_weights
-from baselines.progress import Progress
-from baselines.pruners import PRUNERS, PruneContext, ScorePruner
-from baselines.recipe import Recipe
-from baselines.recipe_file import load_recipe
-from benchmark.compactness import sparsity
-from benchmark.errors import ConfigError, OutputError
-from benchmark.submission import load_submission, validate
+from corobench.baselines import procedure
+from corobench.baselines.masks import prunable_weights
+from corobench.baselines.progress import Progress
+from corobench.baselines.pruners import PRUNERS, PruneContext, ScorePruner
+from corobench.baselines.recipe import Recipe
+from corobench.baselines.recipe_file import load_recipe
+from corobench.benchmark.errors import ConfigError, OutputError
+from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.validate import validate
 
 DENSE = """
 id = "tiny-dense"
@@ -156,8 +157,8 @@ def test_kill_9_and_resume_with_epochs_lost_since_the_last_save(
     script = """
 import os, signal, sys
 from pathlib import Path
-from baselines import procedure
-from baselines.recipe_file import load_recipe
+from corobench.baselines import procedure
+from corobench.baselines.recipe_file import load_recipe
 def kill(progress):
     if progress.stage == "finetune" and progress.row.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from baselines.masks import Masks, prunable_weights
-from baselines.pruners import PRUNERS, PruneContext
-from baselines.pruners.filter_l1 import FilterL1
-from baselines.pruners.hydra import Hydra
-from baselines.pruners.lwm import Lwm
-from baselines.pruners.lwm_global import LwmGlobal
-from baselines.pruners.snip import Snip
-from benchmark.compactness import sparsity
-from benchmark.errors import ConfigError
-from benchmark.submission.architectures import build
+from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.pruners import PRUNERS, PruneContext
+from corobench.baselines.pruners.filter_l1 import FilterL1
+from corobench.baselines.pruners.hydra import Hydra
+from corobench.baselines.pruners.lwm import Lwm
+from corobench.baselines.pruners.lwm_global import LwmGlobal
+from corobench.baselines.pruners.snip import Snip
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.submission.architectures import build
 
 
 def _model() -> nn.Module:

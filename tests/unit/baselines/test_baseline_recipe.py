@@ -8,14 +8,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from baselines.objectives import OBJECTIVES, Objective
-from baselines.pruners import PRUNERS
-from baselines.publish import manifest_of
-from baselines.recipe import packaged_names
-from baselines.recipe_file import load_recipe
-from baselines.schedules import keep_ratios, lr_factor, ramp
-from baselines.stages import Prune, Train, plan
-from benchmark.errors import ConfigError
+from corobench.baselines.objectives import OBJECTIVES, Objective
+from corobench.baselines.pruners import PRUNERS
+from corobench.baselines.publish import manifest_of
+from corobench.baselines.recipe import packaged_names
+from corobench.baselines.recipe_file import load_recipe
+from corobench.baselines.schedules import keep_ratios, lr_factor, ramp
+from corobench.baselines.stages import Prune, Train, plan
+from corobench.benchmark.errors import ConfigError
 
 DENSE = """
 id = "tiny-dense"

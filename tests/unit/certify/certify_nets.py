@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmark.certify.checker.proofs import crown_bounds
-from benchmark.certify.checker.reading import read_network
+from corobench.benchmark.certify.checker.proofs import crown_bounds
+from corobench.benchmark.certify.checker.reading import read_network
 
 
 def seeded(build, seed: int = 0) -> nn.Module:

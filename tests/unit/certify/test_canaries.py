@@ -15,9 +15,9 @@ from canaries.canary import OnnxRuntime, Torch
 from canaries.parts import centre_and_corners
 from torch import Tensor, nn
 
-from benchmark import threat
-from benchmark.stages.base import is_wrong
-from benchmark.submission import load_submission
+from corobench.benchmark.referee import threat
+from corobench.benchmark.referee.judge import is_wrong
+from corobench.benchmark.submission import load_submission
 from perf.deployments import ORDERS, Deployment, fused, run
 
 SILENT = (0, 1, 2, 8)

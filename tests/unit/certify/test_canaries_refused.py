@@ -20,12 +20,12 @@ from canaries.parts import ZEROS, chain, linear, logits
 from reissue import unchecked
 from torch import nn
 
-import benchmark.evaluate
-from benchmark.data import load_test
-from benchmark.errors import ContractError
-from benchmark.settings import Settings
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.tracks import Protocol
+import corobench.benchmark.evaluation.evaluate
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.data import load_test
+from corobench.benchmark.errors import ContractError
+from corobench.benchmark.evaluation.settings import Settings
+from corobench.benchmark.tracks import Protocol
 
 
 class Weak(Settings):
@@ -56,11 +56,11 @@ def _outcomes(canary: Canary, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The outcome table of the canary's image at its epsilon."""
     digits = load_test("digits")
     image = (canary.image.numpy(), np.array([canary.label]), np.array([0]))
-    monkeypatch.setattr(benchmark.evaluate, "load_test", lambda *args: digits)
-    monkeypatch.setattr(benchmark.evaluate, "subset", lambda dataset, n: image)
+    monkeypatch.setattr(corobench.benchmark.evaluation.evaluate, "load_test", lambda *args: digits)
+    monkeypatch.setattr(corobench.benchmark.evaluation.evaluate, "subset", lambda dataset, n: image)
     settings = Weak(n=1, epsilons=(str(canary.epsilon),), out=folder / "results")
     with unchecked():  # the image is none of the published ones
-        found = benchmark.evaluate.evaluate(write(canary, folder), settings)
+        found = corobench.benchmark.evaluation.evaluate.evaluate(write(canary, folder), settings)
     path = found.path
     return pd.read_parquet(path.with_name(f"{path.stem}.outcomes.parquet"))
 

@@ -24,26 +24,32 @@ from milp_margins import exact_margins
 from scipy.optimize import linprog
 from torch import nn
 
-from benchmark.certify import (
+from corobench.benchmark.certify import (
     BRANCHING,
     Ascent,
     BoundedModel,
     BranchBudget,
-    NotCertifiable,
     Prover,
-    branch_boxes,
     prover,
 )
-from benchmark.certify.branch_boxes import search_box
-from benchmark.certify.branching import BranchAndBound
-from benchmark.certify.coupling import Coupling
-from benchmark.certify.lagrangian import Relaxation, Subdomains, joined, optimise, roots
-from benchmark.certify.leaf import solve_leaf
-from benchmark.certify.margin_spec import margin_spec
-from benchmark.certify.prepare import prepare
-from benchmark.certify.reduced import ReducedNet, reduce_net
-from benchmark.certify.split_choice import best_split, candidates, split
-from benchmark.certify.tightening import tightened
+from corobench.benchmark.certify.bab import boxes as branch_boxes
+from corobench.benchmark.certify.bab.boxes import search_box
+from corobench.benchmark.certify.bab.branching import BranchAndBound
+from corobench.benchmark.certify.bab.coupling import Coupling
+from corobench.benchmark.certify.bab.lagrangian import (
+    Relaxation,
+    Subdomains,
+    joined,
+    optimise,
+    roots,
+)
+from corobench.benchmark.certify.bab.leaf import solve_leaf
+from corobench.benchmark.certify.bab.reduced import ReducedNet, reduce_net
+from corobench.benchmark.certify.bab.split_choice import best_split, candidates, split
+from corobench.benchmark.certify.bab.tightening import tightened
+from corobench.benchmark.certify.margin_spec import margin_spec
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import prepare
 
 TINY = (1, 2, 2)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.certify import CertifierUnavailable, lirpa_compat, lirpa_version
-from benchmark.errors import CorobenchError
+from corobench.benchmark.certify import CertifierUnavailable, lirpa_version
+from corobench.benchmark.certify.lirpa import compat as lirpa_compat
+from corobench.benchmark.errors import CorobenchError
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -48,15 +49,15 @@ def test_nothing_of_the_process_is_changed():
                 torch.random.get_rng_state().sum().item(),
             )
 
-        import benchmark.certify
-        from benchmark.certify import lirpa_compat
+        import corobench.benchmark.certify
+        from corobench.benchmark.certify.lirpa import compat as lirpa_compat
         assert "auto_LiRPA" not in sys.modules
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         before = state()
-        bounded = benchmark.certify.BoundedModel(model, (1, 2, 2), 2)
+        bounded = corobench.benchmark.certify.BoundedModel(model, (1, 2, 2), 2)
         assert "auto_LiRPA" in sys.modules
         x = torch.full((2, 1, 2, 2), 0.5)
-        for method in benchmark.certify.CERTIFIERS:
+        for method in corobench.benchmark.certify.CERTIFIERS:
             bounded.margins(method, x - 0.4, x + 0.4, torch.tensor([0, 1]))
         after = state()
         for one, other in zip(before, after):
@@ -91,7 +92,7 @@ def test_missing_library_is_one_error_that_says_how_to_mend_it(monkeypatch):
 def test_a_library_that_does_not_load_is_the_same_error(breakage):
     done = run(
         "import sys, torch\n" + breakage + "\n"
-        "from benchmark.certify import BoundedModel, CertifierUnavailable\n"
+        "from corobench.benchmark.certify import BoundedModel, CertifierUnavailable\n"
         "try:\n"
         "    BoundedModel(torch.nn.Flatten(), (1, 1, 2), 2)\n"
         "except CertifierUnavailable as error:\n"

@@ -20,8 +20,10 @@ from certify_nets import (
 from milp_margins import exact_margins
 from torch import nn
 
-from benchmark.certify import CERTIFIERS, BoundedModel, NotCertifiable, lirpa
-from benchmark.certify.lirpa_graph import intermediate_bounds
+from corobench.benchmark.certify import CERTIFIERS, BoundedModel
+from corobench.benchmark.certify.lirpa import bounded as lirpa
+from corobench.benchmark.certify.lirpa.graph import intermediate_bounds
+from corobench.benchmark.errors import NotCertifiable
 
 TINY = (1, 2, 2)
 

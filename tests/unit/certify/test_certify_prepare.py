@@ -17,13 +17,9 @@ from certify_nets import (
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from benchmark.certify import (
-    CERTIFIERS,
-    BoundedModel,
-    NotCertifiable,
-    num_hidden_units,
-    prepare,
-)
+from corobench.benchmark.certify import CERTIFIERS, BoundedModel, num_hidden_units
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.prepare import prepare
 
 SHAPE = (1, 8, 8)
 

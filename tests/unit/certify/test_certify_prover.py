@@ -8,16 +8,11 @@ import torch
 from certify_nets import boxes, cnn, seeded, worst_found
 from torch import Tensor, nn
 
-from benchmark.certify import (
-    BoundedModel,
-    BranchBudget,
-    NotCertifiable,
-    Prover,
-    branching,
-    prover,
-)
-from benchmark.certify.checker.proofs import METHODS
-from benchmark.certify.witness import Witness, downward
+from corobench.benchmark.certify import BoundedModel, BranchBudget, Prover, prover
+from corobench.benchmark.certify.bab import branching
+from corobench.benchmark.certify.checker.proofs import METHODS
+from corobench.benchmark.certify.witness import Witness, downward
+from corobench.benchmark.errors import NotCertifiable
 
 SHAPE = (1, 8, 8)
 ALL = (*METHODS, "alpha-CROWN", "BaB")

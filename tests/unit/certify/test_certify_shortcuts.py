@@ -9,9 +9,10 @@ import torch
 from certify_nets import Normalize, boxes, cnn, seeded
 from torch import Tensor, nn
 
-from benchmark.certify import BoundedModel, batch_sizes, lirpa_graph
-from benchmark.certify.lirpa_graph import intermediate_bounds
-from benchmark.certify.lirpa_patches import patch_attributes
+from corobench.benchmark.certify import BoundedModel, batch_sizes
+from corobench.benchmark.certify.lirpa import graph as lirpa_graph
+from corobench.benchmark.certify.lirpa.graph import intermediate_bounds
+from corobench.benchmark.certify.lirpa.patches import patch_attributes
 
 SHAPE = (3, 8, 8)
 

@@ -8,7 +8,8 @@ from certify_nets import MaskedLinear, Viewing, boxes, cnn, seeded
 from torch import nn
 from torch.nn.utils import prune
 
-from benchmark.certify import BoundedModel, NotCertifiable, TrainingBounds
+from corobench.benchmark.certify import BoundedModel, TrainingBounds
+from corobench.benchmark.errors import NotCertifiable
 
 SHAPE = (1, 8, 8)
 

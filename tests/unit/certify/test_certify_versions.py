@@ -12,7 +12,7 @@ import torch
 from certify_nets import boxes, cnn, seeded
 from torch import Tensor
 
-from benchmark.certify import CERTIFIERS, BoundedModel, lirpa_version
+from corobench.benchmark.certify import CERTIFIERS, BoundedModel, lirpa_version
 
 #: Folder that holds another release, as `pip install --target` makes it.
 OTHER = os.environ.get("COROBENCH_OTHER_LIRPA", "")
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 CODE = """
 import sys, torch
 from test_certify_versions import all_margins
-from benchmark.certify import lirpa_version
+from corobench.benchmark.certify import lirpa_version
 torch.save((lirpa_version(), all_margins()), sys.argv[1])
 """
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.certify.checker.activations import (
+from corobench.benchmark.certify.checker.activations import (
     CURVE_ERROR,
     Activation,
     Curve,
@@ -18,8 +18,8 @@ from benchmark.certify.checker.activations import (
     Quantise,
     Relu,
 )
-from benchmark.certify.checker.intervals import FLAT, Interval, whole
-from benchmark.submission.graph.layers import Quantise as TorchQuantise
+from corobench.benchmark.certify.checker.intervals import FLAT, Interval, whole
+from corobench.benchmark.submission.graph.layers import Quantise as TorchQuantise
 
 END = st.floats(-40, 40) | st.sampled_from([0.0, -0.0, 1e-12, -1e-12, 0.5, -0.5, 700.0, -700.0])
 NEAR = st.sampled_from([0.0, 1e-300, 1e-12, 1e-9, 2e-9, 1e-6, 1e-3, 0.5, 3.0, 100.0])

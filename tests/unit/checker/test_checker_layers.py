@@ -8,9 +8,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
-from benchmark.certify.checker.intervals import FLAT, Interval, crop, cut, whole
-from benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Linear, Mean, Scale
+from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
+from corobench.benchmark.certify.checker.intervals import FLAT, Interval, crop, cut, whole
+from corobench.benchmark.certify.checker.layers import (
+    Add,
+    Affine,
+    AveragePool,
+    Conv,
+    Linear,
+    Mean,
+    Scale,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

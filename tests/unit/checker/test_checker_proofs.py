@@ -23,12 +23,12 @@ from float32_nets import float64
 from milp_margins import exact_margins
 from torch import Tensor, nn
 
-from benchmark.certify import BoundedModel
-from benchmark.certify.checker.exact import Pad
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.layers import Add, Affine, Linear
-from benchmark.certify.checker.network import Network, Slopes, Step, require_flat_logits
-from benchmark.certify.checker.proofs import (
+from corobench.benchmark.certify import BoundedModel
+from corobench.benchmark.certify.checker.exact import Pad
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.layers import Add, Affine, Linear
+from corobench.benchmark.certify.checker.network import Network, Slopes, Step, require_flat_logits
+from corobench.benchmark.certify.checker.proofs import (
     METHODS,
     _is_made_by_affine,
     crown_bounds,
@@ -37,9 +37,9 @@ from benchmark.certify.checker.proofs import (
     taken,
     tightened,
 )
-from benchmark.certify.checker.reading import read_network
-from benchmark.submission.graph.layers import Concat, Quantise, Slice
-from benchmark.submission.graph.layers import Pad as PadLayer
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.submission.graph.layers import Concat, Quantise, Slice
+from corobench.benchmark.submission.graph.layers import Pad as PadLayer
 
 SHAPE = (1, 8, 8)
 TINY = (1, 2, 2)
@@ -233,7 +233,7 @@ def test_where_ibp_bounds_a_neuron_better_than_crown_both_count() -> None:
 
 
 def test_many_images_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.certify.checker import proofs
+    from corobench.benchmark.certify.checker import proofs
 
     model = seeded(NETS["cnn"], 1)
     x, low, high = boxes(SHAPE, 0.06, num=20)
@@ -281,14 +281,14 @@ def test_given_slopes_change_the_bound_and_stay_sound() -> None:
 
 
 def _relu():
-    from benchmark.certify.checker.activations import Relu
+    from corobench.benchmark.certify.checker.activations import Relu
 
     return Relu()
 
 
 def test_rows_that_lie_on_padding_only_end_there() -> None:
     """A stride that jumps over the map: the last window of it sees nothing but padding."""
-    from benchmark.certify.checker.layers import Conv
+    from corobench.benchmark.certify.checker.layers import Conv
 
     conv = Conv(np.ones((1, 1, 1, 1)), np.array([0.5]), (3, 3), (0, 0, 2, 2))
     network = Network((1, 2, 2), [Step(Pad((0, 0, 2, 2), 0.0), (0,)), Step(conv, (1,))])

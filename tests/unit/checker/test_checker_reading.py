@@ -15,15 +15,15 @@ from test_submission_onnx import CASES
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from benchmark.certify.checker.building import Builder, Value
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.modules import add_module
-from benchmark.certify.checker.proofs import METHODS, margins
-from benchmark.certify.checker.reading import read_network
-from benchmark.submission.architectures import ARCHITECTURES, build
-from benchmark.submission.graph.layers import Quantise
-from benchmark.submission.graph.network import read_network as read_onnx
-from benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.certify.checker.building import Builder, Value
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.modules import add_module
+from corobench.benchmark.certify.checker.proofs import METHODS, margins
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.submission.architectures import ARCHITECTURES, build
+from corobench.benchmark.submission.graph.layers import Quantise
+from corobench.benchmark.submission.graph.network import read_network as read_onnx
+from corobench.benchmark.submission.graph.runtime import Runtime
 
 SHAPE = (1, 8, 8)
 
@@ -259,7 +259,7 @@ def variance_below_0() -> nn.Module:
 
 
 def tiny_deviation() -> nn.Module:
-    from benchmark.submission.architectures import Normalize as Own
+    from corobench.benchmark.submission.architectures import Normalize as Own
 
     layer = Own([0.0], [1.0])
     layer.std.fill_(1e-40)

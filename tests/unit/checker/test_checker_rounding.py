@@ -13,13 +13,13 @@ from certify_nets import boxes, cnn, seeded
 from float32_nets import deployed, exact_linear, float64, flushing, summed
 from torch import Tensor, nn
 
-from benchmark.certify import prepare
-from benchmark.certify.checker.intervals import UncheckableError
-from benchmark.certify.checker.layers import AveragePool, Conv, Linear, Mean
-from benchmark.certify.checker.network import Network
-from benchmark.certify.checker.proofs import METHODS, margins
-from benchmark.certify.checker.reading import read_network
-from benchmark.certify.checker.rounding import MAX_TERMS, centre, gamma, noise_of
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.layers import AveragePool, Conv, Linear, Mean
+from corobench.benchmark.certify.checker.network import Network
+from corobench.benchmark.certify.checker.proofs import METHODS, margins
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.certify.checker.rounding import MAX_TERMS, centre, gamma, noise_of
+from corobench.benchmark.network.prepare import prepare
 
 SHAPE = (1, 8, 8)
 FEW = (1, 2, 2)
@@ -231,7 +231,7 @@ def test_a_pruned_row_is_rounded_less() -> None:
 
 
 def _at(x: np.ndarray):
-    from benchmark.certify.checker.intervals import Interval
+    from corobench.benchmark.certify.checker.intervals import Interval
 
     return Interval(x, x)
 
@@ -367,7 +367,7 @@ def test_a_mean_whose_sum_may_overflow_proves_nothing(pool: nn.Module) -> None:
 
 
 def test_a_quantised_value_that_may_be_no_number_proves_nothing() -> None:
-    from benchmark.submission.graph.layers import Quantise as Layer
+    from corobench.benchmark.submission.graph.layers import Quantise as Layer
 
     step = Layer(torch.ones(1), torch.zeros(1), -128, 127)
     for weight, expected in ((3e38, True), (1e30, False)):

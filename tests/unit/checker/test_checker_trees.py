@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from milp_margins import exact_margins
 from torch import nn
 
-from benchmark.certify import BranchBudget, Prover, prover
-from benchmark.certify.budget import Ascent
-from benchmark.certify.checker.proofs import crown_bounds
-from benchmark.certify.checker.reading import read_network
-from benchmark.certify.checker.trees import Tree, covers, margins_by_cases
+from corobench.benchmark.certify import BranchBudget, Prover, prover
+from corobench.benchmark.certify.bab.budget import Ascent
+from corobench.benchmark.certify.checker.proofs import crown_bounds
+from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.certify.checker.trees import Tree, covers, margins_by_cases
 
 TINY = (1, 2, 2)
 

@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from benchmark.data import find, load_test, load_train, subset
-from benchmark.data.fingerprint import compute_fingerprint
-from benchmark.errors import ConfigError, DatasetError
-from benchmark.tracks import TRACKS, published_order
+from corobench.benchmark.data import find, load_test, load_train, subset
+from corobench.benchmark.data.fingerprint import compute_fingerprint
+from corobench.benchmark.errors import ConfigError, DatasetError
+from corobench.benchmark.tracks import TRACKS, published_order
 
 
 def _as_multiset(pixels, labels):

@@ -21,9 +21,9 @@ from data_factory import (
     write_parquet,
 )
 
-from benchmark.data import cifar10, load_test, load_train, subset, svhn
-from benchmark.errors import DatasetError
-from benchmark.tracks import TRACKS, published_order
+from corobench.benchmark.data import cifar10, load_test, load_train, subset, svhn
+from corobench.benchmark.errors import DatasetError
+from corobench.benchmark.tracks import TRACKS, published_order
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from data_factory import encode, make_pixels, write_idx, write_parquet
 
-from benchmark.data import fashion_mnist, find, load_test, load_train, sources, svhn
-from benchmark.errors import DatasetError
+from corobench.benchmark.data import fashion_mnist, find, load_test, load_train, sources, svhn
+from corobench.benchmark.errors import DatasetError
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ import pytest
 from reissue import ROUND
 from rich.console import Console
 
-from benchmark.cli import invoke
-from benchmark.errors import SubmissionError
-from benchmark.executors import isolated, landlock
-from benchmark.executors.limits import GIB, Limits
-from benchmark.progress import Reporter
-from benchmark.records import Outcome
-from benchmark.settings import Evaluated, Settings
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.executors import isolated, landlock
+from corobench.benchmark.executors.limits import GIB, Limits
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.records.result import Outcome
 
 TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 
@@ -65,7 +65,7 @@ def _comparable(path: Path) -> dict[str, object]:
 
 
 def test_isolation_changes_no_result_and_progress_is_shown(tmp_path: Path) -> None:
-    from benchmark.evaluate import evaluate
+    from corobench.benchmark.evaluation.evaluate import evaluate
 
     report = _At("", 0)
     apart = _evaluate(tmp_path / "apart", Limits(), report, "1/2")
@@ -162,7 +162,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
     code = (
         "import os, sys, socket\n"
         "from pathlib import Path\n"
-        "from benchmark.executors import landlock\n"
+        "from corobench.benchmark.executors import landlock\n"
         "inside, outside = map(Path, sys.argv[1:])\n"
         "assert landlock.allow_writes_below([inside, Path(os.devnull)])\n"
         "(inside / 'new').write_text('fine')\n"
@@ -195,7 +195,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
 def test_the_limit_of_a_written_file_and_of_processor_time_hold() -> None:
     code = (
         "import sys\n"
-        "from benchmark.executors.limits import Limits, allow_processor_time, apply\n"
+        "from corobench.benchmark.executors.limits import Limits, allow_processor_time, apply\n"
         "apply(Limits(file_bytes=1000))\n"
         "try:\n"
         "  open(sys.argv[1], 'wb', buffering=0).write(b'x' * 5000)\n"

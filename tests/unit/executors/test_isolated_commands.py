@@ -17,13 +17,13 @@ import trapped
 from onnx_models import model, node, weights
 from reissue import reissue
 
-from benchmark.cli import invoke
-from benchmark.executors import isolated, run_check
-from benchmark.executors.limits import Limits
-from benchmark.gate.rule import Rule, Verdict
-from benchmark.steps import Ended
-from benchmark.submission.manifest import load_manifest
-from benchmark.submission.packing import repack
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.executors import isolated, run_check
+from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.steps import Ended
+from corobench.benchmark.gate.rule import Rule, Verdict
+from corobench.benchmark.submission.manifest import load_manifest
+from corobench.benchmark.submission.packing import repack
 
 ROOT = Path(__file__).parents[3]
 ENTRY = "digits-adv-lwm-10x"
@@ -285,7 +285,7 @@ def test_the_calling_process_opens_no_network(name: str, tmp_path: Path) -> None
         command[1] = str(FOLDER)
     code = (
         "import sys\n"
-        "from benchmark.cli import invoke\n"
+        "from corobench.benchmark.cli.main import invoke\n"
         "if __name__ == '__main__':\n"
         "  code = invoke(sys.argv[1:])\n"
         "  sys.exit(100 if 'torch' in sys.modules else code)\n"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from reissue import reissue
 
-from benchmark.cli import invoke
-from benchmark.errors import ContradictionError
-from benchmark.gate.evaluation import threads_for
-from benchmark.gate.pytest_plugin import Gate
-from benchmark.gate.rule import Rule
-from benchmark.gate.run import check
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ContradictionError
+from corobench.benchmark.gate.evaluation import threads_for
+from corobench.benchmark.gate.rule import Rule
+from corobench.benchmark.gate.run import check
+from corobench.pytest_plugin import Gate
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -94,19 +94,19 @@ def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _no_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left out, for time."""
-    from benchmark.stages.pgd import PGD
+    from corobench.benchmark.attacks.pgd import PGD
 
     def weak(self: object) -> PGD:
         attack = PGD(10, 1, 0.25)
         attack.name = "autoattack"
         return attack
 
-    monkeypatch.setattr("benchmark.pipeline.Evaluation.autoattack", weak)
+    monkeypatch.setattr("corobench.benchmark.evaluation.pipeline.Evaluation.autoattack", weak)
 
 
 @pytest.mark.usefixtures("_no_autoattack")
 def test_an_onnx_file_needs_no_folder(today: Path, tmp_path: Path) -> None:
-    from benchmark.submission.converting import to_onnx
+    from corobench.benchmark.submission.converting import to_onnx
 
     file = to_onnx(ROOT / "submissions" / "digits-adv-mismatch-10x", tmp_path / "x").folder
     model = (file / "model.onnx").rename(tmp_path / "model.onnx")
@@ -128,7 +128,7 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.usefixtures("_no_autoattack")
 def test_a_broken_proof_ends_the_check(today: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certifier that proves everything is caught by the audit: exit code 3."""
-    from benchmark.certify import Proven, Prover
+    from corobench.benchmark.certify import Proven, Prover
 
     def credulous(self: Prover, method: str, x: torch.Tensor, *rest: object) -> Proven:
         return Proven(torch.ones(len(x), dtype=torch.bool), torch.full((len(x),), 1000.0))

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from benchmark.gate import report
-from benchmark.gate.rule import Paired, Rule, Verdict, judge_size, worst
-from benchmark.gate.run import Checked
-from benchmark.gate.sequential import looks, settled
+from corobench.benchmark.gate import report
+from corobench.benchmark.gate.rule import Paired, Rule, Verdict, judge_size, worst
+from corobench.benchmark.gate.run import Checked
+from corobench.benchmark.gate.sequential import looks, settled
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.gate.noninferiority import p_value
-from benchmark.gate.rule import (
+from corobench.benchmark.gate.noninferiority import p_value
+from corobench.benchmark.gate.rule import (
     Paired,
     Rule,
     Size,
@@ -18,7 +18,7 @@ from benchmark.gate.rule import (
     pair,
     worst,
 )
-from benchmark.gate.sequential import futures, looks, settled, share_of_alpha
+from corobench.benchmark.gate.sequential import futures, looks, settled, share_of_alpha
 
 
 def paired(lost: int, won: int, n: int = 500, metric: str = "clean") -> Paired:

@@ -13,16 +13,18 @@ from leaderboard_factory import make_raw, write_result
 from reissue import ROUND, reissue
 from safetensors.torch import load_file, save_file
 
-from benchmark import intake, intake_faults, store
-from benchmark.cli import invoke
-from benchmark.errors import ConfigError, ResultError, SubmissionError
-from benchmark.evaluate import evaluate
-from benchmark.pipeline import Evaluation
-from benchmark.records import Result
-from benchmark.settings import Settings
-from benchmark.stages.pgd import PGD
-from benchmark.submission import load_submission
-from benchmark.tracks import TRACKS, Protocol
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.cli import intake
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ConfigError, ResultError, SubmissionError
+from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.settings import Settings
+from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.reading.result_file import read_result, read_scorecard
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.submission import intake_faults, load_submission
+from corobench.benchmark.tracks import TRACKS, Protocol
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results"
@@ -88,7 +90,7 @@ def test_a_broken_manifest_does_not_hide_files_outside_the_entry(entries: Path) 
 
 def test_files_outside_the_entry_are_refused(entries: Path) -> None:
     foreign = (
-        "benchmark/scoring.py",
+        "benchmark/scoring/score.py",
         f"submissions/{ENTRY}-2/model.safetensors",
         "leaderboard/results/1.0/digits/digits-ibp-dense.json",
         f"leaderboard/results/{ROUND}/digits/../../{ENTRY}.json",
@@ -185,8 +187,8 @@ def test_a_handed_in_result_that_may_not_be_published(
     only_said = {key: value for key, value in more.items() if key in ("clean", "seed")}
     others = {key: value for key, value in more.items() if key not in only_said}
     path = reissue(PUBLISHED, tmp_path / "results", stem, **others)
-    result = store.read_scorecard(path).model_copy(update=only_said)
-    path.write_bytes(store.encode_result(result))
+    result = read_scorecard(path).model_copy(update=only_said)
+    path.write_bytes(encode_result(result))
     with pytest.raises(ResultError, match=said):
         _take_in(entries, tmp_path / "results", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -290,7 +292,7 @@ def test_a_claim_beyond_what_is_measured_is_refused(
 
 def test_the_board_around_a_new_result() -> None:
     place = RESULTS / "1.0" / "digits"
-    new = store.read_result(place / f"{ENTRY}.json")
+    new = read_result(place / f"{ENTRY}.json")
     board = intake.board_of(new, RESULTS)
     assert new in board and len(board) == len(list(place.glob("*.json")))
     assert intake.board_of(new.model_copy(update={"quick": True}), RESULTS) == ()
@@ -349,7 +351,7 @@ def test_a_parent_must_be_able_to_be_one(entries: Path) -> None:
 
 
 def test_another_entry_in_another_format_is_noticed(entries: Path) -> None:
-    from benchmark.submission.converting import compact, to_onnx
+    from corobench.benchmark.submission.converting import compact, to_onnx
 
     copied = to_onnx(entries / ENTRY, entries / "copied").folder
     (fault,) = _faults(copied)

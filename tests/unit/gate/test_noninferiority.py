@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, multinomial, norm
 from statsmodels.stats.contingency_tables import mcnemar
 
-from benchmark.gate.noninferiority import MISSED, fewest_lost, p_value, score
+from corobench.benchmark.gate.noninferiority import MISSED, fewest_lost, p_value, score
 
 MARGINS = (0.0, 0.01, 0.05, 0.3)
 

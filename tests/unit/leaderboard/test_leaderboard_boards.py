@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, make_score
 
-from benchmark.records import Result
-from leaderboard.boards import Group, group_results
-from leaderboard.curves import curves
-from leaderboard.plot import BOTTOM, MAX_SPREAD, STEP, TOP, log_axis, plot, y_of
-from leaderboard.taxonomy import tier, times_smaller
+from corobench.benchmark.records.result import Result
+from corobench.leaderboard.boards import Group, group_results
+from corobench.leaderboard.curves import curves
+from corobench.leaderboard.plot import BOTTOM, MAX_SPREAD, STEP, TOP, log_axis, plot, y_of
+from corobench.leaderboard.taxonomy import tier, times_smaller
 
 MIRRORED = {"kind": "mirror", "fingerprint": MIRROR}
 

@@ -19,10 +19,11 @@ import pytest
 from leaderboard_factory import MIRROR, make_result, make_score, write_evidence, write_result
 from PIL import Image
 
-from benchmark import store
-from benchmark.errors import ResultError
-from benchmark.tracks import TRACKS, Protocol, settings_of
-from leaderboard.build import SiteSummary, build_site
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.tracks import TRACKS, Protocol, settings_of
+from corobench.leaderboard.build import SiteSummary, build_site
 
 HOSTILE = """</title><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
 
@@ -246,11 +247,11 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     path = write_result(tmp_path / "results", make_result("lwm-10x"))
     write_evidence(path)
     table = path.with_name("lwm-10x.outcomes.parquet")
-    rows, run = store.read_outcomes(table)
+    rows, run = read_outcomes(table)
     open_ = rows["outcome"] == "undecided"
     rows.loc[open_, ["outcome", "decided_by"]] = ["certified", "IBP"]
     rows.loc[open_, "ibp"] = True
-    table.write_bytes(store.encode_outcomes(rows, run))
+    table.write_bytes(encode_outcomes(rows, run))
     with pytest.raises(ResultError, match=r"1/16\.counts\.certified: 240 in the result, "):
         build_site([tmp_path / "results"], tmp_path / "site")
     assert not (tmp_path / "site").exists()
@@ -270,8 +271,8 @@ def test_a_table_that_cannot_be_of_its_track_is_refused(
     path = write_result(tmp_path, make_result("lwm-10x"))
     write_evidence(path)
     table = path.with_name("lwm-10x.outcomes.parquet")
-    rows, run = store.read_outcomes(table)
-    table.write_bytes(store.encode_outcomes(change(rows), run))
+    rows, run = read_outcomes(table)
+    table.write_bytes(encode_outcomes(change(rows), run))
     with pytest.raises(ResultError, match=rf"lwm-10x\.outcomes\.parquet: {fault}"):
         build_site([tmp_path], tmp_path / "site")
 
@@ -316,8 +317,9 @@ def test_tables_have_captions_and_scopes(built: SiteSummary) -> None:
 def test_the_page_is_built_without_torch_and_matplotlib(built: SiteSummary, tmp_path: Path) -> None:
     results = built.index.parent.parent / "results"
     code = (
-        "import sys; from pathlib import Path; import leaderboard.cli, leaderboard.terminal;"
-        "from leaderboard.build import build_site;"
+        "import sys; from pathlib import Path; import corobench.leaderboard.cli;"
+        "import corobench.leaderboard.terminal;"
+        "from corobench.leaderboard.build import build_site;"
         f"build_site([Path({str(results)!r})], Path({str(tmp_path)!r}), with_quick=True);"
         "bad = {'torch', 'torchvision', 'auto_LiRPA', 'matplotlib'} & set(sys.modules);"
         "assert not bad, bad"

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from leaderboard_factory import make_result, make_score, write_result
 from rich.console import Console
 
-from benchmark.errors import OutputError, ResultError
-from leaderboard.cli import render
-from leaderboard.terminal import terminal_table
+from corobench.benchmark.errors import OutputError, ResultError
+from corobench.leaderboard.cli import render
+from corobench.leaderboard.terminal import terminal_table
 
 
 def test_render_prints_what_it_wrote_and_the_path_to_open(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from leaderboard_factory import make_result, write_result
 
-from benchmark.records import Audit
-from leaderboard.boards import group_results
-from leaderboard.build import build_site
+from corobench.benchmark.records.result import Audit
+from corobench.leaderboard.boards import group_results
+from corobench.leaderboard.build import build_site
 
 
 def test_frozen_is_apart_and_says_so(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from leaderboard_factory import make_raw, make_result, write_result
 
-from benchmark.errors import ResultError
-from leaderboard.loading import load_results, read_result
+from corobench.benchmark.errors import ResultError
+from corobench.leaderboard.loading import load_results, read_result
 
 
 def test_a_folder_is_searched_for_results_and_other_json_is_named(tmp_path: Path) -> None:

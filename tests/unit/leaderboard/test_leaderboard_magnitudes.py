@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from leaderboard_factory import make_compactness, make_result, write_result
 
-from benchmark.errors import ResultError
-from leaderboard.boards import Row, group_results
-from leaderboard.build import build_site
-from leaderboard.magnitudes import PANEL, picture
+from corobench.benchmark.errors import ResultError
+from corobench.leaderboard.boards import Row, group_results
+from corobench.leaderboard.build import build_site
+from corobench.leaderboard.magnitudes import PANEL, picture
 
 KEPT, ZEROS = 2800, 25200  # of the two layers of `make_compactness`
 OWN = {"edges": [0.25, 0.297302, 0.353553], "counts": [700, 2100], "num_zeros": ZEROS}

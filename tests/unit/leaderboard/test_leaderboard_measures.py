@@ -7,8 +7,8 @@ import math
 import pytest
 from leaderboard_factory import make_result, make_score
 
-from benchmark.records import EpsilonScore
-from leaderboard.measures import Share, bracket, certifier_count, retentions
+from corobench.benchmark.records.result import EpsilonScore
+from corobench.leaderboard.measures import Share, bracket, certifier_count, retentions
 
 
 def score(**counts: int) -> EpsilonScore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaderboard.pareto import Known, beaten, front
+from corobench.leaderboard.pareto import Known, beaten, front
 
 RATES = st.integers(0, 20).map(lambda step: step / 20)
 ENTRIES = st.lists(

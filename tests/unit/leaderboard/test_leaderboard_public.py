@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from leaderboard_factory import make_compactness, make_raw, make_score
 
-from benchmark import quickstart
-from benchmark.cli import invoke
-from benchmark.records import Result
-from benchmark.scoring import may_rank, rank_key, why_unpublished
-from leaderboard.boards import group_results
-from leaderboard.citation import bibtex, latex_row
+from corobench.benchmark.cli import quickstart
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
+from corobench.leaderboard.boards import group_results
+from corobench.leaderboard.citation import bibtex, latex_row
 
 
 def _write(folder: Path, **more: object) -> Path:
@@ -41,7 +41,9 @@ def test_quick_results_stay_off_a_public_site(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("benchmark.scoring.PROTOCOL", "1.0")  # which the results here are of
+    monkeypatch.setattr(
+        "corobench.benchmark.scoring.score.PROTOCOL", "1.0"
+    )  # which the results here are of
     _write(tmp_path / "results", entry="fine")
     path = _write(tmp_path / "results", entry="hasty", **more)
     site = tmp_path / "site"

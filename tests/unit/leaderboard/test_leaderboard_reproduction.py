@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from leaderboard_factory import write_pair
 
-from benchmark.cli import invoke
-from benchmark.errors import ResultError
-from benchmark.statistics import Kept
-from leaderboard.averages import average, average_groups
-from leaderboard.families import MEASURES, Family, find_families, in_one_round
-from leaderboard.reproduction import compare, compare_seeds, report, tally
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.scoring.statistics import Kept
+from corobench.leaderboard.averages import average, average_groups
+from corobench.leaderboard.families import MEASURES, Family, find_families, in_one_round
+from corobench.leaderboard.reproduction import compare, compare_seeds, report, tally
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from leaderboard_factory import make_result, write_result
 
-from benchmark.errors import ConfigError
-from leaderboard.build import build_site
-from leaderboard.cli_serve import serving, watch
+from corobench.benchmark.errors import ConfigError
+from corobench.leaderboard.build import build_site
+from corobench.leaderboard.cli_serve import serving, watch
 
 
 def test_the_server_shows_the_site_on_this_machine(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import OutputError
-from leaderboard.writing import LEDGER, write_site
+from corobench.benchmark.errors import OutputError
+from corobench.leaderboard.writing import LEDGER, write_site
 
 OLD = {"index.html": b"old", "entries/a.html": b"old a", "entries/b.html": b"old b"}
 NEW = {"index.html": b"new", "entries/a.html": b"new a", "assets/c.css": b"new c"}

@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 from leaderboard_factory import write_pair
 
-from benchmark import rounds, store
-from benchmark.cli import invoke
-from benchmark.errors import ResultError
-from benchmark.evidence import load_evidence
-from benchmark.records import Run
-from benchmark.scored import require_join
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evidence import load_evidence
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result import Run
+from corobench.benchmark.scoring import rounds
+from corobench.benchmark.scoring.scored import require_join
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -46,10 +50,10 @@ def _everything_certified(table: pd.DataFrame) -> pd.DataFrame:
 def _forge(board: Path, change: Change) -> Path:
     """Rewrite an entry's table, and its result so that the counts agree with it."""
     path = board / f"{ENTRY}.json"
-    outcomes = store.beside(path, "outcomes.parquet")
-    table, run = store.read_outcomes(outcomes)
+    outcomes = beside(path, "outcomes.parquet")
+    table, run = read_outcomes(outcomes)
     table, run = change(table, run)
-    content = store.encode_outcomes(table, run)
+    content = encode_outcomes(table, run)
     raw = json.loads(path.read_text())
     for epsilon, rows in table.groupby("epsilon", sort=False):
         if epsilon not in raw["epsilons"]:
@@ -180,7 +184,7 @@ def test_a_network_that_weighs_something_else_is_named_with_both_values(
     else:
         raw["compactness"][key] = 999
     write_pair(path, raw)
-    assert store.read_result(path).entry == ENTRY
+    assert read_result(path).entry == ENTRY
     monkeypatch.chdir(ROOT)
     commands = _commands(board)
     for name in ("recheck", "contest", "drift, again", "check, baseline", "check, candidate"):
@@ -217,7 +221,7 @@ def test_weights_beside_the_results_are_at_hand(
 
 def test_adversarial_images_that_are_too_few_or_no_images(board: Path) -> None:
     path = board / f"{ENTRY}.json"
-    stored = store.beside(path, "adversarial.npz")
+    stored = beside(path, "adversarial.npz")
     with np.load(stored) as archive:
         images = archive["images"]
     for content, message in (

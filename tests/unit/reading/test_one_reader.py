@@ -15,10 +15,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark import rounds, scored, store
-from benchmark.errors import ResultError
-from leaderboard.evidence import read_all
-from leaderboard.loading import load_results
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.scoring import rounds, scored
+from corobench.leaderboard.evidence import read_all
+from corobench.leaderboard.loading import load_results
 
 PUBLISHED = Path(__file__).parents[3] / "leaderboard" / "results" / "1.0" / "digits"
 ENTRY = "digits-adv-lwm-10x"
@@ -99,25 +102,25 @@ def _move(folder: str, name: str) -> Callable[[Path], None]:
         place = path.parents[2] / folder
         place.mkdir(parents=True, exist_ok=True)
         for ending in ("json", "outcomes.parquet", "adversarial.npz"):
-            store.beside(path, ending).rename(place / f"{name}.{ending}")
+            beside(path, ending).rename(place / f"{name}.{ending}")
 
     return change
 
 
 def _table(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
     def rewrite(path: Path) -> None:
-        outcomes = store.beside(path, "outcomes.parquet")
-        table, run = store.read_outcomes(outcomes)
-        outcomes.write_bytes(store.encode_outcomes(change(table), run))
+        outcomes = beside(path, "outcomes.parquet")
+        table, run = read_outcomes(outcomes)
+        outcomes.write_bytes(encode_outcomes(change(table), run))
 
     return rewrite
 
 
 def _run(**more: object) -> Callable[[Path], None]:
     def rewrite(path: Path) -> None:
-        outcomes = store.beside(path, "outcomes.parquet")
-        table, run = store.read_outcomes(outcomes)
-        outcomes.write_bytes(store.encode_outcomes(table, run.model_copy(update=more)))
+        outcomes = beside(path, "outcomes.parquet")
+        table, run = read_outcomes(outcomes)
+        outcomes.write_bytes(encode_outcomes(table, run.model_copy(update=more)))
 
     return rewrite
 
@@ -133,7 +136,7 @@ def _answer(column: str, outcome: str, value: object) -> Callable[[pd.DataFrame]
 
 def _other_result(path: Path) -> None:
     shutil.copy(PUBLISHED / "digits-adv-dense.outcomes.parquet", path.parent / "x")
-    (path.parent / "x").rename(store.beside(path, "outcomes.parquet"))
+    (path.parent / "x").rename(beside(path, "outcomes.parquet"))
 
 
 EPSILON = ("epsilons", "1/16")
@@ -188,14 +191,14 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a seed that the table has not": (_set("seed", to=1), "seed: 1 in the result, 0 in the table"),
     "a table of another entry": (_other_result, "entry: 'digits-adv-lwm-10x' in the result"),
     "a table cut": (
-        lambda path: _bytes(lambda content: content[:999])(store.beside(path, "outcomes.parquet")),
+        lambda path: _bytes(lambda content: content[:999])(beside(path, "outcomes.parquet")),
         "expected an outcome table",
     ),
     "a table without its run": (
         lambda path: (
-            pd.read_parquet(store.beside(path, "outcomes.parquet"))
+            pd.read_parquet(beside(path, "outcomes.parquet"))
             .rename_axis("row")
-            .pipe(lambda table: _without_run(table, store.beside(path, "outcomes.parquet")))
+            .pipe(lambda table: _without_run(table, beside(path, "outcomes.parquet")))
         ),
         "no run record inside",
     ),
@@ -222,7 +225,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "certified_by.BaB",
     ),
     "images missing": (
-        lambda path: _images(store.beside(path, "adversarial.npz")),
+        lambda path: _images(beside(path, "adversarial.npz")),
         "adversarial.npz: expected row",
     ),
 }
@@ -232,7 +235,7 @@ TAKEN: dict[str, Callable[[Path], None]] = {
     "keys in another order": lambda path: (
         path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True)) and None
     ),
-    "no adversarial images beside": lambda path: store.beside(path, "adversarial.npz").unlink(),
+    "no adversarial images beside": lambda path: beside(path, "adversarial.npz").unlink(),
 }
 
 
@@ -274,7 +277,7 @@ def test_both_take_it(result: Path, name: str) -> None:
 
 def test_a_result_alone_is_shown_and_never_compared_or_frozen(result: Path) -> None:
     """The one difference, on purpose: a page needs no table to show counts, a verdict does."""
-    store.beside(result, "outcomes.parquet").unlink()
+    beside(result, "outcomes.parquet").unlink()
     assert _page(result) == ""
     assert "expected the outcome table" in _referee(result)
     assert "expected the outcome table" in rounds.faults_of(result, "1.0")[0]

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import store
-from benchmark.data import find, load_test, subset
-from benchmark.reading.published import KNOWN, images_fault, label_digest, labels_fault
-from benchmark.records import DataInfo
-from benchmark.tracks import TRACKS, published_order
+from corobench.benchmark.data import find, load_test, subset
+from corobench.benchmark.records.reading.published import (
+    KNOWN,
+    images_fault,
+    label_digest,
+    labels_fault,
+)
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.result import DataInfo
+from corobench.benchmark.tracks import TRACKS, published_order
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = sorted((ROOT / "leaderboard" / "results" / "1.0").iterdir())
@@ -41,7 +46,7 @@ def test_every_published_test_set_is_known_with_all_sizes_that_may_be_published(
     folder: Path,
 ) -> None:
     for path in folder.glob("*.json"):
-        known = KNOWN[store.read_result(path).data.fingerprint]
+        known = KNOWN[read_result(path).data.fingerprint]
         assert set(TRACKS[folder.name].subsets) <= set(known.labels)
 
 

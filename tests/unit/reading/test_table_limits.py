@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from tables import make_run, make_table
 
-from benchmark import store
-from benchmark.errors import ResultError
-from benchmark.reading import parquet_pages, table_file
-from benchmark.reading.columns import MISSING, Columns
-from benchmark.reading.table_file import RUN_KEY, read_columns, read_outcomes
-from benchmark.records import OUTCOME_COLUMNS
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.reading import parquet_pages, table_file
+from corobench.benchmark.records.reading.columns import MISSING, Columns
+from corobench.benchmark.records.reading.table_file import RUN_KEY, read_columns, read_outcomes
+from corobench.benchmark.records.result import OUTCOME_COLUMNS
 
 ROWS = 400_000
 
@@ -27,7 +27,7 @@ ROWS = 400_000
 def _arrow(**columns: object) -> pa.Table:
     """A table of eight rows with other columns."""
     run = make_run()
-    arrow = pq.read_table(io.BytesIO(store.encode_outcomes(make_table(run), run)))
+    arrow = pq.read_table(io.BytesIO(encode_outcomes(make_table(run), run)))
     for name, column in columns.items():
         arrow = arrow.set_column(arrow.column_names.index(name), name, column)
     return arrow
@@ -134,7 +134,7 @@ def test_arrays_and_frame_hold_the_same(tmp_path: Path) -> None:
     table = make_table(make_run())
     table.loc[2, ["crown", "bab"]] = pd.NA
     path = tmp_path / "t.parquet"
-    path.write_bytes(store.encode_outcomes(table, make_run()))
+    path.write_bytes(encode_outcomes(table, make_run()))
     read, _ = read_columns(path)
     made = Columns.of_frame(table)
     for name, column in made.numbers.items():
@@ -223,7 +223,7 @@ def _claiming(content: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("size", [1_000_000, 2**31 - 1, 2**40])
 def test_a_page_that_claims_more_than_the_footer_says(tmp_path: Path, size: int) -> None:
     run = make_run()
-    content = _claiming(store.encode_outcomes(make_table(run), run), size)
+    content = _claiming(encode_outcomes(make_table(run), run), size)
     path = tmp_path / "t.parquet"
     path.write_bytes(content)
     footer = pq.ParquetFile(path).metadata.row_group(0)

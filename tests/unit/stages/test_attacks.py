@@ -7,10 +7,11 @@ import torch
 from models import Saturated, exact_linear_margin
 from torch import Tensor, nn
 
-from benchmark import threat
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack, Proposal, Seats, is_wrong
-from benchmark.stages.pgd import PGD
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.referee import threat
+from corobench.benchmark.referee.judge import is_wrong
 
 EPSILON = Fraction(1, 16)
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Seats, is_wrong
-from benchmark.stages.guard import GRADIENT, LOGITS, Guard
-from benchmark.stages.parts import Parts
-from benchmark.stages.pgd import PGD
-from benchmark.store import ChunkStore
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import Seats
+from corobench.benchmark.attacks.guard import GRADIENT, LOGITS, Guard
+from corobench.benchmark.attacks.parts import Parts
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.referee.judge import is_wrong
 from tests.models import exact_linear_margin
 
 EPSILON, LARGER = Fraction(1, 16), Fraction(1, 8)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages import autoattack, layout
-from benchmark.stages.base import Attack, Proposal, Seats
-from benchmark.stages.guard import Guard
-from benchmark.stages.layout import laid_out
+from corobench.benchmark.attacks import autoattack, layout
+from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.guard import Guard
+from corobench.benchmark.attacks.layout import laid_out
 
 
 class _Viewing(nn.Module):

@@ -10,10 +10,10 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import AttackResult, Seats
-from benchmark.stages.parts import Parts
-from benchmark.store import ChunkStore
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import AttackResult, Seats
+from corobench.benchmark.attacks.parts import Parts
+from corobench.benchmark.files.chunks import ChunkStore
 
 EPSILON = Fraction(1, 16)
 CHUNK = "attack-autoattack-1_16-0000"

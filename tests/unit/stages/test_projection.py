@@ -10,8 +10,8 @@ from pyautoattack import fab_base
 from pyautoattack.fab_projections import projection_linf
 from torch import Tensor, nn
 
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.projection import project_linf, without_sorting
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.projection import project_linf, without_sorting
 
 
 def _case(scale: float, num_values: int = 784) -> tuple[Tensor, Tensor, Tensor]:

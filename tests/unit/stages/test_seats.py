@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages.autoattack import AutoAttackStandard
-from benchmark.stages.base import Attack, AttackResult, Seats
-from benchmark.stages.pgd import PGD
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.base import Attack, AttackResult, Seats
+from corobench.benchmark.attacks.pgd import PGD
 
 EPSILON = Fraction(1, 16)
 ATTACKS = (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages.sparing import LEAD, spare
+from corobench.benchmark.attacks.sparing import LEAD, spare
 
 PARTS = ("apgd", "apgd_targeted")
 

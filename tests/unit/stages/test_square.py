@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.stages.square import draw_squares, quicken, side, stripes
+from corobench.benchmark.attacks.square import draw_squares, quicken, side, stripes
 
 SHAPES = ((1, 8, 8), (3, 12, 10))
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.cli import invoke
-from benchmark.stages.base import Attack, Proposal, Seats
-from benchmark.stages.tf32 import is_close, tf32
+from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.tf32 import is_close, tf32
+from corobench.benchmark.cli.main import invoke
 
 TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 EPSILON = Fraction(1, 16)

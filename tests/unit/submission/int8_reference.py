@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmark.submission.graph.network import GraphModel, read_network
-from benchmark.submission.graph.writing_qdq import IntegerNetwork, write_qdq
-from benchmark.submission.quantising import quantise_network
+from corobench.benchmark.submission.graph.network import GraphModel, read_network
+from corobench.benchmark.submission.graph.writing_qdq import IntegerNetwork, write_qdq
+from corobench.benchmark.submission.quantising import quantise_network
 
 
 def images_of(shape: tuple[int, int, int], num: int = 32) -> torch.Tensor:

@@ -10,8 +10,8 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from benchmark.submission import write_weights
-from benchmark.submission.architectures import build
+from corobench.benchmark.submission import write_weights
+from corobench.benchmark.submission.architectures import build
 
 TABLE: dict[str, Any] = {
     "schema": 1,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.submission.contract import find_broken_clauses
-from benchmark.submission.graph.layers import Quantise
-from benchmark.submission.rounding import RELATIVE_TOLERANCE, difference, rounding
+from corobench.benchmark.submission.contract import find_broken_clauses
+from corobench.benchmark.submission.graph.layers import Quantise
+from corobench.benchmark.submission.rounding import RELATIVE_TOLERANCE, difference, rounding
 
 
 @pytest.fixture

@@ -10,9 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.errors import SubmissionError
-from benchmark.submission.architectures import ARCHITECTURES, Normalize, build, split_normalize
-from benchmark.submission.contract import find_broken_clauses
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.submission.architectures import (
+    ARCHITECTURES,
+    Normalize,
+    build,
+    split_normalize,
+)
+from corobench.benchmark.submission.contract import find_broken_clauses
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32))
 CASES = [(name, shape) for name in ARCHITECTURES for shape in SHAPES]

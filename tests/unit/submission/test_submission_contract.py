@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.errors import ContractError
-from benchmark.submission import check_contract
-from benchmark.submission.contract import find_broken_clauses
+from corobench.benchmark.errors import ContractError
+from corobench.benchmark.submission import check_contract
+from corobench.benchmark.submission.contract import find_broken_clauses
 
 
 def _linear(num_classes: int = 10) -> nn.Module:

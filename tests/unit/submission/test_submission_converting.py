@@ -7,13 +7,14 @@ import torch
 from onnx_models import classifier
 from submission_factory import make_folder, make_state
 
-from benchmark.cli import invoke
-from benchmark.compactness import measure
-from benchmark.errors import OutputError, SubmissionError
-from benchmark.submission import effective_sha256, load_submission, validate
-from benchmark.submission.architectures import ARCHITECTURES, build
-from benchmark.submission.converting import compact, to_onnx, to_safetensors
-from benchmark.submission.graph.exporting import export_checked
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import OutputError, SubmissionError
+from corobench.benchmark.network.compactness import measure
+from corobench.benchmark.submission import effective_sha256, load_submission
+from corobench.benchmark.submission.architectures import ARCHITECTURES, build
+from corobench.benchmark.submission.converting import compact, to_onnx, to_safetensors
+from corobench.benchmark.submission.graph.exporting import export_checked
+from corobench.benchmark.submission.validate import validate
 
 DEEP = ("resnet18", "vgg16-bn", "wrn-28-4")
 
@@ -102,7 +103,7 @@ def test_new_by_flags_and_the_commands_it_names(tmp_path, capsys):
 def test_new_asks_on_a_terminal(tmp_path):
     from click.testing import CliRunner
 
-    from benchmark.cli_new import new
+    from corobench.benchmark.cli.new import new
 
     checkpoint = tmp_path / "model.pt"
     torch.save(build("cnn-small", (1, 8, 8), 10, {}).state_dict(), checkpoint)

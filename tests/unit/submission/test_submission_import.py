@@ -14,15 +14,15 @@ from submission_factory import make_state
 from torch import nn
 from torch.nn.utils import prune
 
-from benchmark.errors import ConfigError, OutputError, SubmissionError
-from benchmark.submission import (
+from corobench.benchmark.errors import ConfigError, OutputError, SubmissionError
+from corobench.benchmark.submission import (
     effective_sha256,
     import_checkpoint,
     load_manifest,
     load_submission,
     validate,
 )
-from benchmark.submission.architectures import build
+from corobench.benchmark.submission.architectures import build
 
 ARGUMENTS = {"width": 0.1}
 

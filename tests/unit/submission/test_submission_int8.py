@@ -12,17 +12,18 @@ from int8_reference import codes_of, convert, images_of, logits_in_integers
 from submission_factory import make_folder, make_state
 from torch import nn
 
-from benchmark.cli import invoke
-from benchmark.errors import SubmissionError
-from benchmark.submission import load_submission, validate
-from benchmark.submission.architectures import build
-from benchmark.submission.architectures.parts import Normalize
-from benchmark.submission.converting_int8 import to_int8
-from benchmark.submission.graph.layers import Quantise
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.graph.runtime import Runtime
-from benchmark.submission.graph.writing_qdq import write_qdq
-from benchmark.submission.quantising import EXACT, NotQuantisableError, quantise_network
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.architectures.parts import Normalize
+from corobench.benchmark.submission.converting_int8 import to_int8
+from corobench.benchmark.submission.graph.layers import Quantise
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.submission.graph.writing_qdq import write_qdq
+from corobench.benchmark.submission.quantising import EXACT, NotQuantisableError, quantise_network
+from corobench.benchmark.submission.validate import validate
 
 ROOT = Path(__file__).parents[3]
 ENTRIES = sorted(path.parent for path in ROOT.glob("submissions/*-int8/submission.toml"))
@@ -286,7 +287,7 @@ def test_a_residual_network_is_refused_by_its_branches():
 
 def test_an_entry_becomes_one_in_int8(tmp_path, monkeypatch, capsys):
     """With its taxonomy and parent, calibrated on training images; no test image is read."""
-    import benchmark.data as data
+    import corobench.benchmark.data as data
 
     splits = []
     read = data.read_split

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from submission_factory import make_folder, make_state, raw_safetensors
 
-from benchmark.errors import ConfigError, OutputError, SubmissionError
-from benchmark.records import Manifest
-from benchmark.submission import (
+from corobench.benchmark.errors import ConfigError, OutputError, SubmissionError
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission import (
     effective_sha256,
     load_manifest,
     load_submission,
     validate,
     write_weights,
 )
-from benchmark.submission.architectures import build
-from benchmark.submission.manifest import format_manifest, parse_manifest
-from benchmark.submission.weights import read_weights
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.manifest import format_manifest, parse_manifest
+from corobench.benchmark.submission.weights import read_weights
 
 
 def _faults(folder, track=None):
@@ -205,7 +205,7 @@ def test_tensors_that_do_not_fit(tmp_path):
 
 
 def test_names_in_a_file_cannot_write_to_a_terminal_or_a_job_s_log(tmp_path, capsys):
-    from benchmark.cli import invoke
+    from corobench.benchmark.cli.main import invoke
 
     state = make_state() | {"\x1b[2J\n::add-mask::\u202e": torch.zeros(1)}
     folder = make_folder(tmp_path, state)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.cli import invoke
-from benchmark.errors import SubmissionError
-from benchmark.submission import effective_sha256, import_checkpoint, load_submission
-from benchmark.submission.architectures import Normalize, build
-from benchmark.submission.packed import pack
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.submission import effective_sha256, import_checkpoint, load_submission
+from corobench.benchmark.submission.architectures import Normalize, build
+from corobench.benchmark.submission.packed import pack
 
 ARGUMENTS = {"width": 0.25}
 

@@ -10,12 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import IMAGE, classifier, model, node, weights
 from submission_factory import make_folder
 
-from benchmark.compactness import measure
-from benchmark.errors import SubmissionError
-from benchmark.submission import load_submission, validate
-from benchmark.submission.graph.network import read_network
-from benchmark.submission.graph.rules import OPERATORS, GraphFaultError
-from benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.network.compactness import measure
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.graph.network import read_network
+from corobench.benchmark.submission.graph.rules import OPERATORS, GraphFaultError
+from corobench.benchmark.submission.graph.runtime import Runtime
+from corobench.benchmark.submission.validate import validate
 
 W = weights(4, 3, 3, 3)
 
@@ -382,7 +383,7 @@ def test_a_folder_with_an_onnx_file_is_valid(tmp_path):
 def test_graph_and_weights_both_enter_the_hash():
     def hashed(proto):
         graph = read_network(proto.SerializeToString())
-        from benchmark.submission import effective_sha256
+        from corobench.benchmark.submission import effective_sha256
 
         return graph.sha256(effective_sha256(graph.network.state_dict()))
 
@@ -512,8 +513,8 @@ def test_gradients_pass_the_rounding_straight_through(quantised):
 
 
 def test_a_quantised_file_is_valid_labelled_and_certified_by_the_checker_alone(tmp_path, quantised):
-    from benchmark.evaluate import prepare_certifiers
-    from benchmark.tracks import Protocol, get_track
+    from corobench.benchmark.evaluation.evaluate import prepare_certifiers
+    from corobench.benchmark.tracks import Protocol, get_track
 
     folder = _onnx_folder(tmp_path, quantised, sparsity=0.008)
     assert validate([folder]) == [(folder, [])]

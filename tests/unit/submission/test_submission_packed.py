@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from submission_factory import make_folder, make_state, raw_safetensors
 
-from benchmark.cli import invoke
-from benchmark.compactness import packed_bytes
-from benchmark.errors import OutputError, SubmissionError
-from benchmark.submission import load_submission, validate
-from benchmark.submission.files import FileFaultError
-from benchmark.submission.packed import FORMAT, pack
-from benchmark.submission.packing import repack
-from benchmark.submission.weights import read_tensors
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.errors import OutputError, SubmissionError
+from corobench.benchmark.network.compactness import packed_bytes
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.files import FileFaultError
+from corobench.benchmark.submission.packed import FORMAT, pack
+from corobench.benchmark.submission.packing import repack
+from corobench.benchmark.submission.validate import validate
+from corobench.benchmark.submission.weights import read_tensors
 
 
 def _sparse_state(keep: int = 10) -> dict[str, torch.Tensor]:

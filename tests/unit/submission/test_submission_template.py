@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.cli import invoke
-from benchmark.data import load_test
-from benchmark.submission import load_submission, validate
-from benchmark.submission.architectures import build
+from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.data import load_test
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.validate import validate
 
 TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 
@@ -34,7 +35,7 @@ def test_template_is_valid_small_and_a_real_model():
 
 def test_template_names_every_key():
     """A submitter sees each key of the manifest once, set or commented out."""
-    from benchmark.records import Manifest, Method, Model, Training
+    from corobench.benchmark.records.result import Manifest, Method, Model, Training
 
     text = (TEMPLATE / "submission.toml").read_text(encoding="utf-8")
     for record in (Manifest, Model, Method, Training):

@@ -1,0 +1,239 @@
+"""What every attack shares: the base class that has its claims measured again.
+
+An attack proposes, :meth:`Attack.run` disposes: it clips the proposal into the ball, checks the
+distance, runs the submitted model on each image alone and only then calls an image broken.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from corobench.benchmark.attacks.guard import Guard
+from corobench.benchmark.attacks.layout import is_large, laid_out, num_values
+from corobench.benchmark.attacks.parts import Parts
+from corobench.benchmark.attacks.tf32 import tf32
+from corobench.benchmark.referee.judge import confirm
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Where the attacked images sit in their chunk.
+
+    The empty seats are images with a proof: no attack could remove them from the batch, so their
+    random numbers are drawn as if they were there. Whether an image is proven, and by whom,
+    therefore changes nothing for its neighbours: verifying first leaves every flag as it is.
+
+    Attributes:
+        of: images in the chunk, with and without a proof.
+        taken_B: int64 (B,), ascending positions of the attacked images.
+    """
+
+    of: int
+    taken_B: Tensor
+
+    @classmethod
+    def all(cls, num_images: int) -> Seats:
+        """No image of the chunk has a proof."""
+        return cls(num_images, torch.arange(num_images))
+
+    def draw(self, sample: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
+        """The rows of the attacked images of one draw for the whole chunk.
+
+        >>> Seats(3, torch.tensor([0, 2])).draw(lambda shape: torch.arange(shape[0]), ()).tolist()
+        [0, 2]
+        """
+        return sample((self.of, *shape))[self.taken_B]
+
+
+@dataclass
+class Proposal:
+    """What an attack claims; none of it is believed.
+
+    Attributes:
+        adversarial_BCHW: float32 (B, C, H, W), one image for each input image.
+        attack_names: which attack made each image; empty where none claims success.
+        flags: named warnings the attack raised of itself.
+        flagged: flag -> bool (B,), the images that raise it, for flags that know them.
+    """
+
+    adversarial_BCHW: Tensor
+    attack_names: list[str]
+    flags: set[str] = field(default_factory=set)
+    flagged: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class AttackResult:
+    """What the referee found.
+
+    Attributes:
+        broken_B: bool (B,), the model errs on a stored image inside the ball.
+        adversarial_BCHW: float32 (B, C, H, W) after projection; only rows with `broken_B` count.
+        attack_names: which attack broke each image, empty where none did.
+        flags: named health flags.
+        seconds: wall-clock of attack and re-measurement.
+        flagged: flag -> bool (B,) on the CPU, the images that raise it, for flags that know them.
+    """
+
+    broken_B: Tensor
+    adversarial_BCHW: Tensor
+    attack_names: list[str]
+    flags: set[str]
+    seconds: float
+    flagged: dict[str, Tensor] = field(default_factory=dict)
+
+    def replace(self, rows: Tensor, other: AttackResult) -> None:
+        """Put what was found about some images in the place of what was found before.
+
+        Args:
+            rows: int64, places of the other result's images in this one.
+            other: of these images.
+        """
+        self.broken_B[rows] = other.broken_B
+        self.adversarial_BCHW[rows] = other.adversarial_BCHW
+        for row, name in zip(rows.tolist(), other.attack_names, strict=True):
+            self.attack_names[row] = name
+        self.flags |= other.flags
+        for flag, found_B in other.flagged.items():
+            mine_B = self.flagged.setdefault(flag, torch.zeros(len(self.broken_B)).bool())
+            mine_B[rows.cpu()] |= found_B
+
+
+class Attack(ABC):
+    """An attack on correctly classified images under an l-infinity threat.
+
+    Attributes:
+        name: what results call it.
+        note: told in words how far a long attack is.
+        searches_in_tf32: whether the search may round as TF32 does (`benchmark.attacks.tf32`).
+        searched_share: parameters of the network that is searched on now, as a share of the
+            submitted network's.
+        is_laid_out: whether the search is on a copy in another layout (`benchmark.attacks.layout`).
+        parts: where finished parts of a chunk are kept; None to keep none.
+    """
+
+    name: str
+    searches_in_tf32: bool = False
+    searched_share: float = 1.0
+    is_laid_out: bool = False
+    parts: Parts | None = None
+    note: Callable[[str], None] = staticmethod(lambda text: None)
+    _laid: tuple[nn.Module, nn.Module] | None = None
+
+    @abstractmethod
+    def propose(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
+    ) -> Proposal:
+        """Search for adversarial images; deterministic given `seed` and `seats`."""
+
+    def run(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats | None = None,
+        search: nn.Module | None = None,
+    ) -> AttackResult:
+        """Attack, then re-measure every claim on the submitted model.
+
+        Args:
+            model: the submitted model in eval mode.
+            x_BCHW: float32 (B, C, H, W) in [0, 1].
+            y_B: int64 (B,), true classes.
+            epsilon: exact radius.
+            seed: of the attack's random numbers.
+            seats: of the images in their chunk; by default they are the whole chunk.
+            search: a smaller network with the same outputs to search on; success counts on
+                `model` only.
+        """
+        start = time.perf_counter()
+        seats = seats or Seats.all(len(x_BCHW))
+        plain = search or model
+        searched = self._laid_out(plain, x_BCHW)
+        self.is_laid_out = searched is not plain
+        self.searched_share = (
+            1.0 if search is None else num_values(search) / max(1, num_values(model))
+        )
+        with tf32(self.searches_in_tf32):
+            found = self._search(searched, x_BCHW, y_B, epsilon, seed, seats)
+        result = self._judge(model, x_BCHW, y_B, found, epsilon)
+        again = torch.nonzero(_claims(found) & ~result.broken_B.cpu())[:, 0]
+        if len(again) and (self.searches_in_tf32 or self.is_laid_out):
+            self.is_laid_out = False
+            there = Seats(seats.of, seats.taken_B[again])
+            rows = again.to(x_BCHW.device)
+            x, y = x_BCHW[rows], y_B[rows]
+            found = self._search(plain, x, y, epsilon, seed, there)
+            result.replace(rows, self._judge(model, x, y, found, epsilon))
+            again = again[_claims(found) & ~result.broken_B[rows].cpu()]
+        if len(again):
+            result.flags.add("claim-not-confirmed")
+        saved_s = 0.0 if self.parts is None else self.parts.saved_s
+        result.seconds = time.perf_counter() - start + saved_s
+        return result
+
+    def _search(
+        self,
+        network: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        seats: Seats,
+    ) -> Proposal:
+        """What the attack proposes on a watched network, and the points that it has overlooked."""
+        guard = Guard(network, x_BCHW, y_B, epsilon)
+        if self.parts is not None:
+            self.parts.guard = guard
+        found = self.propose(guard, x_BCHW, y_B, epsilon, seed, seats)
+        found.flagged = guard.flagged()
+        found.flags |= set(found.flagged)
+        overlooked = [place for place in guard.met if not found.attack_names[place]]
+        if overlooked:
+            found.adversarial_BCHW = found.adversarial_BCHW.detach().clone()
+        for place in overlooked:
+            found.adversarial_BCHW[place] = guard.met[place]
+            found.attack_names[place] = self.name
+        return found
+
+    def _laid_out(self, plain: nn.Module, x_BCHW: Tensor) -> nn.Module:
+        """The network in the layout to search in, made once: chunk after chunk has the same."""
+        on_cpu = x_BCHW.device.type == "cpu"
+        if not len(x_BCHW) or not (self.searches_in_tf32 or (on_cpu and is_large(plain))):
+            return plain
+        if self._laid is None or self._laid[0] is not plain:
+            self._laid = plain, laid_out(plain, x_BCHW)
+        return self._laid[1]
+
+    def _judge(
+        self, model: nn.Module, x_BCHW: Tensor, y_B: Tensor, proposal: Proposal, epsilon: Fraction
+    ) -> AttackResult:
+        proposed = proposal.adversarial_BCHW.detach()
+        broken, adversarial = confirm(model, x_BCHW, y_B, proposed, epsilon)
+        names = [
+            (name or self.name) if hit else ""
+            for name, hit in zip(proposal.attack_names, broken.tolist(), strict=True)
+        ]
+        return AttackResult(
+            broken, adversarial, names, set(proposal.flags), 0.0, dict(proposal.flagged)
+        )
+
+
+def _claims(proposal: Proposal) -> Tensor:
+    """Bool (B,) on the CPU: the attack says that it broke the image."""
+    return torch.tensor([bool(name) for name in proposal.attack_names], dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""The command line: it parses and calls; one file per group of commands."""

@@ -1,0 +1,173 @@
+"""The command ``drift``: what moved under other library versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.errors import ContradictionError, ResultError
+from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.records.reading.result_file import read_payload
+from corobench.benchmark.review import drift as drifting
+
+
+@click.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Images to evaluate again.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample."
+)
+@click.option(
+    "--max-moved",
+    type=click.FloatRange(min=0, max=100),
+    default=5.0,
+    show_default=True,
+    help="Percent of the images that may move in a stage.",
+)
+@cli_options.json_path
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path),
+    help="JSON report of an earlier drift of the same entry; its logits are compared, too.",
+)
+@cli_options.device
+@cli_options.data_root
+@cli_options.process_limits
+def drift(
+    old: Path,
+    new: Path | None,
+    sample: int,
+    seed: int,
+    max_moved: float,
+    json_path: Path | None,
+    since: Path | None,
+    device: str,
+    data_root: Path | None,
+    limits: Limits | None,
+) -> None:
+    """What moves in the result OLD under the library versions that are installed now?
+
+    NEW is the submission folder, submissions/<entry> by default: a seeded sample of OLD's images is
+    evaluated again, each in its chunk and with its seeds, and the stored adversarial images are
+    measured again. Or NEW is a result file of the same evaluation under other versions; then all
+    images are compared.
+
+    \b
+    Exit codes:
+      0  nothing moved beyond --max-moved
+      1  a clean prediction changed, a stored adversarial image does not hold, or more than
+         --max-moved percent of the images moved in a stage
+      2  something you can mend
+      3  a contradiction: what one evaluation proved the other broke
+
+    \b
+    Examples:
+      corobench drift leaderboard/results/1.1/digits/my-model.json
+      corobench drift old.json submissions/my-model --sample 50 --json drift.json
+      corobench drift results-torch-2.4/my-model.json results-torch-2.9/my-model.json
+    """
+    if new is not None and new.is_file():
+        found = drifting.between(old, new, max_moved)
+    else:
+        from corobench.benchmark.executors import run_replay
+
+        folder = new or cli_options.folder_of_entry(old, "NEW")
+        found = run_replay(
+            old,
+            folder,
+            limits,
+            num_images=sample,
+            seed=seed,
+            max_moved=max_moved,
+            device=device,
+            data_root=data_root,
+        )
+    if since is not None:
+        change = drifting.logit_change(_logits(since, found.entry), found.logits or {})
+        found = replace(found, logit_change=change)
+    _show(found)
+    if json_path is not None:
+        write_atomic(json_path, as_json(found).encode())
+    if found.contradictions:
+        raise ContradictionError(f"{old}: " + "\n".join(found.contradictions))
+    if found.moved_too_much:
+        raise click.exceptions.Exit(1)
+
+
+def as_json(found: drifting.Drift) -> str:
+    """Everything, as a JSON document."""
+    content = {"schema": drifting.SCHEMA, **asdict(found)}
+    content["stages"] = [
+        {**asdict(stage), "num_moved": stage.num_moved, "at_most_rate": stage.at_most_rate}
+        for stage in found.stages
+    ]
+    content["moved_too_much"] = list(found.moved_too_much)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _logits(path: Path, entry: str) -> dict[str, list[float]]:
+    """The logits of an earlier report.
+
+    Raises:
+        ResultError: no report, or of another entry.
+    """
+    payload: dict[str, Any] = read_payload(path)
+    if payload.get("schema") != drifting.SCHEMA or payload.get("entry") != entry:
+        raise ResultError(
+            f"{path}: expected a report of `corobench drift --json` on {entry}, but found schema "
+            f"{payload.get('schema')!r}, entry {payload.get('entry')!r}"
+        )
+    logits = payload.get("logits")
+    if not isinstance(logits, dict) or not logits:
+        raise ResultError(f"{path}: logits: none inside; a comparison of two files has none")
+    return logits
+
+
+def _show(found: drifting.Drift) -> None:
+    console = Console()
+    versions = [f"{name} {then} → {now}" for name, (then, now) in found.versions.items()]
+    title = f"{found.entry}: {found.num_images} of {found.n} images"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("stage", "compared", "lost", "won", "moved", "at most", "one only"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    for stage in found.stages:
+        table.add_row(
+            f"{stage.name} {stage.epsilon}".strip(),
+            str(stage.num_compared),
+            str(len(stage.lost)),
+            str(len(stage.won)),
+            f"{100 * stage.rate:.1f} %",
+            f"{100 * stage.at_most_rate:.1f} %",
+            str(stage.num_unanswered),
+            style="bold red" if stage.num_moved else "",
+        )
+    console.print(table)
+    lines = [f"versions: {', '.join(versions) or 'the same'}"]
+    for epsilon, change in found.margin_change.items():
+        lines.append(f"largest change of a proven margin at {epsilon}: {_number(change)}")
+    if found.logits:
+        lines.append(f"largest change of a clean logit: {_number(found.logit_change)}")
+    lines += found.unheld[:20]
+    lines += [f"moved too much: {reason}" for reason in found.moved_too_much]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _number(change: float | None) -> str:
+    return "nothing to compare" if change is None else f"{change:.3g}"

@@ -1,0 +1,123 @@
+"""Commands on the files of a submission: pack, unpack, convert, compact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.executors.limits import Limits
+
+_path = click.argument("path", type=click.Path(path_type=Path))
+_out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
+
+
+@click.command()
+@_path
+@_out
+@cli_options.process_limits
+def pack(path: Path, out: Path | None, limits: Limits | None) -> None:
+    """Store weights as a bitmask and the values it keeps; lossless, and checked bit by bit.
+
+    PATH is a submission folder, which then holds `model.packed.safetensors` instead of
+    `model.safetensors`, or a safetensors file, which stays.
+
+    \b
+    Examples:
+      corobench pack submissions/my-model
+      corobench pack model.safetensors --out small.packed.safetensors
+    """
+    from corobench.benchmark.executors import run_repacking
+
+    click.echo(str(run_repacking(path, limits, to_packed=True, out=out)))
+
+
+@click.command()
+@_path
+@_out
+@cli_options.process_limits
+def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
+    """Turn packed weights into a plain safetensors file again, checked bit by bit.
+
+    \b
+    Examples:
+      corobench unpack submissions/my-model
+      corobench unpack small.packed.safetensors --out model.safetensors
+    """
+    from corobench.benchmark.executors import run_repacking
+
+    click.echo(str(run_repacking(path, limits, to_packed=False, out=out)))
+
+
+@click.command()
+@_path
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
+@click.option("--architecture", help="From ONNX to weights of this network, where it is one.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Of the architecture.")
+@click.option("--int8", is_flag=True, help="To int8 weights and uint8 activations, in ONNX (QDQ).")
+@cli_options.data_root
+@cli_options.process_limits
+def convert(
+    path: Path,
+    out: Path,
+    architecture: str | None,
+    width: float,
+    int8: bool,
+    data_root: Path | None,
+    limits: Limits | None,
+) -> None:
+    """Write a submission in another format and compare the two on real images.
+
+    Without --architecture a folder with safetensors becomes one with ONNX. With it, a folder with
+    ONNX becomes one with safetensors, where its layers are those of the architecture.
+
+    With --int8 a chain of layers becomes an entry of its own in 8-bit whole numbers. It gives the
+    same bits in every engine (RULES.md, "Quantised files"). Its activations are measured on
+    training images, which must be on this machine; no test image is read.
+
+    \b
+    Examples:
+      corobench convert submissions/my-model --out /tmp/my-model-onnx
+      corobench convert /tmp/my-model-onnx --architecture cnn-small --out /tmp/my-model
+      corobench convert submissions/my-model --int8 --out submissions/my-model-int8
+    """
+    from corobench.benchmark.executors import run_conversion
+
+    if int8 and architecture is not None:
+        raise click.UsageError("--int8 and --architecture: expected one of them, they go two ways")
+    if int8:
+        done = run_conversion("int8", path, out, limits, data_root=data_root)
+    elif architecture is None:
+        done = run_conversion("onnx", path, out, limits, data_root=data_root)
+    else:
+        done = run_conversion(
+            "safetensors",
+            path,
+            out,
+            limits,
+            architecture=architecture,
+            arguments={} if width == 1.0 else {"width": width},
+            data_root=data_root,
+        )
+    click.echo(str(done))
+
+
+@click.command()
+@_path
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
+@cli_options.data_root
+@cli_options.process_limits
+def compact(path: Path, out: Path, data_root: Path | None, limits: Limits | None) -> None:
+    """Write the smaller dense network that computes the same, without channels that do nothing.
+
+    Batch-norm is folded, channels that are constant or that nobody reads are removed. The new
+    folder holds ONNX, and its logits are compared with the source's on real images.
+
+    \b
+    Example:
+      corobench compact submissions/digits-ibp-lwm-10x --out /tmp/digits-ibp-lwm-10x-compact
+    """
+    from corobench.benchmark.executors import run_conversion
+
+    click.echo(str(run_conversion("compact", path, out, limits, data_root=data_root)))

@@ -1,0 +1,121 @@
+"""The command `import`: a checkpoint or an ONNX file to a submission folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.executors.limits import Limits
+
+
+@click.command(name="import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--architecture", help="See `corobench architectures`; not for an ONNX file.")
+@click.option("--track", required=True, help="See `corobench tracks`.")
+@click.option("--title", help="What the board shows; the folder's name by default.")
+@click.option("--author", "authors", multiple=True, help="May be given more than once.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
+@click.option(
+    "--keep-ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of each layer that HYDRA's popup scores keep, such as 0.1 for 10x.",
+)
+@click.option(
+    "--min-keep-ratio",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Smallest share of a layer under HARP, whose rates are in the checkpoint: a tenth of its "
+    "--k by default there, so 0.001 for --k 0.01.",
+)
+@click.option(
+    "--state-key",
+    help='Which state dict, in a checkpoint that holds several, such as "best" and "last".',
+)
+@cli_options.data_root
+@click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
+@click.option("--std", help="Goes with --mean.")
+@cli_options.process_limits
+def import_(
+    checkpoint: Path,
+    out: Path,
+    architecture: str | None,
+    track: str,
+    title: str | None,
+    authors: tuple[str, ...],
+    licence: str,
+    width: float,
+    keep_ratio: float | None,
+    min_keep_ratio: float,
+    state_key: str | None,
+    data_root: Path | None,
+    mean: str | None,
+    std: str | None,
+    limits: Limits | None,
+) -> None:
+    """Turn a checkpoint or an ONNX file into a submission folder and check it against its source.
+
+    Masks and scores of pruned checkpoints (torch.nn.utils.prune, masked layers, HYDRA, HARP) are
+    applied. Pickled code is never run: the file is read with weights_only.
+
+    \b
+    Examples:
+      corobench import model.pt --architecture resnet18 --track cifar10 --out submissions/my-model
+      corobench import hydra.pth --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 --out e
+      corobench import model.onnx --track cifar10 --out submissions/my-net
+    """
+    from corobench.benchmark.executors import run_import
+
+    if checkpoint.suffix == ".onnx":
+        if architecture is not None:
+            raise ConfigError("--architecture: an ONNX file is a network by itself; leave it out")
+        done = run_import(
+            checkpoint,
+            out,
+            limits,
+            track=track,
+            title=title,
+            authors=authors,
+            licence=licence,
+            data_root=data_root,
+        )
+        click.echo(str(done))
+        return
+    if architecture is None:
+        raise ConfigError("--architecture: expected one of `corobench architectures`")
+
+    arguments: dict[str, object] = {} if width == 1.0 else {"width": width}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            arguments[name] = _numbers(f"--{name}", text)
+    report = run_import(
+        checkpoint,
+        out,
+        limits,
+        architecture=architecture,
+        track=track,
+        arguments=arguments,
+        title=title,
+        authors=authors,
+        licence=licence,
+        keep_ratio=keep_ratio,
+        min_keep_ratio=min_keep_ratio,
+        state_key=state_key,
+        data_root=data_root,
+    )
+    Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} {text!r}: expected numbers such as 0.49,0.48,0.45, one per channel"
+        ) from error

@@ -1,0 +1,322 @@
+"""The command line ``corobench``: parses, calls, and turns errors into messages and exit codes.
+
+The commands of other modules and packages are mounted here and imported only when called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from corobench import benchmark
+from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.errors import ContradictionError, CorobenchError, SubmissionError
+
+if TYPE_CHECKING:
+    from corobench.benchmark.executors.limits import Limits
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  "check" is red or "drift" too large; otherwise a defect of corobench, please report it
+  2  something you can mend: bad input, missing data, missing package
+  3  a contradiction: an image was certified and attacked
+"""
+
+#: What the light core lacks, and how to get it.
+EVALUATE_HINT = (
+    "Install what loads and measures networks: pip install 'corobench[evaluate]' and then "
+    "corobench doctor --fix"
+)
+#: Packages of the extra `evaluate` that a command may find missing.
+_OF_EVALUATE = (
+    *("torch", "torchvision", "pyautoattack", "onnx", "onnxruntime", "onnxscript", "zstandard"),
+    *("safetensors", "sklearn", "threadpoolctl", "platformdirs", "matplotlib"),
+)
+
+#: Commands that live in another module: name -> "module:attribute".
+MOUNTED = {
+    "architectures": "corobench.benchmark.cli.listing:architectures",
+    "check": "corobench.benchmark.cli.gate:check",
+    "compact": "corobench.benchmark.cli.formats:compact",
+    "convert": "corobench.benchmark.cli.formats:convert",
+    "contest": "corobench.benchmark.cli.results:contest",
+    "doctor": "corobench.benchmark.cli.listing:doctor",
+    "drift": "corobench.benchmark.cli.drift:drift",
+    "freeze": "corobench.benchmark.cli.rounds:freeze",
+    "import": "corobench.benchmark.cli.importing:import_",
+    "intake": "corobench.benchmark.cli.gate:intake",
+    "measure": "corobench.benchmark.cli.measure:measure",
+    "migrate": "corobench.benchmark.cli.rounds:migrate",
+    "new": "corobench.benchmark.cli.new:new",
+    "pack": "corobench.benchmark.cli.formats:pack",
+    "pictures": "corobench.benchmark.cli.results:pictures",
+    "recheck": "corobench.benchmark.cli.results:recheck",
+    "render": "corobench.leaderboard.cli:render",
+    "report": "corobench.leaderboard.cli:report",
+    "score": "corobench.benchmark.cli.results:score",
+    "serve": "corobench.leaderboard.cli_serve:serve",
+    "tracks": "corobench.benchmark.cli.listing:tracks",
+    "train": "corobench.baselines.cli:train",
+    "recertify": "corobench.benchmark.cli.recertify:recertify",
+    "unpack": "corobench.benchmark.cli.formats:unpack",
+}
+
+
+class FrontDoor(click.Group):
+    """A group that imports mounted commands only when they are called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *MOUNTED])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in MOUNTED:
+            module, attribute = MOUNTED[name].split(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(context, name)
+
+
+@click.group(
+    cls=FrontDoor,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(benchmark.__version__, prog_name="corobench")
+def cli() -> None:
+    """Score image classifiers that must be compact and robust at once.
+
+    \b
+    Examples:
+      corobench quickstart
+      corobench validate submissions/my-model
+      corobench evaluate submissions/my-model --subset 100
+      corobench render results --out build/site
+    """
+
+
+_paths = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=False)
+)
+
+
+@cli.command()
+@_paths
+@click.option("--track", help="Track, if it differs from the manifest's.")
+@click.option(
+    "--subset",
+    type=click.IntRange(min=1),
+    help="First N images of the published order; the smallest subset is quick and never ranked.",
+)
+@click.option(
+    "--epsilons",
+    help='Exact radii such as "1/255,2/255" instead of the track\'s; never ranked.',
+)
+@cli_options.device
+@click.option(
+    "--tf32",
+    is_flag=True,
+    help="On a GPU, let attacks search in TF32, several times as fast; what they find is measured "
+    "in float32.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of result files.",
+)
+@cli_options.data_root
+@click.option(
+    "--certify-budget-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
+)
+@click.option("--force", is_flag=True, help="Replace another result of the same name.")
+@cli_options.process_limits
+def evaluate(
+    paths: tuple[Path, ...],
+    track: str | None,
+    subset: int | None,
+    epsilons: str | None,
+    device: str,
+    tf32: bool,
+    seed: int,
+    out: Path,
+    data_root: Path | None,
+    certify_budget_s: float | None,
+    force: bool,
+    limits: Limits | None,
+) -> None:
+    """Evaluate submission folders: clean, certified, attacked, measured.
+
+    Stopped runs go on where they were when the same command is given again. Each submission is
+    worked on in a process of its own: what hangs, crashes or takes too much memory ends that
+    process, and the images of the step become a timeout or an error, with the reason in the result.
+
+    \b
+    Examples:
+      corobench evaluate submissions/my-model
+      corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
+      corobench evaluate submissions/* --device cuda --tf32
+    """
+    from corobench.benchmark.evaluation.settings import Settings
+    from corobench.benchmark.executors import run_evaluation
+    from corobench.benchmark.executors.limits import Limits
+    from corobench.benchmark.scoring.terminal import scorecard
+
+    settings = Settings(
+        track=track,
+        n=subset,
+        epsilons=tuple(epsilons.split(",")) if epsilons else None,
+        device=device,
+        tf32=tf32,
+        seed=seed,
+        data_root=data_root,
+        out=out,
+        force=force,
+        certify_budget_s=certify_budget_s,
+        is_limited=limits is not None and limits.is_less_than(Limits()),
+    )
+    console = Console()
+    frozen, refused = [], []
+    for path in paths:
+        try:
+            done = run_evaluation(path, settings, limits)
+        except SubmissionError as error:
+            refused.append(error.message)
+            continue
+        console.print(scorecard(done.result))
+        note = " (was there already: same weights, settings and versions)" if done.reused else ""
+        console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
+        frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
+        for line in done.result.errors:
+            console.print(f"without an answer: {line}", soft_wrap=True, markup=False)
+    if refused and frozen:
+        Console(stderr=True).print("\n".join(refused), style="red", markup=False, soft_wrap=True)
+    if frozen:
+        raise ContradictionError(
+            "certified images were broken, so a certifier or an attack is wrong; the entry is "
+            "frozen and will not be ranked:\n" + "\n".join(frozen)
+        )
+    if refused:
+        raise CorobenchError("\n".join(refused))
+
+
+@cli.command()
+@_paths
+@click.option(
+    "--headers",
+    is_flag=True,
+    help="Look at manifests and headers only: about a second, and no torch is needed.",
+)
+@cli_options.process_limits
+def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> None:
+    """List every fault of submission folders at once; no dataset is needed.
+
+    Where torch is not installed, the manifest and the header of the weights are looked at, and the
+    last line says so.
+
+    \b
+    Examples:
+      corobench validate submissions/my-model
+      corobench validate submissions/*
+      corobench validate --headers submissions/my-model
+    """
+    from corobench.benchmark.executors import run_validation
+    from corobench.benchmark.submission.headers import find_header_faults
+
+    console = Console()
+    num_bad = 0
+    without_torch = importlib.util.find_spec("torch") is None
+    for path in paths:
+        only_headers = headers or without_torch
+        faults = find_header_faults(path) if only_headers else run_validation(path, limits)
+        num_bad += bool(faults)
+        well = "valid as far as its manifest and header show" if only_headers else "valid"
+        verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else well
+        console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
+        for fault in faults:
+            console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
+    if without_torch and not headers:
+        console.print(f"The networks were not loaded: torch is missing. {EVALUATE_HINT}")
+    if num_bad:
+        raise click.exceptions.Exit(2)
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
+    help="Gets entries/, results/ and site/.",
+)
+@click.option(
+    "--subset",
+    type=click.IntRange(min=1),
+    help="Images per entry; 500 by default, fewer are a quick look and never ranked.",
+)
+@click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
+    """Train, prune, attack, verify and render eight entries on real data, in minutes.
+
+    Trains a dense parent on scikit-learn's digits once for empirical and once for certified
+    robustness, prunes each 10x in three ways, evaluates all and writes a page.
+
+    \b
+    Examples:
+      corobench quickstart
+      corobench quickstart --out /tmp/first --subset 100
+    """
+    from corobench.benchmark.cli.quickstart import run
+
+    run(out, subset=subset, workers=workers, seed=seed)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command line within this process; returns the exit code.
+
+    Args:
+        arguments: as after ``corobench``.
+    """
+    try:
+        code = cli.main(args=list(arguments), prog_name="corobench", standalone_mode=False)
+    except CorobenchError as error:
+        Console(stderr=True).print(
+            f"error: {error.message}", style="red", markup=False, soft_wrap=True, highlight=False
+        )
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in _OF_EVALUATE:
+            raise
+        Console(stderr=True).print(
+            f"error: this command needs {missing}, which is not installed. {EVALUATE_HINT}",
+            style="red",
+            markup=False,
+            soft_wrap=True,
+            highlight=False,
+        )
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of ``corobench``."""
+    sys.exit(invoke(sys.argv[1:]))

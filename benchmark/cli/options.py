@@ -1,0 +1,83 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.executors.limits import GIB, Limits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+data_root = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="COROBENCH_DATA",
+    help="Folder of the dataset; otherwise system copies and downloads are tried.",
+)
+json_path = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report."
+)
+device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+isolate = click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Work on each submission in a process of its own, with limits.",
+)
+step_limit_s = click.option(
+    "--step-limit-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Limits.step_s,
+    show_default=True,
+    help="Seconds of one step, such as one chunk of an attack; then its images are a timeout.",
+)
+memory_limit_gib = click.option(
+    "--memory-limit-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Limits.memory_bytes / GIB,
+    show_default=True,
+    help="Memory of the process; a step that needs more is an error of its images.",
+)
+
+
+def folder_of_entry(result: Path, option: str) -> Path:
+    """The folder submissions/<entry> that a result belongs to, where none was named.
+
+    Args:
+        result: result file.
+        option: that names another folder.
+
+    Raises:
+        ResultError: no result file.
+        SubmissionError: no such folder here.
+    """
+    from corobench.benchmark.records.reading.result_file import read_result
+
+    folder = Path("submissions") / read_result(result).entry
+    if not folder.is_dir():
+        raise SubmissionError(
+            folder, [f"expected the entry's folder here, but it is not; name it with {option}"]
+        )
+    return folder
+
+
+def process_limits(command: Command) -> Command:
+    """The three options above, given to a command as one value, `limits`: Limits, or None."""
+
+    @isolate
+    @step_limit_s
+    @memory_limit_gib
+    @functools.wraps(command)
+    def limited(
+        *arguments: Any, isolate: bool, step_limit_s: float, memory_limit_gib: float, **more: Any
+    ) -> Any:
+        limits = Limits(step_s=step_limit_s, memory_bytes=int(memory_limit_gib * GIB))
+        return command(*arguments, limits=limits if isolate else None, **more)
+
+    return limited  # type: ignore[return-value]

@@ -1,0 +1,193 @@
+"""Commands on results that are there: score, recheck, contest, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.errors import ContradictionError, OutputError, ResultError
+from corobench.benchmark.executors.limits import Limits
+
+_submission = click.option(
+    "--submission",
+    type=click.Path(path_type=Path),
+    help="Folder of the entry; submissions/<entry> by default.",
+)
+
+
+@click.command()
+@click.argument("outcomes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--write", is_flag=True, help="Write the result file beside each outcome table, too.")
+def score(outcomes: tuple[Path, ...], write: bool) -> None:
+    """Recompute scorecards from outcome tables; needs no model, no data and no torch.
+
+    \b
+    Examples:
+      corobench score results/1.1/digits/my-model.outcomes.parquet
+      corobench score results/1.1/digits/*.outcomes.parquet --write
+    """
+    from corobench.benchmark.files.atomic import write_atomic
+    from corobench.benchmark.records.encoding import encode_result
+    from corobench.benchmark.records.reading.places import misplaced
+    from corobench.benchmark.scoring import result_writing, rounds
+    from corobench.benchmark.scoring.scored import scored
+    from corobench.benchmark.scoring.terminal import scorecard
+
+    for path in outcomes:
+        if path.is_dir():
+            raise ResultError(
+                f"{path}: expected an outcome table (*.outcomes.parquet), but found a folder; "
+                "name the tables in it"
+            )
+        target = path.with_name(path.name.removesuffix(".outcomes.parquet") + ".json")
+        if write:
+            rounds.require_open(target.parent)
+            result_writing.finish_set(target)
+        result = scored(path)
+        faults = misplaced(target, result)
+        if faults:
+            raise ResultError(f"{path}: holds another result than its path says: {faults[0]}")
+        Console().print(scorecard(result))
+        if write:
+            write_atomic(target, encode_result(result))
+            click.echo(str(target))
+        elif target.exists() and target.read_bytes() != encode_result(result):
+            raise OutputError(
+                f"{target}: differs from the scorecard of its outcome table; "
+                "use --write to replace it"
+            )
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@_submission
+@cli_options.data_root
+@click.option(
+    "--proofs/--no-proofs",
+    default=True,
+    show_default=True,
+    help="Check every certificate anew, too; searches take about as long as in the evaluation.",
+)
+@cli_options.process_limits
+def recheck(
+    result: Path,
+    submission: Path | None,
+    data_root: Path | None,
+    proofs: bool,
+    limits: Limits | None,
+) -> None:
+    """Measure both ends of a result's bracket again, on the submitted model.
+
+    Every stored adversarial image must lie in its ball and fool the model; every certificate is
+    checked anew (from protocol 1.1 on).
+
+    \b
+    Examples:
+      corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
+      corobench recheck results/1.1/digits/my-model.json --submission submissions/my-model
+    """
+    from corobench.benchmark.executors import run_recheck
+
+    folder = submission or cli_options.folder_of_entry(result, "--submission")
+    found = run_recheck(result, folder, data_root, limits, proofs=proofs)
+    if found.unproven:
+        raise ResultError(
+            f"{result}: {len(found.unproven)} of {found.num_proofs} certificates are not "
+            "confirmed:\n" + "\n".join(found.unproven[:20])
+        )
+    if found.failures:
+        raise ResultError(
+            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
+            + "\n".join(found.failures[:20])
+        )
+    click.echo(
+        f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
+        "lies in its ball and fools the model"
+    )
+    if found.num_proofs is not None:
+        click.echo(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
+    elif proofs:
+        click.echo(f"{result}: its certificates were given by older rules and are not checked")
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("adversarial", type=click.Path(path_type=Path))
+@_submission
+@cli_options.data_root
+@click.option("--by", default="", help="Who found the images; stands in the result.")
+@click.option("--write", is_flag=True, help="Tighten the result file and the files beside it.")
+@cli_options.process_limits
+def contest(
+    result: Path,
+    adversarial: Path,
+    submission: Path | None,
+    data_root: Path | None,
+    by: str,
+    write: bool,
+    limits: Limits | None,
+) -> None:
+    """Break a row: judge adversarial images from anybody and tighten the upper end.
+
+    ADVERSARIAL is an npz file with `images`, float32 (m, C, H, W) in [0, 1], and `indices`, the
+    index of each image in the test set. An image counts if it lies in the ball at zero tolerance
+    and fools the submitted model alone. Breaking a certified image freezes the entry.
+
+    \b
+    Examples:
+      corobench contest results/1.1/digits/my-model.json found.npz
+      corobench contest results/1.1/digits/my-model.json found.npz --by "A. Rival" --write
+    """
+    from corobench.benchmark.executors import run_contest
+    from corobench.benchmark.scoring.score import bracket
+
+    folder = submission or cli_options.folder_of_entry(result, "--submission")
+    found = run_contest(
+        result, adversarial, folder, limits, data_root=data_root, by=by, write=write
+    )
+    for line in found.rejected[:20]:
+        click.echo(f"  - {line}")
+    if len(found.rejected) > 20:
+        click.echo(f"  - and {len(found.rejected) - 20} more")
+    if not found.num_confirmed:
+        raise ResultError(f"{adversarial}: not one of {found.num_images} images holds")
+    click.echo(f"{found.num_confirmed} of {found.num_images} images hold")
+    n = found.after.n
+    for epsilon, num in found.broken.items():
+        before = bracket(found.before.epsilons[epsilon]).high
+        after = bracket(found.after.epsilons[epsilon]).high
+        click.echo(
+            f"{epsilon}: {num} rows newly broken, at most {100 * before / n:.1f} % before and "
+            f"{100 * after / n:.1f} % now"
+        )
+    if write and any(found.broken.values()):
+        click.echo(f"{result}: written")
+    elif any(found.broken.values()):
+        click.echo("nothing is written without --write")
+    new = found.after.audit.contradictions[len(found.before.audit.contradictions) :]
+    if new:
+        raise ContradictionError(
+            "certified images were broken, so a certifier is wrong; the entry is frozen and will "
+            "not be ranked:\n" + "\n".join(new)
+        )
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@cli_options.data_root
+def pictures(results: Path, data_root: Path | None) -> None:
+    """Keep the first clean images of each track beside its RESULTS, for galleries on the page.
+
+    `evaluate` does this by itself; this command is for results that were evaluated before.
+
+    \b
+    Example:
+      corobench pictures leaderboard/results
+    """
+    from corobench.benchmark.data.clean_images import add_clean_images
+
+    for path in add_clean_images(results, data_root):
+        click.echo(str(path))

@@ -1,0 +1,69 @@
+"""Commands that keep results over time: freeze, migrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from corobench.benchmark.errors import ResultError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Compare with the checksums instead of writing them.")
+def freeze(folder: Path, check: bool) -> None:
+    """Freeze the round in FOLDER: from now on its results do not change unnoticed.
+
+    Every result must be one that may be published and must follow from its outcome table.
+    SHA256SUMS gets the checksum of every file (`sha256sum -c SHA256SUMS` reads it). Afterwards
+    evaluate, contest, score and migrate refuse to write there, and render refuses a round that
+    differs.
+
+    \b
+    Exit codes:
+      0  frozen, or with --check: unchanged
+      2  a result may not be published, or with --check: a file was changed, added or removed
+
+    \b
+    Examples:
+      corobench freeze leaderboard/results/1.0
+      corobench freeze leaderboard/results/1.0 --check
+    """
+    from corobench.benchmark.scoring import rounds
+
+    if not check:
+        num_files = rounds.freeze(folder)
+        click.echo(f"{folder / rounds.SUMS}: {num_files} files are frozen")
+        return
+    changed = rounds.changes(folder)
+    if changed:
+        raise ResultError("\n".join(changed))
+    click.echo(f"{folder}: unchanged since it was frozen")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--write", is_flag=True, help="Replace the result files and their outcome tables.")
+def migrate(files: tuple[Path, ...], write: bool) -> None:
+    """Bring result FILES of an earlier corobench into the shape of today.
+
+    Says what each lacks, and with --write fills it in. No number changes: the result is computed
+    again from its outcome table and must say what it said. All files are checked before the first
+    is written. A file of a newer schema is refused.
+
+    \b
+    Examples:
+      corobench migrate old/1.0/digits/my-model.json
+      corobench migrate old/1.0/*/*.json --write
+    """
+    from corobench.benchmark.scoring.migration import migrate as bring
+
+    found = [bring(path) for path in files]
+    for done in found:
+        click.echo(f"{done.path}: {'; '.join(done.steps) or 'has the shape of today'}")
+        if done.steps and write:
+            bring(done.path, write=True)
+            click.echo(f"{done.path}: written")
+    if any(done.steps for done in found) and not write:
+        click.echo("nothing is written without --write")

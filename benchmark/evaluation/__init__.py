@@ -1,0 +1,1 @@
+"""One network in, one outcome table out: facts, stages, their order, identity."""

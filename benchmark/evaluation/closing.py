@@ -1,0 +1,159 @@
+"""Closing the bracket: costly certifiers on what is neither proven nor broken.
+
+They come after PGD-50, because on an image that an attack breaks a search spends its whole budget
+in vain, and before AutoAttack, which need not attack what they prove. So every image they prove has
+survived PGD-50, and some of them are attacked by the whole suite as an audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corobench.benchmark.certify.stage import close_chunk
+from corobench.benchmark.evaluation.facts import BoolArray, EpsilonFacts
+from corobench.benchmark.evaluation.stages import Stages
+from corobench.benchmark.files.chunks import chunk_name
+from corobench.benchmark.files.steps import StepEndedError
+
+if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
+
+
+@dataclass
+class _Found:
+    """What one certifier found at one epsilon; nothing counts until it passed all its checks."""
+
+    proven: BoolArray
+    margin: NDArray[np.float32]
+    stopped: BoolArray
+    unanswered: BoolArray
+    refuted: dict[int, NDArray[np.float32]]
+
+    @classmethod
+    def empty(cls, n: int) -> _Found:
+        def none() -> BoolArray:
+            return np.zeros(n, dtype=bool)
+
+        margin = np.full(n, np.nan, dtype=np.float32)
+        return cls(none(), margin, none(), none(), {})
+
+
+def close(evaluation: Stages, prover: Prover, certifier: str) -> None:
+    """Ask one certifier about every open image, largest epsilon first.
+
+    At each epsilon the images are asked in groups, in published order. A group in which not one
+    image is decided ends the certifier there; the images behind it stay unanswered.
+
+    Args:
+        evaluation: after PGD-50.
+        prover: of the submitted network.
+        certifier: "alpha-CROWN" or "BaB".
+    """
+    from corobench.benchmark.errors import NotCertifiable
+
+    facts, n = evaluation.facts, len(evaluation.x)
+    found: dict[str, _Found] = {}
+    carried = np.zeros(n, dtype=bool)
+    try:
+        for epsilon in reversed(evaluation.epsilons):
+            here = found[epsilon] = _Found.empty(n)
+            here.proven |= carried & _open(facts.correct, facts.epsilons[epsilon])
+            _ask(evaluation, prover, certifier, epsilon, here)
+            carried = carried | here.proven
+    except (NotCertifiable, MemoryError, StepEndedError) as refusal:
+        evaluation.note_refusal(refusal)
+        facts.not_asked[certifier] = str(refusal)
+        evaluation.report.finish(f"not certifiable ({refusal})")
+        return
+    _record_proofs(evaluation, certifier, found)
+    refuted = {epsilon: found[epsilon].refuted for epsilon in evaluation.epsilons}
+    facts.record_broken(certifier, refuted)
+
+
+def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
+    """Neither proven nor broken."""
+    return np.asarray(correct & ~facts.proven & ~facts.attacked, dtype=bool)
+
+
+def _ask(evaluation: Stages, prover: Prover, certifier: str, epsilon: str, found: _Found) -> None:
+    """Fill what one certifier finds at one epsilon."""
+    facts, report = evaluation.facts.epsilons[epsilon], evaluation.report
+    todo = np.flatnonzero(_open(evaluation.facts.correct, facts) & ~found.proven)
+    size = evaluation.protocol.closing_group
+    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
+    report.stage(f"{certifier} {epsilon}", len(todo))
+    for number, rows in enumerate(groups):
+        chunk = evaluation.chunk(
+            chunk_name(f"certify-{certifier}", epsilon, number),
+            partial(_group, evaluation, prover, certifier, rows, epsilon),
+        )
+        evaluation.spend("certify", facts, rows, float(chunk["seconds"]))
+        found.proven[rows], found.margin[rows] = chunk["certified"], chunk["margin"]
+        found.stopped[rows] = chunk["stopped"]
+        refuted = rows[chunk["refuted"]].tolist()
+        found.refuted.update(zip(refuted, chunk["adversarial"], strict=True))
+        report.advance(len(rows), _bracket(evaluation, epsilon, found))
+        if not (chunk["certified"].any() or len(refuted)) and number + 1 < len(groups):
+            found.unanswered[np.concatenate(groups[number + 1 :])] = True
+            left = int(found.unanswered.sum())
+            report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
+            return
+    report.finish(_note(evaluation, epsilon, found))
+
+
+def _note(evaluation: Stages, epsilon: str, found: _Found) -> str:
+    bracket = _bracket(evaluation, epsilon, found)
+    return f"{int(found.proven.sum())} more proven, {len(found.refuted)} broken; {bracket}"
+
+
+def _bracket(evaluation: Stages, epsilon: str, found: _Found) -> str:
+    broken = np.zeros_like(found.proven)
+    broken[list(found.refuted)] = True
+    return evaluation.facts.bracket_note(epsilon, found.proven, broken)
+
+
+def _group(
+    evaluation: Stages,
+    prover: Prover,
+    certifier: str,
+    rows: NDArray[np.int64],
+    epsilon: str,
+) -> dict[str, object]:
+    result = close_chunk(
+        prover,
+        certifier,
+        evaluation.model,
+        evaluation.x[rows],
+        evaluation.y[rows],
+        Fraction(epsilon),
+        evaluation.protocol,
+    )
+    refuted = result.refuted_B.cpu()
+    return {
+        "certified": result.certified_B.cpu().numpy(),
+        "margin": result.margin_B.cpu().numpy(),
+        "stopped": result.stopped_B.cpu().numpy(),
+        "refuted": refuted.numpy(),
+        "adversarial": result.adversarial_BCHW.cpu()[refuted].numpy(),
+        "seconds": result.seconds,
+    }
+
+
+def _record_proofs(evaluation: Stages, certifier: str, found: dict[str, _Found]) -> None:
+    proven_at = np.full(len(evaluation.x), "", dtype=object)
+    for epsilon in reversed(evaluation.epsilons):
+        facts, here = evaluation.facts.epsilons[epsilon], found[epsilon]
+        facts.proven_by[here.proven] = certifier
+        facts.proven_from[here.proven] = proven_at[here.proven]
+        proven_at[here.proven & (proven_at == "")] = epsilon
+        facts.margin = np.fmax(facts.margin, here.margin)
+        facts.stopped |= here.stopped
+        facts.stopped &= ~facts.proven
+        facts.certified[certifier] = facts.proven.copy()
+        facts.unanswered[certifier] = here.unanswered

@@ -1,0 +1,307 @@
+"""One submission in, one result out: loading, identity, evaluation and the files written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from corobench.benchmark.attacks.tf32 import is_close, require_gpu
+from corobench.benchmark.data import load_test, load_train, subset
+from corobench.benchmark.data.clean_images import write_clean_images
+from corobench.benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
+from corobench.benchmark.evaluation import recertify, recognition
+from corobench.benchmark.evaluation.evidence import Evidence, find_damage
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.identity import identify, name_of
+from corobench.benchmark.evaluation.outcomes import audit, drop_unused, errors, outcome_table
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.recertify import Recertification
+from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.files.atomic import prepare_folder
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import StepEndedError, Steps
+from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.records.reading.places import result_stem
+from corobench.benchmark.records.reading.result_file import read_scorecard
+from corobench.benchmark.records.result import Result, Run, Seconds
+from corobench.benchmark.scoring import result_writing, rounds
+from corobench.benchmark.submission import check_contract, load_submission
+from corobench.benchmark.tracks import (
+    Protocol,
+    Track,
+    parse_epsilon,
+    published_order,
+    round_of,
+    standard_subset,
+)
+
+if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
+
+CONTRACT_IMAGES = 16
+
+
+def evaluate(
+    folder: Path,
+    settings: Settings,
+    report: Reporter | None = None,
+    steps: Steps | None = None,
+) -> Evaluated:
+    """Evaluate a submission folder and write its result.
+
+    Args:
+        folder: with ``submission.toml`` and its weights.
+        settings: what the user chose.
+        report: progress; standard error by default.
+        steps: told of each step; those that ended an earlier process are not tried again.
+
+    Raises:
+        CorobenchError: anything a user can fix; see its subclasses.
+    """
+    steps = steps or Steps()
+    submission = load_submission(folder, settings.track)
+    track, protocol = submission.track, settings.protocol
+    before = None
+    if settings.earlier is not None:
+        before = recertify.load(settings.earlier, folder, settings.data_root)
+        settings = recertify.settings_like(settings, before)
+    epsilons = _epsilons(settings, track)
+    n = settings.n or standard_subset(track)
+    device = resolve_device(settings.device)
+    if settings.tf32:
+        require_gpu(device)
+    dataset = load_test(track.name, settings.data_root)
+    images, labels, indices = subset(dataset, n)
+    model = submission.model.to(device).eval()
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+    ended = None
+    try:
+        steps.begin("contract")
+        check_contract(model, x, track.num_classes, folder, submission.reference, indices.tolist())
+    except StepEndedError as error:
+        ended = error.ended
+    steps.begin("measure")
+
+    in_tf32 = settings.tf32 and ended is None and is_close(model, x[:CONTRACT_IMAGES])
+    place = name_of(device, in_tf32)
+    earlier = None if before is None else recertify.record_of(before)
+    run = identify(submission, dataset, n, epsilons, settings, protocol, place, earlier)
+    path = result_path(settings.out, run, track)
+    chunks = ChunkStore(settings.out / ".chunks", {"identity": run.identity})
+    told: list[str] = []
+    existing = _existing(path, run, settings.force, told.append)
+    if existing is not None:
+        chunks.discard()  # a kill right after the writing left them
+        return Evaluated(existing, path, reused=True)
+    rounds.require_open(path.parent)
+    prepare_folder(path.parent)
+
+    with report or Reporter(run.entry) as progress:
+        for line in told:
+            progress.say(line)
+        if chunks.folder.is_dir():
+            progress.say("resuming from finished chunks")
+        if settings.tf32 and not in_tf32:
+            progress.say("searching in float32: TF32 changes the logits too much")
+        network, prover = None, None
+        not_asked: dict[str, str] = {}
+        try:
+            steps.begin("compaction")
+            other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+            if other is not None:
+                network = other.network
+                progress.say(other.note(model))
+                run = run.model_copy(update={"searched_on": other.kind})
+        except StepEndedError as error:
+            progress.say(f"searching on the submitted network: {error}")
+        try:
+            steps.begin("certifiers")
+            prover, not_asked = prepare_certifiers(model, network, track, protocol, device)
+        except StepEndedError as error:
+            not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
+        kind = Evaluation if before is None else partial(Recertification, evidence=before)
+        evaluation = kind(
+            model,
+            x,
+            y,
+            track=track,
+            epsilons=epsilons,
+            protocol=protocol,
+            seed=settings.seed,
+            chunks=chunks,
+            report=progress,
+            equivalent=network,
+            steps=steps,
+            searches_in_tf32=in_tf32,
+        )
+        if ended is None:
+            facts = evaluation.run(prover, not_asked)
+            with contextlib.suppress(StepEndedError):
+                steps.begin("recognition")
+                unseen = unseen_images(track.name, settings.data_root, device)
+                found = recognition.check(evaluation, unseen)
+                run = run.model_copy(update={"recognition": found})
+        else:
+            facts = evaluation.without_answer("contract", ended)
+    if steps.ended_early and settings.is_limited:
+        run = run.model_copy(update={"quick": True})
+    write_clean_images(path.parent, run.data.fingerprint, images, indices)
+    result = _write(path, run, facts, indices, labels, before)
+    chunks.discard()
+    return Evaluated(result, path, reused=False)
+
+
+def unseen_images(
+    track: str, data_root: Path | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A part of the training set in an order of its own; None where it is not at hand."""
+    try:
+        train = load_train(track, data_root)
+    except DatasetError:
+        return None
+    rows = published_order(f"{track}-unseen", len(train))[: recognition.NUM_UNSEEN]
+    labels = train.labels[np.asarray(rows)]
+    return torch.from_numpy(train.take(rows)).to(device), torch.from_numpy(labels).to(device)
+
+
+def resolve_device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        ConfigError: unknown to torch, or not present.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+        # Rounding to 10 bits would make an image's logits depend on its batch.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--device {name}: not usable here ({reason}); expected cpu, or cuda with a GPU"
+        ) from error
+    return device
+
+
+def prepare_certifiers(
+    model: nn.Module,
+    network: nn.Module | None,
+    track: Track,
+    protocol: Protocol,
+    device: torch.device,
+) -> tuple[Prover | None, dict[str, str]]:
+    """All certifiers of a model, and why some are not asked.
+
+    A network that the checker does not know, or that a certifier cannot be trusted with, is named
+    here, and its certifiers count as not asked, never as 0.
+
+    Args:
+        model: as it was submitted; it is what the checker proves.
+        network: an equivalent one that certifiers may search on, or None.
+        track: of the images.
+        protocol: which certifiers, and up to which size.
+        device: where certifiers compute.
+    """
+    from corobench.benchmark.certify import Prover, num_hidden_units
+
+    searched_on = network if network is not None else model
+    prover = Prover(model, track.shape, track.num_classes, device, searched_on)
+    not_asked = {
+        certifier: str(refusal)
+        for certifier, refusal in prover.refusals.items()
+        if certifier in protocol.all_certifiers
+    }
+    units = num_hidden_units(searched_on, track.shape)
+    if units > protocol.crown_max_hidden_units:
+        for certifier in ("CROWN", *protocol.closing_certifiers):
+            not_asked.setdefault(
+                certifier,
+                f"too-large: {units} hidden units, and protocol {protocol.version} asks "
+                f"{certifier} up to {protocol.crown_max_hidden_units}",
+            )
+    return prover, not_asked
+
+
+def result_path(out: Path, run: Run, track: Track) -> Path:
+    """Where the result of a run lies below `out`."""
+    stem = result_stem(run.entry, run.n, standard_subset(track))
+    return out / round_of(run.protocol) / run.track / f"{stem}.json"
+
+
+def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
+    if settings.epsilons is None:
+        return track.epsilons
+    texts = tuple(dict.fromkeys(text.strip() for text in settings.epsilons))
+    return tuple(sorted(texts, key=parse_epsilon))
+
+
+def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> Result | None:
+    """The very same result, if it is there whole; another one is never overwritten unasked.
+
+    One whose table or images are missing or damaged is evaluated again, which mends it. It is not
+    where a contest tightened it, for what somebody else found would be lost.
+    """
+    if result_writing.is_unfinished(path):
+        rounds.require_open(path.parent)
+        if result_writing.finish_set(path):
+            say("finished a writing that was interrupted")
+    if force or not path.exists():
+        return None
+    try:
+        result = read_scorecard(path)
+    except ResultError as error:
+        raise OutputError(f"{error}\nUse --force to replace it.") from error
+    if result.identity != run.identity:
+        raise OutputError(
+            f"{path}: holds another result of {run.entry!r} (weights, data, epsilons, settings, "
+            "seed, versions or device differ); use --force to replace it, or another --out"
+        )
+    damage = find_damage(path, result)
+    if not damage:
+        return result
+    if result.contests:
+        raise OutputError(
+            f"{damage}\nThe result was tightened by contests, whose images an evaluation does not "
+            "find again: bring the three files back from a copy, or use --force to evaluate "
+            "without them."
+        )
+    say(f"mending: {damage}")
+    return None
+
+
+def _write(
+    path: Path,
+    run: Run,
+    facts: Facts,
+    indices: np.ndarray,
+    labels: np.ndarray,
+    before: Evidence | None,
+) -> Result:
+    """The set of three files."""
+    table, images = drop_unused(outcome_table(facts, indices, labels), facts.adversarial)
+    if before is not None:
+        table, images = recertify.in_stored_order(table, images, before)
+    run = run.model_copy(
+        update={
+            "not_asked": facts.not_asked,
+            "audit": audit(facts, indices),
+            "errors": errors(facts),
+            "flags": {
+                epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
+            },
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
+        }
+    )
+    return result_writing.write_set(path, table, run, images)

@@ -1,0 +1,54 @@
+"""Order, chunks, resume, seeds and timing of one evaluation; no mathematics.
+
+Verify first: the cheap certifiers are asked about every correct image, PGD-50 runs on what none of
+them proved, the costly certifiers (`benchmark.evaluation.closing`) are asked about what is still
+open, and AutoAttack, the costliest of all, runs on what no certifier proved. Monotone facts are
+carried: what is certified to smaller epsilons, what is broken to larger ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corobench.benchmark.evaluation import health
+from corobench.benchmark.evaluation.closing import close
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.proving import certify
+from corobench.benchmark.evaluation.stages import ContradictedBoundsError, Stages
+
+if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
+
+
+class Evaluation(Stages):
+    """The stages in the order that the protocol fixes."""
+
+    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+        """Clean, cheap certifiers, PGD-50, costly certifiers, AutoAttack, health checks.
+
+        Args:
+            prover: of the model, or None if it cannot be bounded.
+            not_asked: certifier -> why it is not asked.
+        """
+        try:
+            return self._run(prover, not_asked)
+        except ContradictedBoundsError as error:
+            return self._run(None, self.disbelieve(error, not_asked))
+
+    def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+        self.facts.not_asked = dict(not_asked)
+        # Weight gradients are never needed; without them a backward pass costs half as much.
+        self.model.requires_grad_(False)
+        self.clean()
+        for certifier in self.protocol.certifiers:
+            if prover is not None and certifier not in not_asked:
+                certify(self, prover, certifier)
+        self.choose_audit(self.protocol.certifiers)
+        self.attack(self.pgd())
+        for certifier in self.protocol.closing_certifiers:
+            if prover is not None and certifier not in not_asked:
+                close(self, prover, certifier)
+        self.choose_audit(self.protocol.closing_certifiers)
+        self.attack(self.autoattack())
+        health.check(self)
+        return self.facts

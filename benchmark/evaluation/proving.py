@@ -1,0 +1,77 @@
+"""Verify first: the cheap certifiers, each asked about every correct image."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corobench.benchmark.evaluation.facts import BoolArray
+from corobench.benchmark.evaluation.stages import Stages
+from corobench.benchmark.files.chunks import chunk_name
+from corobench.benchmark.files.steps import StepEndedError
+
+if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
+
+
+def certify(evaluation: Stages, prover: Prover, certifier: str) -> None:
+    """Ask one certifier about every correct image, largest epsilon first.
+
+    A certifier that fails a check of its own on any image counts as not asked, and what it
+    proved before is dropped: bounds that were wrong once prove nothing.
+    """
+    from corobench.benchmark.errors import NotCertifiable
+
+    proven = {epsilon: np.zeros(len(evaluation.x), dtype=bool) for epsilon in evaluation.epsilons}
+    margin = {
+        epsilon: np.full(len(evaluation.x), np.nan, dtype=np.float32)
+        for epsilon in evaluation.epsilons
+    }
+    carried = np.zeros(len(evaluation.x), dtype=bool)
+    try:
+        for epsilon in reversed(evaluation.epsilons):
+            proven[epsilon] |= carried
+            _at(evaluation, prover, certifier, epsilon, proven[epsilon], margin[epsilon])
+            carried = proven[epsilon]
+    except (NotCertifiable, MemoryError, StepEndedError) as refusal:
+        evaluation.note_refusal(refusal)
+        evaluation.facts.not_asked[certifier] = str(refusal)
+        evaluation.report.finish(f"not certifiable ({refusal})")
+        return
+    carried_from = np.full(len(evaluation.x), "", dtype=object)
+    for epsilon in reversed(evaluation.epsilons):
+        facts = evaluation.facts.epsilons[epsilon]
+        facts.certified[certifier] = proven[epsilon]
+        facts.margin = np.fmax(facts.margin, margin[epsilon])
+        new = proven[epsilon] & ~facts.proven
+        facts.proven_by[new] = certifier
+        facts.proven_from[new] = carried_from[new]
+        carried_from[proven[epsilon] & (carried_from == "")] = epsilon
+
+
+def _at(
+    evaluation: Stages,
+    prover: Prover,
+    certifier: str,
+    epsilon: str,
+    proven: BoolArray,
+    margin: NDArray[np.float32],
+) -> None:
+    """Fill `proven` and `margin` for the correct images that are not proven yet."""
+    todo = np.flatnonzero(evaluation.facts.correct & ~proven)
+    evaluation.report.stage(f"{certifier} {epsilon}", len(todo))
+    for number, rows in evaluation.chunked(todo):
+        chunk = evaluation.chunk(
+            chunk_name(f"certify-{certifier}", epsilon, number),
+            partial(evaluation.certify_chunk, prover, certifier, rows, epsilon),
+        )
+        proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
+        evaluation.spend(
+            "certify", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"])
+        )
+        evaluation.report.advance(len(rows), evaluation.facts.bracket_note(epsilon, proven))
+    count = f"{int(proven.sum())} of {len(evaluation.x)} proven"
+    evaluation.report.finish(f"{count}; {evaluation.facts.bracket_note(epsilon, proven)}")

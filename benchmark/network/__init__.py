@@ -1,0 +1,1 @@
+"""What a network weighs, and smaller networks that compute the same."""

@@ -1,0 +1,158 @@
+"""Npz files of images that may come from anybody -> arrays, or one error that names the file.
+
+No pickles, and every size is compared with the archive before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corobench.benchmark.errors import ResultError
+
+#: Largest array that is read from an npz file, in bytes once unpacked.
+MAX_ARRAY_BYTES = 2 * 1024**3
+#: What libraries raise on files that are no npz, or a damaged one.
+_NO_NPZ = (
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    OverflowError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+    """Arrays of an npz file.
+
+    Args:
+        path: the file.
+        names: arrays it must hold.
+
+    Raises:
+        ResultError: unreadable, no npz, an array missing, of objects, or too large.
+    """
+    with _opened(path, names) as archive:
+        return {name: _read(archive, name) for name in names}
+
+
+def read_images(
+    path: Path, shape: tuple[int, int, int], num_rows: int | None = None
+) -> NDArray[np.float32]:
+    """Adversarial images of a result, or the first of them.
+
+    Args:
+        path: npz file with the array ``images``.
+        shape: channels, height, width of the track's images.
+        num_rows: unpack no more than the first so many; all by default.
+
+    Returns:
+        float32 (m, C, H, W) in [0, 1]; fewer than `num_rows` where the file has fewer.
+
+    Raises:
+        ResultError: unreadable, no npz, or no images of this kind.
+    """
+    with _opened(path, ("images",)) as archive:
+        images = _read(archive, "images", num_rows)
+    if images.dtype == np.float32 and images.shape in ((0,), (0, *shape)):
+        return np.zeros((0, *shape), dtype=np.float32)
+    if images.dtype != np.float32 or images.shape[1:] != shape or images.ndim != 4:
+        raise ResultError(
+            f"{path}: images: expected float32 (m, {', '.join(map(str, shape))}), but found "
+            f"{images.dtype} {images.shape}"
+        )
+    found = images.astype(np.float32, copy=False)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise ResultError(f"{path}: images: expected values in [0, 1], but found others")
+    return found
+
+
+def count_images(path: Path) -> int:
+    """How many adversarial images a file holds; nothing is unpacked.
+
+    Raises:
+        ResultError: unreadable, or no npz with an array ``images``.
+    """
+    with _opened(path, ("images",)) as archive, archive.open(_member(archive, "images")) as stream:
+        shape, _, _ = _header(stream, "images")
+    return shape[0] if shape else 0
+
+
+@contextmanager
+def _opened(path: Path, names: tuple[str, ...]) -> Iterator[zipfile.ZipFile]:
+    """The archive, with one kind of error for whatever is wrong in it."""
+    try:
+        if path.stat().st_size > MAX_ARRAY_BYTES:
+            raise ValueError(f"more than {MAX_ARRAY_BYTES} bytes")
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except OSError as error:
+        raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _NO_NPZ as error:
+        wanted = " and ".join(f"`{name}`" for name in names)
+        raise ResultError(f"{path}: expected an npz file with {wanted} ({error})") from error
+
+
+def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> NDArray[np.generic]:
+    """One array, after its header was compared with its size in the file."""
+    member = _member(archive, name)
+    with archive.open(member) as stream:
+        shape, is_fortran, dtype = _header(stream, name)
+        header = stream.tell()
+        num_bytes = _num_bytes(name, shape, dtype)
+        if num_bytes + header != member.file_size:
+            raise ValueError(f"{name}: its header says {num_bytes} bytes, which the file has not")
+        if num_rows is not None and shape and num_rows < shape[0] and not is_fortran:
+            shape = (num_rows, *shape[1:])
+        content = stream.read(_num_bytes(name, shape, dtype))
+        if len(content) == num_bytes:
+            stream.read(1)  # reading to the end compares the checksum
+    values = np.frombuffer(content, dtype)
+    return values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    members = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
+    if len(members) != 1:
+        raise ValueError(f"no array called {name}" if not members else f"{name}: is there twice")
+    (member,) = members
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name}: compressed by method {member.compress_type}, which is not read")
+    return member
+
+
+def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name}: array format {version} is not known")
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read(stream)  # type: ignore[no-untyped-call]
+    if dtype.hasobject:
+        raise ValueError(f"{name}: holds objects, not numbers")
+    return tuple(int(length) for length in shape), bool(is_fortran), dtype
+
+
+def _num_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
+    num_bytes = dtype.itemsize
+    for length in shape:
+        num_bytes *= length
+    if not 0 <= num_bytes <= MAX_ARRAY_BYTES or any(length < 0 for length in shape):
+        raise ValueError(f"{name}: {num_bytes} bytes, and at most {MAX_ARRAY_BYTES} are read")
+    return num_bytes

@@ -1,0 +1,162 @@
+"""Numbers of one result that cannot all be true.
+
+Nobody repairs what is shown or compared: a result whose counts do not add up to n, or whose proofs
+exceed what survived the attack, is refused with the key at fault.
+"""
+
+from __future__ import annotations
+
+from corobench.benchmark.errors import ConfigError, nearest
+from corobench.benchmark.records.reading.places import is_protocol
+from corobench.benchmark.records.reading.published import data_faults
+from corobench.benchmark.records.result import (
+    CERTIFIERS,
+    Compactness,
+    EpsilonScore,
+    Outcome,
+    Result,
+)
+from corobench.benchmark.tracks import TRACKS, parse_epsilon
+
+#: Largest whole number in a result; beyond it a float is no longer exact.
+MAX_COUNT = 2**53
+
+
+def contradictions(result: Result) -> list[str]:
+    """Every fault of a result that its types alone do not show.
+
+    Returns:
+        One line per fault: key, expected, found. Empty for a sound result.
+    """
+    faults: list[str] = []
+    if result.track not in TRACKS:
+        faults.append(f"track: unknown track {result.track!r}: {nearest(result.track, TRACKS)}")
+    if not is_protocol(result.protocol):
+        faults.append(f"protocol: expected a version such as '1.0', found {result.protocol!r}")
+    if result.submission.id != result.entry:
+        faults.append(
+            f"submission.id: expected {result.entry!r} as in 'entry', "
+            f"found {result.submission.id!r}"
+        )
+    if result.submission.track != result.track:
+        faults.append(
+            f"submission.track: expected {result.track!r} as in 'track', "
+            f"found {result.submission.track!r}"
+        )
+    if result.n > MAX_COUNT:
+        faults.append(f"n: expected at most {MAX_COUNT}, found {result.n}")
+    faults += data_faults(result.track, result.data, result.n)
+    if result.clean > result.n:
+        faults.append(f"clean: expected at most n = {result.n}, found {result.clean}")
+    if not result.epsilons:
+        faults.append("epsilons: expected at least one epsilon, found none")
+    for epsilon in sorted(result.epsilons):
+        faults += _epsilon_faults(epsilon, result.epsilons[epsilon], result)
+    return faults + _compactness_faults(result.compactness)
+
+
+def _epsilon_faults(epsilon: str, score: EpsilonScore, result: Result) -> list[str]:
+    key = f"epsilons.{epsilon}"
+    faults: list[str] = []
+    try:
+        parse_epsilon(epsilon)
+    except ConfigError as error:
+        faults.append(f"{key}: {error.message}")
+    total = sum(score.counts.values())
+    if total != result.n:
+        faults.append(f"{key}.counts: expected counts that add up to n = {result.n}, found {total}")
+    counts = {outcome: score.counts.get(outcome, 0) for outcome in Outcome}
+    wrong = counts[Outcome.MISCLASSIFIED]
+    if wrong > result.n - result.clean:
+        faults.append(
+            f"{key}.counts.misclassified: expected at most n - clean = {result.n - result.clean}, "
+            f"found {wrong}"
+        )
+    unanswered = counts[Outcome.TIMEOUT] + counts[Outcome.ERROR]
+    if result.n - result.clean > wrong + unanswered:
+        faults.append(
+            f"{key}.counts.misclassified: expected the {result.n - result.clean} images that are "
+            f"not clean, found {wrong}, and {unanswered} without an answer"
+        )
+    return faults + _right_faults(key, score, counts, result)
+
+
+def _right_faults(
+    key: str, score: EpsilonScore, counts: dict[Outcome, int], result: Result
+) -> list[str]:
+    """Numbers of right images that are too large or too small for the others."""
+    faults = []
+    right = {f"certified_by.{name}": count for name, count in score.certified_by.items()}
+    right |= {"pgd50": score.pgd50, "autoattack": score.autoattack}
+    for name, count in sorted(right.items()):
+        if count is not None and count > result.clean:
+            faults.append(f"{key}.{name}: expected at most clean = {result.clean}, found {count}")
+    standing = counts[Outcome.CERTIFIED] + counts[Outcome.UNDECIDED]
+    for name in ("pgd50", "autoattack"):
+        found = right[name]
+        if found is not None and found < standing:
+            faults.append(
+                f"{key}.{name}: expected at least the {standing} certified and undecided images, "
+                f"found {found}: what stands was not broken by an attack"
+            )
+    return faults + _certifier_faults(key, score, counts[Outcome.CERTIFIED], result)
+
+
+def _certifier_faults(key: str, score: EpsilonScore, certified: int, result: Result) -> list[str]:
+    """Certifiers that are unknown, or that proved more than the cascade."""
+    unknown = sorted(score.certified_by.keys() - {*CERTIFIERS, "cascade"})
+    faults = [f"{key}.certified_by: {name!r} is no certifier" for name in unknown]
+    if result.is_frozen:  # what was proven and broken counts as attacked
+        return faults
+    for name, count in sorted(score.certified_by.items()):
+        if name in result.not_asked and count is not None:
+            faults.append(f"{key}.certified_by.{name}: expected null, as not_asked names it")
+        elif count is not None and count > certified:
+            faults.append(
+                f"{key}.certified_by.{name}: expected at most the {certified} certified images, "
+                f"found {count}"
+            )
+    cascade = score.certified_by.get("cascade")
+    asked = any(count is not None for count in score.certified_by.values())
+    if asked and cascade != certified:
+        faults.append(
+            f"{key}.certified_by.cascade: expected the {certified} certified images, "
+            f"found {cascade}"
+        )
+    if not asked and certified:
+        faults.append(
+            f"{key}.counts.certified: expected 0 where no certifier was asked, found {certified}"
+        )
+    return faults
+
+
+def _compactness_faults(compactness: Compactness) -> list[str]:
+    pairs = (
+        ("num_nonzero", compactness.num_nonzero, "num_parameters", compactness.num_parameters),
+        ("macs_nonzero", compactness.macs_nonzero, "macs_dense", compactness.macs_dense),
+        ("bytes_packed", compactness.bytes_packed, "bytes_dense", compactness.bytes_dense),
+    )
+    faults = [
+        f"compactness.{part}: expected at most {whole} = {limit}, found {value}"
+        for part, value, whole, limit in pairs
+        if value > limit
+    ]
+    faults += [
+        f"compactness.{whole}: expected at most {MAX_COUNT}, found {limit}"
+        for _, _, whole, limit in pairs
+        if limit > MAX_COUNT
+    ]
+    found = compactness.magnitudes
+    if found is not None and compactness.layers:
+        kept = compactness.num_weights_kept
+        zeros = compactness.num_weights - kept
+        for key, count, expected in (
+            ("counts", sum(found.counts), kept),
+            ("num_zeros", found.num_zeros, zeros),
+        ):
+            if count != expected:
+                faults.append(
+                    f"compactness.magnitudes.{key}: expected {expected} weights as in the layers, "
+                    f"found {count}"
+                )
+    return faults

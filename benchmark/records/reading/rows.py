@@ -1,0 +1,108 @@
+"""Rules that every row of an outcome table keeps: outcomes follow from their columns.
+
+An attack or a certifier that gave no answer is no witness: what nobody recorded makes no image
+right, proven or broken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from corobench.benchmark.records.reading.columns import MISSING, NO, YES, BoolArray, Columns
+from corobench.benchmark.records.result import (
+    ATTACKED_BY,
+    CERTIFIER_COLUMNS,
+    CERTIFIERS,
+    Outcome,
+    Run,
+)
+
+ATTACKS = ("pgd50", "autoattack")
+#: What may break an image: attacks, and certifiers whose search may come upon one that fools it.
+BREAKERS = (*ATTACKED_BY, "alpha-CROWN", "BaB")
+#: Attack -> names in `decided_by` of its parts.
+_PARTS = {
+    "pgd50": ("pgd50",),
+    "autoattack": ("autoattack", "apgd-ce", "apgd-t", "fab-t", "square"),
+}
+
+
+def row_fault(rows: Columns, run: Run) -> str:
+    """The first rule that rows of one epsilon break, with an image that breaks it; empty for none.
+
+    In a frozen entry an image may be proven and attacked: the stored image is the evidence.
+
+    Args:
+        rows: of one epsilon.
+        run: they belong to.
+    """
+    for what, broken in {**_outcome_rules(rows, run), **_decision_rules(rows, run)}.items():
+        if broken.any():
+            image = int(rows.numbers["image"][np.flatnonzero(broken)[0]])
+            return f"{what} (image {image}, {int(broken.sum())} in all)"
+    return ""
+
+
+def _outcome_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
+    outcome = {one: rows.texts["outcome"].equals(one) for one in Outcome}
+    answered = rows.numbers["predicted"] >= 0
+    wrong = answered & ~rows.is_right
+    unfinished = outcome[Outcome.ERROR] | outcome[Outcome.TIMEOUT]
+    certified, attacked = outcome[Outcome.CERTIFIED], outcome[Outcome.ATTACKED]
+    proofs = np.stack([rows.answers[column] for column in CERTIFIER_COLUMNS.values()])
+    proven = (proofs == YES).any(axis=0)
+    contradicted = attacked & bool(run.audit.contradictions)
+    attacks = np.stack([rows.answers[name] for name in ATTACKS])
+    survived_all = (attacks == YES).all(axis=0)
+    has_image = rows.numbers["adversarial"] >= 0
+    known = np.any(list(outcome.values()), axis=0)
+    return {
+        "an unknown outcome": ~known,
+        "a misclassified image with another outcome": wrong != outcome[Outcome.MISCLASSIFIED],
+        "an image without a prediction that has another outcome than error or timeout": ~answered
+        & ~unfinished,
+        "a certified image that no certifier proved": certified & ~proven,
+        "a proven image that is not certified": proven & ~certified & ~contradicted,
+        "an image that is not right and that a certifier proved": proven & ~rows.is_right,
+        "an attacked image without an adversarial image": attacked & ~has_image,
+        "an adversarial image of an image that is not attacked": has_image & ~attacked,
+        "an image that is not right and that an attack left right": (attacks == YES).any(axis=0)
+        & ~rows.is_right,
+        "a certified or undecided image that an attack broke, or has no answer on": (
+            certified | outcome[Outcome.UNDECIDED]
+        )
+        & ~survived_all,
+        "an image without an answer of an attack that has another outcome than attacked, error or "
+        "timeout": (attacks == MISSING).any(axis=0) & ~(attacked | unfinished),
+        "an image that an attack broke and that is neither attacked nor misclassified": (
+            (attacks == NO).any(axis=0) & ~(attacked | outcome[Outcome.MISCLASSIFIED])
+        ),
+    }
+
+
+def _decision_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
+    """Who decided a row must be one who can, and must have answered so."""
+    decided, outcome = rows.texts["decided_by"], rows.texts["outcome"]
+    certified, attacked = outcome.equals(Outcome.CERTIFIED), outcome.equals(Outcome.ATTACKED)
+    wrong = outcome.equals(Outcome.MISCLASSIFIED)
+    by_nobody = np.zeros(len(rows), dtype=bool)
+    for name, column in CERTIFIER_COLUMNS.items():
+        by_nobody |= certified & decided.equals(name) & (rows.answers[column] != YES)
+    for attack, parts in _PARTS.items():
+        by_nobody |= attacked & decided.is_in(parts) & (rows.answers[attack] != NO)
+    unasked = np.zeros(len(rows), dtype=bool)
+    for name in run.not_asked:
+        if name in CERTIFIER_COLUMNS:
+            unasked |= rows.answers[CERTIFIER_COLUMNS[name]] != MISSING
+    return {
+        "a certified image that no certifier decided": certified & ~decided.is_in(CERTIFIERS),
+        "an attacked image that nothing decided that can break one": attacked
+        & ~decided.is_in(BREAKERS),
+        "a misclassified image that something else decided": wrong & ~decided.equals("clean"),
+        "an undecided image, or one without an answer, that something decided": ~(
+            certified | attacked | wrong
+        )
+        & ~decided.equals(""),
+        "an image decided by an attack or certifier whose own column says otherwise": by_nobody,
+        "an answer of a certifier that was not asked": unasked,
+    }

@@ -1,0 +1,1 @@
+"""Published results looked at again: recheck, contest, drift, remeasure, intake by evidence."""

@@ -1,0 +1,249 @@
+"""Evaluate a sample of a stored result's images again, each as it was evaluated then.
+
+The sampled images sit in the chunks and seats they had, with the seeds they had. Of all others
+only the clean prediction is computed; whether they were proven or broken is read from the stored
+table. So under the same versions the clean predictions, the cheap certifiers and PGD-50 give the
+very same answers. Two stages depend on neighbours that are not evaluated again, and may move an
+image by chance: alpha-CROWN and branch and bound work on groups of what is open, and the later
+parts of AutoAttack draw their random numbers for all images that the earlier ones left, which the
+table does not name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.certify.batch_sizes import batch_sizes
+from corobench.benchmark.data import subset
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evaluate import (
+    CONTRACT_IMAGES,
+    prepare_certifiers,
+    resolve_device,
+)
+from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
+from corobench.benchmark.evaluation.identity import versions
+from corobench.benchmark.evaluation.outcomes import audit, outcome_table
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.records.result import CERTIFIER_COLUMNS
+from corobench.benchmark.review import drift
+from corobench.benchmark.review.drift import Drift
+from corobench.benchmark.review.recheck import recheck_evidence
+from corobench.benchmark.submission import check_contract
+from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of, settings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from corobench.benchmark.certify import Prover
+    from corobench.benchmark.evaluation.facts import BoolArray
+
+_ELSEWHERE = "stored"
+
+
+class Replay(Evaluation):
+    """The evaluation of the sampled images only; facts of all others are those stored.
+
+    Args:
+        stored: outcome table of all images, in published order at every epsilon.
+        sample: bool (n,), which images are evaluated.
+        batches: certifier -> images that it bounds at once.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        stored: pd.DataFrame,
+        sample: BoolArray,
+        batches: Mapping[str, int],
+        **more: Any,
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self.stored, self.sample, self.batches = stored, sample, batches
+
+    def _answered(self, column: str, epsilon: str, answer: bool) -> BoolArray:
+        """Where the stored answer of one column is this one; a missing answer is neither."""
+        rows = self.stored[self.stored["epsilon"] == epsilon].sort_values("position")
+        return (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
+
+    def certify_chunk(
+        self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
+    ) -> dict[str, object]:
+        certified = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)[rows]
+        margin = np.full(len(rows), np.nan, dtype=np.float32)
+        mine = self._with_batch_mates(rows, certifier)
+        if not mine.any():
+            return {"certified": certified, "margin": margin, "seconds": 0.0}
+        chunk: dict[str, Any] = super().certify_chunk(prover, certifier, rows[mine], epsilon)
+        certified[mine], margin[mine] = chunk["certified"], chunk["margin"]
+        return {"certified": certified, "margin": margin, "seconds": chunk["seconds"]}
+
+    def _with_batch_mates(self, rows: NDArray[np.int64], certifier: str) -> BoolArray:
+        """Sampled rows and those that are bounded at once with them: bounds depend on mates."""
+        batch = np.arange(len(rows)) // self.batches.get(certifier, 1)
+        return np.isin(batch, batch[self.sample[rows]])
+
+    def attack_chunk(
+        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+    ) -> dict[str, object]:
+        mine = self.sample[rows]
+        broken = np.zeros(len(rows), dtype=bool)
+        if attack.name in drift.ATTACKS:
+            broken = self._answered(attack.name, epsilon, False)[rows]
+        names = np.where(broken, _ELSEWHERE, "").astype(object)
+        places = np.flatnonzero(mine)
+        adversarial = np.zeros((len(rows), *self.x.shape[1:]), dtype=np.float32)
+        chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
+        if mine.any():
+            own = Seats(seats.of, seats.taken_B[torch.from_numpy(places)])
+            chunk = super().attack_chunk(attack, rows[mine], epsilon, number, own)
+            broken[mine], names[mine] = chunk["broken"], chunk["names"]
+            adversarial[places[np.asarray(chunk["broken"])]] = chunk["adversarial"]
+        return {
+            **chunk,
+            "broken": broken,
+            "names": names.astype(str),
+            "adversarial": adversarial[broken],
+        }
+
+    def attack(self, attack: Attack) -> None:
+        """As ever; afterwards the other images are closed, so that only the sample is searched."""
+        super().attack(attack)
+        for facts in self.facts.epsilons.values():
+            facts.broken_by[~self.sample & ~facts.attacked] = _ELSEWHERE
+
+    def choose_audit(self, certifiers: tuple[str, ...]) -> None:
+        """The images of the audit are drawn from all, and attacked where they are of the sample."""
+        for epsilon, facts in self.facts.epsilons.items():
+            for certifier in certifiers:
+                if certifier in self.protocol.closing_certifiers:
+                    proven = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)
+                    facts.proven_by[proven & ~self.sample & ~facts.proven] = certifier
+        super().choose_audit(certifiers)
+        for facts in self.facts.epsilons.values():
+            facts.audited &= self.sample
+
+
+def replay(
+    old_path: Path,
+    folder: Path,
+    *,
+    num_images: int = 100,
+    seed: int = 0,
+    max_moved: float = 5.0,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    report: Reporter | None = None,
+    steps: Steps | None = None,
+) -> Drift:
+    """Evaluate a seeded sample of a result's images with the versions installed now.
+
+    Args:
+        old_path: result file; its outcome table and adversarial images lie beside it.
+        folder: of the submission.
+        num_images: of the sample; all where the result has fewer.
+        seed: of the sample.
+        max_moved: percent that may move in a stage.
+        device: for evaluating.
+        data_root: folder of the dataset, or None for the usual search.
+        report: progress; standard error by default.
+        steps: told of each step.
+
+    Raises:
+        CorobenchError: a file is missing or broken, belongs to other weights or images, or was
+            evaluated with other settings.
+    """
+    evidence = load_evidence(old_path, folder, data_root)
+    old, track, protocol = evidence.result, evidence.submission.track, Protocol()
+    _require_settings(evidence)
+    from corobench.benchmark.certify import num_hidden_units
+
+    steps = steps or Steps()
+    place = resolve_device(device)
+    images, labels, indices = subset(evidence.dataset, old.n)
+    draw = np.random.default_rng(derive_seed(seed, track.name, "drift"))
+    sample = np.zeros(old.n, dtype=bool)
+    sample[draw.permutation(old.n)[:num_images]] = True
+    model = evidence.submission.model.to(place).eval()
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
+    y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
+    steps.begin("contract")
+    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
+    steps.begin("compaction")
+    other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
+    network = None if other is None else other.network
+    steps.begin("certifiers")
+    prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
+    with (
+        tempfile.TemporaryDirectory() as chunks,
+        report or Reporter(f"{old.entry}, {int(sample.sum())} images") as progress,
+    ):
+        evaluation = Replay(
+            model,
+            x,
+            y,
+            track=track,
+            epsilons=tuple(sorted(old.epsilons, key=parse_epsilon)),
+            protocol=protocol,
+            seed=old.seed,
+            chunks=ChunkStore(Path(chunks), {"drift": old.identity}),
+            report=progress,
+            equivalent=network,
+            steps=steps,
+            stored=evidence.table,
+            sample=sample,
+            batches=batch_sizes(num_hidden_units(network or model, track.shape)),
+        )
+        facts = evaluation.run(prover, not_asked)
+    chosen = indices[sample]
+    then = evidence.table[evidence.table["image"].isin(chosen)]
+    everyone = outcome_table(facts, indices, labels)
+    now = everyone[everyone["image"].isin(chosen)]
+    stages, margins, contradictions = drift.compare(then, now)
+    audited = [line for line in audit(facts, indices).contradictions if _ELSEWHERE not in line]
+    clean = drift.compare(evidence.table, everyone)[0][0]
+    steps.begin("recheck")
+    logits = evaluation.logits.cpu().numpy()[sample]
+    return Drift(
+        old=str(old_path),
+        new=str(folder),
+        entry=old.entry,
+        num_images=int(sample.sum()),
+        n=old.n,
+        versions=drift.changed_versions(old.versions, versions()),
+        stages=(clean, *stages[1:]),
+        margin_change=margins,
+        logits={str(i): row for i, row in zip(chosen.tolist(), logits.tolist(), strict=True)},
+        unheld=recheck_evidence(evidence).failures,
+        contradictions=(*contradictions, *audited),
+        max_moved=max_moved,
+    )
+
+
+def _require_settings(evidence: Evidence) -> None:
+    result, track = evidence.result, evidence.submission.track
+    expected = settings_of(Protocol(), track)
+    other = [
+        key
+        for key in sorted(expected)
+        if key != "version" and result.settings.get(key) != expected[key]
+    ]
+    if other or round_of(result.protocol) != round_of(Protocol().version):
+        what = ", ".join(other) or "protocol"
+        raise ResultError(
+            f"{evidence.path}: was evaluated by other rules than those of protocol "
+            f"{Protocol().version} ({what}), so nothing can be evaluated again as it was; compare "
+            "two result files instead, or run `corobench recertify` on it first"
+        )

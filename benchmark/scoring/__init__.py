@@ -1,0 +1,1 @@
+"""Outcome table -> scorecard; statistics, rounds, migrations. Imports no torch."""
