@@ -19,7 +19,6 @@ from corobench.benchmark.submission.manifest import MANIFEST, format_manifest
 from corobench.benchmark.submission.weights import rounded, write_weights
 from corobench.benchmark.tracks import get_track
 
-PAPER = "https://arxiv.org/abs/1906.06110"
 WEIGHTS = "model.safetensors"
 STORED = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,10 +37,10 @@ def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Man
         schema=1,
         id=recipe.id,
         title=recipe.title,
-        authors=("the corobench team",),
-        links=(PAPER,),
+        authors=recipe.authors,
+        links=recipe.links,
         description=recipe.description,
-        licence="MIT",
+        licence=recipe.licence,
         track=recipe.track,
         sparsity=round(measured_sparsity, 6),
         parent=recipe.compared_with,

@@ -17,7 +17,7 @@ from corobench.baselines.objectives import Objective
 from corobench.baselines.pruners import Pruner
 from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
 from corobench.baselines.settings import Settings
-from corobench.benchmark.records.result import Identifier, LongText, ShortText
+from corobench.benchmark.records.result import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
 
 
@@ -168,6 +168,10 @@ class Network(Settings):
     arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
 
 
+UNKNOWN = "unknown"
+"""What a manifest says of its authors and licence where nobody told."""
+
+
 class Recipe(Settings):
     """One reference entry, from the data to the weights.
 
@@ -176,6 +180,9 @@ class Recipe(Settings):
         title: for people.
         method: short name that the board shows, e.g. "LWM 10x".
         description: for the manifest.
+        authors: who made it; the packaged recipes are ours, any other says "unknown" by default.
+        licence: of the weights, likewise.
+        links: to a paper or code, for the manifest.
         parent: the recipe whose pre-trained weights this one starts from.
         counterpart: id of the dense entry that one without a parent is compared with.
         track: where the entry competes, and whose training images it uses.
@@ -190,6 +197,9 @@ class Recipe(Settings):
     title: ShortText
     method: ShortText
     description: LongText = ""
+    authors: Annotated[tuple[ShortText, ...], Field(min_length=1)] = (UNKNOWN,)
+    licence: ShortText = UNKNOWN
+    links: tuple[Link, ...] = ()
     parent: InstanceOf[Recipe] | None = None
     counterpart: Identifier | None = None
     track: TrackName

@@ -11,9 +11,23 @@ from pydantic import ValidationError
 
 from corobench.baselines.objectives import OBJECTIVES
 from corobench.baselines.pruners import PRUNERS
-from corobench.baselines.recipe import INHERITED, Recipe, find_by_id, packaged, packaged_names
+from corobench.baselines.recipe import (
+    INHERITED,
+    RECIPES,
+    Recipe,
+    find_by_id,
+    packaged,
+    packaged_names,
+)
 from corobench.baselines.settings import Registered, construct, faults_of
 from corobench.benchmark.errors import ConfigError, nearest
+
+#: What the packaged recipes say of their makers; nobody else's recipe signs with our name.
+OURS = {
+    "authors": ("the corobench team",),
+    "licence": "MIT",
+    "links": ("https://arxiv.org/abs/1906.06110",),
+}
 
 #: (table, key) of the settings that a registry builds.
 _REGISTERED: tuple[tuple[str, str, Mapping[str, type[Registered]]], ...] = (
@@ -52,6 +66,8 @@ def _load(path: Path, children: tuple[Path, ...]) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     faults: list[str] = []
+    if path.resolve().is_relative_to(RECIPES.resolve()):
+        data = {**OURS, **data}
     if "parent" in data:
         data = _inherit(data, path, children, faults)
     recipe = _parse(data, faults)

@@ -15,6 +15,7 @@ from corobench.benchmark.tracks import TRACKS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+LIRPA = "auto_LiRPA"
 PACKAGES = (
     *("torch", "torchvision", "pyautoattack", "auto_LiRPA", "safetensors", "pandas"),
     *("onnx", "onnx2pytorch", "onnxruntime", "onnxscript", "zstandard"),
@@ -54,9 +55,29 @@ def examine(data_root: Path | None = None) -> list[Finding]:
     return findings
 
 
+def installs(findings: list[Finding]) -> list[list[str]]:
+    """Arguments of pip for what is missing, one list per call, in the order to run them.
+
+    auto_LiRPA comes last and alone, because it must be installed without what it asks for.
+
+    >>> missing = [Finding("torch", False, "not installed"), Finding("auto_LiRPA", False, "")]
+    >>> installs(missing)
+    [['install', 'corobench[evaluate]'], ['install', '--no-deps', 'auto_LiRPA==0.3']]
+    >>> installs([Finding("torch", True, "2.14.1")])
+    []
+    """
+    missing = [one.what for one in findings if not one.ok and one.what in PACKAGES]
+    found = []
+    if any(name != LIRPA for name in missing):
+        found.append(["install", "corobench[evaluate]"])
+    if LIRPA in missing:
+        found.append(["install", "--no-deps", f"{LIRPA}==0.3"])
+    return found
+
+
 def _version(package: str) -> Finding:
     flags = "--no-deps " if package == "auto_LiRPA" else ""
-    mend = f"pip install {flags}{package}" + ("==0.3" if flags else "")
+    mend = f"pip install {flags}{package}{'==0.3' if flags else ''}"
     try:
         return Finding(package, True, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.errors import DependencyError
 from corobench.benchmark.tracks import PROTOCOL, TRACKS
+
+if TYPE_CHECKING:
+    from corobench.benchmark.cli.doctor import Finding
 
 
 @click.command()
@@ -57,23 +66,43 @@ def architectures() -> None:
 
 @click.command()
 @cli_options.data_root
-def doctor(data_root: Path | None) -> None:
-    """Report what works here, and the command that mends what does not.
+@click.option("--fix", is_flag=True, help="Install what is missing with pip, after asking.")
+@click.option("--yes", is_flag=True, help="With --fix: do not ask.")
+def doctor(data_root: Path | None, fix: bool, yes: bool) -> None:
+    """Report what works here, and the command that fixes what does not.
 
     Computes one bound and one attack of a model whose answers are known.
 
     \b
-    Example:
+    Examples:
       corobench doctor
+      corobench doctor --fix
     """
-    from corobench.benchmark.cli.doctor import examine
+    from corobench.benchmark.cli.doctor import examine, installs
 
-    table = Table(show_header=False)
     findings = examine(data_root)
+    _show(findings)
+    calls = installs(findings) if fix else []
+    if fix and not calls:
+        click.echo("Nothing to install.")
+    for arguments in calls:
+        command = [sys.executable, "-m", "pip", *arguments]
+        click.echo(shlex.join(command))
+    if calls and (yes or click.confirm("Run this?", default=False)):
+        for arguments in calls:
+            if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:  # noqa: S603
+                raise DependencyError(f"pip {shlex.join(arguments)} failed; its message is above")
+        # Another process, because this one has looked for the packages in vain.
+        done = subprocess.run([sys.executable, "-m", "corobench", "doctor"])
+        raise click.exceptions.Exit(done.returncode)
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise click.exceptions.Exit(2)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    table = Table(show_header=False)
     for finding in findings:
         mark = "ok" if finding.ok else ("MISSING" if finding.needed else "not found")
         mend = f"\n-> {finding.mend}" if finding.mend and not finding.ok else ""
         table.add_row(finding.what, mark, finding.detail + mend)
     Console().print(table)
-    if not all(finding.ok for finding in findings if finding.needed):
-        raise click.exceptions.Exit(2)

@@ -288,3 +288,24 @@ def test_schedules_end_where_they_should() -> None:
         assert ratios[-1] == 0.01 and list(ratios) == sorted(ratios, reverse=True)
     assert keep_ratios(0.1, 10, "harmonic")[0] == pytest.approx(1 - 0.9 * (1 / 11) / 0.5)
     assert lr_factor("constant", 0.99, (0.5,), 0.1) == 1.0
+
+
+def test_a_recipe_of_ones_own_does_not_sign_with_our_name(tmp_path: Path) -> None:
+    own = load_recipe(_write(tmp_path, PRUNED.replace("tiny-dense", "digits-adv-dense"), "own"))
+    manifest = manifest_of(own, 0.9, "canonical")
+    assert (manifest.authors, manifest.licence, manifest.links) == (("unknown",), "unknown", ())
+
+
+def test_a_recipe_names_its_authors_licence_and_links(tmp_path: Path) -> None:
+    said = 'authors = ["A. Author"]\nlicence = "CC0-1.0"\nlinks = ["https://example.org/paper"]\n'
+    text = said + PRUNED.replace("tiny-dense", "digits-adv-dense")
+    manifest = manifest_of(load_recipe(_write(tmp_path, text, "own")), 0.9, "canonical")
+    assert manifest.authors == ("A. Author",)
+    assert manifest.licence == "CC0-1.0"
+    assert manifest.links == ("https://example.org/paper",)
+
+
+def test_the_packaged_recipes_are_ours() -> None:
+    manifest = manifest_of(load_recipe("digits/adv-lwm-10x"), 0.9, "canonical")
+    assert manifest.authors == ("the corobench team",)
+    assert manifest.licence == "MIT"
