@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("torch", "torchvision", "pyautoattack", "auto_LiRPA", "safetensors", "pandas"),
-    *("onnx", "onnx2pytorch", "onnxruntime", "onnxscript", "zstandard"),
+    *("onnx", "onnxruntime", "onnxscript", "zstandard"),
 )
 
 
