@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class WithConstants(nn.Module):
             getattr(self, f"constant{position}") if stored else next(rest)
             for position, stored in enumerate(self.is_stored)
         ]
-        return self.operator(*operands)
+        found: Tensor = self.operator(*operands)
+        return found
 
 
 class Reshape(nn.Module):
@@ -271,8 +273,9 @@ class DilatedAveragePool(nn.Module):
         settings = zip(self.kernel_size, self.stride, self.dilation, strict=True)
         for axis, (kernel, stride, dilation) in enumerate(settings, start=2):
             windows = windows.unfold(axis, (kernel - 1) * dilation + 1, stride)
-        parts = [slice(None, None, dilation) for dilation in self.dilation]
-        return windows[(..., *parts)].flatten(-len(self.kernel_size)).mean(-1)
+        parts = (slice(None, None, dilation) for dilation in self.dilation)
+        index: tuple[Any, ...] = (..., *parts)
+        return windows[index].flatten(-len(self.kernel_size)).mean(-1)
 
 
 class Quantise(nn.Module):

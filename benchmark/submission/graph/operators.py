@@ -48,6 +48,8 @@ def module_of(
         GraphFaultError: a use of the operator that is not supported.
     """
     _check_weights(node, stored)
+    if node.op in _ELEMENTWISE and not all(node.inputs):  # onnxruntime may crash on these
+        raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
     if node.op not in _ELEMENTWISE and stored[0] is not None:
         raise GraphFaultError("onnx-weights", f"{node.label}: expected an activation first")
     if node.op == "Clip":
@@ -192,8 +194,7 @@ def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn
         )
     if node.op == "ReduceMean":
         return Mean(axes, keep)
-    function = {"ReduceMax": torch.amax, "ReduceSum": torch.sum}[node.op]
-    return _Reduced(function, axes, keep)
+    return _Reduced(torch.amax if node.op == "ReduceMax" else torch.sum, axes, keep)
 
 
 class _Reduced(nn.Module):

@@ -108,10 +108,13 @@ def _window(use: _Use, kernel: Shape) -> tuple[dict[str, Any], list[int]]:
     found: dict[str, Any] = {"kernel_size": kernel, "stride": 1}
     for key, name, each in _KEYS:
         numbers = use.get(key, None)
-        if numbers is not None and len(numbers) != each * num_axes:
-            raise use.fault("onnx-attribute", f"expected {each * num_axes} numbers as `{key}`")
-        if numbers is not None:
-            found[name] = tuple(numbers)
+        if numbers is None:
+            continue
+        if len(numbers) != each * num_axes or min(numbers) < (0 if key == "pads" else 1):
+            raise use.fault(
+                "onnx-attribute", f"expected {each * num_axes} numbers that are sizes as `{key}`"
+            )
+        found[name] = tuple(numbers)
     pads = found.pop("padding", (0,) * (2 * num_axes))
     before, after = pads[:num_axes], pads[num_axes:]
     mode = use.get("auto_pad", "NOTSET")
@@ -152,6 +155,8 @@ def _conv(use: _Use) -> nn.Module:
     assert weight is not None
     if weight.ndim != 4:
         raise use.fault("onnx-attribute", "expected two spatial axes")
+    if not weight.size or (bias is not None and bias.shape != weight.shape[:1]):
+        raise use.fault("onnx-sizes", f"weights {weight.shape} without numbers, or another bias")
     kernel = weight.shape[2:]
     if tuple(use.get("kernel_shape", kernel)) != kernel:
         raise use.fault("onnx-attribute", "`kernel_shape` is not that of its weights")
@@ -222,12 +227,13 @@ def _hard_sigmoid(use: _Use) -> nn.Module:
 
 def _normalised(use: _Use, kind: Callable[[int], nn.Module]) -> nn.Module:
     """Softmax over one axis; before version 13 over that axis and all behind it, as one."""
-    if use.opset >= 13:
-        return kind(int(use.get("axis", -1)))
-    axis, rank = int(use.get("axis", 1)), len(use.shape)
+    is_one, rank = use.opset >= 13, len(use.shape)
+    axis = int(use.get("axis", -1 if is_one else 1))
     if not -rank <= axis < rank:
         raise use.fault("onnx-sizes", "expected `axis` within its rank")
-    return kind(-1) if axis % rank == rank - 1 else Flattened(kind(-1), axis % rank)
+    if is_one or axis % rank == rank - 1:
+        return kind(axis)
+    return Flattened(kind(-1), axis % rank)
 
 
 def _transpose(use: _Use) -> nn.Module:
