@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIRPA = "auto_LiRPA"
 PACKAGES = (
     *("torch", "torchvision", "pyautoattack", "auto_LiRPA", "safetensors", "pandas"),
-    *("onnx", "onnx2pytorch", "onnxruntime", "onnxscript", "zstandard"),
+    *("onnx", "onnxruntime", "onnxscript", "zstandard"),
 )
 
 

@@ -174,6 +174,15 @@ def test_only_the_adapter_imports_the_bound_library() -> None:
                 assert path.parent == ROOT / "benchmark" / "certify" / "lirpa", path
 
 
+def test_onnx_operators_come_from_no_library_of_operators() -> None:
+    """Their table is ours: docs/decisions/0001-dependencies.md."""
+    name = "onnx2" + "pytorch"
+    for folder in ("benchmark", "baselines", "leaderboard", "perf", "tests"):
+        for path in _files(folder):
+            assert name not in path.read_text("utf-8"), path
+    assert name not in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -53,9 +53,8 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
         raise UncheckableError(f"a {name} in training mode")
     if name == "WithConstants":
         return add_module(builder, module.operator, _with_stored(module, arguments))
-    kind = name.lower() if name in ("Add", "Div") else _KINDS.get(vars(module).get("forward"))
-    if kind is not None:
-        return builder.binary(kind, *arguments)
+    if name == "Elementwise":
+        return _elementwise(builder, module, arguments)
     if name == "Concat":
         return builder.concat(arguments, int(module.axis))
     source = require(arguments[0])
@@ -64,10 +63,9 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
             return add(builder, module, source)
     if name in _NAMED:
         return _NAMED[name](builder, module, source)
-    parts = list(module.children())
-    if type(module) is nn.Sequential or (name in ("AveragePool", "MaxPool") and len(parts) == 1):
+    if type(module) is nn.Sequential:
         found = Value(source)
-        for part in parts:
+        for part in module.children():
             found = add_module(builder, part, [found])
         return found
     raise UncheckableError(f"the layer {name}")
@@ -79,6 +77,13 @@ def _with_stored(module: Any, arguments: list[Any]) -> list[Any]:
         getattr(module, f"constant{position}") if stored else next(rest)
         for position, stored in enumerate(module.is_stored)
     ]
+
+
+def _elementwise(builder: Builder, module: Any, arguments: list[Any]) -> Value:
+    kind = _KINDS.get(module.function)
+    if kind is None:
+        raise UncheckableError(f"the operator {module.op_name}")
+    return builder.binary(kind, *arguments)
 
 
 def _nothing(builder: Builder, module: Any, source: int) -> Value:
@@ -245,5 +250,5 @@ _NAMED: dict[str, _Add] = {
     ),
     "Slice": _slice,
 }
-"""Layers of this package, and of the library that reads ONNX, by name: the tracer stops at no other
-class of these names."""
+"""Layers of architectures and of ONNX files, by name: the tracer stops at no other class of these
+names."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,8 @@ class WithConstants(nn.Module):
             getattr(self, f"constant{position}") if stored else next(rest)
             for position, stored in enumerate(self.is_stored)
         ]
-        return self.operator(*operands)
+        found: Tensor = self.operator(*operands)
+        return found
 
 
 class Reshape(nn.Module):
@@ -113,6 +116,166 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(self.axes, keepdim=self.keep)
+
+
+class Elementwise(nn.Module):
+    """A function of torch, value by value: of one tensor, or of two that are broadcast.
+
+    Args:
+        function: such as `torch.mul`; its name is the layer's.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    @property
+    def op_name(self) -> str:
+        return str(getattr(self.function, "__name__", ""))
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.function(*values)
+
+
+class Max(nn.Module):
+    """The largest of one or more tensors, value by value; ties share a gradient evenly."""
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return _stacked(values).amax(dim=0)
+
+
+class Min(nn.Module):
+    """The smallest of one or more tensors, value by value; ties share a gradient evenly."""
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return _stacked(values).amin(dim=0)
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*values))  # type: ignore[no-untyped-call]
+
+
+class PRelu(nn.Module):
+    """Values below 0 times a slope, which is broadcast."""
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        return x.clamp(min=0) + x.clamp(max=0) * slope
+
+
+class Hardsigmoid(nn.Module):
+    """``alpha * x + beta``, cut to [0, 1]; torch has it for alpha = 1/6 alone."""
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.alpha + self.beta).clamp(0, 1)
+
+
+class Flattened(nn.Module):
+    """A layer that works on the last axis, with an axis and all behind it as one.
+
+    Args:
+        layer: keeps shapes.
+        axis: the first of them.
+    """
+
+    def __init__(self, layer: nn.Module, axis: int) -> None:
+        super().__init__()
+        self.layer, self.axis = layer, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x.flatten(self.axis))
+        return found.reshape(x.shape)
+
+
+class Transpose(nn.Module):
+    """Axes in another order.
+
+    Args:
+        dims: the order; None turns it round.
+    """
+
+    def __init__(self, dims: Sequence[int] | None) -> None:
+        super().__init__()
+        self.dims = None if dims is None else list(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(*(range(x.ndim)[::-1] if self.dims is None else self.dims))
+
+
+class GlobalAveragePool(nn.Module):
+    """The mean of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(tuple(range(2, x.ndim)), keepdim=True)
+
+
+class LowestPad(nn.Module):
+    """A border that is never the largest value, for maxima over windows.
+
+    Args:
+        padding: before and after each axis, the last axis first, as torch has it.
+    """
+
+    def __init__(self, padding: Sequence[int]) -> None:
+        super().__init__()
+        self.padding = list(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, self.padding, value=-math.inf)
+
+
+class AveragePool(nn.Module):
+    """Means over windows of a padded input in which the border does not count.
+
+    Args:
+        pool: means in which it counts.
+        pad: adds a border of zeros.
+    """
+
+    def __init__(self, pool: nn.Module, pad: nn.Module) -> None:
+        super().__init__()
+        self.pool, self.pad = pool, pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        means: Tensor = self.pool(self.pad(x))
+        shares: Tensor = self.pool(self.pad(torch.ones_like(x)))
+        return torch.where(shares > 0, means / shares, torch.zeros_like(means))
+
+
+class DilatedAveragePool(nn.Module):
+    """Means over windows with gaps; no layer of torch has them.
+
+    Args:
+        kernel_size: values of a window, for each axis behind the channels.
+        stride: from one window to the next.
+        dilation: from one value of a window to the next.
+    """
+
+    def __init__(
+        self, kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = list(kernel_size), list(stride)
+        self.dilation = list(dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x
+        settings = zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        for axis, (kernel, stride, dilation) in enumerate(settings, start=2):
+            windows = windows.unfold(axis, (kernel - 1) * dilation + 1, stride)
+        parts = (slice(None, None, dilation) for dilation in self.dilation)
+        index: tuple[Any, ...] = (..., *parts)
+        return windows[index].flatten(-len(self.kernel_size)).mean(-1)
 
 
 class Quantise(nn.Module):

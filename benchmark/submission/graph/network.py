@@ -22,7 +22,7 @@ from torch.func import functional_call
 from corobench.benchmark.network.sizes import Codes
 from corobench.benchmark.submission.architectures.parts import Normalize
 from corobench.benchmark.submission.graph.constants import constant_of, fold
-from corobench.benchmark.submission.graph.layers import GraphNetwork, WithConstants
+from corobench.benchmark.submission.graph.layers import Elementwise, GraphNetwork, WithConstants
 from corobench.benchmark.submission.graph.operators import Shape, module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
@@ -298,12 +298,14 @@ def _settings(step: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prefix, part in step.named_modules():
         for key, value in vars(part).items():
-            if key.startswith("_") or key in ("training", "op_name"):
+            if key.startswith("_") or key == "training":
                 continue
             if isinstance(value, np.ndarray):
                 value = value.tolist()
             if isinstance(value, bool | int | float | str | list | tuple | None):
                 found[f"{prefix}.{key}"] = list(value) if isinstance(value, tuple) else value
-            elif key in ("function", "forward"):
+            elif key == "function":
+                # Published hashes have the function of an element-wise layer as its "forward".
+                key = "forward" if isinstance(part, Elementwise) else key
                 found[f"{prefix}.{key}"] = getattr(value, "__name__", "")
     return found

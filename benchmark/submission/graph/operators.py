@@ -1,17 +1,13 @@
-"""One operator of an ONNX graph as a torch module, through the library onnx2pytorch.
+"""One operator of an ONNX graph as a torch module.
 
-The library gets one operator at a time, under names of ours and with its stored operands beside
-it, so that nothing a file says is ever a name in its code. Its wrappers around layers of torch are
-taken off, so that counting, folding and bounding see plain convolutions.
+Here are the operators whose module depends on which operands are stored, or on the shapes; the rest
+is a table (`table.py`). Nothing that a file says is ever a name in code, and what torch has as a
+layer is that layer, so that counting, folding and bounding see plain convolutions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,13 +25,11 @@ from corobench.benchmark.submission.graph.layers import (
 )
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import GraphFaultError
+from corobench.benchmark.submission.graph.table import Shape, module_from_table, with_weights
 
-Shape = tuple[int, ...]
 #: Operators whose further operands are stored weights, and how many of them there may be.
 _WEIGHTED = {"BatchNormalization": (4, 4), "Conv": (1, 2), "Gemm": (1, 2), "PRelu": (1, 1)}
 _ELEMENTWISE = ("Add", "Div", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub")
-#: Settings of training, and of versions in which they had one meaning only.
-_NOT_FOR_THE_LIBRARY = ("momentum", "spatial", "training_mode")
 _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceSum")
 
 
@@ -54,6 +48,8 @@ def module_of(
         GraphFaultError: a use of the operator that is not supported.
     """
     _check_weights(node, stored)
+    if node.op in _ELEMENTWISE and not all(node.inputs):  # onnxruntime may crash on these
+        raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
     if node.op not in _ELEMENTWISE and stored[0] is not None:
         raise GraphFaultError("onnx-weights", f"{node.label}: expected an activation first")
     if node.op == "Clip":
@@ -79,7 +75,7 @@ def module_of(
         return _product(stored, node)
     if node.op == "BatchNormalization" and node.attributes.get("training_mode"):
         raise GraphFaultError("onnx-training", f"{node.label}: is in training mode")
-    return _plain(_from_library(node, stored, opset), node, stored, shapes)
+    return _from_table(node, stored, shapes, opset)
 
 
 def reshape_of(node: Node, target: Sequence[int], shape: Shape, batch: int | None) -> nn.Module:
@@ -198,19 +194,18 @@ def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn
         )
     if node.op == "ReduceMean":
         return Mean(axes, keep)
-    function = {"ReduceMax": torch.amax, "ReduceSum": torch.sum}[node.op]
-    return _Reduced(function, axes, keep)
+    return _Reduced(torch.amax if node.op == "ReduceMax" else torch.sum, axes, keep)
 
 
 class _Reduced(nn.Module):
     """A reduction over axes."""
 
-    def __init__(self, function: object, axes: list[int], keep: bool) -> None:
+    def __init__(self, function: Callable[..., Tensor], axes: list[int], keep: bool) -> None:
         super().__init__()
         self.function, self.axes, self.keep = function, axes, keep
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, self.axes, keepdim=self.keep)  # type: ignore[operator]
+        return self.function(x, self.axes, keepdim=self.keep)
 
 
 def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
@@ -283,71 +278,19 @@ class _Product(nn.Module):
         return first @ second
 
 
-def _linear_layer(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
+def _linear_layer(weight: np.ndarray, bias: np.ndarray | None) -> nn.Module:
     with torch.device("meta"):
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
-    return layer
+    return with_weights(layer, weight, bias)
 
 
-def _from_library(node: Node, stored: Sequence[np.ndarray | None], opset: int) -> nn.Module:
-    """What the library makes of the operator, given under names of ours."""
-    from onnx import helper, numpy_helper
-    from onnx2pytorch.convert.operations import convert_operations
-
-    names = [f"v{position}" if name else "" for position, name in enumerate(node.inputs)]
-    attributes = {
-        key: value for key, value in node.attributes.items() if key not in _NOT_FOR_THE_LIBRARY
-    }
-    tensors = [
-        numpy_helper.from_array(np.ascontiguousarray(array), name)
-        for name, array in zip(names, stored, strict=True)
-        if array is not None and name
-    ]
-    value = helper.make_tensor_value_info("out", 1, None)
-    try:
-        item = helper.make_node(node.op, names, ["out"], **attributes)
-        graph = helper.make_graph([item], "g", [], [value], tensors)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            ((_, _, module),) = convert_operations(graph, opset, enable_pruning=False)
-    except Exception as error:  # the library raises anything for what it does not support
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise GraphFaultError("onnx-attribute", f"{node.label}: {reason}") from error
-    assert isinstance(module, nn.Module)
-    if any(isinstance(part, nn.Conv1d | nn.Conv3d) for part in module.modules()):
-        raise GraphFaultError("onnx-attribute", f"{node.label}: expected two spatial axes")
-    return module.eval()
-
-
-def _plain(
-    module: nn.Module, node: Node, stored: Sequence[np.ndarray | None], shapes: Sequence[Shape]
+def _from_table(
+    node: Node, stored: Sequence[np.ndarray | None], shapes: Sequence[Shape], opset: int
 ) -> nn.Module:
-    """The torch layer inside the library's wrapper, or the wrapper with its stored operands."""
-    if node.op == "BatchNormalization":
-        inner: Any = module.bnu
-        kind = {4: nn.BatchNorm2d, 3: nn.BatchNorm1d, 2: nn.BatchNorm1d}.get(len(shapes[0]))
-        if kind is None:
-            raise GraphFaultError("onnx-sizes", f"{node.label}: expected 2 to 4 axes")
-        norm = kind(inner.num_features, eps=inner.eps)
-        norm.load_state_dict(inner.state_dict(), strict=False)
-        return norm.eval()
-    if node.op == "MaxPool":
-        for part in module.modules():
-            if isinstance(part, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
-                part.return_indices = False
-        return module
-    if node.op == "Tanh":
-        return nn.Tanh()
-    if node.op == "Transpose" and len(shapes[0]) > 1:
-        order = node.attributes.get("perm")
-        if not isinstance(order, list) or order[:1] != [0]:
-            raise GraphFaultError("onnx-batch", f"{node.label}: would move the batch")
-    if node.op in _WEIGHTED and node.op != "PRelu":
-        return module
-    if all(array is None for array in stored):
+    """A row of the table, with the operands that are stored and no weights of a layer."""
+    module = module_from_table(node, stored, shapes[0], opset)
+    is_layer = node.op in _WEIGHTED and node.op != "PRelu"
+    if is_layer or all(array is None for array in stored):
         return module
     tensors = [None if array is None else torch.from_numpy(array.copy()) for array in stored]
     return WithConstants(module, tensors)

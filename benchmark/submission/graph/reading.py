@@ -98,7 +98,7 @@ def read_graph(content: bytes) -> Graph:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise DependencyError(
-            f"{error.name} is needed for ONNX files: pip install onnx onnx2pytorch onnxruntime"
+            f"{error.name} is needed for ONNX files: pip install onnx onnxruntime"
         ) from error
     try:
         model = onnx.ModelProto.FromString(content)

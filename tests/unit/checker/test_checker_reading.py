@@ -29,7 +29,7 @@ SHAPE = (1, 8, 8)
 
 #: Operators of ONNX files that the checker does not know.
 UNKNOWN = {
-    "Abs", "Conv same", "Clip", "Clip by attributes", "Elu", "Gelu", "GlobalMaxPool", "HardSigmoid",
+    "Abs", "Clip", "Clip by attributes", "Elu", "Gelu", "GlobalMaxPool", "HardSigmoid",
     "HardSwish", "LeakyRelu", "LogSoftmax", "MatMul of two", "Max", "MaxPool rounded up",
     "MaxPool with uneven padding", "Min",
     "Neg", "PRelu", "ReduceMax", "ReduceSum", "Softmax", "Softplus", "Transpose",
