@@ -6,6 +6,7 @@ left out where they are missing. A table that says something else than its resul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.arrays_file import read_images
+from corobench.benchmark.records.reading.coded_images import Clean, is_coded, read_coded
 from corobench.benchmark.records.reading.columns import YES, Columns
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.result import Outcome, Result
@@ -71,16 +73,45 @@ class Evidence:
     shape: tuple[int, int, int]
     adversarial_path: Path | None
 
-    def adversarial(self, num_rows: int) -> NDArray[np.float32]:
-        """The first `num_rows` adversarial images, float32 (rows, C, H, W) in [0, 1].
-
-        Only as much of the file is decompressed; fewer come back where it holds fewer.
+    def has_pictures(self, clean: Clean | None) -> bool:
+        """Whether adversarial images can be drawn: coded ones only beside their clean images.
 
         Raises:
-            ResultError: see `benchmark.records.reading.arrays_file.read_images`.
+            ResultError: the file is no archive.
         """
-        assert self.adversarial_path is not None
-        return read_images(self.adversarial_path, self.shape, num_rows)
+        path = self.adversarial_path
+        return path is not None and (clean is not None or not is_coded(path))
+
+    def adversarial(
+        self, rows: Sequence[int], indices: Sequence[int], clean: Clean | None
+    ) -> NDArray[np.float32]:
+        """Some adversarial images, float32 (len(rows), C, H, W) in [0, 1].
+
+        Args:
+            rows: of the adversarial file.
+            indices: of their clean images in the test set, as the outcome table has them.
+            clean: of these images at least; see :meth:`has_pictures`.
+
+        Raises:
+            ResultError: the file is damaged, holds fewer, or is of other clean images.
+        """
+        path = self.adversarial_path
+        assert path is not None
+        if not rows:
+            return np.zeros((0, *self.shape), dtype=np.float32)
+        if clean is None or not is_coded(path):
+            images = read_images(path, self.shape, max(rows) + 1)
+            _require_row(path, max(rows), len(images))
+            return images[list(rows)]
+        coded = read_coded(path, self.shape)
+        _require_row(path, max(rows), len(coded))
+        for row, index in zip(rows, indices, strict=True):
+            if coded.indices[row] not in (index, -1):
+                raise ResultError(
+                    f"{path}: row {row}: expected an image made from test image {index} as in the "
+                    f"outcome table, found one of {coded.indices[row]}; evaluate the entry again"
+                )
+        return coded.some(np.asarray(rows), clean)
 
     def is_right(self, epsilon: str, letters: str) -> NDArray[np.bool_]:
         """bool (n,): images whose outcome is one of these letters."""
@@ -89,6 +120,14 @@ class Evidence:
         for letter in letters[1:]:
             found |= known == letter
         return found
+
+
+def _require_row(path: Path, row: int, found: int) -> None:
+    if found <= row:
+        raise ResultError(
+            f"{path}: expected row {row} as in the outcome table, found {found} images; evaluate "
+            "the entry again"
+        )
 
 
 EvidenceOf = dict[tuple[str, ...], Evidence]

@@ -1,7 +1,8 @@
 """A few images of an entry: clean, adversarial, the difference magnified; and proven ones.
 
 Everything is a small PNG inside the page. Clean images come from the file that `evaluate` keeps
-beside the results (docs/file-formats.md); without it only adversarial images are shown.
+beside the results (docs/file-formats.md). Without it nothing is shown that is stored as a change
+of a clean image; adversarial images that are stored whole are.
 """
 
 from __future__ import annotations
@@ -34,12 +35,17 @@ class CleanImages:
 
     images: NDArray[np.float32]
     place: dict[int, int]
+    fingerprint: str
     _sources: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def get(self, index: int) -> Picture | None:
         """One image, or None where it was not kept."""
         place = self.place.get(index)
         return None if place is None else self.images[place]
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images that were kept, float32 (len(indices), C, H, W)."""
+        return self.images[[self.place[index] for index in indices.tolist()]]
 
     def source(self, index: int) -> str:
         """The picture of an image that was kept, drawn once for all entries that show it."""
@@ -103,13 +109,15 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
             f"{found[:12]}; remove it and run `corobench pictures` on the results"
         )
     return CleanImages(
-        images.astype(np.float32), {int(index): place for place, index in enumerate(indices)}
+        images.astype(np.float32),
+        {int(index): place for place, index in enumerate(indices)},
+        fingerprint,
     )
 
 
 def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:
     """Choose and draw the figures of one entry."""
-    has_images = evidence.adversarial_path is not None
+    has_images = evidence.has_pictures(clean)
     attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
     return Gallery(attacked, _certified(result, evidence, clean))
 
@@ -143,17 +151,14 @@ def _attacked(
                 break
     if not chosen:
         return ()
-    images = evidence.adversarial(max(seen) + 1)
-    if len(images) <= max(seen):
-        raise ResultError(
-            f"{evidence.adversarial_path}: expected row {max(seen)} as in the outcome table, found "
-            f"{len(images)} images; evaluate the entry again"
-        )
+    images = evidence.adversarial(
+        [int(evidence.epsilons[epsilon].rows[position]) for epsilon, position in chosen],
+        [int(evidence.images[position]) for _, position in chosen],
+        clean,
+    )
     return tuple(
-        _broken(
-            evidence, clean, epsilon, position, images[evidence.epsilons[epsilon].rows[position]]
-        )
-        for epsilon, position in chosen
+        _broken(evidence, clean, epsilon, position, image)
+        for (epsilon, position), image in zip(chosen, images, strict=True)
     )
 
 

@@ -43,13 +43,13 @@ import torch
 
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.executors import preloaded  # noqa: F401 (what a run would import)
 from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
-from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, verify_set
+from corobench.benchmark.records.result_set import OUTCOMES, verify_set
 from corobench.benchmark.scoring.scored import scored
 
 TEMPLATE = Path(__file__).parents[1] / "submissions" / "_template"
@@ -132,7 +132,7 @@ def content_of(path: Path) -> dict[str, Any]:
     table, run = read_outcomes(beside(path, OUTCOMES))
     if encode_result(scored(beside(path, OUTCOMES))) != path.read_bytes():
         raise ResultError(f"{path}: is not the scorecard of its table")
-    images = read_arrays(beside(path, ADVERSARIAL), ("images",))["images"]
+    images = load_adversarial(path)
     record = json.loads(run.model_dump_json(exclude={"seconds", "date"}))
     return {
         "result": {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMES},

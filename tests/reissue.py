@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from corobench.benchmark.evaluation import engine
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.identity import identity_of, versions
 from corobench.benchmark.records.reading.table_file import read_outcomes
-from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
+from corobench.benchmark.records.result_set import OUTCOMES, beside
 from corobench.benchmark.scoring.result_writing import write_set
 from corobench.benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
 
@@ -40,8 +40,7 @@ def reissue(source: Path, results: Path, stem: str = "", **more: object) -> Path
     }
     run = run.model_copy(update=today | more)
     run = run.model_copy(update={"identity": identity_of(run)})
-    with np.load(beside(source, ADVERSARIAL)) as stored:
-        images = stored["images"]
+    images = load_adversarial(source)
     path = results / ROUND / run.track / f"{stem or source.stem}.json"
     write_set(path, table[table["position"] < run.n].reset_index(drop=True), run, images)
     return path

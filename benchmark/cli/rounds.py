@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ResultError
 
 
@@ -44,18 +45,29 @@ def freeze(folder: Path, check: bool) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--write", is_flag=True, help="Replace the result files and their outcome tables.")
-def migrate(files: tuple[Path, ...], write: bool) -> None:
+@click.option("--write", is_flag=True, help="Replace the files, after all were checked.")
+@click.option(
+    "--images",
+    is_flag=True,
+    help="Store adversarial images as changes of the clean ones, too; needs the dataset.",
+)
+@cli_options.data_root
+def migrate(files: tuple[Path, ...], write: bool, images: bool, data_root: Path | None) -> None:
     """Bring result FILES of an earlier corobench into the shape of today.
 
     Says what each lacks, and with --write fills it in. No number changes: the result is computed
     again from its outcome table and must say what it said. All files are checked before the first
     is written. A file of a newer schema is refused.
 
+    With --images the adversarial images take about a tenth of the space. Every file is decoded
+    again before it is kept, and must have the bits it had. This is also done in a frozen round: its
+    checksums are made anew for these files alone, and RECODED there keeps the old ones.
+
     \b
     Examples:
       corobench migrate old/1.0/digits/my-model.json
       corobench migrate old/1.0/*/*.json --write
+      corobench migrate leaderboard/results/1.1/digits/*.json --images --write
     """
     from corobench.benchmark.scoring.migration import migrate as bring
 
@@ -65,5 +77,13 @@ def migrate(files: tuple[Path, ...], write: bool) -> None:
         if done.steps and write:
             bring(done.path, write=True)
             click.echo(f"{done.path}: written")
-    if any(done.steps for done in found) and not write:
+    missing = any(done.steps for done in found)
+    if images:
+        from corobench.benchmark.review.recoding import recode
+
+        for path in files:
+            change = recode(path, data_root, write=write)
+            click.echo(f"{path}: {change or 'its images are coded'}")
+            missing |= bool(change)
+    if missing and not write:
         click.echo("nothing is written without --write")

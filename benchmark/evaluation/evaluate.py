@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from corobench.benchmark.attacks.tf32 import is_close, require_gpu
-from corobench.benchmark.data import load_test, load_train, subset
+from corobench.benchmark.data import Dataset, load_test, load_train, subset
 from corobench.benchmark.data.clean_images import write_clean_images
 from corobench.benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
 from corobench.benchmark.evaluation import recertify, recognition
@@ -156,7 +156,7 @@ def evaluate(
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
-    result = _write(path, run, facts, indices, labels, before)
+    result = _write(path, run, facts, dataset, indices, labels, before)
     chunks.discard()
     return Evaluated(result, path, reused=False)
 
@@ -284,6 +284,7 @@ def _write(
     path: Path,
     run: Run,
     facts: Facts,
+    dataset: Dataset,
     indices: np.ndarray,
     labels: np.ndarray,
     before: Evidence | None,
@@ -304,4 +305,4 @@ def _write(
             "seconds": Seconds(**{key: round(value, 3) for key, value in facts.seconds.items()}),
         }
     )
-    return result_writing.write_set(path, table, run, images)
+    return result_writing.write_set(path, table, run, images, dataset)

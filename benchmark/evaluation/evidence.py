@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from corobench.benchmark.data import Dataset, load_test, subset
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.arrays_file import read_arrays as read_arrays
-from corobench.benchmark.records.reading.arrays_file import read_images
+from corobench.benchmark.records.reading.coded_images import CodedImages, decoded, read_adversarial
 from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result, Run
 from corobench.benchmark.records.result_set import ADVERSARIAL, verify_set
 from corobench.benchmark.records.weighing import require_weighed
@@ -68,13 +69,31 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     if entry.weights_sha256 != result.weights_sha256:
         raise ResultError(f"{path}: belongs to other weights than {submission}")
     require_weighed(result, entry.measure(), path, submission)
-    adversarial = read_images(beside(path, ADVERSARIAL), entry.track.shape)
+    stored = read_adversarial(beside(path, ADVERSARIAL), entry.track.shape)
     verify_set(path, result)  # after reading: what fits now is what was read
     dataset = load_test(result.track, data_root)
     if dataset.fingerprint != result.data.fingerprint:
         raise ResultError(f"{path}: belongs to other images than {dataset.source}")
     _require_images(table, dataset, path)
+    adversarial = decoded(stored, dataset)
     return Evidence(path, result, table, run, adversarial, entry, dataset)
+
+
+def load_adversarial(path: Path, data_root: Path | None = None) -> NDArray[np.float32]:
+    """The adversarial images of a result, however they are stored: float32 (m, C, H, W).
+
+    Args:
+        path: the result file; its adversarial images lie beside it.
+        data_root: folder of the dataset, which is read only where the images are coded.
+
+    Raises:
+        CorobenchError: a file is missing or broken, or belongs to other images.
+    """
+    result = read_result(path)
+    stored = read_adversarial(beside(path, ADVERSARIAL), get_track(result.track).shape)
+    if isinstance(stored, CodedImages):
+        return stored.decode(load_test(result.track, data_root))
+    return stored
 
 
 def find_damage(path: Path, result: Result) -> str:
@@ -87,7 +106,7 @@ def find_damage(path: Path, result: Result) -> str:
     try:
         verify_set(path, result)
         read_beside(path, result)
-        read_images(beside(path, ADVERSARIAL), get_track(result.track).shape)
+        read_adversarial(beside(path, ADVERSARIAL), get_track(result.track).shape)
     except ResultError as error:
         return error.message
     return ""

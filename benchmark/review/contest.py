@@ -98,7 +98,7 @@ def contest(
     if write and any(broken.values()):
         stored = evidence.adversarial.reshape(-1, *evidence.submission.track.shape)
         images_after = np.concatenate([stored, np.stack(kept)])
-        after = write_set(result_path, table, run, images_after)
+        after = write_set(result_path, table, run, images_after, evidence.dataset)
     return Contested(evidence.result, after, len(images), num_confirmed, broken, tuple(rejected))
 
 

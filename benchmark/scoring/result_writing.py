@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.errors import OutputError, ResultError
 from corobench.benchmark.files.atomic import replace_whole
+from corobench.benchmark.records import image_coding
 from corobench.benchmark.records.encoding import encode_outcomes, encode_result
+from corobench.benchmark.records.reading.coded_images import Clean
 from corobench.benchmark.records.reading.result_file import read_scorecard
 from corobench.benchmark.records.result import Result, Run
 from corobench.benchmark.records.result_set import (
@@ -44,7 +46,11 @@ _RESULT = "json"
 
 
 def write_set(
-    path: Path, table: pd.DataFrame, run: Run, images: NDArray[np.float32] | None = None
+    path: Path,
+    table: pd.DataFrame,
+    run: Run,
+    images: NDArray[np.float32] | None = None,
+    clean: Clean | None = None,
 ) -> Result:
     """Write outcome table, adversarial images and result file as one set.
 
@@ -53,6 +59,7 @@ def write_set(
         table: one row per image and epsilon.
         run: what the table belongs to; its digests are filled in here.
         images: float32 (m, C, H, W), the adversarial images; None to leave those that lie there.
+        clean: the dataset they were made from, to store them coded; None to store them as they are.
 
     Returns:
         The result as it was written.
@@ -66,9 +73,7 @@ def write_set(
     if images is None:
         files = _those_there(path, run)
     else:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images)
-        contents[ADVERSARIAL] = buffer.getvalue()
+        contents[ADVERSARIAL] = _archive(images, table, run, clean)
         files = {ADVERSARIAL: sha256(contents[ADVERSARIAL]).hexdigest()}
     run = run.model_copy(update={"files": files})
     result = score(table, run)
@@ -78,6 +83,16 @@ def write_set(
         _stage(path, contents, encode_result(result))
         _commit(path, encode_result(result), result.files or {})
     return result
+
+
+def _archive(
+    images: NDArray[np.float32], table: pd.DataFrame, run: Run, clean: Clean | None
+) -> bytes:
+    if clean is not None:
+        return image_coding.encode(images, table, run, clean)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images)
+    return buffer.getvalue()
 
 
 def finish_set(path: Path) -> bool:

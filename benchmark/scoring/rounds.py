@@ -15,15 +15,18 @@ from pathlib import Path
 from corobench.benchmark.errors import OutputError, ResultError
 from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.records.reading.result_file import read_result
-from corobench.benchmark.records.result_set import verify_set
+from corobench.benchmark.records.result_set import sha256_of, verify_set
 from corobench.benchmark.scoring.score import why_unpublished
 from corobench.benchmark.scoring.scored import read_beside
 from corobench.benchmark.tracks import round_of
 
 SUMS = "SHA256SUMS"
+#: Files of a frozen round that were coded later: what they were, and what they hold.
+RECODED = "RECODED"
 
 _NAME = re.compile(r"\d+\.\d+")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_RECODED_LINE = re.compile(r"([0-9a-f]{64})  ([0-9a-f]{64})  ([0-9a-f]{64})  (.+)")
 
 
 def freeze(folder: Path) -> int:
@@ -85,26 +88,35 @@ def changes(folder: Path) -> list[str]:
     Raises:
         ResultError: the round is not frozen, or its checksums cannot be read.
     """
-    path = folder / SUMS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "the round is not frozen" if isinstance(error, FileNotFoundError) else str(error)
-        raise ResultError(
-            f"{path}: cannot be read ({reason}); `corobench freeze {folder}` writes it"
-        ) from error
-    stated = {}
-    for number, line in enumerate(lines, start=1):
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise ResultError(f"{path}: line {number}: expected a sha256, two spaces and a path")
-        stated[found[2]] = found[1]
+    stated = _stated(folder)
     here = _digests(folder)
     return [
         f"{folder / name}: {_change(stated.get(name), here.get(name))}"
         for name in sorted({*stated, *here})
         if stated.get(name) != here.get(name)
     ]
+
+
+def _stated(folder: Path) -> dict[str, str]:
+    """Path below the folder -> sha256, as the checksums say."""
+    path = folder / SUMS
+    stated = {}
+    for number, line in enumerate(_lines(path), start=1):
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ResultError(f"{path}: line {number}: expected a sha256, two spaces and a path")
+        stated[found[2]] = found[1]
+    return stated
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "the round is not frozen" if isinstance(error, FileNotFoundError) else str(error)
+        raise ResultError(
+            f"{path}: cannot be read ({reason}); `corobench freeze {path.parent}` writes it"
+        ) from error
 
 
 def _change(stated: str | None, here: str | None) -> str:
@@ -145,6 +157,77 @@ def require_open(folder: Path) -> None:
                 f"{place}: this round is frozen and its results do not change; choose another "
                 f"--out, or remove {place / SUMS} to open it again"
             )
+
+
+def recode(folder: Path, path: Path, content: bytes, images: str) -> None:
+    """Replace a file of images in a frozen round by one that holds the same images.
+
+    The old checksum goes to ``RECODED`` first, so that :func:`finish_recoding` can finish what is
+    interrupted.
+
+    Args:
+        folder: of the round.
+        path: of the file.
+        content: the new one.
+        images: sha256 of the images, decoded, which both hold.
+
+    Raises:
+        ResultError: the round was changed since it was frozen.
+        OutputError: a file cannot be written.
+    """
+    if changed := changes(folder):
+        raise ResultError("\n".join(changed) + "\nBring the files back before they are coded.")
+    name = path.relative_to(folder).as_posix()
+    old, new = (hashlib.sha256(one).hexdigest() for one in (path.read_bytes(), content))
+    recoded = {**read_recoded(folder), name: (old, new, images)}
+    lines = [f"{'  '.join(digests)}  {name}\n" for name, digests in sorted(recoded.items())]
+    write_atomic(folder / RECODED, "".join(lines).encode())
+    write_atomic(path, content)
+    finish_recoding(folder)
+
+
+def finish_recoding(folder: Path) -> None:
+    """Make the checksums of a frozen round anew for the files that ``RECODED`` names, and for it.
+
+    Nothing else is looked at: any other file that differs still differs from its checksum.
+
+    Raises:
+        ResultError: the checksums cannot be read.
+        OutputError: they cannot be written.
+    """
+    recoded = read_recoded(folder)
+    if not recoded:
+        return
+    stated = _stated(folder)
+    expected = dict(stated)
+    for name, (old, new, _) in recoded.items():
+        place = folder / name
+        if stated.get(name) == old and place.is_file() and sha256_of(place) == new:
+            expected[name] = new
+    expected[RECODED] = sha256_of(folder / RECODED)
+    if expected != stated:
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(expected.items())]
+        write_atomic(folder / SUMS, "".join(lines).encode())
+
+
+def read_recoded(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Path below the round -> sha256 of the file as frozen, as coded, and of the images decoded.
+
+    Raises:
+        ResultError: a line at fault.
+    """
+    path = folder / RECODED
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, line in enumerate(_lines(path), start=1):
+        fields = _RECODED_LINE.fullmatch(line)
+        if fields is None:
+            raise ResultError(
+                f"{path}: line {number}: expected three sha256 and a path, two spaces between them"
+            )
+        found[fields[4]] = (fields[1], fields[2], fields[3])
+    return found
 
 
 def _digests(folder: Path) -> dict[str, str]:

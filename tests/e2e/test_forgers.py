@@ -30,6 +30,7 @@ from corobench.benchmark.data import load_test
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation import pipeline, proving, recognition
 from corobench.benchmark.evaluation.evaluate import evaluate
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.identity import identity_of
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
@@ -152,9 +153,7 @@ def forger(honest: Path, tmp_path: Path) -> Forger:
     shutil.copytree(honest, board)
     path = board / "results" / ROUND / "digits" / f"{ENTRY}.json"
     table, run = read_outcomes(beside(path, OUTCOMES))
-    with np.load(beside(path, ADVERSARIAL)) as stored:
-        images = stored["images"]
-    return Forger(board, table, run, images)
+    return Forger(board, table, run, load_adversarial(path).copy())
 
 
 def take_in(forger: Forger, *more: str) -> int:

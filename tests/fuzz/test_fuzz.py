@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "submission"))
 
 from submission_factory import TABLE, make_folder, make_state
 
+from corobench.benchmark.data import load_test
 from corobench.benchmark.errors import ResultError, SubmissionError
-from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.evidence import load_adversarial, read_arrays
+from corobench.benchmark.records.image_coding import encode
+from corobench.benchmark.records.reading.coded_images import CodedImages, read_adversarial
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
@@ -274,6 +277,41 @@ class _Npz(_Target):
             assert str(path) in str(error)
 
 
+class _Coded(_Target):
+    """A file of coded images, damaged as a whole and within what its arrays pack."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        table, run = read_outcomes(beside(RESULT, "outcomes.parquet"))
+        self.clean = load_test("digits")
+        content = encode(load_adversarial(RESULT), table, run, self.clean)
+        with np.load(io.BytesIO(content)) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+
+        def within(name: str, edits: list[tuple[float, str, bytes, int]]) -> bytes:
+            flat = _damage(arrays[name].tobytes(), edits)
+            size = len(flat) - len(flat) % arrays[name].itemsize
+            damaged = np.frombuffer(flat[:size], arrays[name].dtype)
+            if damaged.size == arrays[name].size:
+                damaged = damaged.reshape(arrays[name].shape)
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **{**arrays, name: damaged})
+            return buffer.getvalue()
+
+        whole = _edits.map(lambda edits: _damage(content, edits))
+        self.cases = whole | st.builds(within, st.sampled_from(sorted(arrays)), _edits)
+
+    def read(self, content: bytes) -> None:
+        path = self.folder / "coded.npz"
+        path.write_bytes(content)
+        try:
+            stored = read_adversarial(path, (1, 8, 8))
+            if isinstance(stored, CodedImages):
+                stored.decode(self.clean)
+        except ResultError as error:
+            assert str(path) in str(error)
+
+
 TARGETS: dict[str, Callable[[Path], _Target]] = {
     "manifest": _Manifest,
     "safetensors": _Safetensors,
@@ -282,6 +320,7 @@ TARGETS: dict[str, Callable[[Path], _Target]] = {
     "result": _Result,
     "outcomes": _Outcomes,
     "npz": _Npz,
+    "coded images": _Coded,
 }
 
 

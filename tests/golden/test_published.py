@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from corobench.benchmark.data import find
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
@@ -99,8 +100,7 @@ def test_a_forged_adversarial_image_is_noticed(tmp_path: Path) -> None:
     for path in source.parent.glob(f"{source.stem}.*"):
         shutil.copy(path, tmp_path)
     images = tmp_path / f"{source.stem}.adversarial.npz"
-    with np.load(images) as archive:
-        forged = archive["images"].copy()
+    forged = load_adversarial(source).copy()
     forged[0] = 1 - forged[0]
     forged[1] = 0.0
     np.savez(images, images=forged)

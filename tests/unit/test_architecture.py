@@ -21,6 +21,7 @@ LIGHT = (
     "corobench.benchmark.gate.noninferiority",
     "corobench.benchmark.gate.rule",
     "corobench.benchmark.gate.sequential",
+    "corobench.benchmark.records.reading.coded_images",
     "corobench.benchmark.records.reading.table_file",
     "corobench.benchmark.records.result",
     "corobench.benchmark.scoring.migration",

@@ -13,7 +13,7 @@ import pytest
 
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.evidence import load_adversarial, read_arrays
 from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
@@ -58,7 +58,7 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
     at = table["epsilon"] == EPSILON
     first = table["carried_from"] == ""
     rows = table.index[at & first & (table["outcome"] == Outcome.ATTACKED)][:5]
-    stored = read_arrays(beside(path, "adversarial.npz"), ("images",))["images"]
+    stored = load_adversarial(path)
     images = stored[table.loc[rows, "adversarial"].to_numpy()]
     table.loc[rows, ["outcome", "decided_by", "adversarial"]] = [str(request.param), "", -1]
     table.loc[rows, ["pgd50", "autoattack"]] = True
@@ -109,7 +109,7 @@ def test_the_first_adversarial_image_of_a_result(weakened: Weakened) -> None:
     table.loc[attacked, ["pgd50", "autoattack"]] = True
     write_set(weakened.path, table, run, np.array([], dtype=np.float32))
     assert weakened.contest(weakened.save(), write=True).broken[EPSILON] == 5
-    stored = read_arrays(beside(weakened.path, "adversarial.npz"), ("images",))["images"]
+    stored = load_adversarial(weakened.path)
     assert stored.shape == (5, 1, 8, 8)
 
 

@@ -14,6 +14,7 @@ import pytest
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.evaluation.evaluate import Settings, evaluate
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.table_file import read_outcomes
@@ -175,8 +176,7 @@ def test_a_stored_image_that_fools_nobody_is_noticed(
     for path in evaluated.parent.glob(f"{evaluated.stem}.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / evaluated.name
-    with np.load(beside(path, "adversarial.npz")) as archive:
-        forged = np.zeros_like(archive["images"])
+    forged = np.zeros_like(load_adversarial(path))
     write_set(path, *read_outcomes(beside(path, "outcomes.parquet")), forged)
     found = replay(path, ROOT / "submissions" / ENTRY, num_images=1)
     assert found.unheld

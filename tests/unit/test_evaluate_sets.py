@@ -14,7 +14,7 @@ from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import OutputError
 from corobench.benchmark.evaluation import identity
 from corobench.benchmark.evaluation.evaluate import evaluate
-from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.files.chunks import ChunkStore
@@ -49,7 +49,7 @@ def _content(path: Path) -> tuple[object, ...]:
     result = read_result(path)
     verify_set(path, result)
     table, run = read_outcomes(beside(path, OUTCOMES))
-    images = read_arrays(beside(path, ADVERSARIAL), ("images",))["images"]
+    images = load_adversarial(path)
     return (
         result.model_dump(exclude={"seconds", "date", "files"}),
         run.model_dump(exclude={"seconds", "date"}),

@@ -16,7 +16,7 @@ from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evaluate import evaluate
-from corobench.benchmark.evaluation.evidence import read_arrays
+from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.records.reading.places import beside
@@ -106,10 +106,7 @@ def test_it_finds_what_a_new_evaluation_finds_without_attacking(
     assert done.result.earlier is not None
     assert done.result.earlier.identity == fresh.result.identity
     assert done.result.identity != fresh.result.identity
-    images, stored = (
-        read_arrays(beside(path, "adversarial.npz"), ("images",))["images"]
-        for path in (done.path, fresh.path)
-    )
+    images, stored = (load_adversarial(path) for path in (done.path, fresh.path))
     assert {image.tobytes() for image in images} == {image.tobytes() for image in stored}
 
 
@@ -145,7 +142,7 @@ def test_a_stored_image_or_prediction_that_does_not_hold_is_refused(
     fresh: Evaluated, tmp_path: Path
 ) -> None:
     table, run = read_outcomes(beside(fresh.path, "outcomes.parquet"))
-    images = read_arrays(beside(fresh.path, "adversarial.npz"), ("images",))["images"]
+    images = load_adversarial(fresh.path)
     place = Path(fresh.path.parent.parent.name) / fresh.path.parent.name / fresh.path.name
     moved = tmp_path / "moved" / place
     moved.parent.mkdir(parents=True)

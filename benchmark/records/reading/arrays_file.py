@@ -80,14 +80,25 @@ def read_images(
     return found
 
 
-def count_images(path: Path) -> int:
-    """How many adversarial images a file holds; nothing is unpacked.
+def array_names(path: Path) -> tuple[str, ...]:
+    """The names of the arrays in an npz file, as they follow one another.
 
     Raises:
-        ResultError: unreadable, or no npz with an array ``images``.
+        ResultError: unreadable, or no archive.
     """
-    with _opened(path, ("images",)) as archive, archive.open(_member(archive, "images")) as stream:
-        shape, _, _ = _header(stream, "images")
+    with _opened(path, ("images",)) as archive:
+        return tuple(member.filename.removesuffix(".npy") for member in archive.infolist())
+
+
+def count_images(path: Path) -> int:
+    """How many adversarial images a file holds, coded or not; nothing is unpacked.
+
+    Raises:
+        ResultError: unreadable, or no npz with an array ``images``, or ``rows`` of coded ones.
+    """
+    name = "images" if "images" in array_names(path) else "rows"
+    with _opened(path, ("images",)) as archive, archive.open(_member(archive, name)) as stream:
+        shape, _, _ = _header(stream, name)
     return shape[0] if shape else 0
 
 

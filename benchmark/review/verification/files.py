@@ -21,6 +21,8 @@ from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import Evidence
 from corobench.benchmark.evaluation.identity import ENGINE, identity_of, versions
 from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.image_coding import code
+from corobench.benchmark.records.reading.coded_images import ARRAYS, read_coded
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_payload, read_result
 from corobench.benchmark.records.reading.table_file import read_raw_outcomes
@@ -152,13 +154,20 @@ def _texts(run: Run) -> Iterator[Mismatch]:
 
 
 def _arrays(evidence: Evidence) -> Iterator[Mismatch]:
-    """The archive of images holds them and nothing else."""
+    """The archive of images holds them and nothing else, coded as `evaluate` codes them."""
     path = beside(evidence.path, ADVERSARIAL)
     with zipfile.ZipFile(path) as archive:
         names, comment = archive.namelist(), archive.comment
-    if names != ["images.npy"] or comment:
+    coded = [f"{name}.npy" for name in ARRAYS]
+    if names not in (["images.npy"], coded) or comment:
         found = ", ".join(names) + (" and a comment" if comment else "")
-        yield Mismatch(f"arrays of {path.name}", found, "images.npy alone is written")
+        written = f"{', '.join(coded)} or images.npy alone are written"
+        yield Mismatch(f"arrays of {path.name}", found, written)
+    elif names == coded:
+        stored = read_coded(path, evidence.submission.track.shape)
+        ours = code(evidence.adversarial, evidence.table, evidence.run, evidence.dataset)
+        if not stored.is_same(ours):
+            yield Mismatch(f"codes of {path.name}", "others", "those that evaluate writes")
 
 
 def _earlier(evidence: Evidence) -> Iterator[Mismatch]:

@@ -14,7 +14,7 @@ from leaderboard_factory import write_pair
 
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.evaluation.evidence import load_evidence
+from corobench.benchmark.evaluation.evidence import load_adversarial, load_evidence
 from corobench.benchmark.records.encoding import encode_outcomes
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
@@ -222,8 +222,7 @@ def test_weights_beside_the_results_are_at_hand(
 def test_adversarial_images_that_are_too_few_or_no_images(board: Path) -> None:
     path = board / f"{ENTRY}.json"
     stored = beside(path, "adversarial.npz")
-    with np.load(stored) as archive:
-        images = archive["images"]
+    images = load_adversarial(path)
     for content, message in (
         (images[:-1], "expected row"),
         (images.astype(np.float64), "images: expected float32"),
