@@ -211,6 +211,13 @@ def evaluate(
         raise CorobenchError("\n".join(refused))
 
 
+def _has_torch() -> bool:
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ImportError:
+        return False
+
+
 @cli.command()
 @_paths
 @click.option(
@@ -236,7 +243,7 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
 
     console = Console()
     num_bad = 0
-    without_torch = importlib.util.find_spec("torch") is None
+    without_torch = not _has_torch()
     for path in paths:
         only_headers = headers or without_torch
         faults = find_header_faults(path) if only_headers else run_validation(path, limits)

@@ -184,8 +184,8 @@ def test_without_the_dataset_all_but_pixels_is_there(
         raise DatasetError("digits: not found")
 
     for module in (
-        "corobench.benchmark.review.recoding",
-        "corobench.benchmark.evaluation.evidence",
+        "review.recoding",
+        "evaluation.evidence",
     ):
         monkeypatch.setattr(f"corobench.benchmark.{module}.load_test", missing)
     assert find_damage(old, read_result(old)) == ""
