@@ -254,7 +254,8 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
         for fault in faults:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
     if without_torch and not headers:
-        console.print(f"The networks were not loaded: torch is missing. {EVALUATE_HINT}")
+        hint = f"The networks were not loaded: torch is missing. {EVALUATE_HINT}"
+        console.print(hint, soft_wrap=True, highlight=False, markup=False)
     if num_bad:
         raise click.exceptions.Exit(2)
 
