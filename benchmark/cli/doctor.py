@@ -1,15 +1,19 @@
-"""What works here and what mends the rest: versions, device, datasets, one bound, one attack."""
+"""What works here and what fixes the rest: versions, device, datasets, one bound, one attack."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.tracks import TRACKS
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ class Finding:
         what: was looked at.
         ok: it works.
         detail: what was found.
-        mend: a command that mends it, or empty.
+        mend: a command that fixes it, or empty.
         needed: whether the main job fails without it.
     """
 
@@ -46,7 +50,7 @@ def examine(data_root: Path | None = None) -> list[Finding]:
     findings += [_version(package) for package in PACKAGES]
     findings += [
         _try("device", _device, "pip install torch"),
-        _try("bound", _one_bound, "pip install --no-deps auto_LiRPA==0.3"),
+        _try("bound", _one_bound, install("auto_LiRPA")),
         _try("attack", _one_attack, "pip install pyautoattack"),
     ]
     for track in TRACKS:
@@ -54,13 +58,42 @@ def examine(data_root: Path | None = None) -> list[Finding]:
     return findings
 
 
+def install_missing(say: Callable[[str], None]) -> None:
+    """Install the packages of `PACKAGES` that are missing, each as its line of the report says.
+
+    pip runs in this Python environment. auto_LiRPA comes without its dependencies, because its
+    release pins an old torch (docs/decisions/0001-dependencies.md).
+
+    Args:
+        say: prints a line.
+
+    Raises:
+        ConfigError: pip failed; its own output says why.
+    """
+    for package in PACKAGES:
+        mend = _version(package).mend
+        if mend:
+            say(f"$ {mend}")
+            done = subprocess.run([sys.executable, "-m", *mend.split()], check=False)  # noqa: S603
+            if done.returncode:
+                raise ConfigError(
+                    f"{mend}: pip ended with exit code {done.returncode}; its output is above"
+                )
+    importlib.invalidate_caches()
+
+
+def install(package: str) -> str:
+    """The command that installs a package."""
+    if package == "auto_LiRPA":
+        return "pip install --no-deps auto_LiRPA==0.3"
+    return f"pip install {package}"
+
+
 def _version(package: str) -> Finding:
-    flags = "--no-deps " if package == "auto_LiRPA" else ""
-    mend = f"pip install {flags}{package}" + ("==0.3" if flags else "")
     try:
         return Finding(package, True, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(package, False, "not installed", mend)
+        return Finding(package, False, "not installed", install(package))
 
 
 def _try(what: str, probe: Callable[[], str], mend: str) -> Finding:

@@ -14,7 +14,7 @@ from corobench.benchmark.tracks import PROTOCOL, TRACKS
 
 @click.command()
 def tracks() -> None:
-    """List the tracks: data, shapes, epsilons and subsets.
+    """List the tracks: data, shapes, epsilons, subsets.
 
     \b
     Example:
@@ -57,17 +57,22 @@ def architectures() -> None:
 
 @click.command()
 @cli_options.data_root
-def doctor(data_root: Path | None) -> None:
-    """Report what works here, and the command that mends what does not.
+@click.option("--fix", is_flag=True, help="Install missing packages with pip, then check again.")
+def doctor(data_root: Path | None, fix: bool) -> None:
+    """Check the installation; --fix installs what is missing.
 
-    Computes one bound and one attack of a model whose answers are known.
+    Computes one bound and one attack on a model whose answers are known. --fix runs the pip
+    commands that are shown, in this Python environment. It does not download datasets.
 
     \b
-    Example:
+    Examples:
       corobench doctor
+      corobench doctor --fix
     """
-    from corobench.benchmark.cli.doctor import examine
+    from corobench.benchmark.cli.doctor import examine, install_missing
 
+    if fix:
+        install_missing(click.echo)
     table = Table(show_header=False)
     findings = examine(data_root)
     for finding in findings:

@@ -121,7 +121,7 @@ def test_mending_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke([*command, "--out", str(out), "--no-isolate"]) == 0
     said = capsys.readouterr()
     assert "mending" in said.err and "is missing" in said.err
-    assert "was there already" not in said.out
+    assert "already there" not in said.out
 
 
 def test_what_a_contest_found_is_not_thrown_away(out: Path) -> None:
