@@ -28,7 +28,7 @@ Examples:
 \b
 Exit codes:
   0  the site was written
-  2  a result file is damaged, missing or quick, or the folder cannot be written
+  2  a result file is damaged, missing or quick, or OUT cannot be written
 """
 
 

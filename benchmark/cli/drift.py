@@ -71,8 +71,8 @@ def drift(
     \b
     Exit codes:
       0  no change beyond --max-moved
-      1  a clean prediction changed, a stored adversarial image is not confirmed, or more than
-         --max-moved percent of the images changed in a stage
+      1  a clean prediction changed, a stored adversarial image is not
+         confirmed, or more than --max-moved percent changed in a stage
       2  something you can fix
       3  a contradiction: one evaluation broke what the other certified
 

@@ -74,7 +74,7 @@ def check(
     \b
     Exit codes:
       0  pass, perhaps with a warning
-      1  fail: a true loss beyond --max-drop is proven, or there are too many bytes
+      1  fail: a true loss beyond --max-drop is proven, or too many bytes
       2  something you can fix
       3  a contradiction: a certified image of the candidate was broken
 
@@ -191,7 +191,7 @@ def intake(
     \b
     Exit codes:
       0  the entry is accepted
-      2  refused, with every reason: file, images, column, claimed and measured value
+      2  refused, with every reason: file, images, column, both values
       3  a contradiction: a certified image was broken
 
     \b

@@ -22,7 +22,8 @@ def freeze(folder: Path, check: bool) -> None:
     \b
     Exit codes:
       0  frozen, or with --check: unchanged
-      2  a result cannot be published, or with --check: a file was changed, added or removed
+      2  a result cannot be published
+         with --check: a file was changed, added or removed
 
     \b
     Examples:

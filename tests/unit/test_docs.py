@@ -14,7 +14,7 @@ import pytest
 
 from corobench.benchmark.attacks import gradients, guard
 from corobench.benchmark.attacks.autoattack import WARNING_FLAGS
-from corobench.benchmark.cli.main import FrontDoor, cli
+from corobench.benchmark.cli.main import GROUPS, FrontDoor, cli
 from corobench.benchmark.evaluation import recognition
 from corobench.benchmark.records.result import (
     OUTCOME_COLUMNS,
@@ -158,12 +158,21 @@ def test_the_readme_names_every_command_and_the_two_that_start() -> None:
         assert f"`corobench {name}`" in text, name
     assert "\npython -m pip install tox && python -m tox run -e quickstart\n" in text
     assert "\npython -m pip install tox && python -m tox\n" in text
+    assert len(text.splitlines()) <= 150
+
+
+def test_the_commands_stand_in_the_groups_of_the_command_line() -> None:
+    text = _read("docs/commands.md")
+    for title, names in GROUPS.items():
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        found = re.findall(r"^\| (`corobench.+?) \| ", section, re.MULTILINE)
+        assert re.findall(r"corobench ([a-z]+)", " ".join(found)) == list(names)
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
     from corobench.benchmark.cli import main as module
 
-    table = _read("README.md").split("**Exit codes**")[1].split("\n\n")[1]
+    table = _read("docs/commands.md").split("\n## Exit codes\n")[1].split("\n## ")[0]
     documented = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
     assert documented == [*re.findall(r"^  (\d)  ", module.EXIT_CODES, re.MULTILINE), "130"]
 
