@@ -160,7 +160,7 @@ def _show(found: drifting.Drift) -> None:
     console.print(table)
     lines = [f"versions: {', '.join(versions) or 'the same'}"]
     for epsilon, change in found.margin_change.items():
-        lines.append(f"largest change of a proven margin at {epsilon}: {_number(change)}")
+        lines.append(f"largest change of a certified margin at {epsilon}: {_number(change)}")
     if found.logits:
         lines.append(f"largest change of a clean logit: {_number(found.logit_change)}")
     lines += found.unheld[:20]

@@ -297,5 +297,5 @@ def test_nothing_quick_is_published(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"quick": false', '"quick": true'))
     ran = publish(workspace)
     assert ran.code == 2, ran.said
-    assert "these results may not be published" in ran.said
+    assert "these results cannot be published" in ran.said
     assert not (workspace / "build" / "site").exists()

@@ -66,7 +66,7 @@ def test_more_than_allowed_moved(
     report = tmp_path / "drift.json"
     command = ["drift", str(PUBLISHED / other.name), str(other)]
     assert invoke([*command, "--json", str(report)]) == 1
-    assert "too much drift: CROWN 2/16: 30 of 500 images moved" in capsys.readouterr().out
+    assert "too much drift: CROWN 2/16: 30 of 500 images changed" in capsys.readouterr().out
     assert invoke([*command, "--max-moved", "6"]) == 0
     content = json.loads(report.read_text())
     (moved,) = [one for one in content["stages"] if one["num_moved"]]

@@ -120,7 +120,7 @@ def test_mending_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["evaluate", str(TEMPLATE), "--subset", "12", "--epsilons", *EPSILONS]
     assert invoke([*command, "--out", str(out), "--no-isolate"]) == 0
     said = capsys.readouterr()
-    assert "mending" in said.err and "is missing" in said.err
+    assert "repairing" in said.err and "is missing" in said.err
     assert "already there" not in said.out
 
 

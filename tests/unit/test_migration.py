@@ -91,7 +91,7 @@ def test_a_table_that_says_something_else_is_not_migrated(earlier: Path) -> None
     ("schema", "said"),
     [
         (2, "a newer corobench"),
-        (0, "no way from it"),
+        (0, "it cannot be migrated"),
         ("1", "written by `corobench evaluate`"),
         (True, "written by `corobench evaluate`"),
         (None, "written by `corobench evaluate`"),

@@ -269,7 +269,7 @@ def test_a_result_of_other_weights_is_refused(entries: Path, tmp_path: Path) -> 
     other = PUBLISHED.with_name("digits-ibp-dense.json")
     manifest = load_submission(entries / ENTRY).manifest
     reissue(other, results, ENTRY, entry=ENTRY, submission=manifest)
-    with pytest.raises(ResultError, match="belongs to other weights"):
+    with pytest.raises(ResultError, match="does not belong to the weights of"):
         _take_in(entries, results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

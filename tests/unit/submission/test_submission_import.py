@@ -267,9 +267,9 @@ def test_what_a_user_can_do_wrong(tmp_path):
     with pytest.raises(SubmissionError, match="unknown key `methods`: did you mean 'method'"):
         _import(path, tmp_path / "out", meta={"methods": {}})
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="expected a folder that does not exist yet"):
+    with pytest.raises(OutputError, match="already exists; expected a new folder"):
         _import(path, tmp_path / "out")
-    with pytest.raises(OutputError, match="cannot make it"):
+    with pytest.raises(OutputError, match="cannot be made"):
         _import(path, path / "out")
 
 
