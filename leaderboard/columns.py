@@ -224,7 +224,7 @@ _FIRST = (
     Column(
         "nonzero",
         "Non-zero",
-        "Parameters that are not zero, measured on the evaluated weights",
+        "Non-zero parameters, measured on the evaluated weights",
         _size(lambda row: row.result.compactness.num_nonzero, short_count),
         shown=True,
         best_first="asc",

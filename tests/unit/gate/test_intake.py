@@ -342,7 +342,7 @@ def test_a_parent_must_be_able_to_be_one(entries: Path) -> None:
     text = dense.read_text()
     dense.write_text(text.replace('track = "digits"', f'track = "digits"\nparent = "{ENTRY}"'))
     (fault,) = _faults(dense.parent)
-    assert "has 2,384 parameters that are not zero and this one 22,406" in fault
+    assert "has 2,384 non-zero parameters and this one 22,406" in fault
     pruned = entries / ENTRY / "submission.toml"
     shutil.copytree(ROOT / "submissions" / "fashion-mnist-ibp-dense", entries / "other")
     pruned.write_text(pruned.read_text().replace('"digits-ibp-dense"', '"other"'))
