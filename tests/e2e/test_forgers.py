@@ -166,7 +166,7 @@ def take_in(forger: Forger, *more: str) -> int:
 def test_the_honest_result_is_taken_in(forger: Forger, capsys: pytest.CaptureFixture[str]) -> None:
     assert take_in(forger) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert f"{ENTRY}.json holds: all {N} predictions" in said
+    assert f"{ENTRY}.json is confirmed: all {N} predictions" in said
     report = json.loads((forger.board.parent / "out" / f"{ENTRY}.intake.json").read_text())
     (one,) = report["verified"]
     assert one["n"] == N and one["num_drawn"] == one["population"] > 0

@@ -121,7 +121,7 @@ def test_what_the_workflow_installs_works(tmp_path: Path) -> None:
         [*install, "--no-build-isolation", "--target", str(target), str(source)], check=True
     )
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import benchmark;"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import corobench.benchmark;"
         "print(corobench.benchmark.__file__); from corobench.benchmark.cli.main import invoke;"
         "sys.exit(invoke(sys.argv[1:]))"
     )

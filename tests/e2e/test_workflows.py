@@ -137,12 +137,12 @@ def test_a_new_entry_by_pull_request(workspace: Path, results: Path) -> None:
     ran = pull_request(workspace)
     assert ran.code == 0, ran.said
     assert f"corobench: {NEW} on digits, n = 100" in ran.summary
-    assert f"{NEW}.json holds: all 500 predictions" in ran.summary
+    assert f"{NEW}.json is confirmed: all 500 predictions" in ran.summary
     assert "agrees with it on 100 images" in ran.summary
     (line,) = [line for line in ran.summary.splitlines() if line.startswith("+ ")]
     assert line.startswith(f"+ {NEW}")
     installed = (workspace.parent / "tools" / "pip.txt").read_text()
-    assert installed.splitlines()[0] == "-m pip install ./base"
+    assert installed.splitlines()[0] == "-m pip install ./base[evaluate]"
     assert git(workspace / "base", "status", "--porcelain") == ""
     taken = {path.relative_to(workspace / "request") for path in _files(workspace / "request")}
     board = {path.relative_to(workspace / "base") for path in _files(workspace / "base")}
@@ -245,7 +245,11 @@ def test_the_gitlab_template(tmp_path: Path) -> None:
     done = run_shell(script, project, variables, [tools])
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout
-    assert (tmp_path / "tools" / "pip.txt").read_text().startswith("-m pip install corobench")
+    assert (
+        (tmp_path / "tools" / "pip.txt")
+        .read_text()
+        .startswith("-m pip install corobench[evaluate]\n")
+    )
     for path in [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]:
         assert (project / path).stat().st_size > 0
     variables["CANDIDATE"] = "robustness.json"
