@@ -16,25 +16,25 @@ from corobench.benchmark.cli import options as cli_options
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="Root of the submission folders; checkpoints go to OUT/.train.",
+    help="Parent of the submission folders. Checkpoints go to OUT/.train.",
 )
 @click.option(
     "--parents",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of submissions. A parent that is there is not trained: its weights are read.",
+    help="Folder of submissions. A dense parent in it is read instead of trained.",
 )
 @cli_options.data_root
 @cli_options.device
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="Instead of the recipe's; the entry is then called <id>-s<seed>.",
+    help="Seed instead of that of the recipe. The entry is then called <id>-s<seed>.",
 )
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Pause before this has passed, with everything saved. Exit code 0 either way: the entry "
-    "is finished when OUT/<id>/model.safetensors is there.",
+    help="Save everything and pause before so many minutes have passed. The exit code is 0 in any "
+    "case; the entry is finished when OUT/<id>/model.safetensors exists.",
 )
 def train(
     recipes: tuple[str, ...],
@@ -45,12 +45,12 @@ def train(
     seed: int | None,
     max_minutes: float | None,
 ) -> None:
-    """Train reference entries from recipes: pre-train, prune, fine-tune.
+    """Train reference entries from recipes.
 
-    RECIPE is a TOML file, or the name of a packaged one such as digits/adv-lwm-10x. A parent
-    that a recipe starts from is trained first where it is not yet in OUT; with --parents, the
-    published one is taken. OUT/<id>/ is then a submission like any other. A stopped or killed
-    run goes on where it was, to the same weights, when the same command is given again.
+    Pre-trains, prunes and fine-tunes. RECIPE is a TOML file, or the name of a packaged recipe such
+    as digits/adv-lwm-10x. If the dense parent of a recipe is not yet in OUT, it is trained first;
+    with --parents, the published one is used. OUT/<id>/ is then a submission like any other. To
+    continue a stopped or killed run, give the same command again; the weights will be the same.
 
     \b
     Examples:

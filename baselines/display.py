@@ -68,7 +68,7 @@ class Display:
         if not trained.is_finished:
             self._say(
                 f"{trained.entry}: paused in {trained.stage} after epoch {trained.epoch}; "
-                "everything is saved: run the same command again to go on"
+                "everything is saved. To continue, run the same command again"
             )
             return
         chosen = trained.selected

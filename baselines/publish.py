@@ -131,7 +131,7 @@ def published_state(recipe: Recipe, parents: Path | None) -> Mapping[str, Tensor
         if has != needs:
             raise ConfigError(
                 f"{parents / recipe.id / MANIFEST}: `{key}`: expected {needs!r}, as in the recipe "
-                f"of {recipe.id}, but found {has!r}; name another folder with --parents, or leave "
-                "it out to train the parent"
+                f"of {recipe.id}, but found {has!r}; choose another folder with --parents, or "
+                "leave it out to train the parent"
             )
     return submission.model.state_dict()

@@ -216,7 +216,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         if (self.prune is None) != (self.finetune is None):
-            raise ValueError("[prune] and [finetune] go together; a dense recipe has neither")
+            raise ValueError("[prune] and [finetune] belong together; a dense recipe has neither")
         if self.pretrain is None and self.prune is None:
             raise ValueError("nothing to train: add [pretrain], or [prune] and [finetune]")
         if self.parent is not None and self.prune is None:

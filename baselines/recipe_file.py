@@ -84,7 +84,7 @@ def _inherit(
     """Put the parent recipe, a file beside this one or a packaged one, in the place of its id."""
     for key in INHERITED:
         if key in data:
-            faults.append(f"{key}: comes from the parent {data['parent']!r}; remove it here")
+            faults.append(f"{key}: is taken from the parent {data['parent']!r}; remove it here")
     name = data["parent"]
     found = (find_by_id(path.parent, name) or packaged(name)) if isinstance(name, str) else None
     if found is None:

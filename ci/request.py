@@ -57,9 +57,11 @@ def faults(changed: list[tuple[str, str, str, str]]) -> tuple[str, list[str]]:
         if entry is not None:
             ids.add(entry["id"])
         if entry is None and result is None and not CLEAN_IMAGES.fullmatch(path):
-            lines.append(f"{shown}: is not the entry's own file")
+            lines.append(f"{shown}: is not part of the entry")
         elif status != ADDED:
-            lines.append(f"{shown}: is there already and is changed ({status}); files are added")
+            lines.append(
+                f"{shown}: already exists and is changed ({status}); a new entry only adds files"
+            )
         elif mode != REGULAR:
             lines.append(f"{shown}: expected a regular file (mode {REGULAR}), but found {mode}")
     if not ids:
@@ -86,7 +88,7 @@ def main(repository: Path, base: str, head: str, out: Path) -> int:
     if sum(sizes) > MAX_BYTES:
         lines.append(f"expected at most {MAX_BYTES} bytes in all, but found {sum(sizes)}")
     places = [out / path for _, _, _, path in changed]
-    lines += [f"{path}: is there already" for path in places if not lines and path.exists()]
+    lines += [f"{path}: already exists" for path in places if not lines and path.exists()]
     for line in lines:
         sys.stderr.write(f"::error title=intake::{line}\n")
     if lines:

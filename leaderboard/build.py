@@ -22,7 +22,7 @@ from corobench.leaderboard.loading import Loaded, load_results, require_public, 
 from corobench.leaderboard.pages import Site, render_pages
 from corobench.leaderboard.writing import write_site
 
-_HOW_TO_LOOK = "with --quick they are shown for a look of your own, marked and never ranked"
+_HOW_TO_LOOK = "with --quick they are shown for yourself, marked and never ranked"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ Examples:
 \b
 Exit codes:
   0  the site was written
-  2  a result file is at fault, missing or quick, or the folder cannot be written
+  2  a result file is damaged, missing or quick, or OUT cannot be written
 """
 
 
@@ -37,13 +37,14 @@ Exit codes:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Markdown file to write; printed where it is not given.",
+    help="Markdown file to write; by default the report is printed.",
 )
 def report(results: tuple[Path, ...], out: Path | None) -> None:
-    """Write the reproduction report: what pruning keeps, beside the paper's figures.
+    """Write the reproduction report from RESULTS.
 
-    RESULTS are result files, or folders that are searched for them, with the outcome tables
-    beside. The same results give the same bytes. Quick results are refused.
+    It compares what pruning keeps with the figures of the paper. RESULTS are result files, or
+    folders that are searched for them, with the outcome tables beside them. The same results give
+    the same bytes. Quick results are an error.
 
     \b
     Examples:
@@ -70,24 +71,24 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     default=Path("build/site"),
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder of the site. Files in it that corobench did not write stay as they are.",
+    help="Folder of the site. Files that corobench did not write are kept.",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Show quick results and those of other settings, too: a look of your own, not to publish.",
+    help="Also show quick results and those of other settings: for yourself, not to publish.",
 )
 @click.option(
     "--address",
     default="",
     metavar="URL",
-    help="Where the site will be published; the feed's links start with it.",
+    help="Where the site will be published; the links of the feed start with it.",
 )
 @click.option(
     "--repository",
     default="",
     metavar="URL",
-    help="Where files of the project can be read; links of the rendered documents lead there.",
+    help="Where the files of the project are; links of the rendered documents lead there.",
 )
 @click.option("--watch", is_flag=True, help="Render again whenever a result changes.")
 def render(
@@ -98,13 +99,13 @@ def render(
     repository: str,
     watch: bool,
 ) -> None:
-    """Render the leaderboard from RESULTS into a folder that opens without a server.
+    """Render the leaderboard from RESULTS; needs no server.
 
     RESULTS are result files, or folders that are searched for <protocol>/<track>/<entry>.json.
-    The same results give the same bytes. Results on mirror data and of different n stand in tables
-    of their own and are never ranked with others. Quick results, and those of other settings than
-    the protocol's, are refused; with --quick they are shown apart and unranked, and every page says
-    that the site is not to be published.
+    The same results give the same bytes. Results on mirror data and results of different n have
+    tables of their own and are never ranked with others. Quick results, and results of other
+    settings than those of the protocol, are an error. With --quick they are shown in tables of
+    their own, unranked, and every page says that the site is not to be published.
     """
     console = Console()
     build = functools.partial(build_site, results, out, address, repository, with_quick=quick)
@@ -127,7 +128,7 @@ def render(
     )
     console.print(str(summary.index), markup=False, highlight=False, soft_wrap=True)
     if summary.is_private:
-        console.print("A look of your own: with quick results in it, it is not to be published.")
+        console.print("For yourself only: a site with quick results is not to be published.")
     if watch:
         from corobench.leaderboard import cli_serve
 
@@ -137,17 +138,17 @@ def render(
 def summary_table(summary: SiteSummary) -> Table:
     """What was rendered: one line per group of comparable results."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("track", "data", "n", "radii", "entries", "standing"):
+    for name in ("track", "data", "n", "radii", "entries", "status"):
         table.add_column(name, justify="right" if name in ("n", "entries") else "left")
     for group in summary.groups:
-        standing = "ranked" if group.ranked else "quick" if group.quick else "apart"
+        status = "ranked" if group.ranked else "quick" if group.quick else "apart"
         cells = (
             group.track.name,
             group.kind,
             str(group.n),
             ", ".join(board.epsilon for board in group.boards),
             str(group.num_entries),
-            standing if group.ranked else f"{standing}, not ranked",
+            status if group.ranked else f"{status}, not ranked",
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -25,20 +25,25 @@ Examples:
 \b
 Exit codes:
   0    stopped
-  2    a result file is at fault or missing, or the port is taken
+  2    a result file is damaged or missing, or the port is taken
 """
 
 
 @click.command(name="serve", epilog=_EPILOG)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 for any free port.",
 )
 def serve(results: tuple[Path, ...], port: int) -> None:
-    """Show the leaderboard of RESULTS on this machine only, and render it again on changes.
+    """Show the leaderboard of RESULTS on this machine.
 
-    The site is kept in a temporary folder. Quick results are shown, too, apart and unranked. Stop
-    with Ctrl-C. To publish the leaderboard, use `render`.
+    Renders it again on changes. The site is in a temporary folder, and other machines cannot reach
+    it. Quick results are shown as well, in tables of their own, unranked. Stop with Ctrl-C. To
+    publish the leaderboard, use `render`.
     """
     with TemporaryDirectory(prefix="corobench-site-") as folder:
         out = Path(folder) / "site"
@@ -62,7 +67,7 @@ def watch(
 ) -> None:
     """Build again whenever a result, a template or a document changes, until stopped.
 
-    A fault in a file is printed, and the site stays as it was until the file is mended.
+    A fault in a file is printed, and the site stays as it was until the file is fixed.
 
     Args:
         results: files and folders to look at.
@@ -113,5 +118,6 @@ def serving(folder: Path, port: int) -> _Server:
         return _Server(("127.0.0.1", port), handler)
     except OSError as error:
         raise ConfigError(
-            f"--port {port}: cannot be used ({error.strerror or error}); name another one, or 0"
+            f"--port {port}: cannot be used ({error.strerror or error}); choose another one, "
+            "or 0 for any"
         ) from error

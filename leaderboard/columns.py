@@ -145,7 +145,7 @@ def _certifier(name: str) -> Column:
         return _share(share)
 
     key = f"by_{name.lower().replace('-', '_')}"
-    return Column(key, name, f"% proven right by {name}; “not asked” is no zero", cell)
+    return Column(key, name, f"% proven right by {name}; “not asked” is not 0", cell)
 
 
 def _kept(key: str) -> Callable[[Row], Cell]:
@@ -181,8 +181,8 @@ def _objectives(row: Row) -> str:
 
 
 _GROUP_HELP = (
-    "Rank group: entries whose certified images the exact McNemar test on the same images, "
-    "Holm-corrected over the board, cannot tell apart. Below it the ranks an entry can hold"
+    "Rank group: entries that the exact McNemar test on the certified images cannot tell apart, "
+    "Holm-corrected over the board. Below it: the ranks an entry can hold"
 )
 _FRACTIONAL = ("times", *(f"kept_{key}" for key in KEPT))
 
@@ -209,7 +209,7 @@ _FIRST = (
     Column(
         "architecture",
         "Architecture",
-        "As listed by corobench architectures",
+        "Name in the list of corobench architectures",
         _text(lambda row: row.result.submission.model.network),
         "text",
         True,
@@ -218,13 +218,13 @@ _FIRST = (
     Column(
         "times",
         "Smaller",
-        "Times fewer convolution and linear weights than its dense parent, measured",
+        "How many times fewer convolution and linear weights than the dense parent, measured",
         _times,
     ),
     Column(
         "nonzero",
         "Non-zero",
-        "Parameters that are not zero, measured on the evaluated weights",
+        "Non-zero parameters, measured on the evaluated weights",
         _size(lambda row: row.result.compactness.num_nonzero, short_count),
         shown=True,
         best_first="asc",
@@ -232,7 +232,7 @@ _FIRST = (
     Column(
         "packed",
         "Packed",
-        "Bytes as bitmask and values",
+        "Bytes as a bitmask and non-zero values",
         _size(lambda row: row.result.compactness.bytes_packed, short_bytes),
         best_first="asc",
     ),
@@ -249,8 +249,8 @@ _FIRST = (
     Column(
         "bracket",
         "Bracket",
-        "Certified, undecided, timeout or error, attacked, misclassified; below it the bracket "
-        "with its 95 % interval. The truth lies between the two marks",
+        "Certified, undecided, timeout or error, attacked, misclassified. Below it: the bracket "
+        "with its 95 % interval. The true value lies between the two marks",
         _certified,
         "bar",
         True,
@@ -265,7 +265,7 @@ _FIRST = (
     Column(
         "not_attacked",
         "Not attacked",
-        "% that no attack broke: the upper end of the bracket, with its Wilson 95 % interval",
+        "% not broken by any attack: the upper end of the bracket, with its Wilson 95 % interval",
         lambda row: _share(row.bracket.not_attacked, with_interval=True),
         shown=True,
     ),
@@ -274,7 +274,9 @@ _LAST = (
     Column("undecided", "Undecided", "% neither broken nor proven", _outcome("undecided")),
     Column("unfinished", "Unfinished", "% timeout or error", _outcome("unfinished")),
     Column("attacked", "Attacked", "% broken by an attack", _outcome("attacked")),
-    Column("misclassified", "Misclassified", "% wrong without one", _outcome("misclassified")),
+    Column(
+        "misclassified", "Misclassified", "% wrong without an attack", _outcome("misclassified")
+    ),
     Column("pgd50", "ERA", "% right after PGD-50", lambda row: _share(row.pgd50), shown=True),
     Column(
         "autoattack",
@@ -292,7 +294,7 @@ _LAST = (
         _kept("certified"),
         shown=True,
     ),
-    Column("flags", "Flags", "Named doubts about the evaluation", _flags, "text"),
+    Column("flags", "Flags", "Flags: named doubts about the evaluation", _flags, "text"),
     Column(
         "extra",
         "Training data",

@@ -49,7 +49,7 @@ def find_result_files(paths: Sequence[Path]) -> tuple[list[Candidate], list[Igno
         ResultError: a path that is not there, or no path at all.
     """
     if not paths:
-        raise ResultError("no results named: expected result files or folders that hold them")
+        raise ResultError("no results given: expected result files or folders with them")
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise ResultError(

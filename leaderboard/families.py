@@ -132,7 +132,7 @@ class Family:
 def find_families(paths: Sequence[Path]) -> list[Family]:
     """Dense parents with the children that have a result on the same images, round and seed."""
     loaded = load_results(paths)
-    require_public(loaded, "name results without them, or evaluate on the standard subset")
+    require_public(loaded, "leave them out, or evaluate on the standard subset")
     tables = {_key(result): result for result in loaded.results}
     files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
     children: dict[tuple[object, ...], list[Result]] = defaultdict(list)

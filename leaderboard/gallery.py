@@ -99,7 +99,7 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
     is_images = images.dtype == np.float32 and images.ndim == 4 and len(images) == indices.size
     if not is_images or indices.dtype.kind not in "iu":
         raise ResultError(
-            f"{path}: expected float32 images (m, C, H, W) and m whole `indices`, found "
+            f"{path}: expected float32 images (m, C, H, W) and m integer `indices`, found "
             f"{images.dtype} {images.shape} and {indices.dtype} {indices.shape}; "
             "remove it and run `corobench pictures` on the results"
         )

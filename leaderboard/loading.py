@@ -88,7 +88,7 @@ def require_public(loaded: Loaded, hint: str) -> None:
     """
     faults = unpublished(loaded)
     if faults:
-        raise ResultError("\n".join(["these results may not be published", *faults, hint]))
+        raise ResultError("\n".join(["these results cannot be published", *faults, hint]))
 
 
 def read_candidate(candidate: Candidate) -> Result | None:

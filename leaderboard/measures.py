@@ -176,7 +176,7 @@ def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str,
 def _retention(count: int | None, parent_count: int | None) -> Retention:
     if count is None or parent_count is None:
         who = "the entry" if count is None else "its parent"
-        return Retention(reason=f"no certifier was asked of {who}")
+        return Retention(reason=f"no certifier was asked about {who}")
     if parent_count == 0:
         return Retention(count, 0, "the parent has no such image, so there is no ratio")
     if parent_count < MIN_PARENT_COUNT:
@@ -188,7 +188,7 @@ def _retention(count: int | None, parent_count: int | None) -> Retention:
 def _no_parent(result: Result, epsilon: str) -> str:
     if result.submission.parent is None:
         if result.submission.method.pipeline == "none":
-            return "a dense entry: others are measured against it"
+            return "a dense entry: others are compared with it"
         return "the entry names no dense parent"
     return (
         f"no result of the parent {result.submission.parent} on the same images "

@@ -26,7 +26,7 @@ LABEL_LENGTH = 26
 
 #: What the size axis can show: key -> (words, value).
 SIZES: dict[str, tuple[str, Callable[[Compactness], int]]] = {
-    "nonzero": ("parameters that are not zero", lambda size: size.num_nonzero),
+    "nonzero": ("non-zero parameters", lambda size: size.num_nonzero),
     "packed": ("packed bytes", lambda size: size.bytes_packed),
     "macs": ("multiply-adds per image", lambda size: size.macs_nonzero),
 }

@@ -143,7 +143,9 @@ def _refuse_foreign(files: Mapping[str, bytes], ours: Mapping[str, str], out: Pa
     for name in sorted(files):
         target = out / name
         if not _is_inside(out, name):
-            raise OutputError(f"{target}: expected a place inside {out}, found a link out of it")
+            raise OutputError(
+                f"{target}: expected a path inside {out}, found a link that leads outside"
+            )
         taken = target.exists() and name not in ours
         if target.is_dir() or (taken and target.read_bytes() != files[name]):
             raise OutputError(

@@ -1,4 +1,4 @@
-"""Markdown tables of result folders, for the README.
+"""Markdown tables of result folders, for docs/results.md.
 
     python perf/measured_table.py RESULTS...
     python perf/measured_table.py leaderboard/results/1.0/fashion-mnist --n 1000 \\

@@ -1,7 +1,8 @@
-"""What works here and what mends the rest: versions, device, datasets, one bound, one attack."""
+"""What works here and what fixes the rest: versions, device, datasets, one bound, one attack."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class Finding:
         what: was looked at.
         ok: it works.
         detail: what was found.
-        mend: a command that mends it, or empty.
+        mend: a command that fixes it, or empty.
         needed: whether the main job fails without it.
     """
 
@@ -47,7 +48,7 @@ def examine(data_root: Path | None = None) -> list[Finding]:
     findings += [_version(package) for package in PACKAGES]
     findings += [
         _try("device", _device, "pip install torch"),
-        _try("bound", _one_bound, "pip install --no-deps auto_LiRPA==0.3"),
+        _try("bound", _one_bound, install("auto_LiRPA")),
         _try("attack", _one_attack, "pip install pyautoattack"),
     ]
     for track in TRACKS:
@@ -81,7 +82,7 @@ def _version(package: str) -> Finding:
     try:
         return Finding(package, True, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(package, False, "not installed", mend)
+        return Finding(package, False, "not installed", install(package))
 
 
 def _try(what: str, probe: Callable[[], str], mend: str) -> Finding:

@@ -31,20 +31,20 @@ from corobench.benchmark.review import drift as drifting
     help="Images to evaluate again.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sample."
 )
 @click.option(
     "--max-moved",
     type=click.FloatRange(min=0, max=100),
     default=5.0,
     show_default=True,
-    help="Percent of the images that may move in a stage.",
+    help="Percent of the images whose outcome may change in a stage.",
 )
 @cli_options.json_path
 @click.option(
     "--since",
     type=click.Path(path_type=Path),
-    help="JSON report of an earlier drift of the same entry; its logits are compared, too.",
+    help="JSON report of an earlier drift of the same entry; its logits are compared as well.",
 )
 @cli_options.device
 @cli_options.data_root
@@ -61,20 +61,20 @@ def drift(
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """What moves in the result OLD under the library versions that are installed now?
+    """What changes in the result OLD under other library versions?
 
-    NEW is the submission folder, submissions/<entry> by default: a seeded sample of OLD's images is
-    evaluated again, each in its chunk and with its seeds, and the stored adversarial images are
-    measured again. Or NEW is a result file of the same evaluation under other versions; then all
-    images are compared.
+    If NEW is a submission folder (by default submissions/<entry>), a seeded sample of the images of
+    OLD is evaluated again with the installed versions and the same random numbers, and the stored
+    adversarial images are measured again. If NEW is a result file of the same evaluation under
+    other versions, all images are compared.
 
     \b
     Exit codes:
-      0  nothing moved beyond --max-moved
-      1  a clean prediction changed, a stored adversarial image does not hold, or more than
-         --max-moved percent of the images moved in a stage
-      2  something you can mend
-      3  a contradiction: what one evaluation proved the other broke
+      0  no change beyond --max-moved
+      1  a clean prediction changed, a stored adversarial image is not
+         confirmed, or more than --max-moved percent changed in a stage
+      2  something you can fix
+      3  a contradiction: one evaluation broke what the other certified
 
     \b
     Examples:
@@ -135,7 +135,7 @@ def _logits(path: Path, entry: str) -> dict[str, list[float]]:
         )
     logits = payload.get("logits")
     if not isinstance(logits, dict) or not logits:
-        raise ResultError(f"{path}: logits: none inside; a comparison of two files has none")
+        raise ResultError(f"{path}: logits: missing; the report of two result files has none")
     return logits
 
 
@@ -160,11 +160,11 @@ def _show(found: drifting.Drift) -> None:
     console.print(table)
     lines = [f"versions: {', '.join(versions) or 'the same'}"]
     for epsilon, change in found.margin_change.items():
-        lines.append(f"largest change of a proven margin at {epsilon}: {_number(change)}")
+        lines.append(f"largest change of a certified margin at {epsilon}: {_number(change)}")
     if found.logits:
         lines.append(f"largest change of a clean logit: {_number(found.logit_change)}")
     lines += found.unheld[:20]
-    lines += [f"moved too much: {reason}" for reason in found.moved_too_much]
+    lines += [f"too much drift: {reason}" for reason in found.moved_too_much]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

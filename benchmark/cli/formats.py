@@ -18,10 +18,10 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
 @_out
 @cli_options.process_limits
 def pack(path: Path, out: Path | None, limits: Limits | None) -> None:
-    """Store weights as a bitmask and the values it keeps; lossless, and checked bit by bit.
+    """Store weights as a bitmask and non-zero values, lossless.
 
-    PATH is a submission folder, which then holds `model.packed.safetensors` instead of
-    `model.safetensors`, or a safetensors file, which stays.
+    Checked bit by bit. PATH is a submission folder or a safetensors file. In a folder,
+    `model.packed.safetensors` replaces `model.safetensors`. A file is kept.
 
     \b
     Examples:
@@ -38,7 +38,9 @@ def pack(path: Path, out: Path | None, limits: Limits | None) -> None:
 @_out
 @cli_options.process_limits
 def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
-    """Turn packed weights into a plain safetensors file again, checked bit by bit.
+    """Turn packed weights back into plain safetensors.
+
+    Checked bit by bit.
 
     \b
     Examples:
@@ -53,8 +55,8 @@ def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
 @click.command()
 @_path
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
-@click.option("--architecture", help="From ONNX to weights of this network, where it is one.")
-@click.option("--width", type=float, default=1.0, show_default=True, help="Of the architecture.")
+@click.option("--architecture", help="From ONNX to weights of this architecture.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
 @click.option("--int8", is_flag=True, help="To int8 weights and uint8 activations, in ONNX (QDQ).")
 @cli_options.data_root
 @cli_options.process_limits
@@ -67,14 +69,14 @@ def convert(
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """Write a submission in another format and compare the two on real images.
+    """Write a submission in another format: ONNX, int8.
 
-    Without --architecture a folder with safetensors becomes one with ONNX. With it, a folder with
-    ONNX becomes one with safetensors, where its layers are those of the architecture.
+    The two are compared on real images. Without --architecture, safetensors become ONNX. With it,
+    ONNX becomes safetensors, if its layers are those of the architecture.
 
-    With --int8 a chain of layers becomes an entry of its own in 8-bit whole numbers. It gives the
-    same bits in every engine (RULES.md, "Quantised files"). Its activations are measured on
-    training images, which must be on this machine; no test image is read.
+    With --int8, a chain of layers becomes an entry of its own in 8-bit integers. It gives the same
+    bits in every engine (RULES.md, "Quantised files"). The ranges of its activations are measured
+    on training images, which must be on this machine. No test image is read.
 
     \b
     Examples:
@@ -85,7 +87,7 @@ def convert(
     from corobench.benchmark.executors import run_conversion
 
     if int8 and architecture is not None:
-        raise click.UsageError("--int8 and --architecture: expected one of them, they go two ways")
+        raise click.UsageError("--int8 and --architecture: expected only one of them")
     if int8:
         done = run_conversion("int8", path, out, limits, data_root=data_root)
     elif architecture is None:
@@ -109,10 +111,10 @@ def convert(
 @cli_options.data_root
 @cli_options.process_limits
 def compact(path: Path, out: Path, data_root: Path | None, limits: Limits | None) -> None:
-    """Write the smaller dense network that computes the same, without channels that do nothing.
+    """Write a smaller dense network of the same function.
 
-    Batch-norm is folded, channels that are constant or that nobody reads are removed. The new
-    folder holds ONNX, and its logits are compared with the source's on real images.
+    Batch-norm is folded, and channels that are constant or never read are removed. The new folder
+    holds ONNX. Its logits are compared with those of the source on real images.
 
     \b
     Example:

@@ -20,7 +20,7 @@ from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RAT
     "--baseline",
     required=True,
     type=click.Path(path_type=Path),
-    help="Result file; its outcome table lies beside it.",
+    help="Result file, with its outcome table beside it.",
 )
 @click.option(
     "--max-drop",
@@ -34,7 +34,7 @@ from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RAT
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Largest chance of red where no metric truly lost more.",
+    help="Largest chance of a failure if no metric truly lost more.",
 )
 @click.option(
     "--max-bytes-growth",
@@ -43,7 +43,9 @@ from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RAT
     show_default=True,
     help="Percent that the packed weights may grow.",
 )
-@click.option("--whole", is_flag=True, help="Look at all images, also where it is settled before.")
+@click.option(
+    "--whole", is_flag=True, help="Evaluate all images, even if the verdict is clear before."
+)
 @cli_options.json_path
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @cli_options.device
@@ -62,17 +64,18 @@ def check(
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """Is CANDIDATE less accurate, less robust or larger than its baseline?
+    """Is CANDIDATE worse or larger than its baseline?
 
-    CANDIDATE is a submission folder or an ONNX file, which is evaluated in a process of its own, on
-    the baseline's images, until the verdict is settled; or a result file. In a GitHub workflow the
-    findings become annotations and a job summary.
+    Compares accuracy, robustness and bytes. CANDIDATE is a submission folder, an ONNX file or a
+    result file. A folder or an ONNX file is evaluated in a process of its own, on the images of the
+    baseline, until the verdict is clear. In a GitHub workflow the findings become annotations and a
+    job summary.
 
     \b
     Exit codes:
-      0  passes, perhaps with a warning
-      1  fails: a true loss beyond --max-drop is proven, or too many bytes
-      2  something you can mend
+      0  pass, perhaps with a warning
+      1  fail: a true loss beyond --max-drop is proven, or too many bytes
+      2  something you can fix
       3  a contradiction: a certified image of the candidate was broken
 
     \b
@@ -108,54 +111,54 @@ def check(
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--base",
-    help="Git revision that the pull request starts from; files outside the entry are faults.",
+    help="Git revision that the pull request starts from. Changed files outside the entry are "
+    "faults.",
 )
 @click.option(
     "--changed",
     "listed",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File that lists them instead, one path a line, where the pull request is no checkout.",
+    help="File with the changed paths, one per line, if the pull request is not checked out.",
 )
 @click.option(
     "--entries",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of the entries that are there; the one FOLDER lies in by default.",
+    help="Folder of the existing entries; the parent of FOLDER by default.",
 )
-@click.option(
-    "--full", is_flag=True, help="The standard subset instead of the smallest, quick one."
-)
+@click.option("--full", is_flag=True, help="Evaluate the standard subset instead of the quick one.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
     default=Path("leaderboard/results"),
     show_default=True,
-    help="The board's results; a handed-in result lies there, too, and is compared.",
+    help="Results of the board. A handed-in result lies there as well and is compared.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("build/intake"),
     show_default=True,
-    help="Gets the result that is measured here, and the report.",
+    help="Folder for the result that is measured here and for the report.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="Of what is attacked, to repeat an intake; the system draws one by default.",
+    help="Seed of what is attacked, to repeat an intake; random by default.",
 )
 @click.option(
     "--hidden-rate",
     type=click.FloatRange(min=0, max=1, min_open=True),
     default=HIDDEN_RATE,
     show_default=True,
-    help="Share of a result's images that a forger hides ...",
+    help="Share of a result's images that a forger hides.",
 )
 @click.option(
     "--miss-rate",
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
     default=MISS_RATE,
     show_default=True,
-    help="... and the chance to attack none of them; both say how many are attacked.",
+    help="Largest chance to attack none of the hidden images. The two shares decide how many "
+    "images are attacked.",
 )
 @cli_options.device
 @cli_options.data_root
@@ -175,18 +178,20 @@ def intake(
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """Refuse the new entry in FOLDER with all reasons, or evaluate it and show where it stands.
+    """Check the new entry in FOLDER as a pull request does.
 
-    Refused are faults of the folder, a missing licence, what says "unknown", the id or the weights
-    of another entry, changed files outside the entry, and a handed-in result that does not hold.
-    Every prediction, certificate and stored adversarial image of it is measured again. Of what is
-    said to stand without a proof, a random part is attacked, so large that a forger who hides
-    --hidden-rate of all images is missed with a chance of at most --miss-rate.
+    Either refuses it with all reasons, or evaluates it and shows its place on the board. Reasons
+    are: faults of the folder, a missing licence, a key that says "unknown", the id or the weights
+    of another entry, changed files outside the entry, and a handed-in result that is not
+    confirmed. Every prediction, certificate and stored adversarial image of that result is measured
+    again. Of the images that it calls neither broken nor certified, a random part is attacked. The
+    part is so large that a forger who hides --hidden-rate of all images is missed with a chance of
+    at most --miss-rate.
 
     \b
     Exit codes:
-      0  nothing speaks against the entry
-      2  refused, with every reason: file, images, column, what was claimed and what was measured
+      0  the entry is accepted
+      2  refused, with every reason: file, images, column, both values
       3  a contradiction: a certified image was broken
 
     \b

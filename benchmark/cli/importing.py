@@ -17,7 +17,7 @@ from corobench.benchmark.executors.limits import Limits
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--architecture", help="See `corobench architectures`; not for an ONNX file.")
 @click.option("--track", required=True, help="See `corobench tracks`.")
-@click.option("--title", help="What the board shows; the folder's name by default.")
+@click.option("--title", help="Title on the board; the folder's name by default.")
 @click.option("--author", "authors", multiple=True, help="May be given more than once.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX name.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
@@ -31,16 +31,16 @@ from corobench.benchmark.executors.limits import Limits
     type=click.FloatRange(0, 1),
     default=0.01,
     show_default=True,
-    help="Smallest share of a layer under HARP, whose rates are in the checkpoint: a tenth of its "
-    "--k by default there, so 0.001 for --k 0.01.",
+    help="Smallest share that HARP keeps of a layer. HARP uses a tenth of its --k: 0.001 for "
+    "--k 0.01.",
 )
 @click.option(
     "--state-key",
-    help='Which state dict, in a checkpoint that holds several, such as "best" and "last".',
+    help='Which state dict to read from a checkpoint with several, such as "best" and "last".',
 )
 @cli_options.data_root
 @click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
-@click.option("--std", help="Goes with --mean.")
+@click.option("--std", help="Standard deviation, with --mean.")
 @cli_options.process_limits
 def import_(
     checkpoint: Path,
@@ -59,10 +59,11 @@ def import_(
     std: str | None,
     limits: Limits | None,
 ) -> None:
-    """Turn a checkpoint or an ONNX file into a submission folder and check it against its source.
+    """Turn a checkpoint or an ONNX file into a submission.
 
-    Masks and scores of pruned checkpoints (torch.nn.utils.prune, masked layers, HYDRA, HARP) are
-    applied. Pickled code is never run: the file is read with weights_only.
+    The new folder is checked against its source. Masks and scores of pruned checkpoints
+    (torch.nn.utils.prune, masked layers, HYDRA, HARP) are applied. Pickled code is never run: the
+    file is read with weights_only.
 
     \b
     Examples:
@@ -74,7 +75,9 @@ def import_(
 
     if checkpoint.suffix == ".onnx":
         if architecture is not None:
-            raise ConfigError("--architecture: an ONNX file is a network by itself; leave it out")
+            raise ConfigError(
+                "--architecture: not for an ONNX file, which holds its network; leave it out"
+            )
         done = run_import(
             checkpoint,
             out,
@@ -88,7 +91,9 @@ def import_(
         click.echo(str(done))
         return
     if architecture is None:
-        raise ConfigError("--architecture: expected one of `corobench architectures`")
+        raise ConfigError(
+            "--architecture: missing; expected a name that `corobench architectures` lists"
+        )
 
     arguments: dict[str, object] = {} if width == 1.0 else {"width": width}
     for name, text in (("mean", mean), ("std", std)):

@@ -107,7 +107,7 @@ def examine(
 def _foreign(name: str, changed: Sequence[str]) -> list[str]:
     """Changed files that no entry of this name may hold, whatever its manifest says."""
     return [
-        f"{path}: is not the entry's own; a pull request holds submissions/{name}/ and its three "
+        f"{path}: is not part of the entry; a pull request holds submissions/{name}/ and its three "
         "result files, and nothing else"
         for path in changed
         if not path.startswith((f"submissions/{name}/", "leaderboard/results/"))
@@ -194,7 +194,10 @@ def _claims(entry: Examined, place: Path) -> list[Path]:
     claims = [
         place / f"{stem}.json" for stem in sorted(stems, key=lambda stem: ("@" in stem, stem))
     ]
-    missing = [f"{path}: expected the result file of what lies beside it" for path in claims]
+    missing = [
+        f"{path}: expected the result file of the files beside it, but there is none"
+        for path in claims
+    ]
     missing = [line for line, path in zip(missing, claims, strict=True) if not path.is_file()]
     if missing:
         raise ResultError("\n".join(missing))
@@ -276,17 +279,21 @@ def markdown(found: Intake) -> str:
     left = f"{size.num_nonzero:,} of {size.num_parameters:,} parameters left"
     lines += ["", f"{clean}; {left}; {size.bytes_packed:,} bytes packed."]
     if result.quick:
-        lines += ["", "A quick look: it is never ranked. A maintainer asks for the full one."]
+        lines += [
+            "",
+            "This result is quick and never ranked. A maintainer can ask for the full evaluation.",
+        ]
     if not found.board:
-        lines += ["", "It was handed in without a result, so there is no place on the board yet."]
+        lines += ["", "The entry came without a result, so it has no place on the board yet."]
     for one in found.verified:
         lines += ["", *_verified(one)]
     if found.claim is not None:
-        lines += ["", f"What was evaluated here agrees with it on {result.n} images."]
+        lines += ["", f"The evaluation here agrees with it on {result.n} images."]
     if found.board and found.stands is not result:
         lines += [
             "",
-            "The place on the board is the handed-in result's, until it is evaluated in full.",
+            "The place on the board is that of the handed-in result, until the entry is evaluated "
+            "in full.",
         ]
     if found.board:
         lines += _board_diff(found.stands, found.board)
@@ -296,9 +303,9 @@ def markdown(found: Intake) -> str:
 def _verified(found: Verified) -> list[str]:
     """What was measured again of a handed-in result, for people."""
     lines = [
-        f"{found.path.name} holds: all {found.n} predictions and {found.num_certified} "
-        f"certificates asked again, {found.num_rechecked} adversarial images measured again, "
-        f"{found.num_drawn} of {found.population} images that are said to stand without a proof "
+        f"{found.path.name} is confirmed: all {found.n} predictions and {found.num_certified} "
+        f"certificates checked again, {found.num_rechecked} adversarial images measured again, "
+        f"{found.num_drawn} of {found.population} images that are neither broken nor proven "
         f"and {found.num_audited} certificates attacked. Had {found.hidden} of the "
         f"{found.population} been hidden, the chance to draw none was "
         f"{100 * found.miss_rate:.2g} %. Seed {found.seed}."
@@ -306,8 +313,8 @@ def _verified(found: Verified) -> list[str]:
     if found.lucky:
         lines += [
             "",
-            f"{len(found.lucky)} broke under new starts alone, which is luck; "
-            f"`corobench contest` takes them in ({found.found}).",
+            f"{len(found.lucky)} broke only under new random starts, which is chance; `corobench "
+            f"contest` adds them ({found.found}).",
         ]
     for note in found.notes:
         lines += ["", f"Note: {note}."]

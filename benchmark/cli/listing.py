@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 def tracks() -> None:
-    """List the tracks: data, shapes, epsilons and subsets.
+    """List the tracks: data, shapes, epsilons, subsets.
 
     \b
     Example:
@@ -71,7 +71,8 @@ def architectures() -> None:
 def doctor(data_root: Path | None, fix: bool, yes: bool) -> None:
     """Report what works here, and the command that fixes what does not.
 
-    Computes one bound and one attack of a model whose answers are known.
+    Computes one bound and one attack on a model whose answers are known. --fix runs the pip
+    commands that are shown, in this Python environment. It does not download datasets.
 
     \b
     Examples:

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  "check" is red or "drift" too large; otherwise a defect of corobench, please report it
-  2  something you can mend: bad input, missing data, missing package
+  1  "check" fails or "drift" is too large; from any other command a defect of
+     corobench, please report it
+  2  something you can fix: bad input, missing data, missing package
   3  a contradiction: an image was certified and attacked
 """
 
 #: What the light core lacks, and how to get it.
 EVALUATE_HINT = (
-    "Install what loads and measures networks: pip install 'corobench[evaluate]' and then "
-    "corobench doctor --fix"
+    "To load and measure networks: pip install 'corobench[evaluate]', then corobench doctor --fix"
 )
 #: Packages of the extra `evaluate` that a command may find missing.
 _OF_EVALUATE = (
@@ -69,12 +69,37 @@ MOUNTED = {
     "unpack": "corobench.benchmark.cli.formats:unpack",
 }
 
+#: The commands by what one wants to do, in the order of `corobench --help`.
+GROUPS = {
+    "Start": ("quickstart", "doctor", "tracks", "architectures"),
+    "Score a model": (
+        *("new", "import", "validate", "evaluate", "score", "measure"),
+        *("pack", "unpack", "convert", "compact"),
+    ),
+    "Gate a repository": ("check", "drift"),
+    "Publish": ("render", "serve", "report", "intake", "recheck", "contest"),
+    "Maintain": ("train", "recertify", "migrate", "freeze", "pictures"),
+}
+
 
 class FrontDoor(click.Group):
     """A group that imports mounted commands only when they are called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *MOUNTED])
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands by purpose, each with the whole first paragraph of its help."""
+        width = max(map(len, self.list_commands(context)))
+        for title, names in GROUPS.items():
+            rows = [(name.ljust(width), self._summary(context, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def _summary(self, context: click.Context, name: str) -> str:
+        command = self.get_command(context, name)
+        assert command is not None, name
+        return " ".join((command.help or "").split("\n\n")[0].split()).removesuffix(".")
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name in MOUNTED:
@@ -113,18 +138,19 @@ _paths = click.argument(
 @click.option(
     "--subset",
     type=click.IntRange(min=1),
-    help="First N images of the published order; the smallest subset is quick and never ranked.",
+    help="Use the first N images of the published order. The smallest subset is quick: never "
+    "ranked.",
 )
 @click.option(
     "--epsilons",
-    help='Exact radii such as "1/255,2/255" instead of the track\'s; never ranked.',
+    help='Exact radii such as "1/255,2/255" instead of those of the track; never ranked.',
 )
 @cli_options.device
 @click.option(
     "--tf32",
     is_flag=True,
-    help="On a GPU, let attacks search in TF32, several times as fast; what they find is measured "
-    "in float32.",
+    help="On a GPU, attacks search in TF32, which is several times as fast. Every find is measured "
+    "again in float32.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -138,7 +164,7 @@ _paths = click.argument(
 @click.option(
     "--certify-budget-s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds of branch and bound per image instead of the protocol's; never ranked.",
+    help="Seconds of branch and bound per image, instead of those of the protocol; never ranked.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 @cli_options.process_limits
@@ -156,11 +182,12 @@ def evaluate(
     force: bool,
     limits: Limits | None,
 ) -> None:
-    """Evaluate submission folders: clean, certified, attacked, measured.
+    """Evaluate submission folders and write their results.
 
-    Stopped runs go on where they were when the same command is given again. Each submission is
-    worked on in a process of its own: what hangs, crashes or takes too much memory ends that
-    process, and the images of the step become a timeout or an error, with the reason in the result.
+    Measures clean accuracy, certificates, attacks and size. To continue a stopped run, give the
+    same command again. Each submission runs in a process of its own. A step that hangs, crashes or
+    needs too much memory ends that process; its images become a timeout or an error, and the
+    result names the reason.
 
     \b
     Examples:
@@ -195,16 +222,16 @@ def evaluate(
             refused.append(error.message)
             continue
         console.print(scorecard(done.result))
-        note = " (was there already: same weights, settings and versions)" if done.reused else ""
+        note = " (already there: same weights, settings and versions)" if done.reused else ""
         console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
         frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
         for line in done.result.errors:
-            console.print(f"without an answer: {line}", soft_wrap=True, markup=False)
+            console.print(f"no answer: {line}", soft_wrap=True, markup=False)
     if refused and frozen:
         Console(stderr=True).print("\n".join(refused), style="red", markup=False, soft_wrap=True)
     if frozen:
         raise ContradictionError(
-            "certified images were broken, so a certifier or an attack is wrong; the entry is "
+            "certified images were broken, so a certifier or an attack is wrong. The entry is "
             "frozen and will not be ranked:\n" + "\n".join(frozen)
         )
     if refused:
@@ -223,14 +250,14 @@ def _has_torch() -> bool:
 @click.option(
     "--headers",
     is_flag=True,
-    help="Look at manifests and headers only: about a second, and no torch is needed.",
+    help="Check manifests and headers only: about a second, and no torch is needed.",
 )
 @cli_options.process_limits
 def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> None:
-    """List every fault of submission folders at once; no dataset is needed.
+    """List every fault of submission folders.
 
-    Where torch is not installed, the manifest and the header of the weights are looked at, and the
-    last line says so.
+    All faults are listed at once, and no dataset is needed. Without torch, only the manifest and
+    the header of the weights are checked, and the last line says so.
 
     \b
     Examples:
@@ -248,13 +275,13 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
         only_headers = headers or without_torch
         faults = find_header_faults(path) if only_headers else run_validation(path, limits)
         num_bad += bool(faults)
-        well = "valid as far as its manifest and header show" if only_headers else "valid"
+        well = "manifest and header are valid" if only_headers else "valid"
         verdict = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else well
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
         for fault in faults:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
     if without_torch and not headers:
-        hint = f"The networks were not loaded: torch is missing. {EVALUATE_HINT}"
+        hint = f"The networks were not loaded, because torch is missing. {EVALUATE_HINT}"
         console.print(hint, soft_wrap=True, highlight=False, markup=False)
     if num_bad:
         raise click.exceptions.Exit(2)
@@ -266,20 +293,20 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
     type=click.Path(path_type=Path),
     default=Path("build"),
     show_default=True,
-    help="Gets entries/, results/ and site/.",
+    help="Folder for entries/, results/ and site/.",
 )
 @click.option(
     "--subset",
     type=click.IntRange(min=1),
-    help="Images per entry; 500 by default, fewer are a quick look and never ranked.",
+    help="Images per entry, 500 by default. With fewer, results are quick and never ranked.",
 )
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
-    """Train, prune, attack, verify and render eight entries on real data, in minutes.
+    """Train, prune, evaluate and render eight entries.
 
-    Trains a dense parent on scikit-learn's digits once for empirical and once for certified
-    robustness, prunes each 10x in three ways, evaluates all and writes a page.
+    Takes minutes. Trains a dense parent on scikit-learn's digits, once for empirical and once for
+    certified robustness. Prunes each 10x in three ways, evaluates all, and writes a page.
 
     \b
     Examples:
@@ -320,7 +347,9 @@ def invoke(arguments: Sequence[str]) -> int:
         error.show()
         return 2
     except (click.exceptions.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        Console(stderr=True).print(
+            "stopped; to continue, give the same command again", style="yellow"
+        )
         return 130
     return code if isinstance(code, int) else 0
 

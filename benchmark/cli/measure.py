@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Numbers for a program; no table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--latency", is_flag=True, help="Time one image in onnxruntime on this machine.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
-    help="Compare with these result files, which are searched for below a folder.",
+    help="Compare with these result files: one file, or a folder that is searched.",
 )
 @click.option(
     "--submissions",
     type=click.Path(path_type=Path),
     default=Path("submissions"),
     show_default=True,
-    help="Where the entries of --results are.",
+    help="Folder of the entries of --results.",
 )
-@click.option("--write", is_flag=True, help="Add keys to --results that they do not have yet.")
+@click.option("--write", is_flag=True, help="Add missing keys to --results.")
 @cli_options.process_limits
 def measure(
     paths: tuple[Path, ...],
@@ -46,10 +46,10 @@ def measure(
     write: bool,
     limits: Limits | None,
 ) -> None:
-    """Measure what submissions weigh: parameters, multiply-adds, bytes, memory; layer by layer.
+    """Measure the size of submissions, layer by layer.
 
-    No images are needed. Latency is for information: it depends on the machine and is no part of a
-    result.
+    Parameters, multiply-adds, bytes and memory. No images are needed. Latency depends on the
+    machine and is not part of a result.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def _measure_results(results: Path, submissions: Path, write: bool, limits: Limi
         done = run_remeasure(path, submissions / read_result(path).entry, limits, write=write)
         word = "added" if write else "missing"
         new = f"{word}: {', '.join(done.added)}" if done.added else "complete"
-        click.echo(f"{path}: agrees with its weights; {new}")
+        click.echo(f"{path}: agrees with the weights; {new}")
 
 
 def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | None) -> None:
@@ -124,12 +124,12 @@ def summary(size: Compactness) -> list[str]:
     lines = [
         f"format           {size.format}",
         f"parameters       {size.num_nonzero:,} of {size.num_parameters:,} are not zero",
-        f"multiply-adds    {size.macs_nonzero:,} of {size.macs_dense:,} an image",
-        f"bytes            dense {size.bytes_dense:,}, packed {size.bytes_packed:,}, packed and "
+        f"multiply-adds    {size.macs_nonzero:,} of {size.macs_dense:,} per image",
+        f"bytes            dense {size.bytes_dense:,}, packed {size.bytes_packed:,}, packed + "
         f"zstd {size.bytes_packed_zstd:,}, coded {size.bytes_coded:,}",
     ]
     if size.peak_activation_bytes is not None:
-        lines.append(f"activations      {size.peak_activation_bytes:,} bytes at once")
+        lines.append(f"activations      {size.peak_activation_bytes:,} bytes at the peak")
     if size.equivalent is not None:
         equal = size.equivalent
         lines.append(

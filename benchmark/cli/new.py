@@ -20,7 +20,7 @@ ONNX = "onnx"
 @click.option("--track", help="See `corobench tracks`.")
 @click.option("--architecture", help="See `corobench architectures`, or `onnx`.")
 @click.option("--width", type=float, help="Width multiplier of the architecture; 1.0 by default.")
-@click.option("--title", help="What the board shows.")
+@click.option("--title", help="Title on the board.")
 @click.option("--author", "authors", multiple=True, help="May be given more than once.")
 @click.option("--licence", help="SPDX name, such as MIT.")
 @click.option("--method", help='Short name of the method, such as "LWM 10x".')
@@ -31,9 +31,11 @@ ONNX = "onnx"
     type=click.Path(path_type=Path),
     default=Path("submissions"),
     show_default=True,
-    help="Folder in which the new one is made.",
+    help="Parent of the new folder.",
 )
-@click.option("--ask/--no-ask", default=None, help="Ask for what is missing; on a terminal yes.")
+@click.option(
+    "--ask/--no-ask", default=None, help="Ask for missing values; the default on a terminal."
+)
 @cli_options.process_limits
 def new(
     name: str,
@@ -50,7 +52,9 @@ def new(
     ask: bool | None,
     limits: Limits | None,
 ) -> None:
-    """Make a submission folder, from flags or by asking, and say what is left to do.
+    """Make a submission folder, by flags or questions.
+
+    Lists the next steps.
 
     \b
     Examples:
@@ -64,7 +68,9 @@ def new(
     from corobench.benchmark.tracks import TRACKS
 
     if Path(name).name != name:
-        raise ConfigError(f"{name!r}: expected a name, not a path; --root says where it is made")
+        raise ConfigError(
+            f"{name!r}: expected a name, not a path; --root names the folder to make it in"
+        )
     if checkpoint is not None and checkpoint.suffix == ".onnx":
         architecture = architecture or ONNX
     asks = sys.stdin.isatty() if ask is None else ask
@@ -77,7 +83,7 @@ def new(
 
     track = answer(track, "Track", "digits", list(TRACKS))
     architecture = answer(
-        architecture, "Architecture, or onnx", "cnn-small", [*ARCHITECTURES, ONNX]
+        architecture, "Architecture (or onnx)", "cnn-small", [*ARCHITECTURES, ONNX]
     )
     title = answer(title, "Title on the board", name)
     if not authors:
@@ -86,7 +92,7 @@ def new(
     licence = answer(licence, "Licence of the weights", "unknown")
     method = answer(method, "Method in a few words", name)
     if checkpoint is None and asks:
-        given = click.prompt("File to import, or nothing", default="", show_default=False)
+        given = click.prompt("File to import (empty for none)", default="", show_default=False)
         checkpoint = Path(given) if given else None
     started = start(
         root / name,

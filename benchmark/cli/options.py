@@ -18,7 +18,7 @@ data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     envvar="COROBENCH_DATA",
-    help="Folder of the dataset; otherwise system copies and downloads are tried.",
+    help="Folder of the dataset. By default, system copies and downloads are tried.",
 )
 json_path = click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report."
@@ -28,21 +28,22 @@ isolate = click.option(
     "--isolate/--no-isolate",
     default=True,
     show_default=True,
-    help="Work on each submission in a process of its own, with limits.",
+    help="Run each submission in a process of its own, with limits.",
 )
 step_limit_s = click.option(
     "--step-limit-s",
     type=click.FloatRange(min=0, min_open=True),
     default=Limits.step_s,
     show_default=True,
-    help="Seconds of one step, such as one chunk of an attack; then its images are a timeout.",
+    help="Seconds that one step may take, such as one chunk of an attack. After that its images "
+    "are a timeout.",
 )
 memory_limit_gib = click.option(
     "--memory-limit-gib",
     type=click.FloatRange(min=0, min_open=True),
     default=Limits.memory_bytes / GIB,
     show_default=True,
-    help="Memory of the process; a step that needs more is an error of its images.",
+    help="Memory of the process. If a step needs more, its images are an error.",
 )
 
 
@@ -62,7 +63,7 @@ def folder_of_entry(result: Path, option: str) -> Path:
     folder = Path("submissions") / read_result(result).entry
     if not folder.is_dir():
         raise SubmissionError(
-            folder, [f"expected the entry's folder here, but it is not; name it with {option}"]
+            folder, [f"expected the folder of the entry, but there is none; name it with {option}"]
         )
     return folder
 

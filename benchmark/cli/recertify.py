@@ -27,7 +27,7 @@ from corobench.benchmark.records.reading.result_file import read_result
     type=click.Path(path_type=Path),
     default=Path("leaderboard/results"),
     show_default=True,
-    help="Folder of result files; the new ones go into the round of the present protocol.",
+    help="Folder of result files. New ones go into the round of the current protocol.",
 )
 @cli_options.data_root
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
@@ -40,11 +40,11 @@ def recertify(
     force: bool,
     limits: Limits | None,
 ) -> None:
-    """Prove the images of stored results anew, and attack only what has no answer yet.
+    """Bring stored results to the current certifiers.
 
-    Every image is predicted and proven by today's certifiers. Stored adversarial images are
-    measured again and stay. Images that lose their proof are attacked, in their seats and with
-    their seeds. The new result names the stored one, which stays as it is.
+    The current certifiers are asked about every image. Stored adversarial images are measured
+    again and kept. Only images that lose their certificate are attacked, with the random numbers
+    of the first evaluation. The new result names the stored one, which does not change.
 
     \b
     Examples:
@@ -68,11 +68,11 @@ def recertify(
         )
         done = run_evaluation(submissions / read_result(path).entry, settings, limits)
         console.print(scorecard(done.result))
-        note = " (was there already: same weights, settings and versions)" if done.reused else ""
+        note = " (already there: same weights, settings and versions)" if done.reused else ""
         console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
         frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
     if frozen:
         raise ContradictionError(
-            "certified images were broken, so a certifier or an attack is wrong; the entry is "
+            "certified images were broken, so a certifier or an attack is wrong. The entry is "
             "frozen and will not be ranked:\n" + "\n".join(frozen)
         )

@@ -20,9 +20,11 @@ _submission = click.option(
 
 @click.command()
 @click.argument("outcomes", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--write", is_flag=True, help="Write the result file beside each outcome table, too.")
+@click.option("--write", is_flag=True, help="Also write the result file beside each outcome table.")
 def score(outcomes: tuple[Path, ...], write: bool) -> None:
-    """Recompute scorecards from outcome tables; needs no model, no data and no torch.
+    """Recompute scorecards from outcome tables.
+
+    Needs no model, no data and no torch.
 
     \b
     Examples:
@@ -49,7 +51,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         result = scored(path)
         faults = misplaced(target, result)
         if faults:
-            raise ResultError(f"{path}: holds another result than its path says: {faults[0]}")
+            raise ResultError(f"{path}: does not hold the result that its path names: {faults[0]}")
         Console().print(scorecard(result))
         if write:
             write_atomic(target, encode_result(result))
@@ -69,7 +71,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
     "--proofs/--no-proofs",
     default=True,
     show_default=True,
-    help="Check every certificate anew, too; searches take about as long as in the evaluation.",
+    help="Also check every certificate; searches take about as long as in the evaluation.",
 )
 @cli_options.process_limits
 def recheck(
@@ -79,10 +81,10 @@ def recheck(
     proofs: bool,
     limits: Limits | None,
 ) -> None:
-    """Measure both ends of a result's bracket again, on the submitted model.
+    """Measure both ends of a result's bracket again.
 
-    Every stored adversarial image must lie in its ball and fool the model; every certificate is
-    checked anew (from protocol 1.1 on).
+    Uses the submitted model. Every stored adversarial image must lie in its ball and fool the
+    model. From protocol 1.1 on, every certificate is checked again.
 
     \b
     Examples:
@@ -100,17 +102,17 @@ def recheck(
         )
     if found.failures:
         raise ResultError(
-            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows do not hold:\n"
-            + "\n".join(found.failures[:20])
+            f"{result}: {len(found.failures)} of {found.num_rows} attacked rows are not "
+            "confirmed:\n" + "\n".join(found.failures[:20])
         )
     click.echo(
-        f"{result}: all {found.num_rows} attacked rows hold; each of {found.num_images} images "
-        "lies in its ball and fools the model"
+        f"{result}: all {found.num_rows} attacked rows are confirmed: each of {found.num_images} "
+        "images lies in its ball and fools the model"
     )
     if found.num_proofs is not None:
         click.echo(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
     elif proofs:
-        click.echo(f"{result}: its certificates were given by older rules and are not checked")
+        click.echo(f"{result}: its certificates follow older rules and are not checked")
 
 
 @click.command()
@@ -118,7 +120,7 @@ def recheck(
 @click.argument("adversarial", type=click.Path(path_type=Path))
 @_submission
 @cli_options.data_root
-@click.option("--by", default="", help="Who found the images; stands in the result.")
+@click.option("--by", default="", help="Who found the images; written to the result.")
 @click.option("--write", is_flag=True, help="Tighten the result file and the files beside it.")
 @cli_options.process_limits
 def contest(
@@ -130,11 +132,12 @@ def contest(
     write: bool,
     limits: Limits | None,
 ) -> None:
-    """Break a row: judge adversarial images from anybody and tighten the upper end.
+    """Break a row: judge adversarial images from anybody.
 
-    ADVERSARIAL is an npz file with `images`, float32 (m, C, H, W) in [0, 1], and `indices`, the
-    index of each image in the test set. An image counts if it lies in the ball at zero tolerance
-    and fools the submitted model alone. Breaking a certified image freezes the entry.
+    Confirmed images tighten the upper end of the result. ADVERSARIAL is an npz file with `images`,
+    float32 (m, C, H, W) in [0, 1], and `indices`, the index of each image in the test set. An image
+    counts if it lies in the ball at zero tolerance and fools the submitted model at batch size 1.
+    A broken certified image freezes the entry.
 
     \b
     Examples:
@@ -153,24 +156,24 @@ def contest(
     if len(found.rejected) > 20:
         click.echo(f"  - and {len(found.rejected) - 20} more")
     if not found.num_confirmed:
-        raise ResultError(f"{adversarial}: not one of {found.num_images} images holds")
-    click.echo(f"{found.num_confirmed} of {found.num_images} images hold")
+        raise ResultError(f"{adversarial}: none of {found.num_images} images is confirmed")
+    click.echo(f"{found.num_confirmed} of {found.num_images} images are confirmed")
     n = found.after.n
     for epsilon, num in found.broken.items():
         before = bracket(found.before.epsilons[epsilon]).high
         after = bracket(found.after.epsilons[epsilon]).high
         click.echo(
-            f"{epsilon}: {num} rows newly broken, at most {100 * before / n:.1f} % before and "
+            f"{epsilon}: {num} more rows broken; upper end {100 * before / n:.1f} % before, "
             f"{100 * after / n:.1f} % now"
         )
     if write and any(found.broken.values()):
         click.echo(f"{result}: written")
     elif any(found.broken.values()):
-        click.echo("nothing is written without --write")
+        click.echo("nothing was written; add --write")
     new = found.after.audit.contradictions[len(found.before.audit.contradictions) :]
     if new:
         raise ContradictionError(
-            "certified images were broken, so a certifier is wrong; the entry is frozen and will "
+            "certified images were broken, so a certifier is wrong. The entry is frozen and will "
             "not be ranked:\n" + "\n".join(new)
         )
 
@@ -179,9 +182,10 @@ def contest(
 @click.argument("results", type=click.Path(path_type=Path))
 @cli_options.data_root
 def pictures(results: Path, data_root: Path | None) -> None:
-    """Keep the first clean images of each track beside its RESULTS, for galleries on the page.
+    """Store the first clean images beside RESULTS.
 
-    `evaluate` does this by itself; this command is for results that were evaluated before.
+    The galleries of the page show them. `evaluate` does this itself; this command is for older
+    results.
 
     \b
     Example:

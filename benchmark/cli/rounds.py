@@ -14,17 +14,17 @@ from corobench.benchmark.errors import ResultError
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Compare with the checksums instead of writing them.")
 def freeze(folder: Path, check: bool) -> None:
-    """Freeze the round in FOLDER: from now on its results do not change unnoticed.
+    """Freeze the round in FOLDER: checksums of its files.
 
-    Every result must be one that may be published and must follow from its outcome table.
-    SHA256SUMS gets the checksum of every file (`sha256sum -c SHA256SUMS` reads it). Afterwards
-    evaluate, contest, score and migrate refuse to write there, and render refuses a round that
-    differs.
+    Every result must be publishable and must follow from its outcome table. SHA256SUMS gets the
+    checksum of every file (`sha256sum -c SHA256SUMS` reads it). After that, evaluate, contest,
+    score and migrate refuse to write there, and render refuses a round that has changed.
 
     \b
     Exit codes:
       0  frozen, or with --check: unchanged
-      2  a result may not be published, or with --check: a file was changed, added or removed
+      2  a result cannot be published
+         with --check: a file was changed, added or removed
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def freeze(folder: Path, check: bool) -> None:
 
     if not check:
         num_files = rounds.freeze(folder)
-        click.echo(f"{folder / rounds.SUMS}: {num_files} files are frozen")
+        click.echo(f"{folder / rounds.SUMS}: {num_files} files frozen")
         return
     changed = rounds.changes(folder)
     if changed:
@@ -45,7 +45,7 @@ def freeze(folder: Path, check: bool) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--write", is_flag=True, help="Replace the files, after all were checked.")
+@click.option("--write", is_flag=True, help="Replace the result files and their outcome tables.")
 @click.option(
     "--images",
     is_flag=True,
@@ -53,11 +53,11 @@ def freeze(folder: Path, check: bool) -> None:
 )
 @cli_options.data_root
 def migrate(files: tuple[Path, ...], write: bool, images: bool, data_root: Path | None) -> None:
-    """Bring result FILES of an earlier corobench into the shape of today.
+    """Bring older result FILES to the current format.
 
-    Says what each lacks, and with --write fills it in. No number changes: the result is computed
-    again from its outcome table and must say what it said. All files are checked before the first
-    is written. A file of a newer schema is refused.
+    Says what each file lacks; --write adds it. No number changes: the result is computed again
+    from its outcome table and must be the same. All files are checked before the first is written.
+    A file of a newer schema is an error.
 
     With --images the adversarial images take about a tenth of the space. Every file is decoded
     again before it is kept, and must have the bits it had. This is also done in a frozen round: its
@@ -73,7 +73,7 @@ def migrate(files: tuple[Path, ...], write: bool, images: bool, data_root: Path 
 
     found = [bring(path) for path in files]
     for done in found:
-        click.echo(f"{done.path}: {'; '.join(done.steps) or 'has the shape of today'}")
+        click.echo(f"{done.path}: {'; '.join(done.steps) or 'is already in the current format'}")
         if done.steps and write:
             bring(done.path, write=True)
             click.echo(f"{done.path}: written")
@@ -86,4 +86,4 @@ def migrate(files: tuple[Path, ...], write: bool, images: bool, data_root: Path 
             click.echo(f"{path}: {change or 'its images are coded'}")
             missing |= bool(change)
     if missing and not write:
-        click.echo("nothing is written without --write")
+        click.echo("nothing was written; add --write")

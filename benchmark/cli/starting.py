@@ -121,7 +121,7 @@ def start(
         write_atomically(fresh / README, _readme(folder.name).encode())
     steps = (
         _weights_step(folder, chosen, model),
-        f"replace what says 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
+        f"replace every 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
         *_checks(folder),
     )
     return Started(folder, False, steps)
@@ -130,8 +130,8 @@ def start(
 def _with_readme(report: ImportReport) -> Started:
     write_atomically(report.folder / README, _readme(report.folder.name).encode())
     difference = (
-        f"largest difference of a logit to {report.source} {report.max_difference:.3g} on "
-        f"{report.images} after reloading"
+        f"reloaded: the largest difference of a logit from {report.source} is "
+        f"{report.max_difference:.3g} on {report.images}"
     )
     # The notes say what is unknown, and the sparsity was measured.
     return Started(report.folder, True, (*report.notes, *_checks(report.folder)), difference)
@@ -141,8 +141,8 @@ def _weights_step(folder: Path, track: Any, model: Mapping[str, Any]) -> str:
     shape = "x".join(map(str, track.shape))
     if "architecture" not in model:
         return (
-            f"put {folder / ONNX} there: float32 images (batch, {shape}) in, logits (batch, "
-            f"{track.num_classes}) out, such as torch.onnx.export writes"
+            f"export your network to {folder / ONNX}: float32 images (batch, {shape}) in, logits "
+            f"(batch, {track.num_classes}) out (README.md in the folder)"
         )
     network = build(model["architecture"], track.shape, track.num_classes, model["arguments"])
     return (

@@ -56,8 +56,9 @@ def read(folder: Path, split: Split) -> Images:
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
             raise DatasetError(
-                f"{path}: expected the published CIFAR-10 batch with md5 {md5}, but found {found}; "
-                "a pickle that differs is never opened: fetch it again, or provide the images as "
+                f"{path}: expected the published CIFAR-10 batch with md5 {md5}, but found "
+                f"{found}; a pickle that differs is never opened. Download it again, or provide "
+                "the images as "
                 "parquet or as an image folder"
             )
         batch = pickle.loads(content, encoding="latin1")  # noqa: S301 -- md5 checked above

@@ -129,7 +129,7 @@ def add_clean_images(results: Path, data_root: Path | None = None) -> list[Path]
         if dataset.info.fingerprint != result.data.fingerprint:
             raise ResultError(
                 f"{path}: data.fingerprint: evaluated on {result.data.fingerprint[:12]}, but "
-                f"{dataset.info.source} has {dataset.info.fingerprint[:12]}; name the same data "
+                f"{dataset.info.source} has {dataset.info.fingerprint[:12]}; use the same data "
                 "with --data-root"
             )
         images, _, indices = subset(dataset, min(NUM_KEPT, len(dataset)))

@@ -79,8 +79,8 @@ def subset(
     """
     if not 1 <= n <= len(dataset):
         raise DatasetError(
-            f"{dataset.name}: expected a subset of 1 to {len(dataset)} images, which is what "
-            f"{dataset.source} has, but {n} were asked for"
+            f"{dataset.name}: expected a subset of 1 to {len(dataset)} images (all that "
+            f"{dataset.source} has), but got {n}"
         )
     indices = np.asarray(published_order(dataset.name, len(dataset))[:n], dtype=np.int64)
     return dataset.take(indices), dataset.labels[indices], indices

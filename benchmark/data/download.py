@@ -55,7 +55,7 @@ def fetch(download: Callable[[Path, Split], None], cache: Path, split: Split) ->
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"failed ({type(error).__name__}: {' '.join(lines)[:300]})"
-    return "done, but it brought no such images"
+    return "done, but the images were not in it"
 
 
 def _install(folder: Path, cache: Path) -> None:

@@ -42,8 +42,8 @@ def read_idx_bytes(path: Path) -> bytes:
             plain = stream.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(
-            f"{path}: expected a complete gzip file, but found a broken one ({error}); "
-            "fetch it again"
+            f"{path}: expected a complete gzip file, but found a broken one ({error}); download "
+            "it again"
         ) from error
     if len(plain) > MAX_BYTES:
         raise DatasetError(f"{path}: expected at most {MAX_BYTES} bytes after decompression")

@@ -74,7 +74,7 @@ def get_data_root(data_root: Path | None) -> Path | None:
         return None
     data_root = Path(data_root).expanduser()
     if not data_root.is_dir():
-        raise DatasetError(f"{named}: expected a folder, but {data_root} is none")
+        raise DatasetError(f"{named}: expected a folder, but {data_root} is not one")
     return data_root
 
 
@@ -164,7 +164,7 @@ def read_split(track: Track, split: Split, data_root: Path | None) -> Images:
 
 def _missing(track: Track, split: Split, reason: str) -> str:
     """The one error of a missing dataset."""
-    system = "none exists for this track"
+    system = "there is none for this track"
     if track.name in SYSTEM:
         folder, command = SYSTEM[track.name]
         system = f"`{command}` puts one into {folder}"

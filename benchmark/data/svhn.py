@@ -41,8 +41,8 @@ def read(path: Path, split: Split) -> Images:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise DatasetError(
-            f"{path}: expected the published SVHN file with md5 {md5}, but found {found}; fetch it "
-            "again, or provide the images as parquet or as an image folder"
+            f"{path}: expected the published SVHN file with md5 {md5}, but found {found}; "
+            "download it again, or provide the images as parquet or as an image folder"
         )
     arrays = loadmat(io.BytesIO(content), variable_names=["X", "y"])
     labels = arrays["y"].astype(np.int64).reshape(-1) % 10

@@ -139,8 +139,8 @@ def modules() -> Mapping[str, Path]:
     files = {_name_of(path): path for path in sorted(_ROOT.rglob("*.py"))}
     if "evaluation.evaluate" not in files:
         raise DependencyError(
-            f"{_ROOT}: the source of corobench is missing, and results are identified by it; "
-            "install corobench from a wheel or a checkout, with its .py files"
+            f"{_ROOT}: the source files of corobench are missing, but they are part of what "
+            "identifies a result; install corobench from a wheel or a checkout, with its .py files"
         )
     return {name: path for name, path in files.items() if decides(name)}
 

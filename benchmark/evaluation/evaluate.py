@@ -110,9 +110,9 @@ def evaluate(
         for line in told:
             progress.say(line)
         if chunks.folder.is_dir():
-            progress.say("resuming from finished chunks")
+            progress.say("continuing from finished chunks")
         if settings.tf32 and not in_tf32:
-            progress.say("searching in float32: TF32 changes the logits too much")
+            progress.say("searching in float32, because TF32 changes the logits too much")
         network, prover = None, None
         not_asked: dict[str, str] = {}
         try:
@@ -189,7 +189,8 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"--device {name}: not usable here ({reason}); expected cpu, or cuda with a GPU"
+            f"--device {name}: not usable on this machine ({reason}); expected cpu, or cuda with "
+            "a GPU"
         ) from error
     return device
 
@@ -255,7 +256,7 @@ def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> 
     if result_writing.is_unfinished(path):
         rounds.require_open(path.parent)
         if result_writing.finish_set(path):
-            say("finished a writing that was interrupted")
+            say("finished an interrupted write")
     if force or not path.exists():
         return None
     try:
@@ -272,11 +273,11 @@ def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> 
         return result
     if result.contests:
         raise OutputError(
-            f"{damage}\nThe result was tightened by contests, whose images an evaluation does not "
-            "find again: bring the three files back from a copy, or use --force to evaluate "
+            f"{damage}\nThe result was tightened by contests, and an evaluation does not find "
+            "their images again. Restore the three files from a copy, or use --force to evaluate "
             "without them."
         )
-    say(f"mending: {damage}")
+    say(f"repairing: {damage}")
     return None
 
 

@@ -67,13 +67,13 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     result, table, run = read_scored(path)
     entry = load_submission(submission, result.track)
     if entry.weights_sha256 != result.weights_sha256:
-        raise ResultError(f"{path}: belongs to other weights than {submission}")
+        raise ResultError(f"{path}: does not belong to the weights of {submission}")
     require_weighed(result, entry.measure(), path, submission)
     stored = read_adversarial(beside(path, ADVERSARIAL), entry.track.shape)
     verify_set(path, result)  # after reading: what fits now is what was read
     dataset = load_test(result.track, data_root)
     if dataset.fingerprint != result.data.fingerprint:
-        raise ResultError(f"{path}: belongs to other images than {dataset.source}")
+        raise ResultError(f"{path}: does not belong to the images of {dataset.source}")
     _require_images(table, dataset, path)
     adversarial = decoded(stored, dataset)
     return Evidence(path, result, table, run, adversarial, entry, dataset)

@@ -86,7 +86,7 @@ class Recertification(Evaluation):
             if len(moved):
                 raise ResultError(
                     f"{path}: predicted: another class on {len(moved)} images at {epsilon}, the "
-                    f"first at position {moved[0]}; evaluate the entry anew"
+                    f"first at position {moved[0]}; evaluate the entry again"
                 )
             attacked = np.flatnonzero((rows["outcome"] == Outcome.ATTACKED).to_numpy())
             for row in attacked.tolist():
@@ -96,8 +96,8 @@ class Recertification(Evaluation):
                 wrong = is_wrong(predict_one_by_one(self.model, image), self.y[one])
                 if not bool(inside) or not bool(wrong):
                     raise ResultError(
-                        f"{path}: the adversarial image at position {row} and {epsilon} does not "
-                        "hold; evaluate the entry anew"
+                        f"{path}: the adversarial image at position {row} and {epsilon} is not "
+                        "confirmed; evaluate the entry again"
                     )
 
     def _image(self, epsilon: str, row: int) -> NDArray[np.float32]:
@@ -208,8 +208,8 @@ def load(path: Path, folder: Path, data_root: Path | None) -> Evidence:
     ]
     if other:
         raise ResultError(
-            f"{path}: settings: expected attacks as today's protocol sets them, but found other "
-            f"values of {', '.join(other)}; evaluate the entry anew"
+            f"{path}: settings: expected attacks with the settings of the current protocol, but "
+            f"found other values of {', '.join(other)}; evaluate the entry again"
         )
     return evidence
 

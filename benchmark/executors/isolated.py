@@ -115,12 +115,12 @@ def call(
                 return TypeAdapter(returns).validate_json(_value(answer))
             tried_again = process.step in ended or EVERY_STEP in ended
             if task not in GOES_ON or process.step in NEEDED or tried_again:
-                reason = f"{process.step}: its process was ended: {answer.reason}"
+                reason = f"{process.step}: its process ended: {answer.reason}"
                 raise SubmissionError(what, [reason])
             ended[process.step] = answer
             if len(ended) >= MAX_ENDED:
                 ended[EVERY_STEP] = answer
-            screen.say(f"{process.step} ended its process: {answer.reason}; going on without it")
+            screen.say(f"{process.step} ended its process: {answer.reason}; continuing without it")
 
 
 def make(
@@ -329,7 +329,7 @@ class _Process:
             if -code == signal.SIGXCPU:
                 seconds = f"{self._limits.step_s:g} s"
                 return Ended(f"more than {seconds} of processor time (--step-limit-s)", True)
-            hint = ", as by a system without memory left" if -code == signal.SIGKILL else ""
+            hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
             return Ended(f"ended by {name}{hint}", by_clock=False)
         return Ended(f"ended with exit code {code}", by_clock=False)
 

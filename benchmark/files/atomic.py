@@ -49,7 +49,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 def _cannot_be_written(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error}); "
-        "choose another folder with --out, or mend its permissions or free space"
+        "choose another folder with --out, or fix its permissions or free space"
     )
 
 

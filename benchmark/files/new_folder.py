@@ -19,8 +19,7 @@ def refuse_existing(out: Path) -> None:
     """
     if out.exists() or out.is_symlink():
         raise OutputError(
-            f"{out}: expected a folder that does not exist yet, but it does; choose another "
-            "name, or move it away"
+            f"{out}: already exists; expected a new folder: choose another name, or move it away"
         )
 
 
@@ -64,7 +63,7 @@ def beside(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
     try:
         yield folder
     finally:
@@ -80,4 +79,4 @@ def become(made: Path, out: Path) -> None:
     try:
         made.rename(out)
     except OSError as error:
-        raise OutputError(f"{out}: cannot make it: {error.strerror or error}") from error
+        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error

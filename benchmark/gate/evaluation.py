@@ -95,7 +95,7 @@ def outcomes_in_slices(
         )
     dataset = load_test(track.name, how.data_root)
     if dataset.fingerprint != reference.data.fingerprint:
-        raise ResultError(f"{baseline}: belongs to other images than {dataset.source}")
+        raise ResultError(f"{baseline}: does not belong to the images of {dataset.source}")
     place = resolve_device(how.device)
     images, labels, indices = subset(dataset, reference.n)
     model = submission.model.to(place).eval()
@@ -150,12 +150,12 @@ def outcomes_in_slices(
                 + "\n".join(contradictions)
             )
         unasked = [
-            f"{certifier} was asked of the baseline and not here: {reason}"
+            f"{certifier} was asked about the baseline, but not here: {reason}"
             for certifier, reason in facts.not_asked.items()
             if certifier not in reference.not_asked
         ]
         table = outcome_table(facts, indices[rows], labels[rows])
-        yield end, table, (*unasked, *(f"without an answer: {line}" for line in errors(facts)))
+        yield end, table, (*unasked, *(f"no answer: {line}" for line in errors(facts)))
         begin = end
 
 

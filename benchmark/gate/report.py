@@ -16,9 +16,9 @@ from corobench.benchmark.scoring.terminal import percent
 SCHEMA = "corobench.check/1"
 _MEANING = {
     Verdict.PASS: "",
-    Verdict.OPEN: "; still open, as the comparison stopped early",
+    Verdict.OPEN: "; still open, because the comparison stopped early",
     Verdict.WARN: "; this may be chance",
-    Verdict.FAIL: "; this is no chance",
+    Verdict.FAIL: "; this is not chance",
 }
 _COLUMNS = ("metric", "baseline", "candidate", "drop", "lost:won", "p", "verdict")
 
@@ -26,7 +26,7 @@ _COLUMNS = ("metric", "baseline", "candidate", "drop", "lost:won", "p", "verdict
 def headline(checked: Checked) -> str:
     """One line for people."""
     images = f"{checked.n} of {checked.total} images"
-    how = ", settled early" if checked.is_settled_early else ""
+    how = ", clear early" if checked.is_settled_early else ""
     failing = [one.paired.name for one in checked.judged if one.verdict == Verdict.FAIL]
     if checked.size.verdict == Verdict.FAIL:
         failing.append("packed bytes")

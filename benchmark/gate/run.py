@@ -40,7 +40,8 @@ class How:
     chunks: Path | None
 
 
-_UNASKED = "not compared; the baseline has proofs, and no certifier was asked of the candidate"
+_UNASKED = "not compared, because the baseline has proofs, but no certifier was asked about the "
+"candidate"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def check(
     notes, total, sizes, slices = source.notes, source.total, source.sizes, source.slices()
     if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
         # The same weights: every image fares alike, and there is nothing to evaluate.
-        notes = (*notes, "the same weights as the baseline: nothing was evaluated")
+        notes = (*notes, "same weights as the baseline; nothing was evaluated")
         total, sizes, slices = reference.n, (reference.n,), iter([(reference.n, table)])
     sizes = (total,) if whole else sizes
     judged: list[Judged] | None = None

@@ -62,7 +62,7 @@ def prepare(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         raise NotCertifiable(
             "not-deterministic",
             "two passes over the same images gave different logits in eval mode; "
-            "remove what is random from the forward pass",
+            "remove random steps from the forward pass",
         )
     for candidate in (_fold_batch_norms(copy.deepcopy(plain)), plain):
         if _difference(expected, _logits(candidate, x_BCHW)) <= SAME_FUNCTION_TOLERANCE:

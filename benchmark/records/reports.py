@@ -257,11 +257,11 @@ class Repacked:
         text = (
             f"{self.target}: {self.bytes_after:,} bytes, {self.source.name} had "
             f"{self.bytes_before:,}; {self.num_kept:,} of {self.num_values:,} values are not "
-            "zero; read back and equal bit by bit"
+            "zero; read back, equal bit by bit"
         )
         if self.num_negative_zeros:
             text += (
-                f"\n  note: {self.num_negative_zeros:,} values are -0.0, which take the room of a "
-                "weight; save them as 0.0 to make the file smaller"
+                f"\n  note: {self.num_negative_zeros:,} values are -0.0, which count as weights; "
+                "save them as 0.0 to make the file smaller"
             )
         return text

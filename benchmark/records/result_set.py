@@ -78,8 +78,8 @@ def verify_set(path: Path, result: Result, *, missing_ok: bool = False) -> None:
     ]
     if requires_digests(result.protocol):
         faults += [
-            f"files.{ending}: expected its sha256, as in every result from protocol 1.1 on, but "
-            "found none"
+            f"files.{ending}: expected its sha256, which every result from protocol 1.1 on has, "
+            "but found none"
             for ending in ENDINGS
             if ending not in digests
         ]
@@ -87,8 +87,8 @@ def verify_set(path: Path, result: Result, *, missing_ok: bool = False) -> None:
         raise ResultError(
             f"{path}: the three files of this result do not belong together\n"
             + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nRun `corobench evaluate` of the entry again, which mends them; or bring all three "
-            "files back from one copy."
+            + "\nTo fix it, run `corobench evaluate` on the entry again, or restore all three "
+            "files from one copy."
         )
 
 

@@ -113,7 +113,7 @@ def _read(path: Path, evidence: Evidence) -> tuple[NDArray[np.float32], NDArray[
         )
     if indices.dtype.kind not in "iu" or indices.shape != (len(images),):
         raise ResultError(
-            f"{path}: indices: expected {len(images)} whole numbers, one per image, "
+            f"{path}: indices: expected {len(images)} integers, one per image, "
             f"but found {indices.dtype} {indices.shape}"
         )
     if not len(images):
@@ -137,10 +137,10 @@ def _judge(
     ]
     if not within:
         distance = float(threat.distance(image, clean))
-        return (), f"distance {distance:.6g}: in the ball of no epsilon, or outside [0, 1]"
+        return (), f"distance {distance:.6g}: not in the ball of any epsilon, or outside [0, 1]"
     label = torch.tensor([int(evidence.dataset.labels[index])])
     if not is_wrong(predict_one_by_one(evidence.submission.model, image), label):
-        return (), "the model is right on it"
+        return (), "the model classifies it correctly"
     return tuple(within), ""
 
 

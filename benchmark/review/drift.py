@@ -103,12 +103,12 @@ class Drift:
         """Why the drift is not harmless, one line each: the stated rule of the exit code."""
         reasons = [
             f"{stage.name} {stage.epsilon}".strip()
-            + f": {stage.num_moved} of {stage.num_compared} images moved"
+            + f": {stage.num_moved} of {stage.num_compared} images changed"
             for stage in self.stages
             if (stage.name == "clean" and stage.num_moved) or 100 * stage.rate > self.max_moved
         ]
         if self.unheld:
-            reasons.append(f"{len(self.unheld)} stored adversarial images do not hold")
+            reasons.append(f"{len(self.unheld)} stored adversarial images are not confirmed")
         return tuple(reasons)
 
 

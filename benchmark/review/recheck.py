@@ -67,5 +67,5 @@ def recheck_evidence(evidence: Evidence) -> Recheck:
             continue
         label = torch.tensor([int(dataset.labels[row.image])])
         if not is_wrong(predict_one_by_one(model, image), label):
-            failures.append(f"{what}: the model is right on its adversarial image")
+            failures.append(f"{what}: the model classifies its adversarial image correctly")
     return Recheck(len(rows), len(adversarial), tuple(failures))

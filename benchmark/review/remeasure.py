@@ -36,7 +36,7 @@ def remeasure(path: Path, folder: Path, *, write: bool = False) -> Remeasured:
     result = read_result(path)
     submission = load_submission(folder, result.track)
     if submission.weights_sha256 != result.weights_sha256:
-        raise ResultError(f"{path}: belongs to other weights than {folder}")
+        raise ResultError(f"{path}: does not belong to the weights of {folder}")
     measured = submission.measure()
     require_weighed(result, measured, path, folder)
     old, new = result.compactness.model_dump(), measured.model_dump()

@@ -244,6 +244,6 @@ def _require_settings(evidence: Evidence) -> None:
         what = ", ".join(other) or "protocol"
         raise ResultError(
             f"{evidence.path}: was evaluated by other rules than those of protocol "
-            f"{Protocol().version} ({what}), so nothing can be evaluated again as it was; compare "
-            "two result files instead, or run `corobench recertify` on it first"
+            f"{Protocol().version} ({what}), so it cannot be evaluated again; compare two result "
+            "files instead, or run `corobench recertify` on it first"
         )

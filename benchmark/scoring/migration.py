@@ -111,7 +111,7 @@ def migrate(path: Path, *, write: bool = False) -> Migrated:
     changed = list(_changes(before, json.loads(encode_result(result))))
     if changed:
         raise ResultError(
-            f"{path}: the outcome table beside it says something else, so nothing is migrated: "
+            f"{path}: does not agree with the outcome table beside it, so nothing was migrated: "
             + "; ".join(changed[:10])
         )
     if write:

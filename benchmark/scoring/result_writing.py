@@ -142,7 +142,7 @@ def _those_there(path: Path, run: Run) -> dict[str, str]:
     if run.files and found != run.files:
         raise ResultError(
             f"{images}: {'differs from' if found else 'is missing, but is named in'} the outcome "
-            "table beside it; run `corobench evaluate` of the entry again, which mends it"
+            "table beside it; to fix it, run `corobench evaluate` on the entry again"
         )
     return found
 
@@ -176,8 +176,8 @@ def _commit(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
         new.unlink(missing_ok=True)
         if _digest(place) != digest:
             raise OutputError(
-                f"{place}: another process writes the same result; let one finish, "
-                "then run this again"
+                f"{place}: another process is writing the same result; wait until it ends, then "
+                "run this again"
             )
     _sync_folder(path.parent)
     replace_whole(path, content)
@@ -232,5 +232,5 @@ def _as_output_error(path: Path) -> Iterator[None]:
         where = error.filename or path
         raise OutputError(
             f"{where}: cannot be written ({error.strerror or error}); choose another folder with "
-            "--out, or mend its permissions or free space"
+            "--out, or fix its permissions or free space"
         ) from error

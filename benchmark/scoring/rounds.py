@@ -73,7 +73,7 @@ def faults_of(path: Path, name: str) -> list[str]:
         return [error.message.removeprefix(f"{path}: ")]
     faults = why_unpublished(result)
     if round_of(result.protocol) != name:
-        faults.append(f"protocol: {result.protocol} does not belong into the round {name}")
+        faults.append(f"protocol: {result.protocol} does not belong to the round {name}")
     return faults
 
 
@@ -138,7 +138,8 @@ def require_unchanged(paths: Iterable[Path]) -> None:
     changed = [line for one in sorted(folders) if is_frozen(one) for line in changes(one)]
     if changed:
         raise ResultError(
-            "\n".join(changed) + "\nBring the files back, or freeze the round again on purpose."
+            "\n".join(changed)
+            + "\nRestore the files, or freeze the round again if the change is intended."
         )
 
 
@@ -154,7 +155,7 @@ def require_open(folder: Path) -> None:
     for place in (folder, folder.parent):
         if is_frozen(place):
             raise OutputError(
-                f"{place}: this round is frozen and its results do not change; choose another "
+                f"{place}: this round is frozen, so its results cannot change; choose another "
                 f"--out, or remove {place / SUMS} to open it again"
             )
 

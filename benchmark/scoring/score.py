@@ -61,7 +61,7 @@ def why_unpublished(result: Result) -> list[str]:
     track = get_track(result.track)
     reasons = []
     if result.quick:
-        reasons.append("quick: true; a quick look is for CI and never ranked")
+        reasons.append("quick: true; quick results are for CI and never ranked")
     if not track.is_ranked(result.n):
         ranked = ", ".join(map(str, track.subsets[1:]))
         reasons.append(f"n: expected a ranked subset ({ranked}), but found {result.n}")

@@ -200,6 +200,6 @@ def require_join(
             if num_same < n or not n:
                 raise ResultError(
                     f"{second_path}: {name}: expected the first {n} of {first_path} at {epsilon}, "
-                    f"but only {num_same} of {n} rows are the same; the two are about different "
-                    "images and cannot be compared"
+                    f"but only {num_same} of {n} rows are the same; the two have different images "
+                    "and cannot be compared"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> State:
         SubmissionError: missing, too large, refused, or without a state dict.
     """
     if not path.is_file():
-        raise SubmissionError(path, ["expected a checkpoint file, but it is not there"])
+        raise SubmissionError(path, ["expected a checkpoint file, but there is none"])
     if path.suffix.lower() == ".pt2":
         raise SubmissionError(path, [NO_ARCHIVES])
     if path.suffix.lower() not in SUFFIXES:
@@ -96,8 +97,8 @@ def read_checkpoint(path: Path, key: str | None = None) -> State:
     except pickle.UnpicklingError as error:
         fault = (
             "refused: it holds more than tensors, and opening it could run code. Save the state "
-            "dict alone, `torch.save(model.state_dict(), path)`, and import that file "
-            f"({_first_line(error)})"
+            "dict alone, `torch.save(model.state_dict(), path)`, and import that "
+            f"file{_what(error)}"
         )
         raise SubmissionError(path, [fault]) from error
     except (
@@ -114,6 +115,15 @@ def read_checkpoint(path: Path, key: str | None = None) -> State:
         fault = f"expected a file written by torch.save, but cannot read it: {_first_line(error)}"
         raise SubmissionError(path, [fault]) from error
     return _find_state(path, content, key)
+
+
+def _what(error: Exception) -> str:
+    """What torch would have to import to open the file, in brackets; empty where it says nothing.
+
+    Its own message is about switching the check off, which is no way out.
+    """
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" (it needs {found[1]})" if found else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -239,7 +249,7 @@ def _strippings(weights: State) -> list[tuple[str, State]]:
 def _list_misfits(renamed: State, wanted: Mapping[str, Tensor], own: set[str]) -> list[str]:
     faults = []
     for kind, names in (
-        ("missing in the checkpoint", set(wanted) - set(renamed) - own),
+        ("missing from the checkpoint", set(wanted) - set(renamed) - own),
         ("unknown to the architecture", set(renamed) - set(wanted)),
     ):
         if names:

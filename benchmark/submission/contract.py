@@ -208,7 +208,7 @@ def _again(model: Callable[[Tensor], Tensor], images: Tensor, size: int = BATCH)
 def _check_repeats(
     model: nn.Module, images: Tensor, logits: Tensor, called: Sequence[object]
 ) -> list[str]:
-    """The same images again, one by one, in another order, and while hooks look on."""
+    """The same images again, one by one, in another order, and while hooks watch."""
     faults = []
     order = _mixed(len(images)).to(images.device)
     reverse = torch.empty_like(logits)
@@ -222,7 +222,7 @@ def _check_repeats(
         faults.append(
             _clause(
                 "deterministic",
-                f"expected the same output for the same images, but a second call differs by "
+                "expected the same output for the same images, but a second call differs by "
                 f"{largest:.3g} ({_which(is_other, called)})",
             )
         )
@@ -235,7 +235,7 @@ def _check_repeats(
     finally:
         for handle in handles:
             handle.remove()
-    faults += _compare(model, watched, logits, called, "hooks", "while hooks look on")
+    faults += _compare(model, watched, logits, called, "hooks", "while hooks watch")
     with torch.enable_grad():
         with_grad = _again(lambda part: model(part.clone().requires_grad_(True)).detach(), images)
     faults += _compare(model, with_grad, logits, called, "grad-mode", "with and without gradients")

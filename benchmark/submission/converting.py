@@ -35,7 +35,7 @@ def to_onnx(folder: Path, out: Path, data_root: Path | None = None) -> Converted
     refuse_existing(out)
     source = load_submission(folder)
     if source.format != "safetensors":
-        raise SubmissionError(folder, ["is an ONNX submission already"])
+        raise SubmissionError(folder, ["is already an ONNX submission"])
     return _write_onnx(source, source.model, out, data_root)
 
 

@@ -47,7 +47,9 @@ def to_int8(folder: Path, out: Path, data_root: Path | None = None) -> Converted
     refuse_existing(out)
     source = load_submission(folder)
     if source.format == "onnx-qdq":
-        raise SubmissionError(folder, ["is quantised already; convert the entry it was made from"])
+        raise SubmissionError(
+            folder, ["is already quantised; convert the entry that it was made from"]
+        )
     train = load_train(source.track.name, data_root)
     images = torch.from_numpy(train.take(range(min(NUM_CALIBRATION, len(train)))))
     try:

@@ -63,7 +63,7 @@ def parse_header(content: bytes) -> tuple[dict[str, Header], dict[str, str]]:
     for begin, after in places:
         if begin != end:
             raise FileFaultError(
-                f"expected the values of each tensor right behind those of another, but found "
+                "expected the values of each tensor right after those of another, but found "
                 f"{begin} where {end} was expected: overlapping or unused bytes"
             )
         end = after
@@ -81,7 +81,7 @@ def _parse_entry(name: str, entry: Any) -> Header:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]
         if not isinstance(dtype, str) or any(type(number) is not int for number in numbers):
-            raise ValueError("sizes must be whole numbers")
+            raise ValueError("sizes must be integers")
         if len(shape) > MAX_DIMENSIONS or min(numbers) < 0 or max(numbers) > MAX_WEIGHTS_BYTES:
             raise ValueError("sizes out of range")
         if dtype in FLOAT_BYTES and end - begin != math.prod(shape) * FLOAT_BYTES[dtype]:

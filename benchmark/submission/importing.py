@@ -123,7 +123,7 @@ def import_checkpoint(
 def _sample(images: Tensor | None, track: Track, data_root: Path | None) -> Sample:
     if images is None:
         return sample_images(track, data_root)
-    return Sample(images, f"{len(images)} images of the caller's")
+    return Sample(images, f"{len(images)} images given by the caller")
 
 
 def import_graph(
@@ -187,7 +187,7 @@ def import_graph(
         sparsity=sparsity,
         prefix="",
         num_images=len(sample.images),
-        images=f"{sample.what}, against onnxruntime,",
+        images=f"{sample.what}, compared with onnxruntime,",
         max_difference=difference,
         is_against_reference=True,
         notes=_notes(manifest, ()),
@@ -229,9 +229,9 @@ def _left_out(matched: Matched) -> tuple[str, ...]:
     notes = []
     if matched.unused:
         shown = matched.unused[0]
-        notes.append(f"left out, as no code calls them: {len(matched.unused)} such as {shown}")
+        notes.append(f"left out, because no code calls them: {len(matched.unused)} such as {shown}")
     if matched.zero_biases:
-        notes.append(f"no bias in the checkpoint, zeros here: {', '.join(matched.zero_biases)}")
+        notes.append(f"no bias in the checkpoint, so it is zero: {', '.join(matched.zero_biases)}")
     return tuple(notes)
 
 
@@ -249,9 +249,11 @@ def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:
         if value == "unknown"
     ]
     if unknown:
-        notes.append(f"say in {MANIFEST} what is unknown: {', '.join(unknown)}")
+        notes.append(f"fill in what is unknown in {MANIFEST}: {', '.join(unknown)}")
     if manifest.method.pipeline == "after":
-        notes.append("`method.pipeline` is 'after': check it, the checkpoint does not tell")
+        notes.append(
+            "`method.pipeline` is set to 'after'; check it, because the checkpoint does not say"
+        )
     if filled:
         notes.append(f"taken from the arguments: {', '.join(filled)}")
     return tuple(notes)

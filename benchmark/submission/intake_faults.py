@@ -38,14 +38,14 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
     if manifest.licence.strip().lower() in ("unknown", "none", ""):
         faults.append(
             "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
-            f"found {manifest.licence!r}; others may not use weights without one"
+            f"found {manifest.licence!r}; without one, others may not use the weights"
         )
     unknown = {
         "method.pretrain_objective": manifest.method.pretrain_objective,
         "training.data": manifest.training.data,
     }
     faults += [
-        f"submission.toml: `{key}`: expected what it is, but found {value!r}"
+        f"submission.toml: `{key}`: expected the real value, but found {value!r}"
         for key, value in unknown.items()
         if value.strip().lower() == "unknown"
     ]
@@ -55,7 +55,7 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
             continue
         if other.name == manifest.id:
             faults.append(
-                f"submission.toml: `id`: {manifest.id!r} is there already, and no entry is "
+                f"submission.toml: `id`: {manifest.id!r} already exists, and no entry is "
                 "replaced; choose another id"
             )
             continue
@@ -64,13 +64,14 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
             faults.append(f"{manifest.model.weights}: {likeness} {other.name}")
     if manifest.parent is not None and manifest.parent not in board:
         faults.append(
-            f"submission.toml: `parent`: {manifest.parent!r} is no entry here; hand it in first"
+            f"submission.toml: `parent`: {manifest.parent!r} is not an entry here; submit it first"
         )
     parent = board.get(manifest.parent or "")
     if parent is not None:
         faults += _misfits(entry, parent)
     faults += [
-        f"{name}: is not the entry's own; a pull request holds submissions/{manifest.id}/ and its "
+        f"{name}: is not part of the entry; a pull request holds submissions/{manifest.id}/ and "
+        "its "
         "three result files, and nothing else"
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
@@ -116,8 +117,8 @@ def _misfits(entry: Submission, parent: Submission) -> list[str]:
     if left <= before:
         return []
     return [
-        f"submission.toml: `parent`: expected an entry that this one was compressed from, but "
-        f"{name!r} has {before:,} parameters that are not zero and this one {left:,}"
+        "submission.toml: `parent`: expected an entry that this one was compressed from, but "
+        f"{name!r} has {before:,} non-zero parameters and this one {left:,}"
     ]
 
 

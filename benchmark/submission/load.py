@@ -170,8 +170,8 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
     name = manifest.model.weights
     if manifest.model.architecture is not None or manifest.model.arguments:
         faults.append(
-            "submission.toml: `model`: expected neither `architecture` nor `arguments` beside an "
-            "ONNX file, which is a network by itself"
+            "submission.toml: `model`: expected neither `architecture` nor `arguments` with an "
+            "ONNX file, which holds its network"
         )
     try:
         content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)

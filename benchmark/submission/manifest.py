@@ -33,7 +33,7 @@ def load_manifest(folder: Path) -> Manifest:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SubmissionError(folder, ["expected a submission folder, but it is not there"])
+        raise SubmissionError(folder, ["expected a submission folder, but there is none"])
     try:
         content = read_plain_file(folder, MANIFEST, MAX_MANIFEST_BYTES)
     except FileFaultError as error:
@@ -70,7 +70,7 @@ def check_manifest(table: Mapping[str, Any]) -> Manifest:
     try:
         text = json.dumps(table, default=_not_json)
     except (RecursionError, ValueError) as error:
-        fault = f"{MANIFEST}: expected tables of little depth, but found: {error}"
+        fault = f"{MANIFEST}: expected tables that are nested less deeply, but found: {error}"
         raise SubmissionError(MANIFEST, [fault]) from error
     try:
         # JSON's strict mode takes lists for tuples and nothing else for what it is not.
@@ -116,7 +116,7 @@ def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
     """One line for one fault pydantic found: the key, what was expected, what was found."""
     location = tuple(detail["loc"])
     if not location:
-        return f"expected tables of little depth, but found: {detail['msg']}"
+        return f"expected tables that are nested less deeply, but found: {detail['msg']}"
     if location[:2] == ("model", "arguments") and len(location) > 2:
         return (
             f"`model.arguments.{location[2]}`: expected true or false, a number, text or a list "
@@ -127,7 +127,7 @@ def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key `{key}`: {nearest(str(location[-1]), _known_keys(location))}"
     if kind == "missing":
-        return f"missing key `{key}`: expected it in the manifest, but found nothing"
+        return f"missing key `{key}`: expected it in the manifest, but it is not there"
     context = detail.get("ctx", {})
     expected = {
         "string_pattern_mismatch": f"text that matches {context.get('pattern')}",
@@ -138,7 +138,7 @@ def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
         "greater_than_equal": f"at least {context.get('ge')}",
         "less_than_equal": f"at most {context.get('le')}",
         "string_type": "text",
-        "int_type": "a whole number",
+        "int_type": "an integer",
         "float_type": "a number",
         "bool_type": "true or false",
         "tuple_type": "a list",

@@ -59,8 +59,8 @@ def bake_masks(
     is_untrained = bool(rates) and all(bool((rate == 1).all()) for rate in rates.values())
     if rates and is_untrained == (keep_ratio is None):
         what = (
-            "every layer's is 1, where it starts: a checkpoint of HARP's pre-training, which uses "
-            "all weights; say so with --keep-ratio 1"
+            "the share of every layer is 1, the starting value: a checkpoint of HARP's "
+            "pre-training, which uses all weights; confirm this with --keep-ratio 1"
             if is_untrained
             else "the checkpoint has a share for each layer (HARP); leave --keep-ratio out"
         )
@@ -87,15 +87,15 @@ def bake_masks(
             if share is None:
                 faults.append(
                     f"tensor `{scores}`: the checkpoint keeps a share of each layer by its scores "
-                    "(HYDRA), but not which share; say it with --keep-ratio, such as 0.1 for 10x"
+                    "(HYDRA), but does not say which share; set it with --keep-ratio, such as 0.1 "
+                    "for 10x"
                 )
                 continue
             mask = _kept(baked.pop(scores), baked[name], share)
             counts["scores"] += _apply(baked, name, mask, scores, faults)
     if keep_ratio is not None and not counts["scores"] and not faults:
         faults.append(
-            "--keep-ratio says what popup scores keep (HYDRA), but the checkpoint has none; leave "
-            "it out"
+            "--keep-ratio is for popup scores (HYDRA), but the checkpoint has none; leave it out"
         )
     notes = [f"applied {word} of {count} layer(s)" for word, count in counts.items() if count]
     return Baked(baked, tuple(faults[:10]), tuple(notes))

@@ -100,7 +100,7 @@ def unpacked_header(header: Mapping[str, Header], metadata: Mapping[str, str]) -
     total = sum(math.prod(entry.shape) for entry in whole.values())
     for name, shape in shapes.items():
         if name in whole:
-            raise FileFaultError(f"tensor `{name}`: is there twice, packed and as it is")
+            raise FileFaultError(f"tensor `{name}`: is there twice, packed and plain")
         mask, values = header[name + MASK], header[name + VALUES]
         size = math.prod(shape)
         if (mask.dtype, mask.shape) != ("U8", (-(-size // 8),)):

@@ -46,7 +46,7 @@ def repack(
     path = Path(path)
     if path.is_dir():
         if out is not None:
-            raise OutputError(f"--out {out}: expected for a file only; a folder is packed in place")
+            raise OutputError(f"--out {out}: only for a file; a folder is packed in place")
         name = load_manifest(path).model.weights
         try:
             source = path / present_name(path, name)
@@ -68,7 +68,7 @@ def _convert(source: Path, to_packed: bool, out: Path | None, place: Path | None
         raise SubmissionError(source, str(error).splitlines()) from error
     if is_packed(metadata) == to_packed:
         word = "packed" if to_packed else "not packed"
-        raise SubmissionError(source, [f"is {word} already; there is nothing to do"])
+        raise SubmissionError(source, [f"is {word} already; nothing to do"])
     others = sorted(name for name, tensor in state.items() if not tensor.is_floating_point())
     if to_packed and others:
         raise SubmissionError(
@@ -80,10 +80,12 @@ def _convert(source: Path, to_packed: bool, out: Path | None, place: Path | None
             ],
         )
     if to_packed and any("#" in name for name in state):
-        raise SubmissionError(source, ["a tensor's name holds `#`, which packed files keep"])
+        raise SubmissionError(
+            source, ["the name of a tensor contains `#`, which packed files reserve"]
+        )
     target = out or source.with_name(_stem(source.name) + (PACKED_SUFFIX if to_packed else SUFFIX))
     if target.exists() or target.is_symlink():
-        raise OutputError(f"{target}: is there already; move it away, or choose another --out")
+        raise OutputError(f"{target}: already exists; move it away, or choose another --out")
     if place is not None:
         target = place / target.name
     packed = pack(state) if to_packed else safetensors.torch.save(dict(state))

@@ -45,8 +45,8 @@ LARGEST_BITS = 8
 EXACT = 2**24
 BATCH_SIZE = 250
 _SUPPORTED = (
-    "int8 takes a chain of convolutions over all channels that pad with zeros and of linear "
-    "layers, each but the last with a ReLU behind it, and max-pooling and flattening between them"
+    "int8 supports a chain of convolutions (zero padding, no groups) and linear layers, each but "
+    "the last followed by a ReLU, with max-pooling and flattening between them"
 )
 
 
@@ -262,7 +262,7 @@ def _read_chain(
         (layers[-1].after if layers else before).append(operator)
     if not layers or not is_signed:
         raise NotQuantisableError(
-            f"expected a convolution or linear layer that gives the logits, last; {_SUPPORTED}"
+            f"expected a convolution or linear layer last, which gives the logits; {_SUPPORTED}"
         )
     return before, layers, plain
 
@@ -304,7 +304,7 @@ def _check_weighted(
     if is_signed:
         raise NotQuantisableError(
             f"`{name}` ({kind}): expected a ReLU between it and `{layers[-1].name}`; activations "
-            "have no sign here; put one there, merge the two layers, or convert it without --int8"
+            "are unsigned here; add one, merge the two layers, or convert it without --int8"
         )
     if any(module is layer.module for layer in layers):
         raise NotQuantisableError(f"`{name}` ({kind}): is used twice; {_SUPPORTED}")

@@ -164,7 +164,9 @@ def present_name(folder: Path, name: str) -> str:
         return name
     if not (folder / name).exists():
         return other
-    raise FileFaultError(f"{name}: expected one weights file, but {other} is there, too; keep one")
+    raise FileFaultError(
+        f"{name}: expected one weights file, but {other} is there as well; keep one"
+    )
 
 
 def read_tensors(content: bytes, expected: Mapping[str, Tensor] | None = None) -> State:

@@ -43,7 +43,7 @@ def sample_images(track: Track, data_root: Path | None = None) -> Sample:
         pass  # broken data are the evaluation's to report
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.rand(NUM_IMAGES, *track.shape, generator=generator)
-    return Sample(noise, f"{NUM_IMAGES} random images, as {track.name} is not on this machine")
+    return Sample(noise, f"{NUM_IMAGES} random images, because {track.name} is not on this machine")
 
 
 def largest_difference(
@@ -64,7 +64,7 @@ def largest_difference(
     difference, tolerance = float(difference_B.max()), float(tolerance_B.max())
     if not bool((difference_B <= tolerance_B).all()):
         fault = (
-            f"self-check: expected the reloaded submission to agree with its source within "
+            "self-check: expected the reloaded submission to agree with its source within "
             f"{tolerance:.3g}, but a logit differs by {difference:.3g}"
         )
         raise SubmissionError(what, [fault])

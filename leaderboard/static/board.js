@@ -204,19 +204,19 @@ window.corobench ??= {};
   const columnMenu = menu(
     "Columns",
     make("fieldset", { class: "two" }, make("legend", { class: "hide" }, "Columns"), ...columnBoxes.map((entry) => entry.label)),
-    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("As at first", () => set({ cols: [...shownFirst] }))),
+    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Default", () => set({ cols: [...shownFirst] }))),
   );
   const exportMenu = menu(
     "Export",
     make("p", { class: "sub" }, "Rows and columns of this view; counts out of n."),
     button("CSV", () => exportCsv()), button("JSON", () => exportJson()),
-    make("p", { class: "sub" }, "Selected rows, else those of this page."),
+    make("p", { class: "sub" }, "Selected rows; without a selection, those of this page."),
     button("LaTeX", () => cite("latex")), button("BibTeX", () => cite("bibtex")),
   );
   const linkButton = button("Copy link", async () => copy(location.href, linkButton));
   const clearButton = button("Clear", () => set({ ...fresh(), cols: view.cols, size: view.size }));
   const compareLink = make("a", { class: "button go", href: config.compare }, "Compare");
-  const sorts = make("select", { "aria-label": "Sort by" }, make("option", { value: "" }, "Sort: as ranked"),
+  const sorts = make("select", { "aria-label": "Sort by" }, make("option", { value: "" }, "Sort: default"),
     ...columns.filter((c) => c.kind !== "bar").flatMap((c) => [c.first, c.first === "asc" ? "desc" : "asc"].map((way) =>
       make("option", { value: `${c.key}.${way}` }, `${c.title} ${way === "asc" ? "↑" : "↓"}`))));
   sorts.addEventListener("change", () => set({ sort: sorts.value, page: 0 }));

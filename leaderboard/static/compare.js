@@ -84,7 +84,7 @@ corobench.holm = (values) => {
       ["Title", ...entries.map((e) => e.title)],
       ["Method", ...entries.map((e) => e.method)],
       ["Architecture", ...entries.map((e) => e.architecture)],
-      ["Parameters that are not zero", ...entries.map((e) => grouped(e.nonzero))],
+      ["Non-zero parameters", ...entries.map((e) => grouped(e.nonzero))],
       ["Packed bytes", ...entries.map((e) => grouped(e.packed))],
       ["Multiply-adds", ...entries.map((e) => grouped(e.macs))],
       ["Clean", ...entries.map((e) => share(e.clean, e.n))],
@@ -96,7 +96,7 @@ corobench.holm = (values) => {
     ]);
     const parts = [make("h2", {}, "Side by side"), numbers];
     if (entries.every((entry) => at(entry).outcomes)) parts.push(...tests(entries, epsilon, heads), ...differing(group, entries, epsilon, heads));
-    else parts.push(make("p", { class: "notice" }, "At least one of these results has no table of outcomes beside it, so there is no paired comparison."));
+    else parts.push(make("p", { class: "notice" }, "At least one of these results has no outcome table beside it, so there is no paired comparison."));
     out.replaceChildren(...parts);
   };
 

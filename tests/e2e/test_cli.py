@@ -78,7 +78,7 @@ def test_a_folder_becomes_a_result_a_score_and_a_page(
     # The very same evaluation is recognised; another one is never overwritten unasked.
     again = ["evaluate", str(entry), "--subset", "20", "--out", str(results)]
     assert invoke(again) == 0
-    assert "was there already" in capsys.readouterr().out
+    assert "already there" in capsys.readouterr().out
     assert invoke([*again, "--seed", "1"]) == 2
     assert "holds another result" in capsys.readouterr().err
 

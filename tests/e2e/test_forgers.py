@@ -165,7 +165,7 @@ def take_in(forger: Forger, *more: str) -> int:
 def test_the_honest_result_is_taken_in(forger: Forger, capsys: pytest.CaptureFixture[str]) -> None:
     assert take_in(forger) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert f"{ENTRY}.json holds: all {N} predictions" in said
+    assert f"{ENTRY}.json is confirmed: all {N} predictions" in said
     report = json.loads((forger.board.parent / "out" / f"{ENTRY}.intake.json").read_text())
     (one,) = report["verified"]
     assert one["n"] == N and one["num_drawn"] == one["population"] > 0
@@ -682,13 +682,13 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     a_key_more_in_the_json: "note: claimed the best entry of all, but measured no such key",
     compactness: "compactness.macs_nonzero: the result says 9, but the weights of",
     weights_of_another_entry: "the same effective weights as digits-ibp-random-10x",
-    other_weights_than_the_result: "belongs to other weights than",
+    other_weights_than_the_result: "does not belong to the weights of",
     weights_a_hair_changed: "margin at 1/16, images",
     another_text_for_epsilon: "epsilons: expected 1/16, 2/16, but found 1/16, 1/8",
     a_smaller_epsilon: "epsilons: expected 1/16, 2/16, but found 1/16, 2/17",
     swapped_adversarial_images: "its adversarial image is outside the ball",
     outside_the_ball_by_one_step: "its adversarial image is outside the ball",
-    clean_images_as_adversarial: "the model is right on its adversarial image",
+    clean_images_as_adversarial: "the model classifies its adversarial image correctly",
     more_adversarial_images: "adversarial: claimed",
     missing_rows: "expected one row for each of 60 images",
     duplicate_rows: "position: expected 0 to 59 in this order at 2/16",
@@ -716,9 +716,9 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     a_contest_that_was_none: "contests at 2/16: claimed 3 rows broken, but measured 0 rows",
     a_contest_removed: "contests at 2/16: claimed 0 rows broken, but measured 1 rows",
     a_symlink: "expected a regular file, but found a symbolic link",
-    a_symlink_to_nowhere: "expected the result file of what lies beside it",
+    a_symlink_to_nowhere: "expected the result file of the files beside it",
     another_subset: "n: expected '500' as in the file's path, found '60'",
-    a_table_without_a_result: "expected the result file of what lies beside it",
+    a_table_without_a_result: "expected the result file of the files beside it",
     broken_becomes_undecided: "still right, but measured broken by",
     broken_becomes_timeout: "still right, but measured broken by",
     survived_pgd: "pgd50 at ",

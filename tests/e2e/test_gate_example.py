@@ -90,7 +90,7 @@ def test_one_commit_breaks_robustness_and_the_gate_goes_red(project: Path) -> No
     code, said, summary = _run_action(project, inputs)
     assert code == 1, said
     assert "::error title=corobench::certified 2/16" in said
-    assert "settled early" in summary
+    assert "clear early" in summary
     failing = [line for line in summary.splitlines() if line.endswith("| fail |")]
     assert any("autoattack 2/16" in line for line in failing)
     assert not any("clean" in line or "bytes" in line for line in failing)

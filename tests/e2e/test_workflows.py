@@ -137,7 +137,7 @@ def test_a_new_entry_by_pull_request(workspace: Path, results: Path) -> None:
     ran = pull_request(workspace)
     assert ran.code == 0, ran.said
     assert f"corobench: {NEW} on digits, n = 100" in ran.summary
-    assert f"{NEW}.json holds: all 500 predictions" in ran.summary
+    assert f"{NEW}.json is confirmed: all 500 predictions" in ran.summary
     assert "agrees with it on 100 images" in ran.summary
     (line,) = [line for line in ran.summary.splitlines() if line.startswith("+ ")]
     assert line.startswith(f"+ {NEW}")
@@ -202,19 +202,19 @@ def _spoil(workspace: Path, spoil: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        ("code", "benchmark/__init__.py: is not the entry's own file"),
-        ("workflow", ".github/workflows/intake.yml: is not the entry's own file"),
-        ("script", "ci/request.py: is not the entry's own file"),
-        ("another result", "digits-ibp-dense.json: is there already and is changed"),
+        ("code", "benchmark/__init__.py: is not part of the entry"),
+        ("workflow", ".github/workflows/intake.yml: is not part of the entry"),
+        ("script", "ci/request.py: is not part of the entry"),
+        ("another result", "digits-ibp-dense.json: already exists and is changed"),
         ("a new result of another", f"is a result of another entry than '{NEW}'"),
-        ("removed", "digits-ibp-dense.json: is there already and is changed (D)"),
+        ("removed", "digits-ibp-dense.json: already exists and is changed (D)"),
         ("symlink", "expected a regular file (mode 100644), but found 120000"),
         ("symlinked result", "expected a regular file (mode 100644), but found 120000"),
-        ("attributes", ".gitattributes: is not the entry's own file"),
+        ("attributes", ".gitattributes: is not part of the entry"),
         ("two entries", f"expected one entry, but found b, {NEW}"),
         ("executable", "expected a regular file (mode 100644), but found 100755"),
         ("result only", "results change without an entry"),
-        ("taken", "is there already"),
+        ("taken", "already exists"),
         ("copied", "the same effective weights as digits-ibp-random-10x"),
     ],
 )
@@ -301,5 +301,5 @@ def test_nothing_quick_is_published(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"quick": false', '"quick": true'))
     ran = publish(workspace)
     assert ran.code == 2, ran.said
-    assert "these results may not be published" in ran.said
+    assert "these results cannot be published" in ran.said
     assert not (workspace / "build" / "site").exists()

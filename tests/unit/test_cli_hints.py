@@ -47,7 +47,7 @@ def test_recheck_says_that_certificates_of_older_rules_are_not_checked(
 ) -> None:
     monkeypatch.chdir(PUBLISHED.parents[3])
     assert invoke(["recheck", str(RESULT), "--no-isolate"]) == 0
-    assert "given by older rules and are not checked" in capsys.readouterr().out
+    assert "follow older rules and are not checked" in capsys.readouterr().out
 
 
 def test_drift_between_rounds_names_the_setting_that_differs(

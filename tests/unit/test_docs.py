@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import tomllib
@@ -13,7 +14,7 @@ import pytest
 
 from corobench.benchmark.attacks import gradients, guard
 from corobench.benchmark.attacks.autoattack import WARNING_FLAGS
-from corobench.benchmark.cli.main import FrontDoor, cli
+from corobench.benchmark.cli.main import GROUPS, FrontDoor, cli
 from corobench.benchmark.evaluation import recognition
 from corobench.benchmark.records.result import (
     OUTCOME_COLUMNS,
@@ -29,12 +30,21 @@ from corobench.benchmark.tracks import TRACKS, Protocol, settings_of
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "submissions/*/*.md", "baselines/**/*.md")
+PACKAGES = ("benchmark", "baselines", "corobench", "leaderboard")
 DOCUMENTS = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)})
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\s*(?:\S+/bin/)?corobench ([a-z]+)((?: +[^\n`#]*)?)", re.MULTILINE)
-PATH = re.compile(r"`((?:benchmark|baselines|leaderboard|tests|docs|perf|submissions)/[\w./-]+)`")
+PATH = re.compile(
+    r"(?<![\w/.:-])((?:benchmark|baselines|ci|corobench|docs|examples|leaderboard|perf|tests)"
+    r"/[\w./*-]*\w)"
+)
+FILE = re.compile(r"`([\w-]+\.(?:py|js|css))`")
+DOTTED = re.compile(r"\bcorobench((?:\.\w+){2,})")
+#: What the examples of the documents make, and files that are not there on purpose.
+MADE = re.compile(r"my-model|leaderboard/results")
+ABSENT = {"utils.py", "benchmark.py"}
 
 
 def _read(name: str) -> str:
@@ -103,11 +113,43 @@ def test_commands_and_their_options_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_paths_of_the_repository_exist(path: Path) -> None:
-    names = set(PATH.findall(_without_fences(path.read_text(encoding="utf-8"))))
-    made = re.compile(r"my-model|leaderboard/results")
-    assert [
-        name for name in sorted(names) if not made.search(name) and not (ROOT / name).exists()
-    ] == []
+    text = path.read_text(encoding="utf-8")
+    names = {name for name in PATH.findall(text) if not MADE.search(name)}
+    assert [name for name in sorted(names) if not any(ROOT.glob(name))] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_named_without_their_folder_exist(path: Path) -> None:
+    here = {
+        file.name
+        for package in (*PACKAGES, "ci", "perf", "tests")
+        for file in (ROOT / package).rglob("*.*")
+    }
+    names = set(FILE.findall(path.read_text(encoding="utf-8")))
+    assert sorted(names - here - ABSENT) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dotted_names_exist(path: Path) -> None:
+    for dots in DOTTED.findall(path.read_text(encoding="utf-8")):
+        name = f"corobench{dots}"
+        assert _exists(name), name
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something that a module has."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
 
 
 def test_the_readme_names_every_command_and_the_two_that_start() -> None:
@@ -116,12 +158,21 @@ def test_the_readme_names_every_command_and_the_two_that_start() -> None:
         assert f"`corobench {name}`" in text, name
     assert "\npython -m pip install tox && python -m tox run -e quickstart\n" in text
     assert "\npython -m pip install tox && python -m tox\n" in text
+    assert len(text.splitlines()) <= 150
+
+
+def test_the_commands_stand_in_the_groups_of_the_command_line() -> None:
+    text = _read("docs/commands.md")
+    for title, names in GROUPS.items():
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        found = re.findall(r"^\| (`corobench.+?) \| ", section, re.MULTILINE)
+        assert re.findall(r"corobench ([a-z]+)", " ".join(found)) == list(names)
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
     from corobench.benchmark.cli import main as module
 
-    table = _read("README.md").split("**Exit codes**")[1].split("\n\n")[1]
+    table = _read("docs/commands.md").split("\n## Exit codes\n")[1].split("\n## ")[0]
     documented = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
     assert documented == [*re.findall(r"^  (\d)  ", module.EXIT_CODES, re.MULTILINE), "130"]
 
@@ -142,7 +193,7 @@ def test_rules_define_every_clause_of_the_contract() -> None:
 
 def test_rules_define_every_refusal() -> None:
     names: set[str] = set()
-    for path in (ROOT / "benchmark/certify").glob("*.py"):
+    for path in (ROOT / "benchmark/certify").rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         names |= set(re.findall(r"NotCertifiable\(\s*\"([a-z-]+)\"", source))
         if path.name == "graph_rules.py":
@@ -153,8 +204,10 @@ def test_rules_define_every_refusal() -> None:
 
 
 def test_every_flag_is_in_the_rules_and_has_its_section() -> None:
-    stages = "".join(_read(f"benchmark/stages/{name}.py") for name in ("base", "pgd"))
-    flags = set(WARNING_FLAGS.values()) | set(re.findall(r"flags\.add\(\"([a-z-]+)\"\)", stages))
+    attacks = "".join(path.read_text("utf-8") for path in (ROOT / "benchmark/attacks").glob("*.py"))
+    named = set(re.findall(r"flags\.add\(\"([a-z-]+)\"\)", attacks))
+    assert named
+    flags = set(WARNING_FLAGS.values()) | named
     flags |= {"autoattack-warning", "attack-error"}
     flags |= {recognition.RECOGNISES, recognition.BETTER, recognition.CHANGES}
     flags |= {recognition.CLIPPED, gradients.VANISHING, gradients.SHATTERED}

@@ -67,7 +67,7 @@ def test_more_than_allowed_moved(
     report = tmp_path / "drift.json"
     command = ["drift", str(PUBLISHED / other.name), str(other)]
     assert invoke([*command, "--json", str(report)]) == 1
-    assert "moved too much: CROWN 2/16: 30 of 500 images moved" in capsys.readouterr().out
+    assert "too much drift: CROWN 2/16: 30 of 500 images changed" in capsys.readouterr().out
     assert invoke([*command, "--max-moved", "6"]) == 0
     content = json.loads(report.read_text())
     (moved,) = [one for one in content["stages"] if one["num_moved"]]
@@ -88,7 +88,7 @@ def test_one_clean_prediction_is_too_much(other: Path, capsys: pytest.CaptureFix
     _rewrite(other, flip)
     command = ["drift", str(PUBLISHED / other.name), str(other), "--max-moved", "100"]
     assert invoke(command) == 1
-    assert "moved too much: clean: 1 of 500" in capsys.readouterr().out
+    assert "too much drift: clean: 1 of 500" in capsys.readouterr().out
 
 
 def test_a_proof_that_is_broken_elsewhere_is_a_contradiction(

@@ -1,4 +1,4 @@
-"""Evaluating again: a whole result is kept, a damaged one mended, another engine's never reused."""
+"""Evaluating again: a whole result is kept, a damaged one repaired, another engine's never reused."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def test_mending_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["evaluate", str(TEMPLATE), "--subset", "12", "--epsilons", *EPSILONS]
     assert invoke([*command, "--out", str(out), "--no-isolate"]) == 0
     said = capsys.readouterr()
-    assert "mending" in said.err and "is missing" in said.err
-    assert "was there already" not in said.out
+    assert "repairing" in said.err and "is missing" in said.err
+    assert "already there" not in said.out
 
 
 def test_what_a_contest_found_is_not_thrown_away(out: Path) -> None:

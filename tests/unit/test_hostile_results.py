@@ -71,7 +71,7 @@ def test_columns_of_other_types(tmp_path: Path) -> None:
     table = make_table(run)
     path = tmp_path / "t.outcomes.parquet"
     path.write_bytes(encode_outcomes(table.assign(image=["x"] * len(table)), run))
-    with pytest.raises(ResultError, match="columns of other types"):
+    with pytest.raises(ResultError, match="columns of unexpected types"):
         read_outcomes(path)
 
 
@@ -94,9 +94,9 @@ def _array(array: np.ndarray, claims: str | None = None) -> bytes:
     ("content", "method", "message"),
     [
         (_array(np.zeros((2, 3)), "(99999999999, 3)"), 8, "bytes|header"),
-        (_array(np.zeros((2, 3)), "(4, 3)"), 8, "which the file has not|header"),
+        (_array(np.zeros((2, 3)), "(4, 3)"), 8, "but the file is shorter|header"),
         (_array(np.zeros(2)), zipfile.ZIP_LZMA, "compressed by method 14"),
-        (b"\x93NUMPY\x09\x00" + bytes(100), 8, "is not known"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), 8, "version .* is not supported"),
         (b"nothing", 8, "magic"),
     ],
 )
@@ -115,7 +115,7 @@ def test_an_array_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "a.npz"
     np.savez_compressed(path, images=np.zeros(125_000))
     assert path.stat().st_size < 10_000
-    with pytest.raises(ResultError, match="1000000 bytes, and at most 100000 are read"):
+    with pytest.raises(ResultError, match="1000000 bytes; at most 100000 are allowed"):
         read_arrays(path, ("images",))
 
 
@@ -126,7 +126,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
 
     path = tmp_path / "a.npz"
     np.savez(path, images=np.array([Evil()], dtype=object))
-    with pytest.raises(ResultError, match="holds objects"):
+    with pytest.raises(ResultError, match="contains objects"):
         read_arrays(path, ("images",))
     assert not (tmp_path / "ran").exists()
 

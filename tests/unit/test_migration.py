@@ -46,7 +46,7 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     before = json.loads(earlier.read_text())
     assert invoke(["migrate", str(earlier)]) == 0
     said = capsys.readouterr().out
-    assert "not asked: alpha-CROWN, BaB" in said and "nothing is written" in said
+    assert "not asked: alpha-CROWN, BaB" in said and "nothing was written" in said
     assert json.loads(earlier.read_text()) == before
 
     assert invoke(["migrate", str(earlier), "--write"]) == 0
@@ -58,7 +58,7 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     assert scores["alpha-CROWN"] is None and scores["BaB"] is None and scores["IBP"] > 0
 
     assert invoke(["migrate", str(earlier)]) == 0
-    assert "has the shape of today" in capsys.readouterr().out
+    assert "is already in the current format" in capsys.readouterr().out
 
 
 def test_what_was_evaluated_with_other_settings_is_not_ranked(
@@ -91,7 +91,7 @@ def test_a_table_that_says_something_else_is_not_migrated(earlier: Path) -> None
     ("schema", "said"),
     [
         (2, "a newer corobench"),
-        (0, "no way from it"),
+        (0, "it cannot be migrated"),
         ("1", "written by `corobench evaluate`"),
         (True, "written by `corobench evaluate`"),
         (None, "written by `corobench evaluate`"),

@@ -66,5 +66,5 @@ def test_a_result_that_claims_another_size_is_refused(result: Path) -> None:
 
 
 def test_results_of_other_weights_are_refused(result: Path) -> None:
-    with pytest.raises(ResultError, match="other weights"):
+    with pytest.raises(ResultError, match="does not belong to the weights of"):
         remeasure(result, ROOT / "submissions" / "digits-ibp-dense")

@@ -203,7 +203,7 @@ def test_a_set_of_other_files_is_refused(ending: str, how: str, tmp_path: Path) 
         file.write_bytes(content)
         with pytest.raises(ResultError, match="do not belong together"):
             read_result(path)
-    with pytest.raises(ResultError, match="`corobench evaluate` of the entry again") as caught:
+    with pytest.raises(ResultError, match="`corobench evaluate` on the entry again") as caught:
         verify_set(path, result)
     assert file.name in caught.value.message
 
@@ -249,5 +249,5 @@ def test_an_interrupted_result_says_so(place: Place) -> None:
         killed_at(step, place.path.parent, place.replace)
         if not place.path.exists() and staged(place.path, "json").exists():
             break
-    with pytest.raises(ResultError, match="the same command again finishes it"):
+    with pytest.raises(ResultError, match="give the same command again to finish it"):
         read_result(place.path)

@@ -146,7 +146,7 @@ def test_luck_is_not_refused_and_much_luck_is() -> None:
     lies, lucky = _judge(few, hidden=[])
     assert lies == [] and len(lucky) == len(few)
     (lie,), lucky = _judge(more, hidden=[])
-    assert "may be by chance" in str(lie) and lie.images == tuple(row + 1000 for row in more)
+    assert "are explained by chance" in str(lie) and lie.images == tuple(row + 1000 for row in more)
 
 
 def test_luck_on_an_image_that_is_said_to_be_broken_counts_for_nothing() -> None:
@@ -157,7 +157,7 @@ def test_what_autoattack_missed_on_broken_images_may_be_chance_on_a_few() -> Non
     few, many = list(range(attacks.LUCKY)), list(range(40))
     assert _judge(few, hidden=few, outcome="attacked") == ([], [])
     (lie,), _ = _judge(many, hidden=many, outcome="attacked")
-    assert "may be by chance" in str(lie)
+    assert "are explained by chance" in str(lie)
 
 
 # ----------------------------------------------------------------------- closing certifiers

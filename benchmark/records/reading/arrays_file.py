@@ -125,7 +125,7 @@ def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> N
         header = stream.tell()
         num_bytes = _num_bytes(name, shape, dtype)
         if num_bytes + header != member.file_size:
-            raise ValueError(f"{name}: its header says {num_bytes} bytes, which the file has not")
+            raise ValueError(f"{name}: its header says {num_bytes} bytes, but the file is shorter")
         if num_rows is not None and shape and num_rows < shape[0] and not is_fortran:
             shape = (num_rows, *shape[1:])
         content = stream.read(_num_bytes(name, shape, dtype))
@@ -138,17 +138,19 @@ def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> N
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     members = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
     if len(members) != 1:
-        raise ValueError(f"no array called {name}" if not members else f"{name}: is there twice")
+        raise ValueError(f"no array named {name}" if not members else f"{name}: is there twice")
     (member,) = members
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name}: compressed by method {member.compress_type}, which is not read")
+        raise ValueError(
+            f"{name}: compressed by method {member.compress_type}, which is not supported"
+        )
     return member
 
 
 def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{name}: array format {version} is not known")
+        raise ValueError(f"{name}: array format {version} is not supported")
     read = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
@@ -156,7 +158,7 @@ def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dty
     )
     shape, is_fortran, dtype = read(stream)  # type: ignore[no-untyped-call]
     if dtype.hasobject:
-        raise ValueError(f"{name}: holds objects, not numbers")
+        raise ValueError(f"{name}: contains objects, not numbers")
     return tuple(int(length) for length in shape), bool(is_fortran), dtype
 
 
@@ -165,5 +167,5 @@ def _num_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -
     for length in shape:
         num_bytes *= length
     if not 0 <= num_bytes <= MAX_ARRAY_BYTES or any(length < 0 for length in shape):
-        raise ValueError(f"{name}: {num_bytes} bytes, and at most {MAX_ARRAY_BYTES} are read")
+        raise ValueError(f"{name}: {num_bytes} bytes; at most {MAX_ARRAY_BYTES} are allowed")
     return num_bytes

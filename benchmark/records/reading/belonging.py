@@ -34,12 +34,12 @@ def _fault(columns: Columns, run: Run) -> str:
     if run.track not in TRACKS:
         return f"track: expected one of {', '.join(TRACKS)}, found {run.track[:40]!r}"
     if not run.epsilons or len(set(run.epsilons)) != len(run.epsilons):
-        return "run record: epsilons: expected different ones, at least one"
+        return "run record: epsilons: expected at least one, without repetition"
     n, num_epsilons = run.n, len(run.epsilons)
     if len(columns) != n * num_epsilons:
         return (
-            f"expected one row for each of {n} images at each of {num_epsilons} epsilons, which "
-            f"are {n * num_epsilons}, but found {len(columns)} rows"
+            f"expected one row for each of {n} images at each of {num_epsilons} epsilons, "
+            f"{n * num_epsilons}, but found {len(columns)} rows"
         )
     numbers, first = columns.numbers, slice(0, n)
     for number, epsilon in enumerate(run.epsilons):

@@ -97,7 +97,7 @@ def _right_faults(
         if found is not None and found < standing:
             faults.append(
                 f"{key}.{name}: expected at least the {standing} certified and undecided images, "
-                f"found {found}: what stands was not broken by an attack"
+                f"found {found}, because no attack broke them"
             )
     return faults + _certifier_faults(key, score, counts[Outcome.CERTIFIED], result)
 
@@ -105,7 +105,7 @@ def _right_faults(
 def _certifier_faults(key: str, score: EpsilonScore, certified: int, result: Result) -> list[str]:
     """Certifiers that are unknown, or that proved more than the cascade."""
     unknown = sorted(score.certified_by.keys() - {*CERTIFIERS, "cascade"})
-    faults = [f"{key}.certified_by: {name!r} is no certifier" for name in unknown]
+    faults = [f"{key}.certified_by: {name!r} is not a certifier" for name in unknown]
     if result.is_frozen:  # what was proven and broken counts as attacked
         return faults
     for name, count in sorted(score.certified_by.items()):

@@ -43,7 +43,7 @@ def describe(fault: Mapping[str, Any], root: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in fault["loc"] if part != "[key]") or "the file"
     kind = str(fault["type"])
     if kind == "missing":
-        return f"{key}: expected this key, found nothing"
+        return f"{key}: missing key"
     if kind == "extra_forbidden":
         known = _known_keys(root, fault["loc"][:-1])
         return f"{key}: unknown key; {nearest(str(fault['loc'][-1]), known)}"

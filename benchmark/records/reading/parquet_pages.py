@@ -32,10 +32,10 @@ def check_footer(content: bytes, max_bytes: int) -> None:
         ValueError: says which.
     """
     if len(content) < 12 or content[:4] != b"PAR1" or content[-4:] != b"PAR1":
-        raise ValueError("it does not begin and end as a parquet file")
+        raise ValueError("it does not begin and end like a parquet file")
     length = int.from_bytes(content[-8:-4], "little")
     if length > min(max_bytes, len(content) - 12):
-        raise ValueError(f"its footer claims {length} bytes, and at most {max_bytes} are read")
+        raise ValueError(f"its footer claims {length} bytes; at most {max_bytes} are allowed")
 
 
 def check(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
@@ -53,7 +53,7 @@ def check(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
     metadata = file.metadata
     if metadata.num_row_groups > MAX_GROUPS or metadata.num_columns > MAX_COLUMNS:
         raise ValueError(
-            f"at most {MAX_GROUPS} row groups and {MAX_COLUMNS} columns are read, but it claims "
+            f"at most {MAX_GROUPS} row groups and {MAX_COLUMNS} columns are allowed, but it claims "
             f"{metadata.num_row_groups} and {metadata.num_columns}"
         )
     places = [place for place in range(len(file.schema)) if file.schema.column(place).path in names]
@@ -63,7 +63,9 @@ def check(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
         for place in places:
             total += _check_column(content, group.column(place), group.num_rows)
     if total > max_bytes:
-        raise ValueError(f"at most {max_bytes} bytes are unpacked, but it claims {total} bytes")
+        raise ValueError(
+            f"at most {max_bytes} unpacked bytes are allowed, but it claims {total} bytes"
+        )
 
 
 def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
@@ -71,7 +73,7 @@ def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
     name = chunk.path_in_schema
     if chunk.compression not in _COMPRESSIONS or not set(chunk.encodings) <= _ENCODINGS:
         found = ", ".join([chunk.compression, *chunk.encodings])
-        raise ValueError(f"column {name}: is compressed or encoded in a way not read ({found})")
+        raise ValueError(f"column {name}: is compressed or encoded in an unsupported way ({found})")
     if chunk.num_values != num_rows or num_rows < 0:
         raise ValueError(f"column {name}: has {chunk.num_values} values in {num_rows} rows")
     begin = chunk.data_page_offset
@@ -88,11 +90,11 @@ def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
         unpacked, values, begin = unpacked + size, values + num_values, begin + packed
         if max(unpacked, total) > limit:
             raise ValueError(
-                f"column {name}: at most {limit} bytes are unpacked, but it claims "
+                f"column {name}: at most {limit} unpacked bytes are allowed, but it claims "
                 f"{max(unpacked, total)} bytes"
             )
     if begin != end or values != num_rows:
-        raise ValueError(f"column {name}: its pages do not fill its place in the file")
+        raise ValueError(f"column {name}: its pages do not match its size in the file")
     return max(unpacked, total)
 
 
@@ -101,11 +103,11 @@ def _page(content: bytes, begin: int, end: int, name: str) -> tuple[int, int, in
     header, place = _Compact(content, begin, min(end, begin + _MAX_HEADER_BYTES)).struct()
     kind = header.get(1)
     if kind not in _KINDS:
-        raise ValueError(f"column {name}: has a page of kind {kind}, which is not read")
+        raise ValueError(f"column {name}: has a page of kind {kind}, which is not supported")
     field, num_key, encoding_key = _KINDS[kind]
     inner = header.get(field)
     if not isinstance(inner, dict) or inner.get(encoding_key) not in _ENCODING_NUMBERS:
-        raise ValueError(f"column {name}: is encoded in a way not read")
+        raise ValueError(f"column {name}: is encoded in an unsupported way")
     sizes = [header.get(2), header.get(3), inner.get(num_key)]
     if not all(isinstance(one, int) and one >= 0 for one in sizes):
         raise ValueError(f"column {name}: has a page without sizes")
@@ -185,7 +187,7 @@ class _Compact:
             value |= (byte & 0x7F) << shift
             if not byte & 0x80:
                 return value
-        raise ValueError("a page's header has an endless number")
+        raise ValueError("a page's header has a number without an end")
 
     def _zigzag(self) -> int:
         value = self._varint()

@@ -109,11 +109,13 @@ def data_faults(track: str, data: DataInfo, n: int) -> list[str]:
     if known is not None and known.track != track:
         faults.append(f"data.fingerprint: expected images of {track}, found those of {known.track}")
     elif known is not None and n > known.num_images:
-        faults.append(f"n: expected at most the {known.num_images} images there are, found {n}")
+        faults.append(
+            f"n: expected at most {known.num_images}, the size of the test set, found {n}"
+        )
     if canonical and (data.kind == "canonical") != (data.fingerprint == canonical):
         faults.append(
             f"data.kind: expected 'canonical' for the fingerprint {canonical[:12]} and 'mirror' "
-            f"for every other, found {data.kind!r} for {data.fingerprint[:12]!r}"
+            f"for all others, found {data.kind!r} for {data.fingerprint[:12]!r}"
         )
     return faults
 

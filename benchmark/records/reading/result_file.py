@@ -51,7 +51,7 @@ def read_scorecard(path: Path) -> Result:
     except ValidationError as error:
         raise fault_error(path, [describe(fault, Result) for fault in error.errors()]) from None
     except RecursionError:
-        raise fault_error(path, ["nested too deeply to be a result"]) from None
+        raise fault_error(path, ["nested too deeply for a result"]) from None
     found = contradictions(result) + misplaced(path, result)
     if found:
         raise fault_error(path, found)
@@ -121,9 +121,9 @@ def require_schema(payload: Mapping[str, Any], path: Path) -> None:
         return
     hint = "was it written by `corobench evaluate`?"
     if type(found) is int:
-        hint = "it was written by a newer corobench, so update this one"
+        hint = "it was written by a newer corobench; update this one"
         if found < SCHEMA:
-            hint = "there is no way from it to today's"
+            hint = "it cannot be migrated to the current schema"
     raise fault_error(path, [f"schema: expected {SCHEMA}, but found {found!r}; {hint}"])
 
 
@@ -144,14 +144,14 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     except OSError as error:
         hint = ""
         if staged(path, "json").exists():
-            hint = "; its writing was interrupted, and the same command again finishes it"
+            hint = "; its write was interrupted: give the same command again to finish it"
         raise ResultError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
     except UnicodeDecodeError as error:
-        fault = f"expected UTF-8 text, found byte {error.start} at fault"
+        fault = f"expected UTF-8 text, but byte {error.start} is not"
         raise fault_error(path, [fault]) from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        fault = f"expected JSON, found a fault at {place}: {error.msg}"
+        fault = f"expected JSON, found an error at {place}: {error.msg}"
         raise fault_error(path, [fault]) from error
     except (ValueError, RecursionError) as error:
         raise fault_error(path, [f"expected JSON of a result: {error}"]) from error

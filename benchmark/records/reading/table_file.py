@@ -132,7 +132,9 @@ def typed_columns(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple[
     run = run_of(record, path)
     for name in OUTCOME_COLUMNS:
         if name not in _NULLABLE and arrow.column(name).null_count:
-            raise ResultError(f"{path}: {name}: expected a value in every row, found none in one")
+            raise ResultError(
+                f"{path}: {name}: expected a value in every row, but one row has none"
+            )
     columns = Columns.of_arrow(arrow)
     _check_texts(columns, run, path)
     require_belonging(columns, run, str(path))
@@ -178,7 +180,7 @@ def _check_shape(file: Any) -> None:
     metadata = file.metadata
     if metadata.num_rows > MAX_TABLE_ROWS:
         raise ValueError(
-            f"at most {MAX_TABLE_ROWS} rows are read, but it claims {metadata.num_rows} rows"
+            f"at most {MAX_TABLE_ROWS} rows are allowed, but it claims {metadata.num_rows} rows"
         )
     names = [file.schema.column(place).path for place in range(len(file.schema))]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -188,12 +190,12 @@ def _check_shape(file: Any) -> None:
         column = file.schema.column(place)
         if name not in OUTCOME_COLUMNS:
             if name.split(".")[0] in OUTCOME_COLUMNS:
-                raise ValueError(f"columns of other types than expected ({name}: is nested)")
+                raise ValueError(f"columns of unexpected types ({name}: is nested)")
             continue
         dtype = OUTCOME_COLUMNS[name][0]
         if column.physical_type not in _KINDS[dtype] or column.max_repetition_level:
             raise ValueError(
-                f"columns of other types than expected ({name}: expected {dtype}, "
+                f"columns of unexpected types ({name}: expected {dtype}, "
                 f"found {column.physical_type})"
             )
 
@@ -219,7 +221,7 @@ def _plain(arrow: pa.Table) -> pa.Table:
         }[dtype]
         if not is_kind:
             raise ValueError(
-                f"columns of other types than expected ({name}: expected {dtype}, found {kind})"
+                f"columns of unexpected types ({name}: expected {dtype}, found {kind})"
             )
         if is_text:
             _check_dictionary(name, arrow.column(name))
@@ -242,7 +244,7 @@ def _check_dictionary(name: str, column: pa.ChunkedArray) -> None:
             raise ValueError(f"column {name}: expected at most {MAX_TEXTS} texts, found {found}")
         texts = values.to_pylist()
         if None in texts:
-            raise ValueError(f"column {name}: expected texts, found a missing one among them")
+            raise ValueError(f"column {name}: expected texts, but one is missing")
         longest = max((len(text.encode()) for text in texts), default=0)
         if longest > MAX_TEXT:
             raise ValueError(

@@ -259,7 +259,7 @@ def judge(
     most = max(LUCKY, int(LUCKY_RATE * int(sample.chosen.sum())))
     for rows in (by_luck, more & ~told):
         if int(rows.sum()) > most:
-            text = f"broken under new random starts, and at most {most} may be by chance"
+            text = f"broken under new random starts; at most {most} are explained by chance"
             lies += claims.differ("autoattack", rows, "still right", text)
     return lies, lucky
 

@@ -50,7 +50,7 @@ def require_regular(path: Path) -> None:
         except OSError as error:
             raise ResultError(f"{one}: cannot be read ({error.strerror or error})") from error
         if not stat.S_ISREG(mode):
-            kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
             raise ResultError(f"{one}: expected a regular file, but found {kind}")
 
 
@@ -63,9 +63,7 @@ def require_published(path: Path) -> None:
     faults = rounds.faults_of(path, path.parent.parent.name)
     if faults:
         raise ResultError(
-            "\n".join(
-                ["a handed-in result may not be published", *(f"{path}: {f}" for f in faults)]
-            )
+            "\n".join(["a handed-in result cannot be published", *(f"{path}: {f}" for f in faults)])
         )
 
 
@@ -135,7 +133,7 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
     yield from _texts(run)
     if run.versions.get("engine") == ENGINE and run.constants != dict(engine.constants()):
         what, said, measured = next(_differences(run.constants or {}, engine.constants()))
-        yield Mismatch(f"constants.{what}", said, f"{measured} in the engine that is named")
+        yield Mismatch(f"constants.{what}", said, f"{measured} with the named engine")
     yield from (
         Mismatch(f"submission.{what}", one, other)
         for what, one, other in _differences(
@@ -150,7 +148,7 @@ def _texts(run: Run) -> Iterator[Mismatch]:
         if not _VERSION.fullmatch(text):
             yield Mismatch(f"versions.{name}", text, "no version")
     if not _DEVICE.fullmatch(run.device):
-        yield Mismatch("device", run.device, "no name of a device")
+        yield Mismatch("device", run.device, "not the name of a device")
 
 
 def _arrays(evidence: Evidence) -> Iterator[Mismatch]:
@@ -179,7 +177,7 @@ def _earlier(evidence: Evidence) -> Iterator[Mismatch]:
     if run.earlier is None:
         return
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,3}", run.earlier.protocol):
-        yield Mismatch("earlier.protocol", run.earlier.protocol, "no version of a protocol")
+        yield Mismatch("earlier.protocol", run.earlier.protocol, "not a version of a protocol")
         return
     there = path.parents[2] / round_of(run.earlier.protocol) / run.track / path.name
     if there == path or not there.is_file():
@@ -207,7 +205,7 @@ def _records(evidence: Evidence) -> Iterator[Mismatch]:
             yield Mismatch(f"seconds.{key}", value, "a time, at least 0")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
     if run.date > tomorrow:
-        yield Mismatch("date", run.date, "a day that is still to come")
+        yield Mismatch("date", run.date, "a day in the future")
     if unknown := sorted({*run.flags} - {*run.epsilons}):
         yield Mismatch("flags", ", ".join(unknown), f"flags of {', '.join(run.epsilons)}")
     yield from _errors(evidence)
@@ -245,7 +243,7 @@ def _contests(evidence: Evidence) -> Iterator[Mismatch]:
         ):
             yield Mismatch(
                 "contests",
-                f"{contest.num_confirmed} of {contest.num_images} images hold",
+                f"{contest.num_confirmed} of {contest.num_images} images confirmed",
                 f"{max(contest.broken.values(), default=0)} rows broken by them",
             )
         for epsilon, number in contest.broken.items():

@@ -100,7 +100,9 @@ def _carried(
     for other in claims.epsilons[place + 1 :]:
         from_there = certified & (claims.prover(other) != "")
         allowed |= (source == other) & from_there
-    yield from claims.differ("carried_from", ~allowed, source, "no such decision there", epsilon)
+    yield from claims.differ(
+        "carried_from", ~allowed, source, "no such decision at that epsilon", epsilon
+    )
 
 
 def _monotone(claims: Claims, smaller: str, larger: str) -> Iterator[Mismatch]:

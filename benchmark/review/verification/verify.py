@@ -215,7 +215,7 @@ class _Work:
             return [Mismatch("recognition", "not asked", "an answer")]
         claimed = self.run.recognition.model_dump()
         if claimed["num_unseen"] is None or measured["num_unseen"] is None:
-            self.notes.append("recognition: training images were at hand only once")
+            self.notes.append("recognition: training images were available only once")
             claimed = {**claimed, "num_unseen": None, "unseen": None}
             measured = {**measured, "num_unseen": None, "unseen": None}
         return [
@@ -254,8 +254,8 @@ class _Work:
         hint = f"--seed {seed} repeats it"
         if images:
             hint += (
-                f"; the images that break lie in {images}, and `corobench contest {self.path} "
-                f"{images} --write` takes them into an honest result"
+                f"; the adversarial images are in {images}. If the result is honest, add them "
+                f"with `corobench contest {self.path} {images} --write`"
             )
         refuse(self.path, [*found, *lies], hint)
         if unclaimed := sorted(hits.flags - {one for at in self.run.flags.values() for one in at}):

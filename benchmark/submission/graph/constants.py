@@ -36,12 +36,12 @@ def integers(node: Node, values: Sequence[np.ndarray | None], position: int, key
         array = values[position]
         if array is None or array.dtype.kind != "i":
             raise GraphFaultError(
-                "onnx-dynamic", f"{node.label}: expected fixed whole numbers as `{key}`"
+                "onnx-dynamic", f"{node.label}: expected fixed integers as `{key}`"
             )
         found = [int(number) for number in array.reshape(-1)[: MAX_INTEGERS + 1]]
     numbers = found if isinstance(found, list) else []
     if len(numbers) > MAX_INTEGERS:
-        raise GraphFaultError("onnx-sizes", f"{node.label}: too many numbers as `{key}`")
+        raise GraphFaultError("onnx-sizes", f"{node.label}: too many numbers in `{key}`")
     return [int(number) for number in numbers]
 
 
@@ -79,11 +79,11 @@ def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
             return values[0]
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise GraphFaultError(
-            "onnx-sizes", f"{node.label}: its operands do not fit ({str(error)[:80]})"
+            "onnx-sizes", f"{node.label}: its operands do not fit together ({str(error)[:80]})"
         ) from error
     raise GraphFaultError(
         "onnx-computed-constant",
-        f"{node.label}: computes stored numbers from other stored numbers; store its result",
+        f"{node.label}: computes constants from other constants; store the result instead",
     )
 
 

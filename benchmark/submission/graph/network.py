@@ -84,7 +84,8 @@ def read_network(content: bytes) -> GraphModel:
         raise
     except Exception as error:  # no file of a stranger may end in a traceback
         raise GraphFaultError(
-            "onnx-damaged", f"expected a network, but its parts do not fit ({type(error).__name__})"
+            "onnx-damaged",
+            f"expected a network, but its parts do not fit together ({type(error).__name__})",
         ) from error
 
 
@@ -108,7 +109,7 @@ class _Builder:
             self.values[node.output] = self._value(node)
         logits = self.values[graph.logits]
         if not isinstance(logits, Activation) or logits.number == 0:
-            raise GraphFaultError("onnx-output", "expected logits that are made from the image")
+            raise GraphFaultError("onnx-output", "expected logits that depend on the image")
         network = self._network(logits.number)
         return GraphModel(
             network=network.eval().requires_grad_(False),
@@ -131,7 +132,8 @@ class _Builder:
         if any(isinstance(value, Quantised) for value in operands):
             raise GraphFaultError(
                 "onnx-quantised",
-                f"{node.label}: works on whole numbers; expected DequantizeLinear before it (QDQ)",
+                f"{node.label}: its operands are integers; expected DequantizeLinear before it "
+                "(QDQ)",
             )
         if not any(isinstance(value, Activation) for value in operands):
             return fold(node, [value for value in operands if isinstance(value, np.ndarray)])
@@ -150,7 +152,7 @@ class _Builder:
             return first
         if node.op not in OPERATORS:
             raise GraphFaultError(
-                "onnx-dynamic", f"{node.label}: is supported for shapes only, not on activations"
+                "onnx-dynamic", f"{node.label}: is supported for shapes only, not for activations"
             )
         stored = [value if isinstance(value, np.ndarray) else None for value in operands]
         made = [value for value in operands if isinstance(value, Activation)]
@@ -183,7 +185,7 @@ class _Builder:
         if node.op == "QuantizeLinear":
             if not isinstance(value, Activation):
                 raise GraphFaultError(
-                    "onnx-computed-constant", f"{node.label}: store the whole numbers themselves"
+                    "onnx-computed-constant", f"{node.label}: store the integers themselves"
                 )
             return quantise(node, value, arrays, len(value.shape))
         if isinstance(value, Quantised):
@@ -195,7 +197,7 @@ class _Builder:
             if is_codes:
                 self.coded[id(found)] = (found, arrays[0].size)
             return found
-        raise GraphFaultError("onnx-quantised", f"{node.label}: expected whole numbers")
+        raise GraphFaultError("onnx-quantised", f"{node.label}: expected integers")
 
     def _share(self, module: nn.Module, node: Node) -> None:
         """Layers that use the same stored tensor share one parameter, so that it counts once."""
@@ -221,7 +223,7 @@ class _Builder:
         steps = [self.steps[number - 1] for number in kept]
         sources = [tuple(renumbered[s] for s in self.sources[number - 1]) for number in kept]
         if 0 not in needed:
-            raise GraphFaultError("onnx-output", "expected logits that are made from the image")
+            raise GraphFaultError("onnx-output", "expected logits that depend on the image")
         steps, sources = _with_normalisation(steps, sources, self.graph.image_shape[0])
         self.lines = [
             [_kind(step), _settings(step), list(numbers)]
@@ -243,19 +245,19 @@ def _shape(node: Node, module: nn.Module, shapes: list[Shape]) -> Shape:
     except Exception as error:  # torch raises anything where sizes do not fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise GraphFaultError(
-            "onnx-sizes", f"{node.label}: its operands do not fit ({reason})"
+            "onnx-sizes", f"{node.label}: its operands do not fit together ({reason})"
         ) from error
     if not isinstance(output, Tensor) or output.dtype != torch.float32:
         raise GraphFaultError("onnx-type", f"{node.label}: expected a float32 result")
     shape = tuple(output.shape)
     if not shape or shape[0] != BATCH or 0 in shape:
         raise GraphFaultError(
-            "onnx-batch", f"{node.label}: expected a result per image, batch first"
+            "onnx-batch", f"{node.label}: expected one result per image, with the batch first"
         )
     if math.prod(shape[1:]) > MAX_ACTIVATION or BATCH in shape[1:]:
         raise GraphFaultError(
             "onnx-too-large",
-            f"{node.label}: expected at most {MAX_ACTIVATION} values an image, but found "
+            f"{node.label}: expected at most {MAX_ACTIVATION} values per image, but found "
             f"{math.prod(shape[1:])}",
         )
     return shape

@@ -51,7 +51,9 @@ def module_of(
     if node.op in _ELEMENTWISE and not all(node.inputs):  # onnxruntime may crash on these
         raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
     if node.op not in _ELEMENTWISE and stored[0] is not None:
-        raise GraphFaultError("onnx-weights", f"{node.label}: expected an activation first")
+        raise GraphFaultError(
+            "onnx-weights", f"{node.label}: expected an activation as the first operand"
+        )
     if node.op == "Clip":
         return _clip(node, stored)
     if node.op == "Slice":
@@ -93,7 +95,7 @@ def reshape_of(node: Node, target: Sequence[int], shape: Shape, batch: int | Non
     sizes = list(target)
     if not node.attributes.get("allowzero"):
         if any(size == 0 and i >= len(shape) for i, size in enumerate(sizes)):
-            raise GraphFaultError("onnx-sizes", f"{node.label}: copies a size that is not there")
+            raise GraphFaultError("onnx-sizes", f"{node.label}: copies a size that does not exist")
         sizes = [shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     values = int(np.prod(shape[1:], dtype=np.int64))
     rest = sizes[1:]
@@ -105,7 +107,7 @@ def reshape_of(node: Node, target: Sequence[int], shape: Shape, batch: int | Non
         raise GraphFaultError(
             "onnx-batch",
             f"{node.label}: expected a shape that keeps the images of a batch apart, but found "
-            f"{list(target)} for {values} values an image",
+            f"{list(target)} for {values} values per image",
         )
     return nn.Flatten(1) if len(rest) == 1 else Reshape(rest)
 
@@ -129,7 +131,9 @@ def _check_weights(node: Node, stored: Sequence[np.ndarray | None]) -> None:
 
 def _only_from_graph(node: Node, stored: Sequence[np.ndarray | None]) -> None:
     if any(array is not None for array in stored):
-        raise GraphFaultError("onnx-weights", f"{node.label}: takes no stored tensors here")
+        raise GraphFaultError(
+            "onnx-weights", f"{node.label}: stored tensors are not supported here"
+        )
 
 
 def _axis(node: Node, key: str, default: int | None, rank: int) -> int:
@@ -177,7 +181,7 @@ def _pad(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Modul
     given = integers(node, stored, 1, "pads")
     axes = integers(node, stored, 3, "axes") or list(range(rank))
     if len(given) != 2 * len(axes) or any(not -rank <= axis < rank for axis in axes):
-        raise GraphFaultError("onnx-sizes", f"{node.label}: expected two pads an axis")
+        raise GraphFaultError("onnx-sizes", f"{node.label}: expected two pads per axis")
     pads = [0] * (2 * rank)
     for position, axis in enumerate(axes):
         place = 2 * (rank - 1 - axis % rank)
@@ -218,7 +222,7 @@ def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> 
         else:
             found = np.squeeze(example, tuple(axes) or None).shape
     except (ValueError, IndexError, TypeError) as error:
-        raise GraphFaultError("onnx-sizes", f"{node.label}: its axes do not fit") from error
+        raise GraphFaultError("onnx-sizes", f"{node.label}: its axes do not match") from error
     if not found or found[0] != 2:
         raise GraphFaultError("onnx-batch", f"{node.label}: would move the batch")
     return Reshape(found[1:])
@@ -229,12 +233,15 @@ def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
     weight, bias = stored[1], stored[2] if len(stored) > 2 else None
     assert weight is not None
     if node.attributes.get("transA") or weight.ndim != 2:
-        raise GraphFaultError("onnx-attribute", f"{node.label}: expected weights of two axes")
+        raise GraphFaultError("onnx-attribute", f"{node.label}: expected weights with two axes")
     if not node.attributes.get("transB"):
         weight = weight.T
     alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
     if bias is not None and bias.size not in (1, len(weight)):
-        raise GraphFaultError("onnx-sizes", f"{node.label}: the bias has {bias.shape}")
+        raise GraphFaultError(
+            "onnx-sizes",
+            f"{node.label}: expected one bias per output, but the bias has {bias.shape}",
+        )
     flat = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
     return _linear_layer(
         _times(node, weight, "alpha", alpha),
@@ -257,8 +264,8 @@ def _times(node: Node, array: np.ndarray, key: str, factor: float) -> np.ndarray
     if is_lost.any() or 0 < abs(factor) < smallest or not np.isfinite(found).all():
         raise GraphFaultError(
             "onnx-attribute",
-            f"{node.label}: stored numbers times {key} = {factor:g} leave the range of float32; "
-            f"store the products and leave {key} out",
+            f"{node.label}: stored numbers times {key} = {factor:g} are outside the range of "
+            f"float32; store the products and leave {key} out",
         )
     return found
 

@@ -79,9 +79,11 @@ def dequantise(
     try:
         found = (codes.astype(np.float32) - zero.astype(np.float32)) * scale
     except ValueError as error:
-        raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not fit") from error
+        raise GraphFaultError(
+            "onnx-sizes", f"{node.label}: the scales do not match its channels"
+        ) from error
     if found.shape != codes.shape:
-        raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not fit")
+        raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not match its channels")
     return found.astype(np.float32), codes.dtype != np.int32
 
 
@@ -107,7 +109,7 @@ def _scales(
         raise GraphFaultError(
             "onnx-quantised",
             f"{node.label}: expected positive float32 scales, one or one per channel, and zero "
-            "points of the type of the whole numbers",
+            "points of the type of the integers",
         )
     if scale.size == 1 or rank == 0:
         return scale.reshape([1] * rank), zero.reshape([1] * rank), name

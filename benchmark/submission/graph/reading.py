@@ -162,10 +162,18 @@ def _constants(tensors: Sequence[Any]) -> dict[str, np.ndarray]:
     for tensor in tensors:
         if tensor.name in constants or not tensor.name:
             raise GraphFaultError(
-                "onnx-names", f"the tensor {shown(tensor.name)} is there twice, or has no name"
+                "onnx-names", f"the tensor {shown(tensor.name)} is defined twice, or has no name"
             )
         constants[tensor.name] = _array(tensor)
     return constants
+
+
+def _type_name(number: int) -> str:
+    """A type of ONNX by its name, such as float16; by its number where it has none."""
+    from onnx import TensorProto
+
+    names = {value: name.lower() for name, value in TensorProto.DataType.items()}
+    return names.get(number, f"type number {number}")
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -176,13 +184,14 @@ def _array(tensor: Any) -> np.ndarray:
     if tensor.data_location or len(tensor.external_data):
         raise GraphFaultError(
             "onnx-external-data",
-            f"{label}: its values are in another file; save the model as one file",
+            f"{label}: its values are in another file; save the model as one file "
+            "(torch.onnx.export with external_data=False)",
         )
     if tensor.data_type not in _TYPES or tensor.HasField("segment"):
         raise GraphFaultError(
             "onnx-type",
-            f"{label}: expected float32, int8, uint8, int32 or int64, but found type number "
-            f"{tensor.data_type}",
+            f"{label}: expected float32, int8, uint8, int32 or int64, but found "
+            f"{_type_name(tensor.data_type)}",
         )
     dims = list(tensor.dims)
     size = math.prod(dims)
@@ -220,7 +229,7 @@ def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, int, int], 
         raise GraphFaultError(
             "onnx-input",
             "expected the input float32 (batch, channels, height, width) with all sizes but the "
-            f"batch fixed, but found type number {kind.elem_type} and sizes {sizes}",
+            f"batch fixed, but found {_type_name(kind.elem_type)} and sizes {sizes}",
         )
     if sizes[0] < 0 or max(sizes) > 2**16:
         raise GraphFaultError("onnx-input", f"expected sizes up to {2**16}, but found {sizes}")
@@ -243,13 +252,13 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
     if item.domain not in DOMAINS or allowed is None:
         raise GraphFaultError(
             "onnx-operator",
-            f"{label}: is none of the operators that are supported, see RULES.md"
+            f"{label}: is not a supported operator; see RULES.md"
             + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else ""),
         )
     for name in item.input:
         if name not in names:
             raise GraphFaultError(
-                "onnx-order", f"{label}: uses {shown(name)}, which nothing before it makes"
+                "onnx-order", f"{label}: uses {shown(name)}, which no node before it makes"
             )
     outputs = [name for name in item.output if name]
     if len(outputs) != 1 or item.output[0] in names:
@@ -260,7 +269,8 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
         if attribute.name not in allowed or attribute.name in attributes:
             raise GraphFaultError(
                 "onnx-attribute",
-                f"{label}: the attribute {shown(attribute.name)} is not supported, or there twice",
+                f"{label}: the attribute {shown(attribute.name)} is not supported, or is there "
+                "twice",
             )
         attributes[attribute.name] = _attribute(attribute, label)
     return Node(str(item.op_type), tuple(item.input), outputs[0], attributes, label)

@@ -64,7 +64,7 @@ def test_subsets_are_nested_and_follow_the_published_order():
 
 @pytest.mark.parametrize("n", [0, -1, 501])
 def test_subset_that_is_not_there(n):
-    with pytest.raises(DatasetError, match=r"expected a subset of 1 to 500 images.*were asked"):
+    with pytest.raises(DatasetError, match=r"expected a subset of 1 to 500 images.*but got"):
         subset(load_test("digits"), n)
 
 

@@ -161,7 +161,7 @@ def test_what_ends_the_process_is_one_clear_error(
     limit = ["--step-limit-s", "2"] if how == "hang" else []
     assert invoke([*command, *limit]) == 2
     said = capsys.readouterr()
-    assert f"{step}: its process was ended: {reason}" in said.err + said.out
+    assert f"{step}: its process ended: {reason}" in said.err + said.out
     assert "Traceback" not in said.err + said.out
     assert {str(path) for path in tmp_path.rglob("*")} == before
 
@@ -219,7 +219,7 @@ def test_a_network_that_takes_too_much(
     command = ["import", str(tmp_path / "model.onnx"), "--track", "digits"]
     assert invoke([*command, "--out", str(tmp_path / "made"), *limit]) == 2
     error = capsys.readouterr().err
-    assert "import: its process was ended: " in error
+    assert "import: its process ended: " in error
     assert reason in error
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -231,7 +231,7 @@ def test_a_step_of_the_gate_that_ends_its_process_is_no_answer(trap: Trap, tmp_p
     assert found.verdict == Verdict.FAIL
     reasons = [note for note in found.notes if "clean: ended by SIGSEGV" in note]
     assert reasons
-    assert all(note.startswith("without an answer: 50 images at ") for note in reasons)
+    assert all(note.startswith("no answer: 50 images at ") for note in reasons)
     assert {one.paired.candidate for one in found.judged} == {0}
 
 

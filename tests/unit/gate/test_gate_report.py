@@ -67,9 +67,9 @@ def test_the_table_fits_a_terminal(stopped_early: Checked) -> None:
 def test_github_gets_an_error_for_red_and_a_notice_for_what_is_open(stopped_early: Checked) -> None:
     notice, error = report.workflow_commands(stopped_early)
     assert notice.startswith("::notice title=corobench::clean: 100.0 % to 96.0 %")
-    assert notice.endswith("; still open, as the comparison stopped early")
+    assert notice.endswith("; still open, because the comparison stopped early")
     assert error.startswith("::error title=corobench::autoattack 1/16")
-    assert error.endswith("; this is no chance")
+    assert error.endswith("; this is not chance")
 
 
 def test_json_and_junit_say_it_too(stopped_early: Checked) -> None:

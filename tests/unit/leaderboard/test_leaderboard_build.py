@@ -216,7 +216,7 @@ def test_standing_is_said_where_it_matters(built: SiteSummary) -> None:
     assert "mirror, not ranked" in text
     assert "autoattack-pgd-gap" in text
     assert "extra data" in text
-    assert "No rank groups: an entry lacks its table of outcomes" in pages(built)[DIGITS]
+    assert "No rank groups, because an entry has no outcome table" in pages(built)[DIGITS]
 
 
 def test_csv_and_json_of_a_board_hold_the_counts_of_the_result_files(built: SiteSummary) -> None:

@@ -25,7 +25,7 @@ def test_render_prints_what_it_wrote_and_the_path_to_open(tmp_path: Path) -> Non
     assert (out / "index.html").is_file()
     assert "1/16, 2/16" in run.stdout
     assert "quick, not ranked" in run.stdout
-    assert "it is not to be published" in run.stdout
+    assert "is not to be published" in run.stdout
     assert "other.json" in run.stdout
     quick.unlink()
     run = CliRunner().invoke(render, command)

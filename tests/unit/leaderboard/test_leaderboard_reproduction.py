@@ -144,7 +144,7 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     assert [len(row.values["vra"]) for row in rows] == [2, 2]
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
-    assert "Seeds of one family are averaged first" in text
+    assert "seeds of one family are averaged first" in text
 
 
 def test_a_rival_is_averaged_beside_the_papers_method_on_the_same_families(results: Path) -> None:

@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown outcome": (_set(*EPSILON, "counts", "robust", to=0), "counts.robust"),
     "a negative count": (_set(*EPSILON, "counts", "error", to=-1), "at least 0"),
     "more proven than certified": (_set(*EPSILON, "certified_by", "IBP", to=480), "certified_by"),
-    "an unknown certifier": (_set(*EPSILON, "certified_by", "me", to=1), "is no certifier"),
+    "an unknown certifier": (_set(*EPSILON, "certified_by", "me", to=1), "is not a certifier"),
     "fewer right than standing": (_set(*EPSILON, "autoattack", to=1), "autoattack: expected at"),
     "an epsilon as decimal": (_text('"1/16": {', '"0.0625": {'), "0.0625"),
     "no epsilon": (_set("epsilons", to={}), "at least one epsilon"),

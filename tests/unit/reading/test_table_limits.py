@@ -92,7 +92,7 @@ def test_texts_that_are_too_many(tmp_path: Path) -> None:
     [
         ({"use_dictionary": False, "column_encoding": {"decided_by": "DELTA_BYTE_ARRAY"}}, "in a"),
         ({"use_dictionary": False, "column_encoding": {"image": "DELTA_BINARY_PACKED"}}, "in a"),
-        ({"compression": "gzip"}, "compressed or encoded in a way not read"),
+        ({"compression": "gzip"}, "compressed or encoded in an unsupported way"),
         ({"row_group_size": 1000}, "at most 256 row groups"),
     ],
 )
@@ -178,7 +178,11 @@ def test_the_record_inside_is_read_as_strictly_as_a_result(tmp_path: Path) -> No
         ('"seed":0', '"seed":NaN', "found NaN"),
         ('"seed":0', '"seed":"0"', "run record: seed: expected an integer"),
         ('"n":8', f'"n":8,"x":{"[" * 70}{"]" * 70}', "nested deeper"),
-        ('"epsilons":["1/16"]', '"epsilons":["1/16","1/16"]', "expected different ones"),
+        (
+            '"epsilons":["1/16"]',
+            '"epsilons":["1/16","1/16"]',
+            "expected at least one, without repetition",
+        ),
         ('"epsilons":["1/16"]', '"epsilons":[]', "epsilon: expected one of"),
         ('"track":"digits"', '"track":"x"', "track: expected one of"),
     ):

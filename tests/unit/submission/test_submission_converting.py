@@ -48,7 +48,7 @@ def test_to_onnx_and_back_gives_the_same_weights(tmp_path):
     back = to_safetensors(there.folder, tmp_path / "back", "cnn-small", {"width": 0.1})
     assert load_submission(back.folder).weights_sha256 == effective_sha256(make_state())
     assert load_submission(back.folder).manifest.title == "An entry"
-    with pytest.raises(OutputError, match="does not exist yet"):
+    with pytest.raises(OutputError, match="already exists; expected a new folder"):
         to_onnx(folder, tmp_path / "there")
     with pytest.raises(SubmissionError, match="or other shapes"):
         to_safetensors(there.folder, tmp_path / "other", "cnn-small", {"width": 0.2})

@@ -110,7 +110,7 @@ def test_wide_residual_networks_of_the_adversarial_training_line(tmp_path):
         arguments=arguments,
     )
     assert report.weights_sha256 == effective_sha256(state)
-    assert "left out, as no code calls them: " in str(report)
+    assert "left out, because no code calls them: " in str(report)
     # An unknown block of any other name is a fault as ever.
     stray = state | {"sub_block2.layer.0.conv1.weight": torch.zeros(1)}
     with pytest.raises(SubmissionError, match="unknown to the architecture: sub_block2"):
@@ -226,6 +226,15 @@ def test_refused_checkpoints(tmp_path, content, message):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.pt"]
 
 
+def test_a_whole_module_is_refused_with_what_it_needs_and_no_advice_to_run_it(tmp_path):
+    path = _save(tmp_path, nn.Linear(2, 2))
+    with pytest.raises(
+        SubmissionError, match=r"it needs torch\.nn\.modules\.linear\.Linear"
+    ) as info:
+        _import(path, tmp_path / "out")
+    assert "weights_only" not in str(info.value) and "\\x1b" not in str(info.value)
+
+
 def test_no_pickle_is_run(tmp_path):
     path = _save(tmp_path, {"state_dict": _Touch(tmp_path / "touched")})
     with pytest.raises(SubmissionError, match="refused: it holds more than tensors"):
@@ -244,7 +253,7 @@ def test_files_that_are_no_checkpoint(tmp_path, content, suffix):
 
 def test_what_a_user_can_do_wrong(tmp_path):
     path = _save(tmp_path, make_state())
-    with pytest.raises(SubmissionError, match="expected a checkpoint file, but it is not there"):
+    with pytest.raises(SubmissionError, match="expected a checkpoint file, but there is none"):
         _import(tmp_path / "none.pt", tmp_path / "out")
     with pytest.raises(SubmissionError, match="unknown architecture"):
         _import(path, tmp_path / "out", architecture="cnn")
@@ -258,9 +267,9 @@ def test_what_a_user_can_do_wrong(tmp_path):
     with pytest.raises(SubmissionError, match="unknown key `methods`: did you mean 'method'"):
         _import(path, tmp_path / "out", meta={"methods": {}})
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="expected a folder that does not exist yet"):
+    with pytest.raises(OutputError, match="already exists; expected a new folder"):
         _import(path, tmp_path / "out")
-    with pytest.raises(OutputError, match="cannot make it"):
+    with pytest.raises(OutputError, match="cannot be made"):
         _import(path, path / "out")
 
 

@@ -267,8 +267,8 @@ def _then(*layers: nn.Module) -> nn.Module:
             _then(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(4, ceil_mode=True), nn.Flatten()),
             "`2` (MaxPool2d)",
         ),
-        (_then(nn.Flatten(), nn.Linear(64, 10), nn.ReLU()), "that gives the logits, last"),
-        (_then(nn.Flatten()), "that gives the logits, last"),
+        (_then(nn.Flatten(), nn.Linear(64, 10), nn.ReLU()), "which gives the logits"),
+        (_then(nn.Flatten()), "which gives the logits"),
         (_Branches(), "flatten"),
         (_Switch(), "torch.nn.Sequential"),
     ],
@@ -319,7 +319,7 @@ def test_an_entry_becomes_one_in_int8(tmp_path, monkeypatch, capsys):
     assert made.format == "onnx-qdq" and made.sparsity == pytest.approx(manifest.sparsity)
     assert made.sparsity >= zeros - 1e-4
     assert "of 1,000 training images" in str(done)
-    with pytest.raises(SubmissionError, match="is quantised already"):
+    with pytest.raises(SubmissionError, match="is already quantised"):
         to_int8(done.folder, tmp_path / "again")
 
 
@@ -333,7 +333,7 @@ def test_the_command(tmp_path, capsys):
     both = ["--int8", "--architecture", "cnn-small", "--out", str(tmp_path / "no")]
     assert invoke(["convert", str(folder), *both]) == 2
     assert invoke(["convert", str(out), "--int8", "--out", str(tmp_path / "no")]) == 2
-    assert "quantised already" in capsys.readouterr().err
+    assert "already quantised" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

@@ -128,7 +128,7 @@ def test_manifest_goes_round(tmp_path):
         ({"id": "../x"}, "`id`: expected text that matches"),
         ({"links": ["javascript:alert(1)"]}, "`links.0`: expected text that matches ^https?"),
         ({"model": {"weights": "../x.safetensors"}}, "`model.weights`: expected text that matche"),
-        ({"model": {"num_classes": True}}, "`model.num_classes`: expected a whole number"),
+        ({"model": {"num_classes": True}}, "`model.num_classes`: expected an integer"),
         ({"model": {"arguments": {"width": {}}}}, "`model.arguments.width`: expected true or fal"),
         ({"method": {"pipeline": "later"}}, "`method.pipeline`: expected 'before', 'during'"),
         ({"track": "digit"}, "`track`: unknown track 'digit': did you mean 'digits'?"),
@@ -153,7 +153,7 @@ def test_manifest_faults(tmp_path, over, message):
         (b"", "missing key `title`"),
         (b"x" * 70_000, "submission.toml: expected at most 65536 bytes, but found 70000"),
         (b"links = " + b"[" * 20_000, "expected"),
-        (b"links = " + b"[" * 300 + b"]" * 300, "expected tables of little depth"),
+        (b"links = " + b"[" * 300 + b"]" * 300, "expected tables that are nested less deeply"),
     ],
 )
 def test_manifests_that_are_no_manifest(tmp_path, content, message):
@@ -181,7 +181,7 @@ def test_all_faults_at_once(tmp_path):
 
 
 def test_missing_folder_and_files(tmp_path):
-    assert "submission folder, but it is not there" in _only(_faults(tmp_path / "no"))
+    assert "submission folder, but there is none" in _only(_faults(tmp_path / "no"))
     folder = make_folder(tmp_path)
     (folder / "model.safetensors").unlink()
     assert _only(_faults(folder)) == (
@@ -273,10 +273,10 @@ ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (raw_safetensors({"a": ENTRY | {"shape": [2**31] * 9}}), "sizes out of range"),
         (raw_safetensors({"a": ENTRY | {"shape": [-1]}}), "sizes out of range"),
         (raw_safetensors({"a": ENTRY | {"shape": [2]}}), "shape and offsets disagree"),
-        (raw_safetensors({"a": ENTRY | {"shape": [1.0]}}), "sizes must be whole numbers"),
+        (raw_safetensors({"a": ENTRY | {"shape": [1.0]}}), "sizes must be integers"),
         (
             raw_safetensors({"a": ENTRY, "b": ENTRY}, b"1234"),
-            "right behind those of another, but found 0 where 4 was expected: overlapping",
+            "right after those of another, but found 0 where 4 was expected: overlapping",
         ),
         (
             raw_safetensors({"a": ENTRY | {"data_offsets": [4, 8]}}, b"12345678"),
@@ -406,7 +406,7 @@ def test_validate_lists_every_folder(tmp_path):
     assert [path for path, _ in results] == [misnamed, bad, tmp_path / "none"]
     assert "`id`: expected the name of its folder, 'other'" in _only(results[0][1])
     assert "did you mean 'title'" in _only(results[1][1])
-    assert "not there" in _only(results[2][1])
+    assert "there is none" in _only(results[2][1])
 
 
 def test_validate_checks_the_contract(tmp_path):

@@ -148,7 +148,11 @@ def test_harps_pre_training_uses_all_weights_and_one_has_to_say_so(tmp_path):
     state |= {name: torch.ones(()) for name in state if name.endswith("k_score")}
     path = tmp_path / "pretrained.pt"
     torch.save(state, path)
-    with pytest.raises(SubmissionError, match=r"HARP's pre-training.*say so with --keep-ratio 1"):
+    with pytest.raises(
+        SubmissionError,
+        match=r"HARP's pre-training.*confirm this with "
+        "--keep-ratio 1",
+    ):
         _import(path, tmp_path / "out")
     report = _import(path, tmp_path / "out", keep_ratio=1.0)
     assert report.sparsity == 0.0

@@ -332,6 +332,11 @@ def test_a_rule_refuses(name):
     assert caught.value.rule == rule
 
 
+def test_a_type_is_called_by_its_name():
+    with pytest.raises(GraphFaultError, match="but found float16"):
+        read_network(REFUSED["float16"][0]().SerializeToString())
+
+
 def test_damaged_bytes_are_refused():
     with pytest.raises(GraphFaultError, match="onnx-damaged"):
         read_network(b"\x99" * 50)

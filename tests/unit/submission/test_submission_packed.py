@@ -116,7 +116,7 @@ def test_nothing_is_replaced_or_packed_twice(tmp_path):
     done = repack(source, to_packed=True)
     assert source.exists()
     assert done.target == tmp_path / "m.packed.safetensors"
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         repack(source, to_packed=True)
     with pytest.raises(SubmissionError, match="packed already"):
         repack(done.target, to_packed=True, out=tmp_path / "other")
