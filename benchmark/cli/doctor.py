@@ -76,9 +76,12 @@ def installs(findings: list[Finding]) -> list[list[str]]:
     return found
 
 
+def install(package: str) -> str:
+    """The command that installs a package."""
+    return f"pip install --no-deps {LIRPA}==0.3" if package == LIRPA else f"pip install {package}"
+
+
 def _version(package: str) -> Finding:
-    flags = "--no-deps " if package == "auto_LiRPA" else ""
-    mend = f"pip install {flags}{package}{'==0.3' if flags else ''}"
     try:
         return Finding(package, True, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Evaluating again: a whole result is kept, a damaged one repaired, another engine's never reused."""
+"""Evaluating again: a whole result is kept, a damaged one repaired, another engine's not reused."""
 
 from __future__ import annotations
 
