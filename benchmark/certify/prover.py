@@ -129,12 +129,6 @@ class Prover:
                 self._alone.add(method)
         self._prepare_search()
 
-    @property
-    def num_relu_inputs(self) -> int:
-        """Inputs of ReLUs per image, of the network as it was submitted."""
-        network = self._network
-        return sum(int(np.prod(network.shapes[relu])) for relu in network.relus)
-
     def _prepare_search(self) -> None:
         others = [
             type(step.layer).__name__
