@@ -69,7 +69,7 @@ def to_int8(folder: Path, out: Path, data_root: Path | None = None) -> Converted
             made.reference, made.model, compared[:NUM_IMAGES], str(folder)
         )
         lines = _compare(source, made, compared)
-    what = f"{min(NUM_IMAGES, len(images))} training images against onnxruntime"
+    what = f"{min(NUM_IMAGES, len(images))} training images, compared with onnxruntime,"
     return Converted(out, source.folder, difference, what, lines)
 
 

@@ -175,5 +175,5 @@ def test_a_header_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
         archive.writestr("images.npy", buffer.getvalue())
     with pytest.raises(ResultError, match="but the file is shorter"):
         read_arrays(path, ("images",))
-    with pytest.raises(ResultError, match="no array called indices"):
+    with pytest.raises(ResultError, match="no array named indices"):
         read_arrays(path, ("indices",))

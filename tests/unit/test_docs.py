@@ -42,6 +42,7 @@ PATH = re.compile(
 )
 FILE = re.compile(r"`([\w-]+\.(?:py|js|css))`")
 DOTTED = re.compile(r"\bcorobench((?:\.\w+){2,})")
+OLD_NAME = re.compile(r"(?<![\w./])(?:benchmark|baselines|leaderboard)\.[a-z_]+\b(?!/)")
 #: What the examples of the documents make, and files that are not there on purpose.
 MADE = re.compile(r"my-model|leaderboard/results")
 ABSENT = {"utils.py", "benchmark.py"}
@@ -131,7 +132,9 @@ def test_files_named_without_their_folder_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_dotted_names_exist(path: Path) -> None:
-    for dots in DOTTED.findall(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    assert set(OLD_NAME.findall(text)) <= ABSENT, "the import name is corobench"
+    for dots in DOTTED.findall(text):
         name = f"corobench{dots}"
         assert _exists(name), name
 

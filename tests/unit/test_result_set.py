@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_old_set(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("corobench.benchmark.store.os.fsync", full)
+    monkeypatch.setattr("corobench.benchmark.files.atomic.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         _write(path, 1, NEW)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("corobench.benchmark.store.os.fsync", full)
+    monkeypatch.setattr("corobench.benchmark.files.atomic.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

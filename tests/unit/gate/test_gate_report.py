@@ -49,7 +49,9 @@ def test_a_metric_that_early_stopping_left_is_called_still_open(stopped_early: C
     }
     assert stopped_early.verdict == Verdict.FAIL
     lines = report.markdown(stopped_early).splitlines()
-    assert lines[0].startswith("### corobench: FAIL: autoattack 1/16 (50 of 500 images, settled")
+    assert lines[0].startswith(
+        "### corobench: FAIL: autoattack 1/16 (50 of 500 images, clear early"
+    )
     (line,) = (line for line in lines if line.startswith("| clean |"))
     assert line.endswith("| still open |")
     assert "warn" not in report.markdown(stopped_early)

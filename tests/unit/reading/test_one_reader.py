@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "another schema": (_set("schema", to=2), "schema: expected 1"),
     "no schema": (_drop("schema"), "schema: expected 1"),
     "yes as schema": (_set("schema", to=True), "schema: expected 1"),
-    "a key missing": (_drop("weights_sha256"), "weights_sha256: expected this key"),
+    "a key missing": (_drop("weights_sha256"), "weights_sha256: missing key"),
     "an unknown key of the manifest": (_set("submission", "x", to=1), "submission.x: unknown key"),
     "a half character": (_text('"title": "', '"title": "\\ud800'), "not a valid result"),
     "an unknown track": (_set("track", to="digit"), "track: unknown track"),

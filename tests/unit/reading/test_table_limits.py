@@ -232,7 +232,9 @@ def test_a_page_that_claims_more_than_the_footer_says(tmp_path: Path, size: int)
     path.write_bytes(content)
     footer = pq.ParquetFile(path).metadata.row_group(0)
     assert footer.total_byte_size < 10_000
-    with pytest.raises(ResultError, match=r"column image: at most \d+ bytes are unpacked, but"):
+    with pytest.raises(
+        ResultError, match=r"column image: at most \d+ unpacked bytes are allowed, but"
+    ):
         read_outcomes(path)
 
 

@@ -128,7 +128,7 @@ def test_an_onnx_file_is_imported_and_compared_with_its_runtime(tmp_path, capsys
     source.write_bytes(classifier().SerializeToString())
     options = ["--track", "digits", "--out", str(tmp_path / "net")]
     assert invoke(["import", str(source), *options]) == 0
-    assert "against onnxruntime" in capsys.readouterr().out
+    assert "compared with onnxruntime" in capsys.readouterr().out
     assert validate([tmp_path / "net"]) == [(tmp_path / "net", [])]
     new = ["new", "second", "--root", str(tmp_path), "--track", "digits", "--no-ask"]
     assert invoke([*new, "--from", str(source)]) == 0

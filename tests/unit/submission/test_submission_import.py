@@ -20,9 +20,9 @@ from corobench.benchmark.submission import (
     import_checkpoint,
     load_manifest,
     load_submission,
-    validate,
 )
 from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.validate import validate
 
 ARGUMENTS = {"width": 0.1}
 
@@ -88,7 +88,7 @@ def test_a_layer_without_a_bias_gets_zeros(tmp_path):
     del state["7.bias"]
     report = _import(_save(tmp_path, state), tmp_path / "out")
     assert report.weights_sha256 == effective_sha256(zeros)
-    assert "no bias in the checkpoint, zeros here: 7.bias" in str(report)
+    assert "no bias in the checkpoint, so it is zero: 7.bias" in str(report)
 
 
 def test_wide_residual_networks_of_the_adversarial_training_line(tmp_path):
@@ -209,7 +209,7 @@ class _Touch:
         ({"state_dict": {"a": 1}}, "expected a state dict .* but found the keys state_dict"),
         ([1, 2], "expected a state dict .* but found list"),
         ({}, "expected a state dict"),
-        ({"a": torch.zeros(1)}, r"8 tensor\(s\) missing in the checkpoint: 0.bias, 0.weight"),
+        ({"a": torch.zeros(1)}, r"8 tensor\(s\) missing from the checkpoint: 0.bias, 0.weight"),
         (
             make_state() | {f"x{index:02d}": torch.zeros(1) for index in range(12)},
             r"12 tensor\(s\) unknown to the architecture: .*x09 and 2 more",

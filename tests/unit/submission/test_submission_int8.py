@@ -327,7 +327,7 @@ def test_the_command(tmp_path, capsys):
     folder = make_folder(tmp_path)
     out = tmp_path / "entry-int8"
     assert invoke(["convert", str(folder), "--int8", "--out", str(out)]) == 0
-    assert "against onnxruntime" in capsys.readouterr().out
+    assert "compared with onnxruntime" in capsys.readouterr().out
     # A dense entry without a parent is the parent of its int8 version.
     assert load_submission(out).manifest.parent == "entry"
     both = ["--int8", "--architecture", "cnn-small", "--out", str(tmp_path / "no")]

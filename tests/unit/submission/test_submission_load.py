@@ -17,11 +17,11 @@ from corobench.benchmark.submission import (
     effective_sha256,
     load_manifest,
     load_submission,
-    validate,
     write_weights,
 )
 from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.submission.manifest import format_manifest, parse_manifest
+from corobench.benchmark.submission.validate import validate
 from corobench.benchmark.submission.weights import read_weights
 
 

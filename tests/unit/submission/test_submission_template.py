@@ -66,7 +66,7 @@ def test_the_readme_leads_from_a_checkpoint_to_a_valid_folder(tmp_path, monkeypa
     torch.save({"state_dict": state}, "model.pt")
     (given,) = re.findall(r"^    corobench (new my-model .*--from .*)$", readme, re.MULTILINE)
     assert invoke(given.split()) == 0
-    assert "largest difference of a logit to model.pt 0 on" in capsys.readouterr().out
+    assert "largest difference of a logit from model.pt is 0 on" in capsys.readouterr().out
     assert invoke(["validate", "submissions/my-model"]) == 0
     (imported,) = re.findall(
         r"known architecture .*`corobench (import .*)` \|$", readme, re.MULTILINE
