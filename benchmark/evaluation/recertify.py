@@ -34,8 +34,6 @@ from corobench.benchmark.tracks import Protocol, settings_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from corobench.benchmark.certify import Prover
-
 _OF_ATTACKS = ("pgd_", "autoattack_", "square_", "audit_", "chunk_size", "attack_batch")
 """How settings begin that an attack's answer depends on."""
 
@@ -64,9 +62,11 @@ class Recertification(Evaluation):
             epsilon: np.zeros(len(self.x), dtype=bool) for epsilon in self.epsilons
         }
 
-    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+    def run(self) -> Facts:
         """As ever; what was broken then is broken now, and flags of the attacks stay."""
-        facts = super().run(prover, not_asked)
+        facts = super().run()
+        if self.prepared.ended is not None:
+            return facts
         for epsilon, known in facts.epsilons.items():
             flags = self._evidence.run.flags.get(epsilon, ())
             known.flags.update(flag for flag in flags if flag not in _COMPUTED)

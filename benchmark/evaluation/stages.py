@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.base import Attack, Seats
@@ -24,11 +23,12 @@ from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import stage as stage_certify
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
 from corobench.benchmark.evaluation.facts import BoolArray, EpsilonFacts, Facts
+from corobench.benchmark.evaluation.prepared import Prepared
 from corobench.benchmark.files.chunks import ChunkStore, chunk_name
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Ended, StepEndedError, Steps
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
-from corobench.benchmark.tracks import Protocol, Track, derive_seed
+from corobench.benchmark.tracks import derive_seed
 
 if TYPE_CHECKING:
     from corobench.benchmark.certify import Prover
@@ -45,40 +45,27 @@ class Stages:
     """What can be asked of one model on the first n images of a track.
 
     Args:
-        model: follows the contract; in eval mode, on the device of `x`.
-        x: float32 (n, C, H, W) in [0, 1], in published order.
-        y: int64 (n,).
-        track: whose seeds and epsilons are used.
+        prepared: the network, its images and what its stages work with.
         epsilons: exact radii as text, ascending.
-        protocol: settings of every stage.
         seed: of the run.
         chunks: finished chunks are read from here and new ones written to it.
         report: progress.
-        equivalent: a smaller network with the same outputs, which attacks search on, or None.
         steps: told of each chunk that is computed.
-        searches_in_tf32: whether attacks may search in TF32.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
+        prepared: Prepared,
         *,
-        track: Track,
         epsilons: tuple[str, ...],
-        protocol: Protocol,
         seed: int,
         chunks: ChunkStore,
         report: Reporter,
-        equivalent: nn.Module | None = None,
         steps: Steps | None = None,
-        searches_in_tf32: bool = False,
     ) -> None:
-        self.searches_in_tf32 = searches_in_tf32
-        self.model, self.x, self.y = model, x, y
-        self.equivalent = equivalent
-        self.track, self.protocol, self.seed = track, protocol, seed
+        self.prepared, self.seed = prepared, seed
+        self.model, self.x, self.y = prepared.model, prepared.x, prepared.y
+        self.track, self.protocol = prepared.track, prepared.protocol
         self.chunks, self.report = chunks, report
         self.steps = steps or Steps()
         self.epsilons = epsilons
@@ -172,7 +159,7 @@ class Stages:
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
         attack.note = self.report.note
-        attack.searches_in_tf32 = self.searches_in_tf32
+        attack.searches_in_tf32 = self.prepared.searches_in_tf32
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)
@@ -272,7 +259,7 @@ class Stages:
                 Fraction(epsilon),
                 seed,
                 seats,
-                self.equivalent,
+                self.prepared.network,
             )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.

@@ -13,31 +13,21 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.errors import ContradictionError, ResultError
-from corobench.benchmark.evaluation.evaluate import (
-    CONTRACT_IMAGES,
-    prepare_certifiers,
-    resolve_device,
-)
+from corobench.benchmark.evaluation.evaluate import resolve_device
 from corobench.benchmark.evaluation.outcomes import audit, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
-from corobench.benchmark.files.steps import StepEndedError
 from corobench.benchmark.gate.run import How
-from corobench.benchmark.network.equivalent import equivalent
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.submission import Submission, check_contract
+from corobench.benchmark.submission import Submission
 from corobench.benchmark.tracks import Protocol, parse_epsilon, round_of
-
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -98,26 +88,8 @@ def outcomes_in_slices(
         raise ResultError(f"{baseline}: belongs to other images than {dataset.source}")
     place = resolve_device(how.device)
     images, labels, indices = subset(dataset, reference.n)
-    model = submission.model.to(place).eval()
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
-    y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
-    ended, network = None, None
-    prover: Prover | None = None
-    not_asked: dict[str, str] = {}
-    try:
-        how.steps.begin("contract")
-        check_contract(model, x, track.num_classes, folder, submission.reference, indices.tolist())
-    except StepEndedError as error:
-        ended = error.ended
-    with contextlib.suppress(StepEndedError):
-        how.steps.begin("compaction")
-        other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
-        network = other.network if other else None
-    try:
-        how.steps.begin("certifiers")
-        prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
-    except StepEndedError as error:
-        not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
+    checked = check_images(submission, images, labels, place, how.steps, folder, indices.tolist())
+    prepared = prepare(checked, protocol, how.steps)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
@@ -126,23 +98,14 @@ def outcomes_in_slices(
             _chunks(how.chunks) as chunks,
             how.reporter(f"{folder.name} {begin}-{end}") as progress,
         ):
-            evaluation = Evaluation(
-                model,
-                x[rows],
-                y[rows],
-                track=track,
+            facts = Evaluation(
+                prepared.part(rows),
                 epsilons=tuple(sorted(reference.epsilons, key=parse_epsilon)),
-                protocol=protocol,
                 seed=reference.seed,
                 chunks=ChunkStore(chunks, {"slice": [begin, end]}),
                 report=progress,
-                equivalent=network,
                 steps=how.steps,
-            )
-            if ended is None:
-                facts = evaluation.run(prover, not_asked)
-            else:
-                facts = evaluation.without_answer("contract", ended)
+            ).run()
         contradictions = audit(facts, indices[rows]).contradictions
         if contradictions:
             raise ContradictionError(

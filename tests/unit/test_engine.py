@@ -95,7 +95,14 @@ def _is_text(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["certify.budget", "certify.batch_sizes", "equivalent", "health", "stages.autoattack"]
+    "name",
+    [
+        "certify.bab.budget",
+        "certify.batch_sizes",
+        "network.equivalent",
+        "evaluation.health",
+        "attacks.autoattack",
+    ],
 )
 def test_every_number_counts(name: str) -> None:
     versions = {engine.version_of({name: SOURCES[name]})}
@@ -153,18 +160,18 @@ def test_what_decides_is_listed_for_people() -> None:
     found = engine.constants()
     assert found["certify.prover.ALPHA_STEPS"] == prover.ALPHA_STEPS
     for name, value in vars(budget.BranchBudget()).items():
-        shown = found[f"certify.budget.BranchBudget.{name}"]
+        shown = found[f"certify.bab.budget.BranchBudget.{name}"]
         assert shown == value or str(shown).startswith("Ascent(")
     for name in (
         "certify.batch_sizes.BATCH_SIZES",
-        "certify.budget.Ascent.decay",
-        "equivalent.MAX_MATRIX",
-        "evaluate.CONTRACT_IMAGES",
-        "health.NUM_IMAGES",
-        "recognition.MAX_CHANCE",
-        "stages.autoattack.MIN_VALUES",
-        "stages.layout.LARGE",
-        "stages.tf32.TOLERANCE",
+        "certify.bab.budget.Ascent.decay",
+        "network.equivalent.MAX_MATRIX",
+        "evaluation.prepared.CONTRACT_IMAGES",
+        "evaluation.health.NUM_IMAGES",
+        "evaluation.recognition.MAX_CHANCE",
+        "attacks.autoattack.MIN_VALUES",
+        "attacks.layout.LARGE",
+        "attacks.tf32.TOLERANCE",
         "submission.rounding.RELATIVE_TOLERANCE",
     ):
         assert name in found

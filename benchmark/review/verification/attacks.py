@@ -140,7 +140,7 @@ def run(evaluation: Evaluation, sample: Sample) -> Hits:
     hits = Hits()
     for attack in (evaluation.pgd(), evaluation.autoattack()):
         attack.note = evaluation.report.note
-        attack.searches_in_tf32 = evaluation.searches_in_tf32
+        attack.searches_in_tf32 = evaluation.prepared.searches_in_tf32
         _attack(evaluation, attack, sample.targets[attack.name], hits)
     return hits
 
