@@ -14,7 +14,9 @@ def device_of(arguments: Mapping[str, Any]) -> str:
     ('cpu', 'cuda')
     """
     settings = arguments.get("settings")
-    asked = settings if isinstance(settings, Mapping) else arguments
+    asked = settings or arguments
+    if not isinstance(asked, Mapping):
+        asked = vars(asked)
     return str(asked.get("device") or "cpu")
 
 
