@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import stage as stage_certify
@@ -158,8 +160,6 @@ class Stages:
 
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
-        attack.note = self.report.note
-        attack.searches_in_tf32 = self.prepared.searches_in_tf32
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)
@@ -178,7 +178,9 @@ class Stages:
                 seats = Seats(len(chunk_rows), torch.from_numpy(places))
                 chunk = self.chunk(
                     chunk_name(f"attack-{attack.name}", epsilon, number),
-                    partial(self.attack_chunk, attack, rows, epsilon, number, seats),
+                    partial(
+                        self.attack_chunk, attack, rows, epsilon, number, self.context_of(seats)
+                    ),
                     partial(self.no_attack, attack, len(rows)),
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))
@@ -205,6 +207,11 @@ class Stages:
             self.report.finish(f"{count}; {self.facts.bracket_note(epsilon)}")
             for flag, rows_of in sorted(facts.doubts.items()):
                 self.report.say(f"{flag} {epsilon}: {len(rows_of)} of {len(self.x)} images")
+
+    def context_of(self, seats: Seats) -> AttackContext:
+        """What the attacks of the pipeline are told; health checks stay silent and in float32."""
+        in_tf32 = self.prepared.searches_in_tf32
+        return AttackContext(seats, searches_in_tf32=in_tf32, note=self.report.note)
 
     def note_doubts(self, epsilon: str, chunk: Mapping[str, np.ndarray]) -> None:
         """Raise the flags of a chunk of an attack that know their images."""
@@ -244,12 +251,27 @@ class Stages:
         }
 
     def attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+        self,
+        attack: Attack,
+        rows: NDArray[np.int64],
+        epsilon: str,
+        number: int,
+        context: AttackContext,
     ) -> dict[str, object]:
-        """Attack the images of one chunk; an attack that fails is an answer of its own."""
+        """Attack the images of one chunk; an attack that fails is an answer of its own.
+
+        Args:
+            attack: to run.
+            rows: of the images.
+            epsilon: of the track.
+            number: of the chunk.
+            context: seats, progress and TF32; the network to search on and the place of finished
+                parts are added here.
+        """
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
         name = chunk_name(f"attack-{attack.name}", epsilon, number)
-        attack.parts = Parts(self.chunks, f"{self._prefix}{name}")
+        parts = Parts(self.chunks, f"{self._prefix}{name}")
+        context = replace(context, network=self.prepared.network, parts=parts)
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -258,16 +280,13 @@ class Stages:
                 self.y[rows],
                 Fraction(epsilon),
                 seed,
-                seats,
-                self.prepared.network,
+                context,
             )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.
             reason = Ended(f"{type(error).__name__}: {error}", by_clock=False)
             seconds = time.perf_counter() - start
             return self.no_attack(attack, len(rows), reason) | {"seconds": seconds}
-        finally:
-            attack.parts = None
         broken = result.broken_B.cpu().numpy()
         doubts = [
             (flag, row)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.data import subset
 from corobench.benchmark.errors import ResultError
@@ -91,7 +91,12 @@ class Replay(Evaluation):
         return np.isin(batch, batch[self.sample[rows]])
 
     def attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+        self,
+        attack: Attack,
+        rows: NDArray[np.int64],
+        epsilon: str,
+        number: int,
+        context: AttackContext,
     ) -> dict[str, object]:
         mine = self.sample[rows]
         broken = np.zeros(len(rows), dtype=bool)
@@ -102,7 +107,7 @@ class Replay(Evaluation):
         adversarial = np.zeros((len(rows), *self.x.shape[1:]), dtype=np.float32)
         chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
         if mine.any():
-            own = Seats(seats.of, seats.taken_B[torch.from_numpy(places)])
+            own = context.of_part(places)
             chunk = super().attack_chunk(attack, rows[mine], epsilon, number, own)
             broken[mine], names[mine] = chunk["broken"], chunk["names"]
             adversarial[places[np.asarray(chunk["broken"])]] = chunk["adversarial"]
