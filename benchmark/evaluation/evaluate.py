@@ -14,7 +14,7 @@ import torch
 from corobench.benchmark.attacks.tf32 import is_close, require_gpu
 from corobench.benchmark.data import load_test, load_train, subset
 from corobench.benchmark.data.clean_images import write_clean_images
-from corobench.benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
+from corobench.benchmark.errors import DatasetError, OutputError, ResultError
 from corobench.benchmark.evaluation import recertify, recognition
 from corobench.benchmark.evaluation.evidence import Evidence, find_damage
 from corobench.benchmark.evaluation.facts import Facts
@@ -28,6 +28,7 @@ from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import StepEndedError, Steps
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
 from corobench.benchmark.records.result import Result, Run, Seconds
@@ -42,6 +43,7 @@ from corobench.benchmark.tracks import (
 )
 
 
+@exact_float32()
 def evaluate(
     folder: Path,
     settings: Settings,
@@ -135,26 +137,6 @@ def unseen_images(
     rows = published_order(f"{track}-unseen", len(train))[: recognition.NUM_UNSEEN]
     labels = train.labels[np.asarray(rows)]
     return torch.from_numpy(train.take(rows)).to(device), torch.from_numpy(labels).to(device)
-
-
-def resolve_device(name: str) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        ConfigError: unknown to torch, or not present.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-        # Rounding to 10 bits would make an image's logits depend on its batch.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"--device {name}: not usable here ({reason}); expected cpu, or cuda with a GPU"
-        ) from error
-    return device
 
 
 def result_path(out: Path, run: Run, track: Track) -> Path:

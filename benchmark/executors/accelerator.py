@@ -36,7 +36,7 @@ def wake(device: str) -> tuple[Path, ...]:
         return ()
     import torch
 
-    from corobench.benchmark.evaluation.evaluate import resolve_device
+    from corobench.benchmark.network.device import resolve_device
 
     place = resolve_device(device)
     torch.ones(1, device=place).add(1.0).item()

@@ -19,12 +19,12 @@ import torch
 
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.errors import ContradictionError, ResultError
-from corobench.benchmark.evaluation.evaluate import resolve_device
 from corobench.benchmark.evaluation.outcomes import audit, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.gate.run import How
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.submission import Submission
 from corobench.benchmark.tracks import Protocol, parse_epsilon, round_of
@@ -88,12 +88,16 @@ def outcomes_in_slices(
         raise ResultError(f"{baseline}: belongs to other images than {dataset.source}")
     place = resolve_device(how.device)
     images, labels, indices = subset(dataset, reference.n)
-    checked = check_images(submission, images, labels, place, how.steps, folder, indices.tolist())
-    prepared = prepare(checked, protocol, how.steps)
+    with exact_float32():
+        checked = check_images(
+            submission, images, labels, place, how.steps, folder, indices.tolist()
+        )
+        prepared = prepare(checked, protocol, how.steps)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
         with (
+            exact_float32(),
             threads_for(reference.compactness.macs_dense),
             _chunks(how.chunks) as chunks,
             how.reporter(f"{folder.name} {begin}-{end}") as progress,

@@ -24,7 +24,6 @@ from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.data import subset
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.evaluation.evaluate import resolve_device
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.outcomes import audit, outcome_table
@@ -33,6 +32,7 @@ from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS
 from corobench.benchmark.review import drift
 from corobench.benchmark.review.drift import Drift
@@ -136,6 +136,7 @@ class Replay(Evaluation):
             facts.audited &= self.sample
 
 
+@exact_float32()
 def replay(
     old_path: Path,
     folder: Path,

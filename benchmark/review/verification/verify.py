@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.certify.hidden_units import num_hidden_units
 from corobench.benchmark.evaluation import health, recognition
-from corobench.benchmark.evaluation.evaluate import resolve_device, unseen_images
+from corobench.benchmark.evaluation.evaluate import unseen_images
 from corobench.benchmark.evaluation.evidence import load_evidence
 from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.pipeline import Evaluation
@@ -25,6 +25,7 @@ from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.rows import ATTACKS
 from corobench.benchmark.records.reports import Verified
@@ -42,6 +43,7 @@ from corobench.benchmark.tracks import Protocol
 PATIENCE = 10
 
 
+@exact_float32()
 def verify(
     path: Path,
     folder: Path,
