@@ -52,7 +52,7 @@ class AtEpsilon(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EntryEvidence:
     """What lies beside a result file.
 
     Attributes:
@@ -91,7 +91,7 @@ class Evidence:
         return found
 
 
-EvidenceOf = dict[tuple[str, ...], Evidence]
+EvidenceOf = dict[tuple[str, ...], EntryEvidence]
 
 
 def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf:
@@ -109,7 +109,7 @@ def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf
     return found
 
 
-def read_evidence(result: Result, path: Path) -> Evidence | None:
+def read_evidence(result: Result, path: Path) -> EntryEvidence | None:
     """The evidence of one result, or None where no outcome table lies beside it.
 
     Args:
@@ -124,7 +124,7 @@ def read_evidence(result: Result, path: Path) -> Evidence | None:
     columns, run = read_beside(path, result)
     n, numbers = run.n, columns.numbers
     images_path = beside(path, "adversarial.npz")
-    return Evidence(
+    return EntryEvidence(
         images=numbers["image"][:n].astype("int32"),
         labels=numbers["label"][:n].astype("int16"),
         predicted=numbers["predicted"][:n].astype("int16"),
@@ -146,7 +146,7 @@ def require_same_labels(results: tuple[Result, ...], found: EvidenceOf) -> None:
     Raises:
         ResultError: names both entries and the image.
     """
-    first: dict[tuple[str, str], tuple[Result, Evidence]] = {}
+    first: dict[tuple[str, str], tuple[Result, EntryEvidence]] = {}
     for result in results:
         evidence = found.get(identity(result))
         if evidence is None:

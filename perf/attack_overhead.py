@@ -35,7 +35,7 @@ from corobench.benchmark.evaluation.prepared import Prepared
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.network.compaction import compacted
-from corobench.benchmark.network.equivalent import Equivalent
+from corobench.benchmark.network.equivalent import SearchNetwork
 from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.tracks import Protocol, derive_seed, get_track
 
@@ -61,7 +61,7 @@ def main() -> None:
         y = model(x).argmax(dim=1)
 
     network = compacted(model, track.shape, x[:16])
-    search = None if network is None else Equivalent(network, "compacted")
+    search = None if network is None else SearchNetwork(network, "compacted")
     with tempfile.TemporaryDirectory() as folder, Reporter("harness") as report:
         evaluation = Evaluation(
             Prepared(model, x, y, track, protocol=protocol, search=search),

@@ -15,7 +15,7 @@ import torch
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.pipeline import Evaluation
-from corobench.benchmark.evaluation.prepared import Checked, prepare
+from corobench.benchmark.evaluation.prepared import CheckedNetwork, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.submission import load_submission
@@ -49,7 +49,7 @@ class Job:
         protocol = Protocol() if self.closes else Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
         x, y = torch.from_numpy(images), torch.from_numpy(labels)
-        prepared = prepare(Checked(submission.model, x, y, track), protocol)
+        prepared = prepare(CheckedNetwork(submission.model, x, y, track), protocol)
         if not verify_first:
             not_asked = dict.fromkeys(ALL_CERTIFIERS, "attack only")
             prepared = replace(prepared, prover=None, not_asked=not_asked)

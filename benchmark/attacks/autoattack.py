@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import Search
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.attacks.projection import without_sorting
 from corobench.benchmark.attacks.seating import image_key, seat
 from corobench.benchmark.attacks.sparing import spare
@@ -89,7 +89,7 @@ class AutoAttackStandard(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         suite = self.build(model, epsilon, seed, x_BCHW.device)
         batch_size = self.batch_size

@@ -14,7 +14,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.context import AttackContext, Search, Seats
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import Guard
 from corobench.benchmark.attacks.layout import is_large, laid_out, num_values
 from corobench.benchmark.attacks.tf32 import tf32
@@ -93,7 +93,7 @@ class Attack(ABC):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         """Look for adversarial images; deterministic given `seed` and the seats of `search`."""
 
@@ -120,7 +120,7 @@ class Attack(ABC):
         context = context or AttackContext()
         plain, in_tf32 = context.network or model, context.searches_in_tf32
         searched = self._laid_out(plain, x_BCHW, in_tf32)
-        search = Search(
+        search = AttackSearch(
             context.seats or Seats.all(len(x_BCHW)),
             1.0 if plain is model else num_values(plain) / max(1, num_values(model)),
             searched is not plain,
@@ -151,7 +151,7 @@ class Attack(ABC):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         """What the attack proposes on a watched network, and the points that it has overlooked."""
         guard = Guard(network, x_BCHW, y_B, epsilon)

@@ -77,7 +77,7 @@ class AttackContext:
 
 
 @dataclass(frozen=True)
-class Search:
+class AttackSearch:
     """What one search for adversarial images works with, beside the network and the images.
 
     Attributes:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import Search
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong
 
@@ -41,7 +41,7 @@ class PGD(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         generator = torch.Generator(device="cpu").manual_seed(seed)
         sample = partial(torch.rand, generator=generator)

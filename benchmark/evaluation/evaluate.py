@@ -79,9 +79,9 @@ def evaluate(
     steps.begin("measure")
 
     in_tf32 = settings.tf32 and checked.ended is None and is_close(checked.model, checked.first)
-    place = name_of(device, in_tf32)
+    device_name = name_of(device, in_tf32)
     earlier = None if before is None else recertify.record_of(before)
-    run = identify(submission, dataset, n, epsilons, settings, protocol, place, earlier)
+    run = identify(submission, dataset, n, epsilons, settings, protocol, device_name, earlier)
     path = result_path(settings.out, run, track)
     chunks = ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     told: list[str] = []
@@ -116,7 +116,7 @@ def evaluate(
             with contextlib.suppress(StepEndedError):
                 steps.begin("recognition")
                 unseen = unseen_images(track.name, settings.data_root, device)
-                found = recognition.check(evaluation, unseen)
+                found = recognition.run_recognition_checks(evaluation, unseen)
                 run = run.model_copy(update={"recognition": found})
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})

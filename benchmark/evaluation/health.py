@@ -35,7 +35,7 @@ NON_MONOTONE_EPSILON = "non-monotone-epsilon"
 NON_MONOTONE_STEPS = "non-monotone-steps"
 
 
-def check(evaluation: Stages) -> None:
+def run_health_checks(evaluation: Stages) -> None:
     """Run all checks at every epsilon and raise their flags; after the attacks.
 
     Args:

@@ -51,5 +51,5 @@ class Evaluation(Stages):
                 close(self, prover, certifier)
         self.choose_audit(self.protocol.closing_certifiers)
         self.attack(self.autoattack())
-        health.check(self)
+        health.run_health_checks(self)
         return self.facts

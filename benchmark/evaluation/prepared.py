@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corobench.benchmark.files.steps import Ended, StepEndedError, Steps
-from corobench.benchmark.network.equivalent import Equivalent, equivalent
+from corobench.benchmark.network.equivalent import SearchNetwork, equivalent
 from corobench.benchmark.submission import Submission, check_contract
 from corobench.benchmark.tracks import Protocol, Track
 
@@ -28,7 +28,7 @@ CONTRACT_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedNetwork:
     """A submitted network that keeps the contract on the images of an evaluation.
 
     Attributes:
@@ -56,7 +56,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Prepared(Checked):
+class Prepared(CheckedNetwork):
     """A network with all that its stages work with.
 
     Attributes:
@@ -68,7 +68,7 @@ class Prepared(Checked):
     """
 
     protocol: Protocol = field(default_factory=Protocol)
-    search: Equivalent | None = None
+    search: SearchNetwork | None = None
     prover: Prover | None = None
     not_asked: Mapping[str, str] = field(default_factory=dict)
     searches_in_tf32: bool = False
@@ -87,7 +87,7 @@ def check_images(
     steps: Steps,
     path: object,
     names: Sequence[object] | None = None,
-) -> Checked:
+) -> CheckedNetwork:
     """Bring a network and its images to a device, and hold it to the contract.
 
     Args:
@@ -103,7 +103,7 @@ def check_images(
     Raises:
         ContractError: every clause that is broken.
     """
-    found = Checked(
+    found = CheckedNetwork(
         submission.model.to(device).eval(),
         torch.from_numpy(np.ascontiguousarray(images)).to(device),
         torch.from_numpy(np.ascontiguousarray(labels)).to(device),
@@ -122,7 +122,7 @@ def check_images(
 
 
 def prepare(
-    checked: Checked,
+    checked: CheckedNetwork,
     protocol: Protocol,
     steps: Steps | None = None,
     *,

@@ -70,7 +70,7 @@ def run_check(
     data_root: Path | None = None,
     whole: bool = False,
 ) -> Checked:
-    """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
+    """Compare a candidate with its baseline; see `benchmark.gate.run.compare_with_baseline`.
 
     What a result file says that its weights weigh is compared with them, where they are at hand.
 

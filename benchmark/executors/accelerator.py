@@ -38,6 +38,6 @@ def wake(device: str) -> tuple[Path, ...]:
 
     from corobench.benchmark.network.device import resolve_device
 
-    place = resolve_device(device)
-    torch.ones(1, device=place).add(1.0).item()
-    return tuple(sorted(Path("/dev").glob("nvidia*"))) if place.type == "cuda" else ()
+    found = resolve_device(device)
+    torch.ones(1, device=found).add(1.0).item()
+    return tuple(sorted(Path("/dev").glob("nvidia*"))) if found.type == "cuda" else ()

@@ -136,31 +136,31 @@ def _call(
 
 
 def _make(task: Task[Answer], arguments: Arguments, limits: Limits) -> Answer:
-    """Do a task that makes a new folder `out`, in a place beside it that becomes it.
+    """Do a task that makes a new folder `out`, in a draft of it beside it, that becomes it.
 
     So the process can write nowhere else, and nothing is left where it is ended.
     """
     out = Path(arguments["out"])
-    with room_beside(out) as place, _named(place, out):
-        made: Any = _call(task, {**arguments, "out": place}, limits)
+    with room_beside(out) as draft, _named(draft, out):
+        made: Any = _call(task, {**arguments, "out": draft}, limits)
     answer: Answer = replace(made, folder=out)
     return answer
 
 
 @contextmanager
-def _named(place: Path, out: Path) -> Iterator[None]:
-    """Errors that speak of `place`, which nobody needs to know, speak of `out`."""
+def _named(draft: Path, out: Path) -> Iterator[None]:
+    """Errors that speak of `draft`, which nobody needs to know, speak of `out`."""
     try:
         yield
     except SubmissionError as error:
-        faults = [fault.replace(str(place), str(out)) for fault in error.faults]
-        raise type(error)(error.path.replace(str(place), str(out)), faults) from error
+        faults = [fault.replace(str(draft), str(out)) for fault in error.faults]
+        raise type(error)(error.path.replace(str(draft), str(out)), faults) from error
     except CorobenchError as error:
-        raise type(error)(error.message.replace(str(place), str(out))) from error
+        raise type(error)(error.message.replace(str(draft), str(out))) from error
 
 
 def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> Repacked:
-    """Pack or unpack weights in a process that can write into a place beside them only.
+    """Pack or unpack weights in a process that can write into a draft folder beside them only.
 
     Args:
         path: a submission folder, or a weights file.
@@ -173,11 +173,11 @@ def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> 
         CorobenchError: see `run`.
     """
     home = path if path.is_dir() else (out or path).parent
-    with beside(home / "weights") as place, _named(place, home):
-        arguments = {"path": path, "to_packed": to_packed, "out": out, "place": place}
+    with beside(home / "weights") as draft, _named(draft, home):
+        arguments = {"path": path, "to_packed": to_packed, "out": out, "place": draft}
         made = run(REPACK, arguments, limits)
         target = home / made.target.name
-        become(place / made.target.name, target)
+        become(draft / made.target.name, target)
     if path.is_dir():
         (path / made.source.name).unlink()
     return replace(made, target=target)

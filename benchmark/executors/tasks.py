@@ -151,13 +151,13 @@ class Task(Generic[Answer]):
         return given
 
 
-def _load(place: str) -> Any:
+def _load(target: str) -> Any:
     """What stands at "module:name" below `corobench.benchmark`.
 
     >>> _load("tracks:standard_subset").__name__
     'standard_subset'
     """
-    module, _, name = place.partition(":")
+    module, _, name = target.partition(":")
     return getattr(import_module(f"corobench.benchmark.{module}"), name)
 
 
@@ -230,7 +230,7 @@ _CONVERTING = {
 
 CHECK: Task[Checked] = Task(
     "check",
-    "gate.run:check",
+    "gate.run:compare_with_baseline",
     "gate.run:Checked",
     strangers="candidate",
     step="load",

@@ -23,7 +23,7 @@ from corobench.benchmark.evaluation.outcomes import audit, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
-from corobench.benchmark.gate.run import How
+from corobench.benchmark.gate.run import CandidateRun
 from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.submission import Submission
@@ -57,7 +57,7 @@ def outcomes_in_slices(
     reference: Result,
     baseline: Path,
     sizes: tuple[int, ...],
-    how: How,
+    run: CandidateRun,
 ) -> Iterator[tuple[int, pd.DataFrame, tuple[str, ...]]]:
     """Evaluate up to the first size, then up to the second, and so on.
 
@@ -67,7 +67,7 @@ def outcomes_in_slices(
         reference: the baseline's result, whose images, radii and seed are used.
         baseline: its path, for messages.
         sizes: ascending numbers of images.
-        how: device, data, progress and steps.
+        run: device, data, progress and steps.
 
     Yields:
         How many images are evaluated by now, the outcome table of the new ones, and what has no
@@ -83,24 +83,24 @@ def outcomes_in_slices(
             f"{baseline}: protocol: expected {protocol.version}, but found {reference.protocol}; "
             "evaluate the baseline again"
         )
-    dataset = load_test(track.name, how.data_root)
+    dataset = load_test(track.name, run.data_root)
     if dataset.fingerprint != reference.data.fingerprint:
         raise ResultError(f"{baseline}: belongs to other images than {dataset.source}")
-    place = resolve_device(how.device)
+    device = resolve_device(run.device)
     images, labels, indices = subset(dataset, reference.n)
     with exact_float32():
         checked = check_images(
-            submission, images, labels, place, how.steps, folder, indices.tolist()
+            submission, images, labels, device, run.steps, folder, indices.tolist()
         )
-        prepared = prepare(checked, protocol, how.steps)
+        prepared = prepare(checked, protocol, run.steps)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
         with (
             exact_float32(),
             threads_for(reference.compactness.macs_dense),
-            _chunks(how.chunks) as chunks,
-            how.reporter(f"{folder.name} {begin}-{end}") as progress,
+            _chunks(run.chunks) as chunks,
+            run.reporter(f"{folder.name} {begin}-{end}") as progress,
         ):
             facts = Evaluation(
                 prepared.part(rows),
@@ -108,7 +108,7 @@ def outcomes_in_slices(
                 seed=reference.seed,
                 chunks=ChunkStore(chunks, {"slice": [begin, end]}),
                 report=progress,
-                steps=how.steps,
+                steps=run.steps,
             ).run()
         contradictions = audit(facts, indices[rows]).contradictions
         if contradictions:

@@ -172,12 +172,13 @@ def replay(
     from corobench.benchmark.certify import num_hidden_units
 
     steps = steps or Steps()
-    place = resolve_device(device)
     images, labels, indices = subset(evidence.dataset, old.n)
     draw = np.random.default_rng(derive_seed(seed, track.name, "drift"))
     sample = np.zeros(old.n, dtype=bool)
     sample[draw.permutation(old.n)[:num_images]] = True
-    checked = check_images(evidence.submission, images, labels, place, steps, folder)
+    checked = check_images(
+        evidence.submission, images, labels, resolve_device(device), steps, folder
+    )
     prepared = prepare(checked, Protocol(), steps)
     searched_on = prepared.network or prepared.model
     with (
@@ -215,7 +216,7 @@ def replay(
         stages=(clean, *stages[1:]),
         margin_change=margins,
         logits={str(i): row for i, row in zip(chosen.tolist(), logits.tolist(), strict=True)},
-        unheld=recheck_evidence(evidence).failures,
+        no_longer_wrong=recheck_evidence(evidence).failures,
         contradictions=(*contradictions, *audited),
         max_moved=max_moved,
     )

@@ -44,7 +44,7 @@ def _check(
 ) -> tuple[set[str], Recognition, Evaluation]:
     evaluation = make_evaluation(model, *digits, folder, protocol=Protocol())
     evaluation.clean()
-    found = recognition.check(evaluation, _unseen())
+    found = recognition.run_recognition_checks(evaluation, _unseen())
     at = {frozenset(known.flags) for known in evaluation.facts.epsilons.values()}
     assert len(at) == 1, "the same at every epsilon"
     return set(at.pop()), found, evaluation
@@ -101,10 +101,10 @@ def test_a_network_that_changes_with_time_is_flagged(
     model = Later(linear, lambda calls: clock[0] > 3600)
     evaluation = make_evaluation(model, *digits, tmp_path, protocol=Protocol())
     evaluation.clean()
-    recognition.check(evaluation, None)
+    recognition.run_recognition_checks(evaluation, None)
     assert not evaluation.facts.epsilons["1/16"].flags
     clock[0] = 4000.0
-    recognition.check(evaluation, None)
+    recognition.run_recognition_checks(evaluation, None)
     assert recognition.CHANGES in evaluation.facts.epsilons["1/16"].flags
 
 
@@ -120,7 +120,7 @@ def test_without_a_training_set_it_is_not_asked(
 ) -> None:
     evaluation = make_evaluation(linear, *digits, tmp_path, protocol=Protocol())
     evaluation.clean()
-    found = recognition.check(evaluation, None)
+    found = recognition.run_recognition_checks(evaluation, None)
     assert found.num_unseen is None
     assert found.unseen is None
 

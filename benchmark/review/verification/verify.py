@@ -80,7 +80,7 @@ def verify(
     files.require_published(path)
     evidence = load_evidence(path, folder, data_root)
     claims = table.claims_of(evidence)
-    refuse(path, [*files.check(evidence), *table.check(claims)])
+    refuse(path, [*files.compare_files(evidence), *table.compare_rows(claims)])
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{evidence.run.entry}, verifying") as progress,
@@ -93,21 +93,21 @@ class _Work:
     """The networks and the evaluations of one verification."""
 
     def __init__(
-        self, claims: Claims, place: torch.device, chunks: Path, report: Reporter, steps: Steps
+        self, claims: Claims, device: torch.device, chunks: Path, report: Reporter, steps: Steps
     ) -> None:
         evidence = claims.evidence
-        self.claims, self.place, self.steps, self.report = claims, place, steps, report
+        self.claims, self.device, self.steps, self.report = claims, device, steps, report
         self.path, self.run, self.chunks = evidence.path, evidence.run, chunks
         self.track = evidence.submission.track
         # Of the last part of a version, after a "+", only the driver's release can be read.
         here, then = _plain(versions()), _plain(self.run.versions)
-        is_same_device = self.run.device == "cpu" and place.type == "cpu"
+        is_same_device = self.run.device == "cpu" and device.type == "cpu"
         self.is_same = here == then and is_same_device
         self.notes: list[str] = []
         if not self.is_same:
             told = [f"{name} {then.get(name)}, here {here[name]}" for name in here]
             told = [line for line, name in zip(told, here, strict=True) if then[name] != here[name]]
-            told += [] if is_same_device else [f"device {self.run.device}, here {place}"]
+            told += [] if is_same_device else [f"device {self.run.device}, here {device}"]
             self.notes.append(
                 f"evaluated with {'; '.join(told)}: each claimed proof was asked again, but "
                 "margins and proofs that are not claimed were not compared"
@@ -148,7 +148,7 @@ class _Work:
             evidence.submission,
             evidence.dataset.take(rows),
             evidence.dataset.labels[rows],
-            self.place,
+            self.device,
             self.steps,
             self.path,
             rows.tolist(),
@@ -183,9 +183,11 @@ class _Work:
             early = claims.is_outcome(epsilon, Outcome.ATTACKED)
             early &= ~np.isin(by.astype(str), (health.FEWER_STEPS.name, CONTEST))
             known.broken_by[early] = by[early]
-        health.check(proven)
+        health.run_health_checks(proven)
         self.steps.begin("recognition")
-        seen = recognition.check(proven, unseen_images(self.track.name, data_root, self.place))
+        seen = recognition.run_recognition_checks(
+            proven, unseen_images(self.track.name, data_root, self.device)
+        )
         for epsilon, known in proven.facts.epsilons.items():
             attacked = claims.is_outcome(epsilon, Outcome.ATTACKED)
             more = known.attacked & ~attacked

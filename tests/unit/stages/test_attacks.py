@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import Search
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong
@@ -138,7 +138,7 @@ class _Liar(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         claimed = x_BCHW.clone()
         claimed[0] = float("nan")

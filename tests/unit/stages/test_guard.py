@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.context import AttackContext, Search, Seats
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import GRADIENT, LOGITS, Guard
 from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
@@ -180,7 +180,7 @@ def test_finite_networks_are_attacked_bit_for_bit_as_without_a_guard(attack, rig
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
     y = model(x).argmax(dim=1)
-    search = Search(Seats.all(len(x)))
+    search = AttackSearch(Seats.all(len(x)))
     plain = attack.propose(model, x, y, EPSILON, 7, search)
     guard = Guard(model, x, y, EPSILON)
     watched = attack.propose(guard, x, y, EPSILON, 7, search)

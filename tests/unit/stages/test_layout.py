@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from corobench.benchmark.attacks import autoattack, layout
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import AttackContext, Search, Seats
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import Guard
 from corobench.benchmark.attacks.layout import laid_out
 
@@ -83,7 +83,7 @@ class _Noting(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         assert isinstance(model, Guard)
         self.asked.append((model.network, search.seats.taken_B.tolist()))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import AttackContext, Search, Seats
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.tf32 import is_close, tf32
 from corobench.benchmark.cli.main import invoke
 
@@ -67,7 +67,7 @@ class _Brighter(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        search: Search,
+        search: AttackSearch,
     ) -> Proposal:
         self.asked.append((_is_on(), search.seats.taken_B.tolist()))
         step = float(epsilon) * (0.5 if _is_on() else 1.0)

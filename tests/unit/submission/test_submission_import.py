@@ -20,9 +20,9 @@ from corobench.benchmark.submission import (
     import_checkpoint,
     load_manifest,
     load_submission,
-    validate,
 )
 from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.submission.validate import validate
 
 ARGUMENTS = {"width": 0.1}
 
