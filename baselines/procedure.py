@@ -28,9 +28,9 @@ from corobench.baselines.stages import Prune, Train, plan, prune
 from corobench.baselines.trainer import Clock, Paused, StageTrainer
 from corobench.baselines.training_data import TrainingData
 from corobench.baselines.workspace import Workspace
-from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.network.device import resolve_device
 from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.tracks import derive_seed, get_track
 
@@ -83,23 +83,6 @@ def run(
     clock = Clock(deadline_s, checkpoint_every_s)
     callback = progress or (lambda _: None)
     return Procedure(recipe, Path(out), data, clock, callback, parents).train()
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called `name`.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device {name!r}: expected 'cpu', 'cuda' or 'cuda:<index>' that works here ({reason})"
-        ) from error
-    return device
 
 
 def initial_model(recipe: Recipe) -> nn.Module:

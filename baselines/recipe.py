@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny, model_va
 from corobench.baselines.objectives import Objective
 from corobench.baselines.pruners import Pruner
 from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
-from corobench.baselines.settings import Settings
+from corobench.baselines.settings import RecipeTable
 from corobench.benchmark.records.result import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
 
@@ -43,7 +43,7 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Optimiser(Settings):
+class Optimiser(RecipeTable):
     """Table ``[<stage>.optimiser]``.
 
     Attributes:
@@ -60,7 +60,7 @@ class Optimiser(Settings):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
 
 
-class LrSchedule(Settings):
+class LrSchedule(RecipeTable):
     """Table ``[<stage>.lr_schedule]``.
 
     Attributes:
@@ -73,7 +73,7 @@ class LrSchedule(Settings):
     factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
 
 
-class Ramp(Settings):
+class Ramp(RecipeTable):
     """Table ``[<stage>.ramp]``: how epsilon grows.
 
     Attributes:
@@ -85,7 +85,7 @@ class Ramp(Settings):
     epochs: Annotated[float, Field(ge=0.0)] = 0.0
 
 
-class TrainStage(Settings):
+class TrainStage(RecipeTable):
     """Tables ``[pretrain]`` and ``[finetune]``.
 
     Attributes:
@@ -120,7 +120,7 @@ class TrainStage(Settings):
         return self
 
 
-class PruneStage(Settings):
+class PruneStage(RecipeTable):
     """Table ``[prune]``.
 
     Attributes:
@@ -156,7 +156,7 @@ class PruneStage(Settings):
         return keep_ratios(self.keep_ratio, self.num_steps, self.cumulative)
 
 
-class Network(Settings):
+class Network(RecipeTable):
     """Table ``[model]``.
 
     Attributes:
@@ -172,7 +172,7 @@ UNKNOWN = "unknown"
 """What a manifest says of its authors and licence where nobody told."""
 
 
-class Recipe(Settings):
+class Recipe(RecipeTable):
     """One reference entry, from the data to the weights.
 
     Attributes:

@@ -16,13 +16,13 @@ from pydantic import (
 from corobench.benchmark.errors import nearest
 
 
-class Settings(BaseModel):
+class RecipeTable(BaseModel):
     """A frozen table of a recipe; a key it does not know is a fault, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Registered(Settings):
+class Registered(RecipeTable):
     """Settings that a recipe asks for by name; the name is written out with them.
 
     Attributes:

@@ -78,8 +78,16 @@ class Gate:
         rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
         root = None if data_root is None else Path(data_root)
         limits = Limits() if isolate else None
-        more = {"device": device, "data_root": root, "whole": whole}
-        return Holding(run_check(Path(candidate), Path(baseline), rule, limits, **more))
+        checked = run_check(
+            Path(candidate),
+            Path(baseline),
+            rule,
+            limits,
+            device=device,
+            data_root=root,
+            whole=whole,
+        )
+        return Holding(checked)
 
 
 @pytest.fixture

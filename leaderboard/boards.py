@@ -16,9 +16,9 @@ from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Result
 from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
-from corobench.leaderboard.evidence import Evidence, EvidenceOf
+from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf
 from corobench.leaderboard.loading import identity
-from corobench.leaderboard.measures import Bracket, Retention, Share, bracket, retentions
+from corobench.leaderboard.measures import DrawnBracket, Retention, Share, bracket, retentions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Row:
     variant: str
     parent: Result | None
     parent_page: str
-    evidence: Evidence | None = field(default=None, repr=False)
+    evidence: EntryEvidence | None = field(default=None, repr=False)
     standing: Standing | None = None
 
     @cached_property
@@ -72,7 +72,7 @@ class Row:
         return Share(self.score.autoattack, self.result.n)
 
     @cached_property
-    def bracket(self) -> Bracket:
+    def bracket(self) -> DrawnBracket:
         return bracket(self.score, self.result.n)
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.leaderboard.evidence import Evidence
+from corobench.leaderboard.evidence import EntryEvidence
 from corobench.leaderboard.measures import Share
 
 
@@ -30,7 +30,7 @@ class ClassRow:
 
 
 def per_class(
-    evidence: Evidence, epsilons: Sequence[str], classes: Sequence[str]
+    evidence: EntryEvidence, epsilons: Sequence[str], classes: Sequence[str]
 ) -> list[ClassRow]:
     """One row per class that occurs among the images, in label order.
 
@@ -55,7 +55,7 @@ def per_class(
     ]
 
 
-def _counted(evidence: Evidence, epsilon: str, letters: str, num_classes: int) -> list[int]:
+def _counted(evidence: EntryEvidence, epsilon: str, letters: str, num_classes: int) -> list[int]:
     """Per class (K,) the images whose outcome is one of these letters."""
     return _per_label(evidence.labels[evidence.is_right(epsilon, letters)], num_classes)
 

@@ -54,7 +54,7 @@ class AtEpsilon(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EntryEvidence:
     """What lies beside a result file.
 
     Attributes:
@@ -130,7 +130,7 @@ def _require_row(path: Path, row: int, found: int) -> None:
         )
 
 
-EvidenceOf = dict[tuple[str, ...], Evidence]
+EvidenceOf = dict[tuple[str, ...], EntryEvidence]
 
 
 def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf:
@@ -148,7 +148,7 @@ def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf
     return found
 
 
-def read_evidence(result: Result, path: Path) -> Evidence | None:
+def read_evidence(result: Result, path: Path) -> EntryEvidence | None:
     """The evidence of one result, or None where no outcome table lies beside it.
 
     Args:
@@ -163,7 +163,7 @@ def read_evidence(result: Result, path: Path) -> Evidence | None:
     columns, run = read_beside(path, result)
     n, numbers = run.n, columns.numbers
     images_path = beside(path, "adversarial.npz")
-    return Evidence(
+    return EntryEvidence(
         images=numbers["image"][:n].astype("int32"),
         labels=numbers["label"][:n].astype("int16"),
         predicted=numbers["predicted"][:n].astype("int16"),
@@ -185,7 +185,7 @@ def require_same_labels(results: tuple[Result, ...], found: EvidenceOf) -> None:
     Raises:
         ResultError: names both entries and the image.
     """
-    first: dict[tuple[str, str], tuple[Result, Evidence]] = {}
+    first: dict[tuple[str, str], tuple[Result, EntryEvidence]] = {}
     for result in results:
         evidence = found.get(identity(result))
         if evidence is None:

@@ -63,7 +63,7 @@ class Child:
         return self.result.submission.method.finetune_objective == "natural"
 
     @property
-    def is_papers(self) -> bool:
+    def uses_papers_method(self) -> bool:
         """Pruned once by least magnitude per layer, the robust objective before and after.
 
         Rounds, one threshold for all layers, exempt layers, rewound weights and weights in whole
@@ -120,12 +120,14 @@ class Family:
     @property
     def papers(self) -> list[Child]:
         """Children by the paper's method."""
-        return [child for child in self.children if child.is_papers]
+        return [child for child in self.children if child.uses_papers_method]
 
     def rivals(self, papers: Child) -> list[Child]:
         """Children of the size of this one by other methods than the paper's."""
         return [
-            child for child in self.children if not child.is_papers and papers.is_as_small_as(child)
+            child
+            for child in self.children
+            if not child.uses_papers_method and papers.is_as_small_as(child)
         ]
 
 
@@ -147,7 +149,9 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
         epsilon = radius_of(parent)
         flags = _flags(parent, files[key], epsilon)
         members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
-        members.sort(key=lambda child: (round(child.times, 1), not child.is_papers, child.method))
+        members.sort(
+            key=lambda child: (round(child.times, 1), not child.uses_papers_method, child.method)
+        )
         families.append(Family(parent, epsilon, tuple(members), flags))
     if not families:
         raise ResultError("expected pruned entries beside the results of their parents, found none")

@@ -21,7 +21,7 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.arrays_file import read_arrays
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.tracks import parse_epsilon
-from corobench.leaderboard.evidence import Evidence
+from corobench.leaderboard.evidence import EntryEvidence
 
 NUM_ATTACKED = 3  # per epsilon
 NUM_CERTIFIED = 6
@@ -115,7 +115,7 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
     )
 
 
-def gallery(result: Result, evidence: Evidence, clean: CleanImages | None) -> Gallery:
+def gallery(result: Result, evidence: EntryEvidence, clean: CleanImages | None) -> Gallery:
     """Choose and draw the figures of one entry."""
     has_images = evidence.has_pictures(clean)
     attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
@@ -132,7 +132,7 @@ def png_source(picture: Picture) -> str:
 
 
 def _attacked(
-    evidence: Evidence, clean: CleanImages | None, epsilons: Sequence[str]
+    evidence: EntryEvidence, clean: CleanImages | None, epsilons: Sequence[str]
 ) -> tuple[Shown, ...]:
     """Per epsilon the first images that it breaks and that were not shown at a smaller one."""
     chosen: list[tuple[str, int]] = []
@@ -163,7 +163,7 @@ def _attacked(
 
 
 def _broken(
-    evidence: Evidence,
+    evidence: EntryEvidence,
     clean: CleanImages | None,
     epsilon: str,
     position: int,
@@ -185,7 +185,9 @@ def _broken(
     )
 
 
-def _certified(result: Result, evidence: Evidence, clean: CleanImages | None) -> tuple[Shown, ...]:
+def _certified(
+    result: Result, evidence: EntryEvidence, clean: CleanImages | None
+) -> tuple[Shown, ...]:
     """Proven images at the largest epsilon that has any: largest and smallest margins."""
     if clean is None:
         return ()
@@ -202,7 +204,7 @@ def _certified(result: Result, evidence: Evidence, clean: CleanImages | None) ->
     return ()
 
 
-def _proven(evidence: Evidence, clean: CleanImages, epsilon: str, place: int) -> Shown:
+def _proven(evidence: EntryEvidence, clean: CleanImages, epsilon: str, place: int) -> Shown:
     index = int(evidence.images[place])
     margin = float(evidence.epsilons[epsilon].margins[place])
     label = int(evidence.labels[place])

@@ -66,7 +66,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Bracket:
+class DrawnBracket:
     """What is known of the true robust accuracy: certified <= true <= not attacked.
 
     Attributes:
@@ -115,7 +115,7 @@ class Retention:
         return None if self.reason else self.count / self.parent_count
 
 
-def bracket(score: EpsilonScore, n: int) -> Bracket:
+def bracket(score: EpsilonScore, n: int) -> DrawnBracket:
     """The bracket of an entry at one epsilon.
 
     Args:
@@ -131,7 +131,7 @@ def bracket(score: EpsilonScore, n: int) -> Bracket:
     asked = any(count is not None for count in score.certified_by.values())
     counts = {segment.key: segment.share.count for segment in segments}
     lost = counts["attacked"] + counts["misclassified"]
-    return Bracket(
+    return DrawnBracket(
         segments=tuple(segments),
         certified=Share(counts["certified"], n) if asked else None,
         not_attacked=Share(n - lost, n),

@@ -22,7 +22,7 @@ from corobench.leaderboard.feed import PATH as FEED
 from corobench.leaderboard.feed import feed, newest_rows
 from corobench.leaderboard.gallery import CleanImages, gallery
 from corobench.leaderboard.magnitudes import picture
-from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, Bracket, Segment, Share
+from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.taxonomy import Facet, facet_values, facets
 
@@ -278,7 +278,7 @@ def _rows_by_page(group: Group) -> dict[str, list[Row]]:
     return dict(sorted(pages.items()))
 
 
-def _example() -> Bracket:
+def _example() -> DrawnBracket:
     """The bracket drawn in the legend: 52 certified, 13 undecided, 20 attacked, 15 wrong."""
     counts = {"certified": 52, "undecided": 13, "unfinished": 0, "attacked": 20}
     counts["misclassified"] = 100 - sum(counts.values())
@@ -287,7 +287,7 @@ def _example() -> Bracket:
     for key in SEGMENTS:
         segments.append(Segment(key, Share(counts[key], 100), start / 100))
         start += counts[key]
-    return Bracket(tuple(segments), Share(52, 100), Share(65, 100))
+    return DrawnBracket(tuple(segments), Share(52, 100), Share(65, 100))
 
 
 def _encode(page: str) -> bytes:

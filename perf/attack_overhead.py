@@ -31,9 +31,11 @@ from corobench.baselines.pruners import PRUNERS
 from corobench.baselines.pruners.base import PruneContext
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import Prepared
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.network.compaction import compacted
+from corobench.benchmark.network.equivalent import SearchNetwork
 from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.tracks import Protocol, derive_seed, get_track
 
@@ -58,18 +60,15 @@ def main() -> None:
     with torch.no_grad():
         y = model(x).argmax(dim=1)
 
+    network = compacted(model, track.shape, x[:16])
+    search = None if network is None else SearchNetwork(network, "compacted")
     with tempfile.TemporaryDirectory() as folder, Reporter("harness") as report:
         evaluation = Evaluation(
-            model,
-            x,
-            y,
-            track=track,
+            Prepared(model, x, y, track, protocol=protocol, search=search),
             epsilons=(EPSILON,),
-            protocol=protocol,
             seed=0,
             chunks=ChunkStore(Path(folder), {}),
             report=report,
-            equivalent=compacted(model, track.shape, x[:16]),
         )
         start = time.process_time()
         evaluation.clean()

@@ -6,19 +6,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from corobench.benchmark.data import load_test, subset
-from corobench.benchmark.evaluation.evaluate import prepare_certifiers
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import CheckedNetwork, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
-from corobench.benchmark.network.equivalent import equivalent
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import Protocol
 
@@ -49,26 +48,19 @@ class Job:
         track = submission.track
         protocol = Protocol() if self.closes else Protocol(closing_certifiers=())
         images, labels, _ = subset(load_test(track.name, self.data_root), self.n)
-        prover, not_asked = None, dict.fromkeys(ALL_CERTIFIERS, "attack only")
-        other = equivalent(submission.model, track.shape, torch.from_numpy(images[:16]))
-        search_on = other.network if other else None
-        if verify_first:
-            prover, not_asked = prepare_certifiers(
-                submission.model, search_on, track, protocol, torch.device("cpu")
-            )
+        x, y = torch.from_numpy(images), torch.from_numpy(labels)
+        prepared = prepare(CheckedNetwork(submission.model, x, y, track), protocol)
+        if not verify_first:
+            not_asked = dict.fromkeys(ALL_CERTIFIERS, "attack only")
+            prepared = replace(prepared, prover=None, not_asked=not_asked)
         with tempfile.TemporaryDirectory() as folder, Reporter(title) as report:
             return Evaluation(
-                submission.model,
-                torch.from_numpy(images),
-                torch.from_numpy(labels),
-                track=track,
+                prepared,
                 epsilons=self.epsilons or track.epsilons,
-                protocol=protocol,
                 seed=0,
                 chunks=ChunkStore(Path(folder), {}),
                 report=report,
-                equivalent=search_on,
-            ).run(prover, not_asked)
+            ).run()
 
 
 def cpu_timed(spent: dict[str, float], name: str, call: Callable[..., Any]) -> Callable[..., Any]:

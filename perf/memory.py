@@ -21,7 +21,7 @@ from common import verdict
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.evaluation.evaluate import prepare_certifiers
+from corobench.benchmark.evaluation.prepared import prepare_certifiers
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import predict_one_by_one
 from corobench.benchmark.submission.architectures import build

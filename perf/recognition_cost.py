@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--at-most", type=float, default=0.02)
     options = parser.parse_args()
 
-    recognition.check = timed("recognition", recognition.check)
+    recognition.run_recognition_checks = timed("recognition", recognition.run_recognition_checks)
     evaluate.unseen_images = timed("reading unseen images", evaluate.unseen_images)
     gradients.doubtful = timed("gradients", gradients.doubtful)
     torch.set_num_threads(1)

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.base import Attack, Proposal
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.attacks.projection import without_sorting
 from corobench.benchmark.attacks.seating import image_key, seat
 from corobench.benchmark.attacks.sparing import spare
@@ -88,12 +89,12 @@ class AutoAttackStandard(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
         suite = self.build(model, epsilon, seed, x_BCHW.device)
         batch_size = self.batch_size
-        if len(x_BCHW) < seats.of:
-            seat(suite, x_BCHW, seats, batch_size)
+        if len(x_BCHW) < search.seats.num_seats:
+            seat(suite, x_BCHW, search.seats, batch_size)
             batch_size = len(x_BCHW)
         else:
             quicken(suite.square)
@@ -107,13 +108,13 @@ class AutoAttackStandard(Attack):
             ("square", suite.square),
         ):
             perturb = attack.perturb
-            if self.parts is not None:
-                perturb = partial(self.parts.run, part, perturb)
-            attack.perturb = _recording(perturb, part, made_by, self.note)
+            if search.parts is not None:
+                perturb = partial(search.parts.run, part, perturb)
+            attack.perturb = _recording(perturb, part, made_by, search.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
-        is_rounded = self.searched_share <= MAX_SHARE or (
-            self.is_laid_out and x_BCHW.device.type == "cpu"
+        is_rounded = search.share <= MAX_SHARE or (
+            search.is_laid_out and x_BCHW.device.type == "cpu"
         )
         is_sort_dear = is_rounded and x_BCHW[0].numel() >= MIN_VALUES
         with (

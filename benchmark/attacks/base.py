@@ -8,48 +8,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import Guard
 from corobench.benchmark.attacks.layout import is_large, laid_out, num_values
-from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.tf32 import tf32
 from corobench.benchmark.referee.judge import confirm
-
-
-@dataclass(frozen=True)
-class Seats:
-    """Where the attacked images sit in their chunk.
-
-    The empty seats are images with a proof: no attack could remove them from the batch, so their
-    random numbers are drawn as if they were there. Whether an image is proven, and by whom,
-    therefore changes nothing for its neighbours: verifying first leaves every flag as it is.
-
-    Attributes:
-        of: images in the chunk, with and without a proof.
-        taken_B: int64 (B,), ascending positions of the attacked images.
-    """
-
-    of: int
-    taken_B: Tensor
-
-    @classmethod
-    def all(cls, num_images: int) -> Seats:
-        """No image of the chunk has a proof."""
-        return cls(num_images, torch.arange(num_images))
-
-    def draw(self, sample: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
-        """The rows of the attacked images of one draw for the whole chunk.
-
-        >>> Seats(3, torch.tensor([0, 2])).draw(lambda shape: torch.arange(shape[0]), ()).tolist()
-        [0, 2]
-        """
-        return sample((self.of, *shape))[self.taken_B]
 
 
 @dataclass
@@ -111,20 +80,9 @@ class Attack(ABC):
 
     Attributes:
         name: what results call it.
-        note: told in words how far a long attack is.
-        searches_in_tf32: whether the search may round as TF32 does (`benchmark.attacks.tf32`).
-        searched_share: parameters of the network that is searched on now, as a share of the
-            submitted network's.
-        is_laid_out: whether the search is on a copy in another layout (`benchmark.attacks.layout`).
-        parts: where finished parts of a chunk are kept; None to keep none.
     """
 
     name: str
-    searches_in_tf32: bool = False
-    searched_share: float = 1.0
-    is_laid_out: bool = False
-    parts: Parts | None = None
-    note: Callable[[str], None] = staticmethod(lambda text: None)
     _laid: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
@@ -135,9 +93,9 @@ class Attack(ABC):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
-        """Search for adversarial images; deterministic given `seed` and `seats`."""
+        """Look for adversarial images; deterministic given `seed` and the seats of `search`."""
 
     def run(
         self,
@@ -146,8 +104,7 @@ class Attack(ABC):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats | None = None,
-        search: nn.Module | None = None,
+        context: AttackContext | None = None,
     ) -> AttackResult:
         """Attack, then re-measure every claim on the submitted model.
 
@@ -157,33 +114,33 @@ class Attack(ABC):
             y_B: int64 (B,), true classes.
             epsilon: exact radius.
             seed: of the attack's random numbers.
-            seats: of the images in their chunk; by default they are the whole chunk.
-            search: a smaller network with the same outputs to search on; success counts on
-                `model` only.
+            context: what the run tells the attack; by default nothing.
         """
         start = time.perf_counter()
-        seats = seats or Seats.all(len(x_BCHW))
-        plain = search or model
-        searched = self._laid_out(plain, x_BCHW)
-        self.is_laid_out = searched is not plain
-        self.searched_share = (
-            1.0 if search is None else num_values(search) / max(1, num_values(model))
+        context = context or AttackContext()
+        plain, in_tf32 = context.network or model, context.searches_in_tf32
+        searched = self._laid_out(plain, x_BCHW, in_tf32)
+        search = AttackSearch(
+            context.seats or Seats.all(len(x_BCHW)),
+            1.0 if plain is model else num_values(plain) / max(1, num_values(model)),
+            searched is not plain,
+            context.parts,
+            context.note,
         )
-        with tf32(self.searches_in_tf32):
-            found = self._search(searched, x_BCHW, y_B, epsilon, seed, seats)
+        with tf32(in_tf32):
+            found = self._search(searched, x_BCHW, y_B, epsilon, seed, search)
         result = self._judge(model, x_BCHW, y_B, found, epsilon)
         again = torch.nonzero(_claims(found) & ~result.broken_B.cpu())[:, 0]
-        if len(again) and (self.searches_in_tf32 or self.is_laid_out):
-            self.is_laid_out = False
-            there = Seats(seats.of, seats.taken_B[again])
+        if len(again) and (in_tf32 or search.is_laid_out):
+            once_more = replace(search, seats=search.seats.part(again), is_laid_out=False)
             rows = again.to(x_BCHW.device)
             x, y = x_BCHW[rows], y_B[rows]
-            found = self._search(plain, x, y, epsilon, seed, there)
+            found = self._search(plain, x, y, epsilon, seed, once_more)
             result.replace(rows, self._judge(model, x, y, found, epsilon))
             again = again[_claims(found) & ~result.broken_B[rows].cpu()]
         if len(again):
             result.flags.add("claim-not-confirmed")
-        saved_s = 0.0 if self.parts is None else self.parts.saved_s
+        saved_s = 0.0 if context.parts is None else context.parts.saved_s
         result.seconds = time.perf_counter() - start + saved_s
         return result
 
@@ -194,13 +151,13 @@ class Attack(ABC):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
         """What the attack proposes on a watched network, and the points that it has overlooked."""
         guard = Guard(network, x_BCHW, y_B, epsilon)
-        if self.parts is not None:
-            self.parts.guard = guard
-        found = self.propose(guard, x_BCHW, y_B, epsilon, seed, seats)
+        if search.parts is not None:
+            search.parts.guard = guard
+        found = self.propose(guard, x_BCHW, y_B, epsilon, seed, search)
         found.flagged = guard.flagged()
         found.flags |= set(found.flagged)
         overlooked = [place for place in guard.met if not found.attack_names[place]]
@@ -211,10 +168,10 @@ class Attack(ABC):
             found.attack_names[place] = self.name
         return found
 
-    def _laid_out(self, plain: nn.Module, x_BCHW: Tensor) -> nn.Module:
+    def _laid_out(self, plain: nn.Module, x_BCHW: Tensor, in_tf32: bool) -> nn.Module:
         """The network in the layout to search in, made once: chunk after chunk has the same."""
         on_cpu = x_BCHW.device.type == "cpu"
-        if not len(x_BCHW) or not (self.searches_in_tf32 or (on_cpu and is_large(plain))):
+        if not len(x_BCHW) or not (in_tf32 or (on_cpu and is_large(plain))):
             return plain
         if self._laid is None or self._laid[0] is not plain:
             self._laid = plain, laid_out(plain, x_BCHW)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.base import Attack, Proposal
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong
 
@@ -40,7 +41,7 @@ class PGD(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
         generator = torch.Generator(device="cpu").manual_seed(seed)
         sample = partial(torch.rand, generator=generator)
@@ -53,7 +54,7 @@ class PGD(Attack):
                 break
             # The whole chunk is drawn each time, so that an image's start never depends on
             # which neighbours are proven or already broken.
-            noise = seats.draw(sample, x_BCHW.shape[1:]) * 2 - 1
+            noise = search.seats.draw(sample, x_BCHW.shape[1:]) * 2 - 1
             noise = noise.to(x_BCHW.device)[open_idx]
             hits, images, zero_gradient = self._one_restart(
                 model, x_BCHW[open_idx], y_B[open_idx], noise, epsilon

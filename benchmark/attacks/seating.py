@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corobench.benchmark.attacks.base import Seats
+from corobench.benchmark.attacks.context import Seats
 from corobench.benchmark.attacks.square import Draw, Squares, draw_squares, quicken, stripes
 
 
@@ -52,7 +52,7 @@ class _Chunk:
         self._keys = [image_key(image) for image in x_BCHW]
         self._taken = seats.taken_B.tolist()
         taken = set(self._taken)
-        self._proven = [place for place in range(seats.of) if place not in taken]
+        self._proven = [place for place in range(seats.num_seats) if place not in taken]
         self._batch_of: dict[int, int] = {}
         self._state_of: dict[int, Tensor] = {}
         self._now: list[int] = []

@@ -23,7 +23,7 @@ LEAD = 1e-3
 
 #: Share of the images still asked about that must have broken before they are left out. Rarely a
 #: new batch size is cheaper than a slightly smaller batch.
-WORTH = 0.1
+MIN_BROKEN_SHARE = 0.1
 
 Run = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 
@@ -94,5 +94,5 @@ class _Watched(nn.Module):
         if not len(left):
             raise _AllBrokenError
         num_asked = len(self.y_B) if self.rows is None else len(self.rows)
-        if num_asked - len(left) >= WORTH * num_asked:
+        if num_asked - len(left) >= MIN_BROKEN_SHARE * num_asked:
             self.rows = left

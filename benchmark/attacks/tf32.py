@@ -8,13 +8,14 @@ the referee: a claim that float32 does not confirm is attacked once more in floa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks import layout
 from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.network.device import rounding_to_tf32
 
 #: Largest difference of an image's logits, as a share of their spread, for which TF32 is used.
 TOLERANCE = 0.02
@@ -23,13 +24,8 @@ TOLERANCE = 0.02
 @contextmanager
 def tf32(is_on: bool = True) -> Iterator[None]:
     """TF32 within the block, on devices that have it; what was set before is set again after it."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    if is_on:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+    with rounding_to_tf32(True) if is_on else nullcontext():
         yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def require_gpu(device: torch.device) -> None:

@@ -112,7 +112,9 @@ def drift(
 
 def as_json(found: drifting.Drift) -> str:
     """Everything, as a JSON document."""
-    content = {"schema": drifting.SCHEMA, **asdict(found)}
+    content: dict[str, Any] = {"schema": drifting.SCHEMA}
+    for key, value in asdict(found).items():
+        content["unheld" if key == "no_longer_wrong" else key] = value  # as in every report so far
     content["stages"] = [
         {**asdict(stage), "num_moved": stage.num_moved, "at_most_rate": stage.at_most_rate}
         for stage in found.stages
@@ -163,7 +165,7 @@ def _show(found: drifting.Drift) -> None:
         lines.append(f"largest change of a certified margin at {epsilon}: {_number(change)}")
     if found.logits:
         lines.append(f"largest change of a clean logit: {_number(found.logit_change)}")
-    lines += found.unheld[:20]
+    lines += found.no_longer_wrong[:20]
     lines += [f"too much drift: {reason}" for reason in found.moved_too_much]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

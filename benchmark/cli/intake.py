@@ -29,7 +29,7 @@ from corobench.benchmark.executors import (
 )
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.gate.rule import Rule, Verdict
-from corobench.benchmark.gate.run import Checked, check
+from corobench.benchmark.gate.run import Checked, compare_with_baseline
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reports import Examined, Verified
 from corobench.benchmark.records.result import Outcome, Result
@@ -225,7 +225,7 @@ def _compare(evaluated: Evaluated, path: Path) -> Checked:
         ResultError: it claims more, beyond chance, or is about other images
             (`benchmark.scoring.scored.require_join`).
     """
-    claim = check(evaluated.path, path, Rule(), even_if_equal=True)
+    claim = compare_with_baseline(evaluated.path, path, Rule(), even_if_equal=True)
     failing = [one.paired.name for one in claim.judged if one.verdict == Verdict.FAIL]
     if claim.size.verdict == Verdict.FAIL:
         failing.append("packed bytes")

@@ -7,36 +7,34 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from corobench.benchmark.attacks.tf32 import is_close, require_gpu
 from corobench.benchmark.data import Dataset, load_test, load_train, subset
 from corobench.benchmark.data.clean_images import write_clean_images
-from corobench.benchmark.errors import ConfigError, DatasetError, OutputError, ResultError
+from corobench.benchmark.errors import DatasetError, OutputError, ResultError
 from corobench.benchmark.evaluation import recertify, recognition
 from corobench.benchmark.evaluation.evidence import Evidence, find_damage
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.identity import identify, name_of
 from corobench.benchmark.evaluation.outcomes import audit, drop_unused, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.evaluation.recertify import Recertification
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import StepEndedError, Steps
-from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
 from corobench.benchmark.records.result import Result, Run, Seconds
 from corobench.benchmark.scoring import result_writing, rounds
-from corobench.benchmark.submission import check_contract, load_submission
+from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
-    Protocol,
     Track,
     parse_epsilon,
     published_order,
@@ -44,12 +42,8 @@ from corobench.benchmark.tracks import (
     standard_subset,
 )
 
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
 
-CONTRACT_IMAGES = 16
-
-
+@exact_float32()
 def evaluate(
     folder: Path,
     settings: Settings,
@@ -81,21 +75,13 @@ def evaluate(
         require_gpu(device)
     dataset = load_test(track.name, settings.data_root)
     images, labels, indices = subset(dataset, n)
-    model = submission.model.to(device).eval()
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    y = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-    ended = None
-    try:
-        steps.begin("contract")
-        check_contract(model, x, track.num_classes, folder, submission.reference, indices.tolist())
-    except StepEndedError as error:
-        ended = error.ended
+    checked = check_images(submission, images, labels, device, steps, folder, indices.tolist())
     steps.begin("measure")
 
-    in_tf32 = settings.tf32 and ended is None and is_close(model, x[:CONTRACT_IMAGES])
-    place = name_of(device, in_tf32)
+    in_tf32 = settings.tf32 and checked.ended is None and is_close(checked.model, checked.first)
+    device_name = name_of(device, in_tf32)
     earlier = None if before is None else recertify.record_of(before)
-    run = identify(submission, dataset, n, epsilons, settings, protocol, place, earlier)
+    run = identify(submission, dataset, n, epsilons, settings, protocol, device_name, earlier)
     path = result_path(settings.out, run, track)
     chunks = ChunkStore(settings.out / ".chunks", {"identity": run.identity})
     told: list[str] = []
@@ -113,46 +99,25 @@ def evaluate(
             progress.say("continuing from finished chunks")
         if settings.tf32 and not in_tf32:
             progress.say("searching in float32, because TF32 changes the logits too much")
-        network, prover = None, None
-        not_asked: dict[str, str] = {}
-        try:
-            steps.begin("compaction")
-            other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
-            if other is not None:
-                network = other.network
-                progress.say(other.note(model))
-                run = run.model_copy(update={"searched_on": other.kind})
-        except StepEndedError as error:
-            progress.say(f"searching on the submitted network: {error}")
-        try:
-            steps.begin("certifiers")
-            prover, not_asked = prepare_certifiers(model, network, track, protocol, device)
-        except StepEndedError as error:
-            not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
+        prepared = prepare(checked, protocol, steps, searches_in_tf32=in_tf32, say=progress.say)
+        if prepared.search is not None:
+            run = run.model_copy(update={"searched_on": prepared.search.kind})
         kind = Evaluation if before is None else partial(Recertification, evidence=before)
         evaluation = kind(
-            model,
-            x,
-            y,
-            track=track,
+            prepared,
             epsilons=epsilons,
-            protocol=protocol,
             seed=settings.seed,
             chunks=chunks,
             report=progress,
-            equivalent=network,
             steps=steps,
-            searches_in_tf32=in_tf32,
         )
-        if ended is None:
-            facts = evaluation.run(prover, not_asked)
+        facts = evaluation.run()
+        if prepared.ended is None:
             with contextlib.suppress(StepEndedError):
                 steps.begin("recognition")
                 unseen = unseen_images(track.name, settings.data_root, device)
-                found = recognition.check(evaluation, unseen)
+                found = recognition.run_recognition_checks(evaluation, unseen)
                 run = run.model_copy(update={"recognition": found})
-        else:
-            facts = evaluation.without_answer("contract", ended)
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
@@ -172,66 +137,6 @@ def unseen_images(
     rows = published_order(f"{track}-unseen", len(train))[: recognition.NUM_UNSEEN]
     labels = train.labels[np.asarray(rows)]
     return torch.from_numpy(train.take(rows)).to(device), torch.from_numpy(labels).to(device)
-
-
-def resolve_device(name: str) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        ConfigError: unknown to torch, or not present.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-        # Rounding to 10 bits would make an image's logits depend on its batch.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"--device {name}: not usable on this machine ({reason}); expected cpu, or cuda with "
-            "a GPU"
-        ) from error
-    return device
-
-
-def prepare_certifiers(
-    model: nn.Module,
-    network: nn.Module | None,
-    track: Track,
-    protocol: Protocol,
-    device: torch.device,
-) -> tuple[Prover | None, dict[str, str]]:
-    """All certifiers of a model, and why some are not asked.
-
-    A network that the checker does not know, or that a certifier cannot be trusted with, is named
-    here, and its certifiers count as not asked, never as 0.
-
-    Args:
-        model: as it was submitted; it is what the checker proves.
-        network: an equivalent one that certifiers may search on, or None.
-        track: of the images.
-        protocol: which certifiers, and up to which size.
-        device: where certifiers compute.
-    """
-    from corobench.benchmark.certify import Prover, num_hidden_units
-
-    searched_on = network if network is not None else model
-    prover = Prover(model, track.shape, track.num_classes, device, searched_on)
-    not_asked = {
-        certifier: str(refusal)
-        for certifier, refusal in prover.refusals.items()
-        if certifier in protocol.all_certifiers
-    }
-    units = num_hidden_units(searched_on, track.shape)
-    if units > protocol.crown_max_hidden_units:
-        for certifier in ("CROWN", *protocol.closing_certifiers):
-            not_asked.setdefault(
-                certifier,
-                f"too-large: {units} hidden units, and protocol {protocol.version} asks "
-                f"{certifier} up to {protocol.crown_max_hidden_units}",
-            )
-    return prover, not_asked
 
 
 def result_path(out: Path, run: Run, track: Track) -> Path:

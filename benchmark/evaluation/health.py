@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from corobench.benchmark.attacks import gradients
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.guard import GRADIENT, LOGITS
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.evaluation.stages import Stages
@@ -34,7 +35,7 @@ NON_MONOTONE_EPSILON = "non-monotone-epsilon"
 NON_MONOTONE_STEPS = "non-monotone-steps"
 
 
-def check(evaluation: Stages) -> None:
+def run_health_checks(evaluation: Stages) -> None:
     """Run all checks at every epsilon and raise their flags; after the attacks.
 
     Args:
@@ -119,10 +120,11 @@ def _gradients(evaluation: Stages, epsilon: str) -> None:
 def _chunk(
     evaluation: Stages, attack: Attack, rows: NDArray[np.int64], epsilon: str, what: str
 ) -> dict[str, np.ndarray]:
+    context = AttackContext(Seats.all(len(rows)))
     evaluation.report.stage(f"health ({what}) {epsilon}", len(rows))
     chunk = evaluation.chunk(
         chunk_name(f"health-{what}", epsilon),
-        partial(evaluation.attack_chunk, attack, rows, epsilon, 0, Seats.all(len(rows))),
+        partial(evaluation.attack_chunk, attack, rows, epsilon, 0, context),
         partial(evaluation.no_attack, attack, len(rows)),
     )
     evaluation.note_doubts(epsilon, chunk)

@@ -47,7 +47,7 @@ def identify(
     epsilons: tuple[str, ...],
     settings: Settings,
     protocol: Protocol,
-    place: str,
+    device_name: str,
     earlier: Earlier | None = None,
 ) -> Run:
     """The run that an evaluation makes, as far as it is known before it.
@@ -59,7 +59,7 @@ def identify(
         epsilons: exact radii as text, ascending.
         settings: what the user chose.
         protocol: settings of every stage.
-        place: name of the device, from `name_of`.
+        device_name: name of the device, from `name_of`.
         earlier: the result whose attacks are taken over.
     """
     track, manifest = submission.track, submission.manifest
@@ -73,7 +73,7 @@ def identify(
         data=dataset.info,
         weights_sha256=submission.weights_sha256,
         seed=settings.seed,
-        device=place,
+        device=device_name,
         versions=versions(),
         settings=settings_of(protocol, track),
         constants=dict(engine.constants()),

@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 class Evaluation(Stages):
     """The stages in the order that the protocol fixes."""
 
-    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+    def run(self) -> Facts:
         """Clean, cheap certifiers, PGD-50, costly certifiers, AutoAttack, health checks.
 
-        Args:
-            prover: of the model, or None if it cannot be bounded.
-            not_asked: certifier -> why it is not asked.
+        Nothing is asked of a network whose check of the contract has no answer.
         """
+        ended, not_asked = self.prepared.ended, dict(self.prepared.not_asked)
+        if ended is not None:
+            return self.without_answer("contract", ended)
         try:
-            return self._run(prover, not_asked)
+            return self._run(self.prepared.prover, not_asked)
         except ContradictedBoundsError as error:
             return self._run(None, self.disbelieve(error, not_asked))
 
@@ -50,5 +51,5 @@ class Evaluation(Stages):
                 close(self, prover, certifier)
         self.choose_audit(self.protocol.closing_certifiers)
         self.attack(self.autoattack())
-        health.check(self)
+        health.run_health_checks(self)
         return self.facts

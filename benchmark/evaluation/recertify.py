@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
@@ -33,8 +34,6 @@ from corobench.benchmark.tracks import Protocol, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from corobench.benchmark.certify import Prover
 
 _OF_ATTACKS = ("pgd_", "autoattack_", "square_", "audit_", "chunk_size", "attack_batch")
 """How settings begin that an attack's answer depends on."""
@@ -64,9 +63,11 @@ class Recertification(Evaluation):
             epsilon: np.zeros(len(self.x), dtype=bool) for epsilon in self.epsilons
         }
 
-    def run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+    def run(self) -> Facts:
         """As ever; what was broken then is broken now, and flags of the attacks stay."""
-        facts = super().run(prover, not_asked)
+        facts = super().run()
+        if self.prepared.ended is not None:
+            return facts
         for epsilon, known in facts.epsilons.items():
             flags = self._evidence.run.flags.get(epsilon, ())
             known.flags.update(flag for flag in flags if flag not in _COMPUTED)
@@ -117,11 +118,16 @@ class Recertification(Evaluation):
         return known, broken & (rows["adversarial"].to_numpy() >= 0)
 
     def attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+        self,
+        attack: Attack,
+        rows: NDArray[np.int64],
+        epsilon: str,
+        number: int,
+        context: AttackContext,
     ) -> dict[str, object]:
         """Attack the images of a chunk that have no answer yet, in their seats."""
         if attack.name not in self._then[epsilon]:  # the health checks' own attacks
-            return super().attack_chunk(attack, rows, epsilon, number, seats)
+            return super().attack_chunk(attack, rows, epsilon, number, context)
         known, broken_then = self._known(attack, epsilon)
         todo = np.flatnonzero(~known[rows])
         broken = broken_then[rows]
@@ -132,7 +138,7 @@ class Recertification(Evaluation):
         chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
         names = names.astype(object)
         if len(todo):
-            own = Seats(seats.of, seats.taken_B[torch.from_numpy(todo)])
+            own = context.of_part(todo)
             chunk = dict(super().attack_chunk(attack, rows[todo], epsilon, number, own))
             found = np.asarray(chunk["broken"], dtype=bool)
             broken[todo], names[todo] = found, chunk["names"]

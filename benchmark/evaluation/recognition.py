@@ -38,7 +38,9 @@ CHANGES = "changes-between-calls"
 CLIPPED = "clipped-logits"
 
 
-def check(evaluation: Evaluation, unseen: tuple[Tensor, Tensor] | None) -> Recognition:
+def run_recognition_checks(
+    evaluation: Evaluation, unseen: tuple[Tensor, Tensor] | None
+) -> Recognition:
     """Raise the flags at every epsilon; after all stages.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,20 +16,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import stage as stage_certify
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
 from corobench.benchmark.evaluation.facts import BoolArray, EpsilonFacts, Facts
+from corobench.benchmark.evaluation.prepared import Prepared
 from corobench.benchmark.files.chunks import ChunkStore, chunk_name
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Ended, StepEndedError, Steps
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
-from corobench.benchmark.tracks import Protocol, Track, derive_seed
+from corobench.benchmark.tracks import derive_seed
 
 if TYPE_CHECKING:
     from corobench.benchmark.certify import Prover
@@ -45,40 +47,27 @@ class Stages:
     """What can be asked of one model on the first n images of a track.
 
     Args:
-        model: follows the contract; in eval mode, on the device of `x`.
-        x: float32 (n, C, H, W) in [0, 1], in published order.
-        y: int64 (n,).
-        track: whose seeds and epsilons are used.
+        prepared: the network, its images and what its stages work with.
         epsilons: exact radii as text, ascending.
-        protocol: settings of every stage.
         seed: of the run.
         chunks: finished chunks are read from here and new ones written to it.
         report: progress.
-        equivalent: a smaller network with the same outputs, which attacks search on, or None.
         steps: told of each chunk that is computed.
-        searches_in_tf32: whether attacks may search in TF32.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
+        prepared: Prepared,
         *,
-        track: Track,
         epsilons: tuple[str, ...],
-        protocol: Protocol,
         seed: int,
         chunks: ChunkStore,
         report: Reporter,
-        equivalent: nn.Module | None = None,
         steps: Steps | None = None,
-        searches_in_tf32: bool = False,
     ) -> None:
-        self.searches_in_tf32 = searches_in_tf32
-        self.model, self.x, self.y = model, x, y
-        self.equivalent = equivalent
-        self.track, self.protocol, self.seed = track, protocol, seed
+        self.prepared, self.seed = prepared, seed
+        self.model, self.x, self.y = prepared.model, prepared.x, prepared.y
+        self.track, self.protocol = prepared.track, prepared.protocol
         self.chunks, self.report = chunks, report
         self.steps = steps or Steps()
         self.epsilons = epsilons
@@ -171,8 +160,6 @@ class Stages:
 
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
-        attack.note = self.report.note
-        attack.searches_in_tf32 = self.searches_in_tf32
         broken = np.zeros(len(self.x), dtype=bool)
         broken_from = np.full(len(self.x), "", dtype=object)
         source = np.full(len(self.x), -1, dtype=np.int32)
@@ -191,7 +178,9 @@ class Stages:
                 seats = Seats(len(chunk_rows), torch.from_numpy(places))
                 chunk = self.chunk(
                     chunk_name(f"attack-{attack.name}", epsilon, number),
-                    partial(self.attack_chunk, attack, rows, epsilon, number, seats),
+                    partial(
+                        self.attack_chunk, attack, rows, epsilon, number, self.context_of(seats)
+                    ),
                     partial(self.no_attack, attack, len(rows)),
                 )
                 self.spend("attack", facts, rows, float(chunk["seconds"]))
@@ -218,6 +207,11 @@ class Stages:
             self.report.finish(f"{count}; {self.facts.bracket_note(epsilon)}")
             for flag, rows_of in sorted(facts.doubts.items()):
                 self.report.say(f"{flag} {epsilon}: {len(rows_of)} of {len(self.x)} images")
+
+    def context_of(self, seats: Seats) -> AttackContext:
+        """What the attacks of the pipeline are told; health checks stay silent and in float32."""
+        in_tf32 = self.prepared.searches_in_tf32
+        return AttackContext(seats, searches_in_tf32=in_tf32, note=self.report.note)
 
     def note_doubts(self, epsilon: str, chunk: Mapping[str, np.ndarray]) -> None:
         """Raise the flags of a chunk of an attack that know their images."""
@@ -257,12 +251,27 @@ class Stages:
         }
 
     def attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+        self,
+        attack: Attack,
+        rows: NDArray[np.int64],
+        epsilon: str,
+        number: int,
+        context: AttackContext,
     ) -> dict[str, object]:
-        """Attack the images of one chunk; an attack that fails is an answer of its own."""
+        """Attack the images of one chunk; an attack that fails is an answer of its own.
+
+        Args:
+            attack: to run.
+            rows: of the images.
+            epsilon: of the track.
+            number: of the chunk.
+            context: seats, progress and TF32; the network to search on and the place of finished
+                parts are added here.
+        """
         seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
         name = chunk_name(f"attack-{attack.name}", epsilon, number)
-        attack.parts = Parts(self.chunks, f"{self._prefix}{name}")
+        parts = Parts(self.chunks, f"{self._prefix}{name}")
+        context = replace(context, network=self.prepared.network, parts=parts)
         start = time.perf_counter()
         try:
             result = attack.run(
@@ -271,16 +280,13 @@ class Stages:
                 self.y[rows],
                 Fraction(epsilon),
                 seed,
-                seats,
-                self.equivalent,
+                context,
             )
         except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
             # An attack without an answer is an outcome of these images, not of the run.
             reason = Ended(f"{type(error).__name__}: {error}", by_clock=False)
             seconds = time.perf_counter() - start
             return self.no_attack(attack, len(rows), reason) | {"seconds": seconds}
-        finally:
-            attack.parts = None
         broken = result.broken_B.cpu().numpy()
         doubts = [
             (flag, row)

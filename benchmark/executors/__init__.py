@@ -1,18 +1,20 @@
 """Where the work on a submission runs: in this process, or in one of its own with limits.
 
 Each function takes the limits of the process, or None to work in the calling one. They raise what
-the functions they name raise, and SubmissionError where the process was ended.
+the functions they name raise, and SubmissionError where the process was ended. What each does in
+which process is one entry of the table in `benchmark.executors.tasks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corobench.benchmark.evaluation.settings import Evaluated, Settings
     from corobench.benchmark.executors.limits import Limits
+    from corobench.benchmark.executors.tasks import Answer, Task
     from corobench.benchmark.gate.rule import Rule
     from corobench.benchmark.gate.run import Checked
     from corobench.benchmark.records.reports import (
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from corobench.benchmark.review.drift import Drift
 
 
+def _run(task: Task[Answer], limits: Limits | None, **arguments: Any) -> Answer:
+    """Do a task here, or in a process of its own; arguments that are None are left out."""
+    given = {key: value for key, value in arguments.items() if value is not None}
+    if limits is None:
+        answer: Answer = task.call(given)
+        return answer
+    from corobench.benchmark.executors import isolated
+
+    return isolated.run(task, given, limits)
+
+
 def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> Evaluated:
     """Evaluate a submission; see `benchmark.evaluation.evaluate.evaluate`."""
     if limits is None:
@@ -42,19 +55,22 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
 
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:
     """Every fault of a submission; see `benchmark.submission.validate`."""
-    if limits is None:
-        from corobench.benchmark.submission.validate import find_submission_faults
+    from corobench.benchmark.executors.tasks import FAULTS
 
-        return find_submission_faults(folder)
-    from corobench.benchmark.executors import isolated
-
-    return isolated.find_faults(folder, limits)
+    return _run(FAULTS, limits, folder=folder)
 
 
 def run_check(
-    candidate: Path, baseline: Path, rule: Rule, limits: Limits | None, **more: Any
+    candidate: Path,
+    baseline: Path,
+    rule: Rule,
+    limits: Limits | None,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    whole: bool = False,
 ) -> Checked:
-    """Compare a candidate with its baseline; see `benchmark.gate.run.check`.
+    """Compare a candidate with its baseline; see `benchmark.gate.run.compare_with_baseline`.
 
     What a result file says that its weights weigh is compared with them, where they are at hand.
 
@@ -63,22 +79,24 @@ def run_check(
         baseline: result file.
         rule: what is allowed.
         limits: of the process.
-        more: `device`, `data_root` and `whole`.
+        device, data_root, whole: see there.
     """
-    from corobench.benchmark.gate.run import Checked, check, is_result
+    from corobench.benchmark.executors.tasks import CHECK
+    from corobench.benchmark.gate.run import is_result
 
     for path in (baseline, candidate):
         if is_result(path):
             _require_weighed(path, limits)
-    if limits is None or is_result(candidate):
-        return check(candidate, baseline, rule, **more)
-    from dataclasses import asdict
-
-    from corobench.benchmark.executors import isolated
-
-    arguments = {"candidate": candidate, "baseline": baseline, "rule": asdict(rule), **more}
-    found: Checked = isolated.call("check", arguments, Checked, candidate, limits)
-    return found
+    return _run(
+        CHECK,
+        None if is_result(candidate) else limits,
+        candidate=candidate,
+        baseline=baseline,
+        rule=rule,
+        device=device,
+        data_root=data_root,
+        whole=whole,
+    )
 
 
 def _require_weighed(path: Path, limits: Limits | None) -> None:
@@ -111,25 +129,27 @@ def run_recheck(
     proofs: bool = True,
 ) -> Recheck:
     """Measure a result's evidence again; see `benchmark.review.recheck.recheck`."""
-    if limits is None:
-        from corobench.benchmark.review.recheck import recheck
+    from corobench.benchmark.executors.tasks import RECHECK
 
-        return recheck(result, submission, data_root, proofs=proofs)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Recheck
-
-    arguments = {
-        "result": result,
-        "submission": submission,
-        "data_root": data_root,
-        "proofs": proofs,
-    }
-    found: Recheck = isolated.call("recheck", arguments, Recheck, submission, limits)
-    return found
+    return _run(
+        RECHECK,
+        limits,
+        result_path=result,
+        submission=submission,
+        data_root=data_root,
+        proofs=proofs,
+    )
 
 
 def run_contest(
-    result: Path, images: Path, submission: Path, limits: Limits | None, **more: Any
+    result: Path,
+    images: Path,
+    submission: Path,
+    limits: Limits | None,
+    *,
+    data_root: Path | None = None,
+    by: str = "",
+    write: bool = False,
 ) -> Contested:
     """Judge adversarial images from anybody; see `benchmark.review.contest.contest`.
 
@@ -138,64 +158,87 @@ def run_contest(
         images: npz file of the images.
         submission: folder of the entry.
         limits: of the process.
-        more: `data_root`, `by` and `write`.
+        data_root, by, write: see there.
     """
-    if limits is None:
-        from corobench.benchmark.review.contest import contest
+    from corobench.benchmark.executors.tasks import CONTEST
 
-        return contest(result, images, submission, **more)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Contested
-
-    arguments = {"result": result, "images": images, "submission": submission, **more}
-    found: Contested = isolated.call("contest", arguments, Contested, submission, limits)
-    return found
+    return _run(
+        CONTEST,
+        limits,
+        result_path=result,
+        images_path=images,
+        submission=submission,
+        data_root=data_root,
+        by=by,
+        write=write,
+    )
 
 
 def run_examination(
     folder: Path, others: Sequence[Path], changed: Sequence[str], limits: Limits | None
 ) -> Examined:
     """Compare a new entry with the others; see `benchmark.submission.intake_faults.examine`."""
-    if limits is None:
-        from corobench.benchmark.submission.intake_faults import examine
+    from corobench.benchmark.executors.tasks import EXAMINE
 
-        return examine(folder, others, changed)
-    from corobench.benchmark.errors import SubmissionError
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Examined
-
-    arguments = {"folder": folder, "others": list(map(str, others)), "changed": list(changed)}
-    try:
-        found: Examined = isolated.call("examine", arguments, Examined, folder, limits)
-    except SubmissionError as error:
-        return Examined(error.faults)
-    return found
+    return _run(EXAMINE, limits, folder=folder, others=list(others), changed=list(changed))
 
 
-def run_import(source: Path, out: Path, limits: Limits | None, **more: Any) -> ImportReport:
+def run_import(
+    source: Path,
+    out: Path,
+    limits: Limits | None,
+    *,
+    track: str,
+    architecture: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str = "unknown",
+    meta: Mapping[str, Any] | None = None,
+    keep_ratio: float | None = None,
+    min_keep_ratio: float | None = None,
+    data_root: Path | None = None,
+    state_key: str | None = None,
+) -> ImportReport:
     """Make a submission folder; see `benchmark.submission.importing`.
 
     Args:
         source: a checkpoint, or an ONNX file.
         out: the new folder.
         limits: of the process.
-        more: other arguments of `import_graph` for an ONNX file, else of `import_checkpoint`.
+        track, title, authors, licence, meta, data_root: see there.
+        architecture, arguments, keep_ratio, min_keep_ratio, state_key: of a checkpoint alone.
     """
-    if limits is None:
-        from corobench.benchmark.submission.importing import import_checkpoint, import_graph
+    from corobench.benchmark.executors.tasks import IMPORT
 
-        is_graph = source.suffix == ".onnx"
-        return (import_graph if is_graph else import_checkpoint)(source, out, **more)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import ImportReport
-
-    arguments = {"source": source, **more}
-    made: ImportReport = isolated.make("import", arguments, ImportReport, source, out, limits)
-    return made
+    return _run(
+        IMPORT,
+        limits,
+        source=source,
+        out=out,
+        track=track,
+        architecture=architecture,
+        arguments=arguments,
+        title=title,
+        authors=authors,
+        licence=licence,
+        meta=meta,
+        keep_ratio=keep_ratio,
+        min_keep_ratio=min_keep_ratio,
+        data_root=data_root,
+        state_key=state_key,
+    )
 
 
 def run_conversion(
-    to: str, folder: Path, out: Path, limits: Limits | None, **more: Any
+    to: str,
+    folder: Path,
+    out: Path,
+    limits: Limits | None,
+    *,
+    architecture: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    data_root: Path | None = None,
 ) -> Converted:
     """Write a submission in another form; see `benchmark.submission.converting`.
 
@@ -204,24 +247,21 @@ def run_conversion(
         folder: of the submission.
         out: the new folder.
         limits: of the process.
-        more: other arguments of `to_onnx`, `to_int8`, `to_safetensors` or `compact`.
+        architecture, arguments: where it goes to safetensors.
+        data_root: folder of the dataset, or None for the usual search.
     """
-    if limits is None:
-        from corobench.benchmark.submission import converting, converting_int8
+    from corobench.benchmark.executors.tasks import CONVERT
 
-        if to == "int8":
-            return converting_int8.to_int8(folder, out, **more)
-        if to == "compact":
-            return converting.compact(folder, out, **more)
-        if to == "onnx":
-            return converting.to_onnx(folder, out, **more)
-        return converting.to_safetensors(folder, out, **more)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Converted
-
-    arguments = {"to": to, "folder": folder, **more}
-    made: Converted = isolated.make("convert", arguments, Converted, folder, out, limits)
-    return made
+    return _run(
+        CONVERT,
+        limits,
+        to=to,
+        folder=folder,
+        out=out,
+        architecture=architecture,
+        arguments=arguments,
+        data_root=data_root,
+    )
 
 
 def run_repacking(
@@ -239,62 +279,76 @@ def run_repacking(
 
 def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measured:
     """Weigh a submission; see `benchmark.submission.latency.weigh`."""
-    if limits is None:
-        from corobench.benchmark.submission.latency import weigh
+    from corobench.benchmark.executors.tasks import MEASURE
 
-        return weigh(folder, latency=latency)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Measured
-
-    arguments = {"folder": folder, "latency": latency}
-    found: Measured = isolated.call("measure", arguments, Measured, folder, limits)
-    return found
+    return _run(MEASURE, limits, folder=folder, latency=latency)
 
 
 def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: bool) -> Remeasured:
     """Weigh the submission of a result again; see `benchmark.review.remeasure.remeasure`."""
-    if limits is None:
-        from corobench.benchmark.review.remeasure import remeasure
+    from corobench.benchmark.executors.tasks import REMEASURE
 
-        return remeasure(result, folder, write=write)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Remeasured
-
-    arguments = {"result": result, "folder": folder, "write": write}
-    found: Remeasured = isolated.call("remeasure", arguments, Remeasured, folder, limits)
-    return found
+    return _run(REMEASURE, limits, path=result, folder=folder, write=write)
 
 
-def run_replay(old: Path, folder: Path, limits: Limits | None, **more: Any) -> Drift:
+def run_replay(
+    old: Path,
+    folder: Path,
+    limits: Limits | None,
+    *,
+    num_images: int = 100,
+    seed: int = 0,
+    max_moved: float = 5.0,
+    device: str = "cpu",
+    data_root: Path | None = None,
+) -> Drift:
     """Evaluate a sample of a result again; see `benchmark.review.replay.replay`."""
-    if limits is None:
-        from corobench.benchmark.review.replay import replay
+    from corobench.benchmark.executors.tasks import REPLAY
 
-        return replay(old, folder, **more)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.review.drift import Drift
+    return _run(
+        REPLAY,
+        limits,
+        old_path=old,
+        folder=folder,
+        num_images=num_images,
+        seed=seed,
+        max_moved=max_moved,
+        device=device,
+        data_root=data_root,
+    )
 
-    arguments = {"old": old, "folder": folder, **more}
-    found: Drift = isolated.call("replay", arguments, Drift, folder, limits)
-    return found
 
-
-def run_verification(path: Path, folder: Path, limits: Limits | None, **more: Any) -> Verified:
+def run_verification(
+    path: Path,
+    folder: Path,
+    limits: Limits | None,
+    *,
+    seed: int,
+    out: Path,
+    hidden_rate: float | None = None,
+    miss_rate: float | None = None,
+    device: str = "cpu",
+    data_root: Path | None = None,
+) -> Verified:
     """Measure again what a handed-in result claims; see `benchmark.review.verification.verify`.
 
     Args:
         path: of the result file.
         folder: of the submission.
         limits: of the process.
-        more: `seed`, `hidden_rate`, `miss_rate`, `device`, `data_root` and `out`.
+        seed, hidden_rate, miss_rate, device, data_root, out: see there.
     """
-    if limits is None:
-        from corobench.benchmark.review.verification.verify import verify
+    from corobench.benchmark.executors.tasks import VERIFY
 
-        return verify(path, folder, **more)
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.records.reports import Verified
-
-    arguments = {"path": path, "folder": folder, **more}
-    found: Verified = isolated.call("verify", arguments, Verified, folder, limits)
-    return found
+    return _run(
+        VERIFY,
+        limits,
+        path=path,
+        folder=folder,
+        seed=seed,
+        out=out,
+        hidden_rate=hidden_rate,
+        miss_rate=miss_rate,
+        device=device,
+        data_root=data_root,
+    )

@@ -14,7 +14,9 @@ def device_of(arguments: Mapping[str, Any]) -> str:
     ('cpu', 'cuda')
     """
     settings = arguments.get("settings")
-    asked = settings if isinstance(settings, Mapping) else arguments
+    asked = settings or arguments
+    if not isinstance(asked, Mapping):
+        asked = vars(asked)
     return str(asked.get("device") or "cpu")
 
 
@@ -34,8 +36,8 @@ def wake(device: str) -> tuple[Path, ...]:
         return ()
     import torch
 
-    from corobench.benchmark.evaluation.evaluate import resolve_device
+    from corobench.benchmark.network.device import resolve_device
 
-    place = resolve_device(device)
-    torch.ones(1, device=place).add(1.0).item()
-    return tuple(sorted(Path("/dev").glob("nvidia*"))) if place.type == "cuda" else ()
+    found = resolve_device(device)
+    torch.ones(1, device=found).add(1.0).item()
+    return tuple(sorted(Path("/dev").glob("nvidia*"))) if found.type == "cuda" else ()

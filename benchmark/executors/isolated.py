@@ -13,13 +13,13 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -28,22 +28,18 @@ from corobench.benchmark.errors import ContractError, CorobenchError, Submission
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.executors.accelerator import device_of
 from corobench.benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
+from corobench.benchmark.executors.tasks import EVALUATE, FAULTS, REPACK, Answer, Arguments, Task
 from corobench.benchmark.executors.worker import serve
 from corobench.benchmark.files.new_folder import become, beside, room_beside
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import EVERY_STEP, NEEDED, Ended
 from corobench.benchmark.records.reading.result_file import read_result
-from corobench.benchmark.records.reports import Converted, ImportReport, Repacked
+from corobench.benchmark.records.reports import Repacked
 
-#: Tasks that attack and bound, and need those libraries.
-EVALUATES = ("evaluate", "check", "replay", "verify")
-_Made = TypeVar("_Made", ImportReport, Converted)
 MAX_MESSAGE_BYTES = 16 * 1024**2
 LOOK_S = 0.1
 #: Least seconds for what comes before the first step.
 START_S = 600.0
-#: Tasks that go on without a step that ended its process.
-GOES_ON = ("evaluate", "check")
 SHOWN = ("stage", "advance", "note", "finish", "say")
 
 
@@ -63,35 +59,49 @@ def evaluate(
         SubmissionError: it is at fault, or ended the process before it could be measured.
         CorobenchError: anything else a user can fix.
     """
-    arguments = {"folder": folder, "settings": asdict(settings)}
-    done = call("evaluate", arguments, dict[str, Any], folder, limits, report)
+    done = run(EVALUATE, {"folder": folder, "settings": settings}, limits, report)
     path = Path(done["path"])
     return Evaluated(read_result(path), path, bool(done["reused"]))
 
 
 def find_faults(folder: Path, limits: Limits) -> list[str]:
     """Every fault of a submission folder, found in a process of its own."""
+    return run(FAULTS, {"folder": folder}, limits)
+
+
+def run(
+    task: Task[Answer], arguments: Arguments, limits: Limits, report: Reporter | None = None
+) -> Answer:
+    """Do a task in a process of its own.
+
+    Args:
+        task: of `benchmark.executors.tasks`.
+        arguments: paths, frozen dataclasses of such, and what JSON holds.
+        limits: of each process.
+        report: progress; standard error by default.
+
+    Raises:
+        SubmissionError: refused, or ended where nothing can be said of its images.
+        OutputError: the new folder of a task that makes one is there, or cannot be made.
+        CorobenchError: anything else a user can fix.
+    """
     try:
-        return list(call("faults", {"folder": folder}, list[str], folder, limits))
+        if task.makes_folder:
+            return _make(task, arguments, limits)
+        return _call(task, arguments, limits, report)
     except SubmissionError as error:
-        return list(error.faults)
+        if task.if_refused is None:
+            raise
+        return task.if_refused(tuple(error.faults))
 
 
-def call(
-    task: str,
-    arguments: Mapping[str, Any],
-    returns: Any,
-    what: Path,
-    limits: Limits,
-    report: Reporter | None = None,
-) -> Any:
+def _call(
+    task: Task[Answer], arguments: Arguments, limits: Limits, report: Reporter | None = None
+) -> Answer:
     """Do a task, in as many processes as steps end, up to a limit.
 
     Args:
-        task: of `benchmark.executors.tasks.TASKS`.
-        arguments: paths, and what JSON holds.
-        returns: type of what the task gives back, which is checked here.
-        what: it works on, for messages.
+        task, arguments: see `run`; the answer is checked against the task's type.
         limits: of each process.
         report: progress; standard error by default.
 
@@ -100,6 +110,7 @@ def call(
         CorobenchError: anything else a user can fix.
     """
     ended: dict[str, Ended] = {}
+    what = Path(arguments[task.strangers])
     with ExitStack() as stack:
         scratch = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="corobench-", ignore_cleanup_errors=True)
@@ -112,9 +123,10 @@ def call(
             finally:
                 process.stop()
             if not isinstance(answer, Ended):
-                return TypeAdapter(returns).validate_json(_value(answer))
+                checked: Answer = TypeAdapter(task.answer_type()).validate_json(_value(answer))
+                return checked
             tried_again = process.step in ended or EVERY_STEP in ended
-            if task not in GOES_ON or process.step in NEEDED or tried_again:
+            if not task.goes_on or process.step in NEEDED or tried_again:
                 reason = f"{process.step}: its process ended: {answer.reason}"
                 raise SubmissionError(what, [reason])
             ended[process.step] = answer
@@ -123,45 +135,32 @@ def call(
             screen.say(f"{process.step} ended its process: {answer.reason}; continuing without it")
 
 
-def make(
-    task: str,
-    arguments: Mapping[str, Any],
-    returns: type[_Made],
-    what: Path,
-    out: Path,
-    limits: Limits,
-) -> _Made:
-    """Do a task that makes a new folder, in a place beside it that becomes it.
+def _make(task: Task[Answer], arguments: Arguments, limits: Limits) -> Answer:
+    """Do a task that makes a new folder `out`, in a draft of it beside it, that becomes it.
 
     So the process can write nowhere else, and nothing is left where it is ended.
-
-    Args:
-        task, arguments, returns, what, limits: see `call`; the task gets `out`, too.
-        out: the new folder; what the task gives back has it as `folder`.
-
-    Raises:
-        OutputError: `out` is there, or cannot be made.
-        CorobenchError: see `call`.
     """
-    with room_beside(out) as place, _named(place, out):
-        made = call(task, {**arguments, "out": place}, returns, what, limits)
-    return replace(made, folder=out)
+    out = Path(arguments["out"])
+    with room_beside(out) as draft, _named(draft, out):
+        made: Any = _call(task, {**arguments, "out": draft}, limits)
+    answer: Answer = replace(made, folder=out)
+    return answer
 
 
 @contextmanager
-def _named(place: Path, out: Path) -> Iterator[None]:
-    """Errors that speak of `place`, which nobody needs to know, speak of `out`."""
+def _named(draft: Path, out: Path) -> Iterator[None]:
+    """Errors that speak of `draft`, which nobody needs to know, speak of `out`."""
     try:
         yield
     except SubmissionError as error:
-        faults = [fault.replace(str(place), str(out)) for fault in error.faults]
-        raise type(error)(error.path.replace(str(place), str(out)), faults) from error
+        faults = [fault.replace(str(draft), str(out)) for fault in error.faults]
+        raise type(error)(error.path.replace(str(draft), str(out)), faults) from error
     except CorobenchError as error:
-        raise type(error)(error.message.replace(str(place), str(out))) from error
+        raise type(error)(error.message.replace(str(draft), str(out))) from error
 
 
 def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> Repacked:
-    """Pack or unpack weights in a process that can write into a place beside them only.
+    """Pack or unpack weights in a process that can write into a draft folder beside them only.
 
     Args:
         path: a submission folder, or a weights file.
@@ -171,14 +170,14 @@ def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> 
 
     Raises:
         OutputError: the new file is there already, or cannot be written.
-        CorobenchError: see `call`.
+        CorobenchError: see `run`.
     """
     home = path if path.is_dir() else (out or path).parent
-    with beside(home / "weights") as place, _named(place, home):
-        arguments = {"path": path, "to_packed": to_packed, "out": out, "place": place}
-        made: Repacked = call("repack", arguments, Repacked, path, limits)
+    with beside(home / "weights") as draft, _named(draft, home):
+        arguments = {"path": path, "to_packed": to_packed, "out": out, "place": draft}
+        made = run(REPACK, arguments, limits)
         target = home / made.target.name
-        become(place / made.target.name, target)
+        become(draft / made.target.name, target)
     if path.is_dir():
         (path / made.source.name).unlink()
     return replace(made, target=target)
@@ -243,7 +242,12 @@ def _no_imports_from_here() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def _context(task: str, device: str) -> SpawnContext | ForkServerContext:
+def _as_json(value: object) -> object:
+    """Paths as text, dataclasses as objects."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _context(task: Task[Any], device: str) -> SpawnContext | ForkServerContext:
     """How the process is started: forked from the server, or afresh for an accelerator.
 
     An accelerator's driver does not survive a fork once it was asked for, which importing the
@@ -253,7 +257,7 @@ def _context(task: str, device: str) -> SpawnContext | ForkServerContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # Of no effect where the server runs already; then a task imports what is missing.
-    more = "" if task in EVALUATES else "_networks"
+    more = "" if task.attacks_or_bounds else "_networks"
     context.set_forkserver_preload([f"corobench.benchmark.executors.preloaded{more}"])
     return context
 
@@ -267,8 +271,8 @@ class _Process:
 
     def __init__(
         self,
-        task: str,
-        arguments: Mapping[str, Any],
+        task: Task[Any],
+        arguments: Arguments,
         ended: dict[str, Ended],
         limits: Limits,
         scratch: Path,
@@ -278,7 +282,7 @@ class _Process:
         self.step = "start"
         self._connection, theirs = context.Pipe()
         order = {
-            "task": task,
+            "task": task.name,
             "arguments": arguments,
             "ended": ended,
             "limits": asdict(limits),
@@ -286,7 +290,7 @@ class _Process:
             "cwd": str(Path.cwd()),
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
         }
-        text = json.dumps(order, default=str)  # paths
+        text = json.dumps(order, default=_as_json)
         self._process = context.Process(target=serve, args=(theirs, text), daemon=True)
         with _no_imports_from_here():
             self._process.start()

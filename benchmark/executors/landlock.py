@@ -59,11 +59,11 @@ def allow_writes_below(folders: Sequence[Path]) -> bool:
         return False
     try:
         for folder in folders:
-            place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+            descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
             allowed = changes if folder.is_dir() else changes & (_WRITE_FILE | _TRUNCATE)
-            rule = _Beneath(allowed, place)
+            rule = _Beneath(allowed, descriptor)
             failed = libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(rule), 0)
-            os.close(place)
+            os.close(descriptor)
             if failed:
                 return False
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

@@ -1,4 +1,4 @@
-"""What a process may be asked to do with a stranger's network.
+"""What a process may be asked to do with a stranger's network: a table, one entry for each command.
 
 Each task first does what is trusted and may write elsewhere (importing libraries, downloading
 data), then gives up writing outside its folders, then opens what a stranger made.
@@ -6,252 +6,376 @@ data), then gives up writing outside its folders, then opens what a stranger mad
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from corobench.benchmark.errors import DatasetError
-from corobench.benchmark.executors import landlock
 from corobench.benchmark.executors.accelerator import device_of, wake
-from corobench.benchmark.executors.remote import RemoteReporter
+from corobench.benchmark.executors.context import TaskContext
+from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, fetch_training
 from corobench.benchmark.files.atomic import prepare_folder
-from corobench.benchmark.files.progress import Reporter
-from corobench.benchmark.files.steps import Steps
 from corobench.benchmark.records.reading.result_file import read_result
-from corobench.benchmark.tracks import TRACKS
+
+if TYPE_CHECKING:
+    from corobench.benchmark.gate.run import Checked
+    from corobench.benchmark.records.reports import (
+        Contested,
+        Converted,
+        Examined,
+        ImportReport,
+        Measured,
+        Recheck,
+        Remeasured,
+        Repacked,
+        Verified,
+    )
+    from corobench.benchmark.review.drift import Drift
 
 Arguments = Mapping[str, Any]
+Answer = TypeVar("Answer")
+
+#: Arguments that are paths, which JSON holds as text.
+PATHS = frozenset(
+    (
+        "baseline",
+        "candidate",
+        "data_root",
+        "folder",
+        "images_path",
+        "old_path",
+        "out",
+        "path",
+        "place",
+        "result_path",
+        "source",
+        "submission",
+    )
+)
+
+
+def _nothing(given: Arguments) -> tuple[Any, ...]:
+    return ()
+
+
+def _nothing_more(given: Arguments, context: TaskContext) -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a task works with.
+class Task(Generic[Answer]):
+    """One thing that a process may be asked to do.
 
     Attributes:
-        steps: are told to the parent, which gives each its time.
-        scratch: folder that is there for all processes of one call and is removed after it.
-        send: a message to the parent.
+        name: of the task.
+        function: "module:name" below `corobench.benchmark`, or which one the arguments ask for.
+        answer: type of what the process gives back: the type, or "module:name" as above.
+        strangers: the argument that is the stranger's path, named in errors.
+        step: that begins once writing is given up, or which one the arguments ask for.
+        fetch: does, before that, what may write anywhere.
+        writes: existing folders in which the task may write.
+        more: arguments that only the process knows, such as the progress.
+        reads: argument -> makes it of what JSON holds; paths are made by their names.
+        chosen_by: arguments that say which function, and are none of its own.
+        imports: modules that may write while they are imported.
+        attacks_or_bounds: needs those libraries, and an accelerator where one is asked for.
+        goes_on: without a step that ended its process.
+        makes_folder: the new folder `out`, in a place of its own beside it.
+        tells: what of the function's answer is told to the parent.
+        if_refused: the answer where the submission is refused; None to raise.
     """
 
-    steps: Steps
-    scratch: Path
-    send: Callable[..., None]
+    name: str
+    function: str | Callable[[Arguments], str]
+    answer: Any
+    strangers: str
+    step: str | Callable[[Arguments], str]
+    fetch: Callable[[Arguments], object] = _nothing
+    writes: Callable[[Arguments], Iterable[Path]] = _nothing
+    more: Callable[[Arguments, TaskContext], Mapping[str, Any]] = _nothing_more
+    reads: Mapping[str, Callable[[Any], Any]] | None = None
+    chosen_by: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    attacks_or_bounds: bool = False
+    goes_on: bool = False
+    makes_folder: bool = False
+    tells: Callable[[Any], Any] | None = None
+    if_refused: Callable[[tuple[str, ...]], Answer] | None = None
 
-    def report(self, title: str) -> Reporter:
-        """Progress that the parent shows."""
-        return RemoteReporter(title, self.send)
+    def call(self, given: Arguments, more: Arguments | None = None) -> Any:
+        """Do it here: call the function."""
+        own = {key: value for key, value in given.items() if key not in self.chosen_by}
+        return self._function(given)(**own, **(more or {}))
 
-    def close(self, step: str, *writes: Path) -> None:
-        """Give up writing elsewhere, and begin the step that opens what a stranger made.
+    def do(self, told: Arguments, context: TaskContext) -> Any:
+        """Do it in a process of its own; what comes first is trusted, and the order matters.
 
         Args:
-            step: its name.
-            writes: existing folders and files in which it may write.
+            told: arguments as JSON holds them.
+            context: of the process.
+
+        Raises:
+            CorobenchError: what the function raises.
         """
-        tempfile.tempdir = str(self.scratch)
-        places = [path.absolute() for path in writes]
-        landlock.allow_writes_below([*places, self.scratch, Path(os.devnull)])
-        self.steps.begin(step)
+        if self.attacks_or_bounds:
+            import_module("corobench.benchmark.executors.preloaded")
+        for module in self.imports:
+            import_module(f"corobench.benchmark.{module}")
+        given = self._read(told)
+        self._function(given)
+        self.fetch(given)
+        devices = wake(device_of(told)) if self.attacks_or_bounds else ()
+        step = self.step if isinstance(self.step, str) else self.step(given)
+        context.give_up_writing([*self.writes(given), *devices], step)
+        answer = self.call(given, self.more(given, context))
+        return answer if self.tells is None else self.tells(answer)
+
+    def answer_type(self) -> Any:
+        """The type that an answer of the process is checked against."""
+        return _load(self.answer) if isinstance(self.answer, str) else self.answer
+
+    def _function(self, given: Arguments) -> Callable[..., Any]:
+        found: Callable[..., Any] = _load(
+            self.function if isinstance(self.function, str) else self.function(given)
+        )
+        return found
+
+    def _read(self, told: Arguments) -> dict[str, Any]:
+        given = dict(told)
+        for key, value in told.items():
+            if key in PATHS and value is not None:
+                given[key] = Path(value)
+        for key, read in (self.reads or {}).items():
+            given[key] = read(told[key])
+        return given
 
 
-def _have_data(track: str, data_root: Path | None) -> None:
-    """Download a dataset while that is still possible; what fails here fails again where used."""
-    from corobench.benchmark.data import load_test, load_train
+def _load(target: str) -> Any:
+    """What stands at "module:name" below `corobench.benchmark`.
 
-    if track in TRACKS:
-        load_test(track, data_root)
-        with contextlib.suppress(DatasetError):
-            load_train(track, data_root)
-
-
-def _have_sample(track: str, data_root: Path | None) -> None:
-    """Import what reads the images of a self-check, which may write to places of its own."""
-    from corobench.benchmark.submission.writing import sample_images
-
-    if track in TRACKS:
-        sample_images(TRACKS[track], data_root)
+    >>> _load("tracks:standard_subset").__name__
+    'standard_subset'
+    """
+    module, _, name = target.partition(":")
+    return getattr(import_module(f"corobench.benchmark.{module}"), name)
 
 
-def _have_training(track: str, data_root: Path | None) -> None:
-    """Download training images while that is still possible."""
-    from corobench.benchmark.data import load_train
-
-    if track in TRACKS:
-        load_train(track, data_root)
+# --------------------------------------------------------------------------- parts of entries
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
-
-
-def _evaluate(arguments: Arguments, room: Room) -> dict[str, Any]:
-    from corobench.benchmark.evaluation.evaluate import evaluate
+def _settings(told: Mapping[str, Any]) -> Any:
     from corobench.benchmark.evaluation.settings import Settings
-    from corobench.benchmark.executors import preloaded  # noqa: F401
-    from corobench.benchmark.submission.manifest import load_manifest
 
-    given, folder = dict(arguments["settings"]), Path(arguments["folder"])
-    epsilons = given["epsilons"]
-    given["epsilons"] = None if epsilons is None else tuple(epsilons)
-    given["data_root"], given["out"] = _path(given["data_root"]), Path(given["out"])
-    given["earlier"] = _path(given["earlier"])
-    settings = Settings(**given)
-    _have_data(settings.track or load_manifest(folder).track, settings.data_root)
-    prepare_folder(settings.out.absolute())
-    room.close("load", settings.out, *wake(settings.device))
-    done = evaluate(folder, settings, room.report(folder.name), room.steps)
-    return {"path": done.path, "reused": done.reused}
+    given = dict(told)
+    if given["epsilons"] is not None:
+        given["epsilons"] = tuple(given["epsilons"])
+    for key in ("data_root", "out", "earlier"):
+        given[key] = None if given[key] is None else Path(given[key])
+    return Settings(**given)
 
 
-def _faults(arguments: Arguments, room: Room) -> list[str]:
-    from corobench.benchmark.submission.validate import find_submission_faults
-
-    room.close("validate")
-    return find_submission_faults(Path(arguments["folder"]))
-
-
-def _check(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.executors import preloaded  # noqa: F401
+def _rule(told: Mapping[str, Any]) -> Any:
     from corobench.benchmark.gate.rule import Rule
-    from corobench.benchmark.gate.run import check
 
-    more = dict(arguments)
-    candidate, baseline = Path(more.pop("candidate")), Path(more.pop("baseline"))
-    rule = Rule(**more.pop("rule"))
-    more["data_root"] = _path(more.get("data_root"))
-    _have_data(read_result(baseline).track, more["data_root"])
-    room.close("load", *wake(device_of(more)))
-    more |= {"reporter": room.report, "steps": room.steps, "chunks": room.scratch}
-    return check(candidate, baseline, rule, **more)
+    return Rule(**told)
 
 
-def _recheck(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.review.recheck import recheck
-
-    result, data_root = Path(arguments["result"]), _path(arguments["data_root"])
-    _have_data(read_result(result).track, data_root)
-    room.close("recheck")
-    proofs = bool(arguments["proofs"])
-    return recheck(result, Path(arguments["submission"]), data_root, proofs=proofs)
-
-
-def _contest(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.review.contest import contest
-
-    more = dict(arguments)
-    result, images, submission = (Path(more.pop(key)) for key in ("result", "images", "submission"))
-    more["data_root"] = _path(more.get("data_root"))
-    _have_data(read_result(result).track, more["data_root"])
-    room.close("contest", *([result.parent] if more.get("write") else []))
-    return contest(result, images, submission, **more)
-
-
-def _examine(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.submission.intake_faults import examine
-
-    room.close("compare")
-    others = [Path(other) for other in arguments["others"]]
-    return examine(Path(arguments["folder"]), others, arguments["changed"])
-
-
-def _import(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.submission.importing import import_checkpoint, import_graph
-
-    more = dict(arguments)
-    source, out = Path(more.pop("source")), Path(more.pop("out"))
-    more["data_root"] = _path(more.get("data_root"))
-    _have_sample(more["track"], more["data_root"])
-    room.close("import", out.parent)
-    return (import_graph if source.suffix == ".onnx" else import_checkpoint)(source, out, **more)
-
-
-def _convert(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.submission import converting, converting_int8
-    from corobench.benchmark.submission.graph import exporting  # noqa: F401
+def _track_of(folder: Path) -> str:
     from corobench.benchmark.submission.manifest import load_manifest
 
-    more = dict(arguments)
-    folder, out = Path(more.pop("folder")), Path(more.pop("out"))
-    data_root = more["data_root"] = _path(more.get("data_root"))
-    to = more.pop("to")
-    have = _have_training if to == "int8" else _have_sample
-    have(load_manifest(folder).track, data_root)
-    room.close(to, out.parent)
-    names: dict[str, Callable[..., Any]] = {
-        "compact": converting.compact,
-        "int8": converting_int8.to_int8,
-        "onnx": converting.to_onnx,
-        "safetensors": converting.to_safetensors,
-    }
-    return names[to](folder, out, **more)
+    return load_manifest(folder).track
 
 
-def _repack(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.submission.packing import repack
-
-    place, to_packed = Path(arguments["place"]), bool(arguments["to_packed"])
-    room.close("pack" if to_packed else "unpack", place)
-    path, out = Path(arguments["path"]), _path(arguments["out"])
-    return repack(path, to_packed=to_packed, out=out, place=place)
+def _images_of_result(key: str) -> Callable[[Arguments], None]:
+    """Fetch the images of a result file."""
+    return lambda given: fetch_images(read_result(given[key]).track, given.get("data_root"))
 
 
-def _measure(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.submission.latency import weigh
-
-    room.close("measure")
-    return weigh(Path(arguments["folder"]), latency=arguments["latency"])
-
-
-def _remeasure(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.review.remeasure import remeasure
-
-    result, write = Path(arguments["result"]), bool(arguments["write"])
-    room.close("measure", *([result.parent] if write else []))
-    return remeasure(result, Path(arguments["folder"]), write=write)
+def _images_to_evaluate(given: Arguments) -> None:
+    settings = given["settings"]
+    fetch_images(settings.track or _track_of(given["folder"]), settings.data_root)
+    prepare_folder(settings.out.absolute())
 
 
-def _replay(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.executors import preloaded  # noqa: F401
-    from corobench.benchmark.review.replay import replay
-
-    more = dict(arguments)
-    old, folder = Path(more.pop("old")), Path(more.pop("folder"))
-    more["data_root"] = _path(more.get("data_root"))
-    _have_data(read_result(old).track, more["data_root"])
-    room.close("load", *wake(device_of(more)))
-    return replay(old, folder, report=room.report(folder.name), steps=room.steps, **more)
+def _images_to_convert(given: Arguments) -> None:
+    fetch = fetch_training if given["to"] == "int8" else fetch_sample
+    fetch(_track_of(given["folder"]), given.get("data_root"))
 
 
-def _verify(arguments: Arguments, room: Room) -> Any:
-    from corobench.benchmark.executors import preloaded  # noqa: F401
-    from corobench.benchmark.review.verification.verify import verify
-    from corobench.benchmark.submission.manifest import load_manifest
-
-    more = dict(arguments)
-    path, folder, out = (Path(more.pop(key)) for key in ("path", "folder", "out"))
-    more["data_root"] = _path(more.get("data_root"))
-    _have_data(load_manifest(folder).track, more["data_root"])
-    room.close("load", out, *wake(device_of(more)))
-    report = room.report(f"{folder.name}, verifying")
-    return verify(path, folder, out=out, report=report, steps=room.steps, **more)
+def _folder_if_written(key: str) -> Callable[[Arguments], list[Path]]:
+    """The folder of a file, where it is to be written."""
+    return lambda given: [given[key].parent] if given.get("write") else []
 
 
-TASKS: dict[str, Callable[[Arguments, Room], Any]] = {
-    "check": _check,
-    "contest": _contest,
-    "convert": _convert,
-    "evaluate": _evaluate,
-    "examine": _examine,
-    "faults": _faults,
-    "import": _import,
-    "measure": _measure,
-    "recheck": _recheck,
-    "remeasure": _remeasure,
-    "repack": _repack,
-    "replay": _replay,
-    "verify": _verify,
+def _beside_out(given: Arguments) -> list[Path]:
+    return [given["out"].parent]
+
+
+def _examined(faults: tuple[str, ...]) -> Examined:
+    from corobench.benchmark.records.reports import Examined
+
+    return Examined(faults)
+
+
+_IMPORTING = "submission.importing:import_"
+_CONVERTING = {
+    "compact": "submission.converting:compact",
+    "int8": "submission.converting_int8:to_int8",
+    "onnx": "submission.converting:to_onnx",
+    "safetensors": "submission.converting:to_safetensors",
+}
+
+# --------------------------------------------------------------------------------- the table
+
+CHECK: Task[Checked] = Task(
+    "check",
+    "gate.run:compare_with_baseline",
+    "gate.run:Checked",
+    strangers="candidate",
+    step="load",
+    fetch=_images_of_result("baseline"),
+    more=lambda given, context: {
+        "reporter": context.report,
+        "steps": context.steps,
+        "chunks": context.scratch,
+    },
+    reads={"rule": _rule},
+    attacks_or_bounds=True,
+    goes_on=True,
+)
+CONTEST: Task[Contested] = Task(
+    "contest",
+    "review.contest:contest",
+    "records.reports:Contested",
+    strangers="submission",
+    step="contest",
+    fetch=_images_of_result("result_path"),
+    writes=_folder_if_written("result_path"),
+)
+CONVERT: Task[Converted] = Task(
+    "convert",
+    lambda given: _CONVERTING[given["to"]],
+    "records.reports:Converted",
+    strangers="folder",
+    step=lambda given: str(given["to"]),
+    fetch=_images_to_convert,
+    writes=_beside_out,
+    chosen_by=("to",),
+    imports=(
+        "submission.converting",
+        "submission.converting_int8",
+        "submission.graph.exporting",
+    ),
+    makes_folder=True,
+)
+EVALUATE: Task[dict[str, Any]] = Task(
+    "evaluate",
+    "evaluation.evaluate:evaluate",
+    dict[str, Any],
+    strangers="folder",
+    step="load",
+    fetch=_images_to_evaluate,
+    writes=lambda given: [given["settings"].out],
+    more=lambda given, context: {
+        "report": context.report(given["folder"].name),
+        "steps": context.steps,
+    },
+    reads={"settings": _settings},
+    attacks_or_bounds=True,
+    goes_on=True,
+    tells=lambda done: {"path": done.path, "reused": done.reused},
+)
+EXAMINE: Task[Examined] = Task(
+    "examine",
+    "submission.intake_faults:examine",
+    "records.reports:Examined",
+    strangers="folder",
+    step="compare",
+    reads={"others": lambda texts: [Path(text) for text in texts]},
+    if_refused=_examined,
+)
+FAULTS: Task[list[str]] = Task(
+    "faults",
+    "submission.validate:find_submission_faults",
+    list[str],
+    strangers="folder",
+    step="validate",
+    if_refused=list,
+)
+IMPORT: Task[ImportReport] = Task(
+    "import",
+    lambda given: _IMPORTING + ("graph" if given["source"].suffix == ".onnx" else "checkpoint"),
+    "records.reports:ImportReport",
+    strangers="source",
+    step="import",
+    fetch=lambda given: fetch_sample(given["track"], given.get("data_root")),
+    writes=_beside_out,
+    makes_folder=True,
+)
+MEASURE: Task[Measured] = Task(
+    "measure",
+    "submission.latency:weigh",
+    "records.reports:Measured",
+    strangers="folder",
+    step="measure",
+)
+RECHECK: Task[Recheck] = Task(
+    "recheck",
+    "review.recheck:recheck",
+    "records.reports:Recheck",
+    strangers="submission",
+    step="recheck",
+    fetch=_images_of_result("result_path"),
+)
+REMEASURE: Task[Remeasured] = Task(
+    "remeasure",
+    "review.remeasure:remeasure",
+    "records.reports:Remeasured",
+    strangers="folder",
+    step="measure",
+    writes=_folder_if_written("path"),
+)
+REPACK: Task[Repacked] = Task(
+    "repack",
+    "submission.packing:repack",
+    "records.reports:Repacked",
+    strangers="path",
+    step=lambda given: "pack" if given["to_packed"] else "unpack",
+    writes=lambda given: [given["place"]],
+)
+REPLAY: Task[Drift] = Task(
+    "replay",
+    "review.replay:replay",
+    "review.drift:Drift",
+    strangers="folder",
+    step="load",
+    fetch=_images_of_result("old_path"),
+    more=lambda given, context: {
+        "report": context.report(given["folder"].name),
+        "steps": context.steps,
+    },
+    attacks_or_bounds=True,
+)
+VERIFY: Task[Verified] = Task(
+    "verify",
+    "review.verification.verify:verify",
+    "records.reports:Verified",
+    strangers="folder",
+    step="load",
+    fetch=lambda given: fetch_images(_track_of(given["folder"]), given.get("data_root")),
+    writes=lambda given: [given["out"]],
+    more=lambda given, context: {
+        "report": context.report(f"{given['folder'].name}, verifying"),
+        "steps": context.steps,
+    },
+    attacks_or_bounds=True,
+)
+
+TASKS: Mapping[str, Task[Any]] = {
+    task.name: task
+    for task in (
+        *(CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, FAULTS, IMPORT),
+        *(MEASURE, RECHECK, REMEASURE, REPACK, REPLAY, VERIFY),
+    )
 }

@@ -45,10 +45,11 @@ def serve(connection: Connection, order: str) -> None:
     given = limits.Limits(**wish["limits"])
     limits.apply(given)
     try:
-        from corobench.benchmark.executors.tasks import TASKS, Room
+        from corobench.benchmark.executors.context import TaskContext
+        from corobench.benchmark.executors.tasks import TASKS
 
-        room = Room(_steps(wish["ended"], given, send), Path(wish["scratch"]), send)
-        value = to_json(TASKS[wish["task"]](wish["arguments"], room), by_alias=True)
+        context = TaskContext(_steps(wish["ended"], given, send), Path(wish["scratch"]), send)
+        value = to_json(TASKS[wish["task"]].do(wish["arguments"], context), by_alias=True)
         send(kind="done", value=value.decode())
     except SubmissionError as error:
         send(kind="refused", path=error.path, faults=list(error.faults), name=type(error).__name__)

@@ -13,31 +13,21 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.errors import ContradictionError, ResultError
-from corobench.benchmark.evaluation.evaluate import (
-    CONTRACT_IMAGES,
-    prepare_certifiers,
-    resolve_device,
-)
 from corobench.benchmark.evaluation.outcomes import audit, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
-from corobench.benchmark.files.steps import StepEndedError
-from corobench.benchmark.gate.run import How
-from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.gate.run import CandidateRun
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.submission import Submission, check_contract
+from corobench.benchmark.submission import Submission
 from corobench.benchmark.tracks import Protocol, parse_epsilon, round_of
-
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
 
 AUDIT_IMAGES = 10
 """Certified images attacked all the same, per slice and group of certifiers."""
@@ -67,7 +57,7 @@ def outcomes_in_slices(
     reference: Result,
     baseline: Path,
     sizes: tuple[int, ...],
-    how: How,
+    run: CandidateRun,
 ) -> Iterator[tuple[int, pd.DataFrame, tuple[str, ...]]]:
     """Evaluate up to the first size, then up to the second, and so on.
 
@@ -77,7 +67,7 @@ def outcomes_in_slices(
         reference: the baseline's result, whose images, radii and seed are used.
         baseline: its path, for messages.
         sizes: ascending numbers of images.
-        how: device, data, progress and steps.
+        run: device, data, progress and steps.
 
     Yields:
         How many images are evaluated by now, the outcome table of the new ones, and what has no
@@ -93,56 +83,33 @@ def outcomes_in_slices(
             f"{baseline}: protocol: expected {protocol.version}, but found {reference.protocol}; "
             "evaluate the baseline again"
         )
-    dataset = load_test(track.name, how.data_root)
+    dataset = load_test(track.name, run.data_root)
     if dataset.fingerprint != reference.data.fingerprint:
         raise ResultError(f"{baseline}: does not belong to the images of {dataset.source}")
-    place = resolve_device(how.device)
+    device = resolve_device(run.device)
     images, labels, indices = subset(dataset, reference.n)
-    model = submission.model.to(place).eval()
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
-    y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
-    ended, network = None, None
-    prover: Prover | None = None
-    not_asked: dict[str, str] = {}
-    try:
-        how.steps.begin("contract")
-        check_contract(model, x, track.num_classes, folder, submission.reference, indices.tolist())
-    except StepEndedError as error:
-        ended = error.ended
-    with contextlib.suppress(StepEndedError):
-        how.steps.begin("compaction")
-        other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
-        network = other.network if other else None
-    try:
-        how.steps.begin("certifiers")
-        prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
-    except StepEndedError as error:
-        not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
+    with exact_float32():
+        checked = check_images(
+            submission, images, labels, device, run.steps, folder, indices.tolist()
+        )
+        prepared = prepare(checked, protocol, run.steps)
     begin = 0
     for end in sizes:
         rows = slice(begin, end)
         with (
+            exact_float32(),
             threads_for(reference.compactness.macs_dense),
-            _chunks(how.chunks) as chunks,
-            how.reporter(f"{folder.name} {begin}-{end}") as progress,
+            _chunks(run.chunks) as chunks,
+            run.reporter(f"{folder.name} {begin}-{end}") as progress,
         ):
-            evaluation = Evaluation(
-                model,
-                x[rows],
-                y[rows],
-                track=track,
+            facts = Evaluation(
+                prepared.part(rows),
                 epsilons=tuple(sorted(reference.epsilons, key=parse_epsilon)),
-                protocol=protocol,
                 seed=reference.seed,
                 chunks=ChunkStore(chunks, {"slice": [begin, end]}),
                 report=progress,
-                equivalent=network,
-                steps=how.steps,
-            )
-            if ended is None:
-                facts = evaluation.run(prover, not_asked)
-            else:
-                facts = evaluation.without_answer("contract", ended)
+                steps=run.steps,
+            ).run()
         contradictions = audit(facts, indices[rows]).contradictions
         if contradictions:
             raise ContradictionError(

@@ -30,8 +30,8 @@ from corobench.benchmark.tracks import round_of
 
 
 @dataclass(frozen=True)
-class How:
-    """How a candidate is evaluated; see `check`."""
+class CandidateRun:
+    """How a candidate is evaluated; see `compare_with_baseline`."""
 
     device: str
     data_root: Path | None
@@ -74,7 +74,7 @@ class Checked:
     seconds: float
 
 
-def check(
+def compare_with_baseline(
     candidate: Path,
     baseline: Path,
     rule: Rule,
@@ -113,8 +113,8 @@ def check(
     if is_result(candidate):
         source: _Stored | _Evaluated = _Stored(candidate, reference, baseline)
     else:
-        how = How(device, data_root, reporter, steps or Steps(), chunks)
-        source = _Evaluated(candidate, reference, baseline, how)
+        run = CandidateRun(device, data_root, reporter, steps or Steps(), chunks)
+        source = _Evaluated(candidate, reference, baseline, run)
     size = judge_size(reference.compactness.bytes_packed, source.bytes_packed, rule)
     notes, total, sizes, slices = source.notes, source.total, source.sizes, source.slices()
     if source.weights_sha256 == reference.weights_sha256 and not even_if_equal:
@@ -177,15 +177,15 @@ class _Stored:
 class _Evaluated:
     """A submission folder or ONNX file, evaluated slice by slice."""
 
-    def __init__(self, folder: Path, reference: Result, baseline: Path, how: How) -> None:
+    def __init__(self, folder: Path, reference: Result, baseline: Path, run: CandidateRun) -> None:
         from corobench.benchmark.evaluation.identity import versions
         from corobench.benchmark.submission import load_candidate
 
         self._submission = load_candidate(folder, reference.track)
         self._folder, self._reference, self._baseline = folder, reference, baseline
-        self._how = how
+        self._run = run
         self.unanswered: list[str] = []
-        how.steps.begin("measure")
+        run.steps.begin("measure")
         self.total = reference.n
         self.sizes = looks(self.total)
         measured = self._submission.measure()
@@ -205,7 +205,7 @@ class _Evaluated:
             self._reference,
             self._baseline,
             self.sizes,
-            self._how,
+            self._run,
         ):
             tables.append(rows)
             self.unanswered += [line for line in errors if line not in self.unanswered]

@@ -29,7 +29,7 @@ MAX_MATRIX = 2**16
 
 
 @dataclass(frozen=True)
-class Equivalent:
+class SearchNetwork:
     """A network with the submitted one's outputs, save for rounding.
 
     Attributes:
@@ -51,7 +51,9 @@ class Equivalent:
         return f"searching on an equivalent network of {after:,} instead of {before:,} weights"
 
 
-def equivalent(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> Equivalent | None:
+def equivalent(
+    model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor
+) -> SearchNetwork | None:
     """The network to search on, or None to search on the model itself.
 
     Args:
@@ -61,9 +63,9 @@ def equivalent(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> 
     """
     network = unrolled(model, input_shape, x_BCHW)
     if network is not None:
-        return Equivalent(network, "unrolled")
+        return SearchNetwork(network, "unrolled")
     network = compacted(model, input_shape, x_BCHW)
-    return None if network is None else Equivalent(network, "compacted")
+    return None if network is None else SearchNetwork(network, "compacted")
 
 
 def unrolled(model: nn.Module, input_shape: Sequence[int], x_BCHW: Tensor) -> nn.Module | None:

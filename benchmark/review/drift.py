@@ -79,7 +79,7 @@ class Drift:
         logit_change: largest change of a clean logit since the report given as ``since``; None
             without one.
         logits: image index, as text -> clean logits now; empty for two result files.
-        unheld: stored adversarial images that do not hold now, one line each.
+        no_longer_wrong: stored adversarial images that do not hold now, one line each.
         contradictions: what one evaluation proved and the other broke, one line each.
         max_moved: percent that may move in a stage.
     """
@@ -94,7 +94,7 @@ class Drift:
     margin_change: Mapping[str, float | None]
     logit_change: float | None = None
     logits: Mapping[str, list[float]] | None = None
-    unheld: tuple[str, ...] = ()
+    no_longer_wrong: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = ()
     max_moved: float = 5.0
 
@@ -107,8 +107,10 @@ class Drift:
             for stage in self.stages
             if (stage.name == "clean" and stage.num_moved) or 100 * stage.rate > self.max_moved
         ]
-        if self.unheld:
-            reasons.append(f"{len(self.unheld)} stored adversarial images are not confirmed")
+        if self.no_longer_wrong:
+            reasons.append(
+                f"{len(self.no_longer_wrong)} stored adversarial images are not confirmed"
+            )
         return tuple(reasons)
 
 

@@ -17,31 +17,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.data import subset
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.evaluation.evaluate import (
-    CONTRACT_IMAGES,
-    prepare_certifiers,
-    resolve_device,
-)
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.outcomes import audit, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
-from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS
 from corobench.benchmark.review import drift
 from corobench.benchmark.review.drift import Drift
 from corobench.benchmark.review.recheck import recheck_evidence
-from corobench.benchmark.submission import check_contract
 from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of, settings_of
 
 if TYPE_CHECKING:
@@ -96,7 +91,12 @@ class Replay(Evaluation):
         return np.isin(batch, batch[self.sample[rows]])
 
     def attack_chunk(
-        self, attack: Attack, rows: NDArray[np.int64], epsilon: str, number: int, seats: Seats
+        self,
+        attack: Attack,
+        rows: NDArray[np.int64],
+        epsilon: str,
+        number: int,
+        context: AttackContext,
     ) -> dict[str, object]:
         mine = self.sample[rows]
         broken = np.zeros(len(rows), dtype=bool)
@@ -107,7 +107,7 @@ class Replay(Evaluation):
         adversarial = np.zeros((len(rows), *self.x.shape[1:]), dtype=np.float32)
         chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
         if mine.any():
-            own = Seats(seats.of, seats.taken_B[torch.from_numpy(places)])
+            own = context.of_part(places)
             chunk = super().attack_chunk(attack, rows[mine], epsilon, number, own)
             broken[mine], names[mine] = chunk["broken"], chunk["names"]
             adversarial[places[np.asarray(chunk["broken"])]] = chunk["adversarial"]
@@ -136,6 +136,7 @@ class Replay(Evaluation):
             facts.audited &= self.sample
 
 
+@exact_float32()
 def replay(
     old_path: Path,
     folder: Path,
@@ -166,47 +167,36 @@ def replay(
             evaluated with other settings.
     """
     evidence = load_evidence(old_path, folder, data_root)
-    old, track, protocol = evidence.result, evidence.submission.track, Protocol()
+    old, track = evidence.result, evidence.submission.track
     _require_settings(evidence)
     from corobench.benchmark.certify import num_hidden_units
 
     steps = steps or Steps()
-    place = resolve_device(device)
     images, labels, indices = subset(evidence.dataset, old.n)
     draw = np.random.default_rng(derive_seed(seed, track.name, "drift"))
     sample = np.zeros(old.n, dtype=bool)
     sample[draw.permutation(old.n)[:num_images]] = True
-    model = evidence.submission.model.to(place).eval()
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
-    y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
-    steps.begin("contract")
-    check_contract(model, x[:CONTRACT_IMAGES], track.num_classes, folder)
-    steps.begin("compaction")
-    other = equivalent(model, track.shape, x[:CONTRACT_IMAGES])
-    network = None if other is None else other.network
-    steps.begin("certifiers")
-    prover, not_asked = prepare_certifiers(model, network, track, protocol, place)
+    checked = check_images(
+        evidence.submission, images, labels, resolve_device(device), steps, folder
+    )
+    prepared = prepare(checked, Protocol(), steps)
+    searched_on = prepared.network or prepared.model
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{old.entry}, {int(sample.sum())} images") as progress,
     ):
         evaluation = Replay(
-            model,
-            x,
-            y,
-            track=track,
+            prepared,
             epsilons=tuple(sorted(old.epsilons, key=parse_epsilon)),
-            protocol=protocol,
             seed=old.seed,
             chunks=ChunkStore(Path(chunks), {"drift": old.identity}),
             report=progress,
-            equivalent=network,
             steps=steps,
             stored=evidence.table,
             sample=sample,
-            batches=batch_sizes(num_hidden_units(network or model, track.shape)),
+            batches=batch_sizes(num_hidden_units(searched_on, track.shape)),
         )
-        facts = evaluation.run(prover, not_asked)
+        facts = evaluation.run()
     chosen = indices[sample]
     then = evidence.table[evidence.table["image"].isin(chosen)]
     everyone = outcome_table(facts, indices, labels)
@@ -226,7 +216,7 @@ def replay(
         stages=(clean, *stages[1:]),
         margin_change=margins,
         logits={str(i): row for i, row in zip(chosen.tolist(), logits.tolist(), strict=True)},
-        unheld=recheck_evidence(evidence).failures,
+        no_longer_wrong=recheck_evidence(evidence).failures,
         contradictions=(*contradictions, *audited),
         max_moved=max_moved,
     )

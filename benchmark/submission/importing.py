@@ -31,7 +31,7 @@ DENSE_BELOW = 0.01
 
 
 def import_checkpoint(
-    checkpoint: Path,
+    source: Path,
     out: Path,
     *,
     architecture: str,
@@ -51,7 +51,7 @@ def import_checkpoint(
     """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
 
     Args:
-        checkpoint: ``.pt``, ``.pth``, ``.tar`` (weights only) or ``.safetensors``.
+        source: ``.pt``, ``.pth``, ``.tar`` (weights only) or ``.safetensors``.
         out: the folder to make; must not exist. Its name becomes the id.
         architecture: a name from `corobench architectures`.
         track: the submission's track.
@@ -78,19 +78,19 @@ def import_checkpoint(
         ConfigError: no such track.
         OutputError: `out` exists or cannot be written.
     """
-    checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, out = Path(source), Path(out)
     chosen = get_track(track)
     refuse_existing(out)
     arguments = dict(arguments or {})
-    source = build(architecture, chosen.shape, chosen.num_classes, arguments)
+    network = build(architecture, chosen.shape, chosen.num_classes, arguments)
     baked = bake_masks(read_checkpoint(checkpoint, state_key), keep_ratio, min_keep_ratio)
     if baked.faults:
         raise SubmissionError(checkpoint, baked.faults)
-    matched = match_names(checkpoint, baked.state, source.state_dict())
+    matched = match_names(checkpoint, baked.state, network.state_dict())
     state = _to_weights(checkpoint, matched)
-    fill(source, state)
+    fill(network, state)
     model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
-    sparsity = compactness.sparsity(source)
+    sparsity = compactness.sparsity(network)
     table = _describe(out.name, chosen, sparsity, model)
     table |= {"title": title or out.name, "licence": licence}
     table |= {"authors": list(authors)} if authors else {}
@@ -102,7 +102,7 @@ def import_checkpoint(
             reloaded = load_submission(folder)
             sample = _sample(images, chosen, data_root)
             difference = largest_difference(
-                reference or source, reloaded.model, sample.images, "import"
+                reference or network, reloaded.model, sample.images, "import"
             )
     except SubmissionError as error:
         raise SubmissionError(out, error.faults) from error

@@ -6,18 +6,15 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_pipeline import _evaluation as pipeline_evaluation
+from evaluation_factory import make_evaluation, table_of
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import BranchResult, Proven, Prover
 from corobench.benchmark.errors import NotCertifiable
-from corobench.benchmark.evaluation.facts import Facts
-from corobench.benchmark.evaluation.outcomes import outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.tracks import Protocol
@@ -48,12 +45,6 @@ def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
     return model.eval()
 
 
-def _evaluation(
-    model: nn.Module, x: Tensor, y: Tensor, folder: Path, protocol: Protocol = WEAK
-) -> Evaluation:
-    return pipeline_evaluation(model, x, y, folder, protocol)
-
-
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind("pgd50"))
@@ -61,17 +52,15 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corobench.benchmark.evaluation.health.FEWER_STEPS", _Blind("pgd10"))
 
 
-def _table(facts: Facts, y: Tensor) -> pd.DataFrame:
-    return outcome_table(facts, np.arange(len(y)), y.numpy())
-
-
 @pytest.mark.usefixtures("blind")
 def test_branch_and_bound_decides_both_ways(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     x, y = (part[:48] for part in digits)
-    facts = _evaluation(trained, x, y, tmp_path).run(Prover(trained, (1, 8, 8), 10), {})
-    table = _table(facts, y)
+    facts = make_evaluation(
+        trained, x, y, tmp_path, protocol=WEAK, prover=Prover(trained, (1, 8, 8), 10)
+    ).run()
+    table = table_of(facts, y)
     by_search = table[table["decided_by"] == "BaB"]
     assert set(by_search["outcome"]) == {Outcome.CERTIFIED, Outcome.ATTACKED}
     attacked = table[table["outcome"] == Outcome.ATTACKED]
@@ -116,9 +105,9 @@ def test_a_group_without_a_decision_ends_the_search(
 ) -> None:
     x, y = (part[:48] for part in digits)
     scripted = _Scripted("open")
-    facts = _evaluation(trained, x, y, tmp_path).run(scripted, {})  # type: ignore[arg-type]
+    facts = make_evaluation(trained, x, y, tmp_path, protocol=WEAK, prover=scripted).run()
     assert scripted.asked == 2 * WEAK.closing_group
-    table = _table(facts, y)
+    table = table_of(facts, y)
     undecided = table["outcome"] == Outcome.UNDECIDED
     assert (undecided.sum()) == 2 * int(facts.correct.sum())
     assert table.loc[undecided, "bab"].isna().sum() == undecided.sum() - scripted.asked
@@ -130,8 +119,10 @@ def test_what_the_clock_ends_is_a_timeout(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     x, y = (part[:16] for part in digits)
-    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("stopped"), {})  # type: ignore[arg-type]
-    counts = _table(facts, y)["outcome"].value_counts()
+    facts = make_evaluation(
+        trained, x, y, tmp_path, protocol=WEAK, prover=_Scripted("stopped")
+    ).run()
+    counts = table_of(facts, y)["outcome"].value_counts()
     assert counts[Outcome.TIMEOUT] == 2 * WEAK.closing_group
 
 
@@ -141,8 +132,10 @@ def test_a_counterexample_is_measured_again(
 ) -> None:
     """Grey images are no counterexamples once they are clipped to the ball."""
     x, y = (part[:16] for part in digits)
-    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("refuted"), {})  # type: ignore[arg-type]
-    table = _table(facts, y)
+    facts = make_evaluation(
+        trained, x, y, tmp_path, protocol=WEAK, prover=_Scripted("refuted")
+    ).run()
+    table = table_of(facts, y)
     for row in table[table["outcome"] == Outcome.ATTACKED].itertuples():
         image = torch.from_numpy(facts.adversarial[row.adversarial])[None]
         assert trained(image).argmax().item() != y[row.position]
@@ -154,9 +147,11 @@ def test_a_search_that_fails_its_check_counts_as_not_asked(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     x, y = (part[:16] for part in digits)
-    facts = _evaluation(trained, x, y, tmp_path).run(_Scripted("refused"), {})  # type: ignore[arg-type]
+    facts = make_evaluation(
+        trained, x, y, tmp_path, protocol=WEAK, prover=_Scripted("refused")
+    ).run()
     assert set(facts.not_asked) == {"BaB"}
-    table = _table(facts, y)
+    table = table_of(facts, y)
     assert table["bab"].isna().all()
     assert table["alpha_crown"].notna().any()
 
@@ -170,7 +165,7 @@ def test_a_stopped_search_is_resumed(
 ) -> None:
     x, y = (part[:24] for part in digits)
     bounded = Prover(trained, (1, 8, 8), 10)
-    whole = _evaluation(trained, x, y, tmp_path / "whole").run(bounded, {})
+    whole = make_evaluation(trained, x, y, tmp_path / "whole", protocol=WEAK, prover=bounded).run()
 
     class _StopError(Exception):
         """Stands for a kill."""
@@ -187,12 +182,12 @@ def test_a_stopped_search_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(Prover, "search", stop)
         with pytest.raises(_StopError):
-            _evaluation(trained, x, y, tmp_path / "part").run(bounded, {})
-    resumed = _evaluation(trained, x, y, tmp_path / "part")
-    facts = resumed.run(bounded, {})
+            make_evaluation(trained, x, y, tmp_path / "part", protocol=WEAK, prover=bounded).run()
+    resumed = make_evaluation(trained, x, y, tmp_path / "part", protocol=WEAK, prover=bounded)
+    facts = resumed.run()
     assert resumed.chunks.reused > 0
     pd.testing.assert_frame_equal(
-        _table(facts, y).drop(columns="seconds"), _table(whole, y).drop(columns="seconds")
+        table_of(facts, y).drop(columns="seconds"), table_of(whole, y).drop(columns="seconds")
     )
 
 

@@ -157,7 +157,7 @@ def test_under_the_same_versions_a_sample_gives_the_same_answers(
     monkeypatch.setattr(Evaluation, "autoattack", _short)
     found = replay(evaluated, ROOT / "submissions" / ENTRY, num_images=30, seed=seed)
     assert (found.num_images, found.n, found.versions) == (30, 120, {})
-    assert found.contradictions == () and found.unheld == () and found.moved_too_much == ()
+    assert found.contradictions == () and found.no_longer_wrong == () and found.moved_too_much == ()
     for stage in found.stages:
         assert stage.num_compared == (120 if stage.name == "clean" else 30) or stage.name in (
             "alpha-CROWN",
@@ -179,7 +179,7 @@ def test_a_stored_image_that_fools_nobody_is_noticed(
     forged = np.zeros_like(load_adversarial(path))
     write_set(path, *read_outcomes(beside(path, "outcomes.parquet")), forged)
     found = replay(path, ROOT / "submissions" / ENTRY, num_images=1)
-    assert found.unheld
+    assert found.no_longer_wrong
     assert any("stored adversarial images" in reason for reason in found.moved_too_much)
 
 

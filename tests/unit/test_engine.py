@@ -166,7 +166,7 @@ def test_what_decides_is_listed_for_people() -> None:
         "certify.batch_sizes.BATCH_SIZES",
         "certify.bab.budget.Ascent.decay",
         "network.equivalent.MAX_MATRIX",
-        "evaluation.evaluate.CONTRACT_IMAGES",
+        "evaluation.prepared.CONTRACT_IMAGES",
         "evaluation.health.NUM_IMAGES",
         "evaluation.recognition.MAX_CHANCE",
         "attacks.autoattack.MIN_VALUES",

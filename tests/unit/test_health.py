@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from evaluation_factory import make_evaluation, table_of
 from models import Wrapped
-from test_closing import _evaluation, _table
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
@@ -49,7 +49,7 @@ def test_a_network_without_gradients_far_away_is_flagged(
     x, y = (part[:32] for part in digits)
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
     model = _Far(linear, x, radius=1 / 16 + 1e-4)
-    facts = _evaluation(model, x, y, tmp_path, BLIND).run(None, {})
+    facts = make_evaluation(model, x, y, tmp_path, protocol=BLIND).run()
     assert health.NON_MONOTONE_EPSILON in facts.epsilons["2/16"].flags
     assert health.NON_MONOTONE_EPSILON not in facts.epsilons["1/16"].flags
 
@@ -66,9 +66,9 @@ def test_what_fewer_steps_break_is_counted_and_flagged(
     blind.name = "pgd50"
     monkeypatch.setattr(Evaluation, "pgd", lambda self: blind)
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
-    facts = _evaluation(linear, x, y, tmp_path, BLIND).run(None, {})
+    facts = make_evaluation(linear, x, y, tmp_path, protocol=BLIND).run()
     assert health.NON_MONOTONE_STEPS in facts.epsilons["2/16"].flags
-    table = _table(facts, y)
+    table = table_of(facts, y)
     attacked = table[table["decided_by"] == "pgd10"]
     assert (attacked["outcome"] == Outcome.ATTACKED).all()
     assert (attacked["adversarial"] >= 0).all()
@@ -83,6 +83,6 @@ def test_an_honest_network_raises_neither(
 ) -> None:
     x, y = (part[:48] for part in digits)
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
-    facts = _evaluation(linear, x, y, tmp_path, BLIND).run(None, {})
+    facts = make_evaluation(linear, x, y, tmp_path, protocol=BLIND).run()
     flags = set().union(*(known.flags for known in facts.epsilons.values()))
     assert not flags & {health.NON_MONOTONE_EPSILON, health.NON_MONOTONE_STEPS}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation_factory import FAST, make_evaluation
 from models import exact_linear_margin
 from tables import make_run
 from torch import Tensor, nn
@@ -21,15 +22,9 @@ from corobench.benchmark.certify import BoundedModel, BranchResult, Proven, Prov
 from corobench.benchmark.errors import NotCertifiable, ResultError
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.outcomes import audit, outcome_table
-from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.files.chunks import ChunkStore
-from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS, CERTIFIERS, Audit, Outcome
 from corobench.benchmark.scoring.score import score
-from corobench.benchmark.tracks import TRACKS, Protocol, Track
-
-FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
-SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,29 +52,8 @@ def _small_net() -> nn.Module:
     ).eval()
 
 
-def _evaluation(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    folder: Path,
-    protocol: Protocol = FAST,
-    track: Track = SMALL_CHUNKS,
-) -> Evaluation:
-    return Evaluation(
-        model,
-        x,
-        y,
-        track=track,
-        epsilons=track.epsilons,
-        protocol=protocol,
-        seed=0,
-        chunks=ChunkStore(folder, {"test": 1}),
-        report=Reporter("test"),
-    )
-
-
 def _run(model: nn.Module, x: Tensor, y: Tensor, folder: Path) -> tuple[Facts, pd.DataFrame]:
-    facts = _evaluation(model, x, y, folder).run(Prover(model, (1, 8, 8), 10), {})
+    facts = make_evaluation(model, x, y, folder, prover=Prover(model, (1, 8, 8), 10)).run()
     return facts, outcome_table(facts, np.arange(len(x)), y.numpy())
 
 
@@ -184,8 +158,9 @@ def test_killed_and_resumed_gives_the_same_table(
         patch.setattr(ChunkStore, "save", stop_after)
         with pytest.raises(_StopError):
             _run(trained, x[:48], y[:48], tmp_path)
-    resumed = _evaluation(trained, x[:48], y[:48], tmp_path)
-    facts = resumed.run(Prover(trained, (1, 8, 8), 10), {})
+    bounded = Prover(trained, (1, 8, 8), 10)
+    resumed = make_evaluation(trained, x[:48], y[:48], tmp_path, prover=bounded)
+    facts = resumed.run()
     assert resumed.chunks.reused == survives
     table = outcome_table(facts, np.arange(48), y[:48].numpy())
     pd.testing.assert_frame_equal(_without_seconds(table), _without_seconds(evaluated[1]))
@@ -208,9 +183,9 @@ class _Faulty:
 def test_a_certifier_that_fails_its_check_counts_as_not_asked(
     trained: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
-    evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
-    faulty = _Faulty("unsupported-operator")
-    facts = evaluation.run(faulty, {"CROWN": "too-large: planted"})  # type: ignore[arg-type]
+    x, y = (part[:16] for part in digits)
+    faulty, not_asked = _Faulty("unsupported-operator"), {"CROWN": "too-large: planted"}
+    facts = make_evaluation(trained, x, y, tmp_path, prover=faulty, not_asked=not_asked).run()
     assert set(facts.not_asked) == set(CERTIFIERS)
     assert facts.not_asked["CROWN"] == "too-large: planted"
     assert not any("bounds-contradicted" in known.flags for known in facts.epsilons.values())
@@ -234,11 +209,11 @@ def test_a_checker_that_an_image_contradicts_proves_nothing_and_all_is_attacked(
         return real(network, low, high, labels, method) + (1e3 if method == "CROWN" else 0.0)
 
     x, y = (part[:16] for part in digits)
-    honest = _evaluation(trained, x, y, tmp_path / "honest")
-    expected = honest.run(None, dict.fromkeys(CERTIFIERS, "planted"))
+    planted = dict.fromkeys(CERTIFIERS, "planted")
+    expected = make_evaluation(trained, x, y, tmp_path / "honest", not_asked=planted).run()
     monkeypatch.setattr(prover, "margins", generous)
-    evaluation = _evaluation(trained, x, y, tmp_path / "contradicted")
-    facts = evaluation.run(Prover(trained, (1, 8, 8), 10), {})
+    bounded = Prover(trained, (1, 8, 8), 10)
+    facts = make_evaluation(trained, x, y, tmp_path / "contradicted", prover=bounded).run()
     assert num_checked
     assert set(facts.not_asked) == set(CERTIFIERS)
     assert all("bounds-contradicted" in reason for reason in facts.not_asked.values())
@@ -282,8 +257,9 @@ def test_an_attack_that_crashes_is_an_error_and_never_robust(
         raise RuntimeError("planted")
 
     monkeypatch.setattr("corobench.benchmark.attacks.autoattack.AutoAttackStandard.build", crash)
-    evaluation = _evaluation(trained, *(part[:16] for part in digits), tmp_path)
-    facts = evaluation.run(None, dict.fromkeys(CERTIFIERS, "planted"))
+    x, y = (part[:16] for part in digits)
+    planted = dict.fromkeys(CERTIFIERS, "planted")
+    facts = make_evaluation(trained, x, y, tmp_path, not_asked=planted).run()
     table = outcome_table(facts, np.arange(16), digits[1][:16].numpy())
     assert set(table["outcome"]) <= {Outcome.ERROR, Outcome.ATTACKED, Outcome.MISCLASSIFIED}
     assert (table["outcome"] == Outcome.ERROR).any()
@@ -308,8 +284,7 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
             return Proven(torch.ones(len(low), dtype=torch.bool), torch.ones(len(low)))
 
     x, y = digits
-    evaluation = _evaluation(trained, x[:48], y[:48], tmp_path)
-    facts = evaluation.run(Liar(), {})  # type: ignore[arg-type]
+    facts = make_evaluation(trained, x[:48], y[:48], tmp_path, prover=Liar()).run()
     images = np.arange(48) + 1000
     found = audit(facts, images)
     assert found.num_images == 48
@@ -346,9 +321,9 @@ def test_the_audit_prefers_the_largest_epsilon(
 ) -> None:
     facts, _ = evaluated
     num_large = int(facts.epsilons["2/16"].proven.sum())
-    evaluation = _evaluation(
-        trained, digits[0][:48], digits[1][:48], tmp_path, replace(FAST, audit_images=num_large + 2)
-    )
+    x, y = (part[:48] for part in digits)
+    protocol = replace(FAST, audit_images=num_large + 2)
+    evaluation = make_evaluation(trained, x, y, tmp_path, protocol=protocol)
     for epsilon, known in facts.epsilons.items():
         evaluation.facts.epsilons[epsilon].proven_by = known.proven_by
     evaluation.choose_audit(CERTIFIERS)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation_factory import make_evaluation
 from models import Clipped, Later, Plateau, Shattered, Stored
 from scipy.stats import binomtest, fisher_exact
-from test_pipeline import _evaluation
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks import gradients
@@ -42,9 +42,9 @@ def _weak(inner: nn.Module) -> nn.Module:
 def _check(
     model: nn.Module, digits: tuple[Tensor, Tensor], folder: Path
 ) -> tuple[set[str], Recognition, Evaluation]:
-    evaluation = _evaluation(model, *digits, folder, Protocol())
+    evaluation = make_evaluation(model, *digits, folder, protocol=Protocol())
     evaluation.clean()
-    found = recognition.check(evaluation, _unseen())
+    found = recognition.run_recognition_checks(evaluation, _unseen())
     at = {frozenset(known.flags) for known in evaluation.facts.epsilons.values()}
     assert len(at) == 1, "the same at every epsilon"
     return set(at.pop()), found, evaluation
@@ -99,12 +99,12 @@ def test_a_network_that_changes_with_time_is_flagged(
     """By a clock that the test sets: honest until the attacks are over."""
     clock = [0.0]
     model = Later(linear, lambda calls: clock[0] > 3600)
-    evaluation = _evaluation(model, *digits, tmp_path, Protocol())
+    evaluation = make_evaluation(model, *digits, tmp_path, protocol=Protocol())
     evaluation.clean()
-    recognition.check(evaluation, None)
+    recognition.run_recognition_checks(evaluation, None)
     assert not evaluation.facts.epsilons["1/16"].flags
     clock[0] = 4000.0
-    recognition.check(evaluation, None)
+    recognition.run_recognition_checks(evaluation, None)
     assert recognition.CHANGES in evaluation.facts.epsilons["1/16"].flags
 
 
@@ -118,9 +118,9 @@ def test_clipped_logits_are_flagged(
 def test_without_a_training_set_it_is_not_asked(
     linear: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
-    evaluation = _evaluation(linear, *digits, tmp_path, Protocol())
+    evaluation = make_evaluation(linear, *digits, tmp_path, protocol=Protocol())
     evaluation.clean()
-    found = recognition.check(evaluation, None)
+    found = recognition.run_recognition_checks(evaluation, None)
     assert found.num_unseen is None
     assert found.unseen is None
 
@@ -171,8 +171,10 @@ def test_a_plateau_is_flagged_by_an_evaluation(
     monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
     x, y = (part[:32] for part in digits)
     for model, expected in ((Plateau(linear), True), (linear, False)):
-        evaluation = _evaluation(model, x, y, tmp_path / str(expected), Protocol(pgd_restarts=1))
-        facts = evaluation.run(None, {})
+        evaluation = make_evaluation(
+            model, x, y, tmp_path / str(expected), protocol=Protocol(pgd_restarts=1)
+        )
+        facts = evaluation.run()
         assert (gradients.VANISHING in facts.epsilons["1/16"].flags) is expected
 
 

@@ -159,14 +159,14 @@ def test_published_rounds_are_as_they_were_frozen_and_old_ones_are_frozen() -> N
 def test_a_third_number_of_the_protocol_changes_no_round(folder: Path, tmp_path: Path) -> None:
     """1.0.1 stands on the board of 1.0, and is compared with it; 1.1 is not."""
     from corobench.benchmark.gate.rule import Rule
-    from corobench.benchmark.gate.run import check
+    from corobench.benchmark.gate.run import compare_with_baseline
 
     path = folder / "digits" / f"{ENTRY}.json"
     published = RESULTS / "1.0" / "digits" / path.name
     _change(path, protocol="1.0.1")
-    assert check(path, published, Rule(), even_if_equal=True).n == 500
+    assert compare_with_baseline(path, published, Rule(), even_if_equal=True).n == 500
     assert scoring.why_unpublished(read_result(path)) == []
     build_site([folder.parent], tmp_path / "site")
     _change(path, protocol="1.1")
     with pytest.raises(ResultError, match=r"protocol: expected '1\.0'"):
-        check(path, published, Rule())
+        compare_with_baseline(path, published, Rule())

@@ -38,7 +38,7 @@ def check_footer(content: bytes, max_bytes: int) -> None:
         raise ValueError(f"its footer claims {length} bytes; at most {max_bytes} are allowed")
 
 
-def check(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
+def check_pages(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
     """Refuse a table that unpacks to too much, before it is unpacked.
 
     Args:

@@ -107,7 +107,7 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         source = io.BytesIO(content)
         with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
             _check_shape(file)
-            parquet_pages.check(content, file, present, MAX_TABLE_BYTES)
+            parquet_pages.check_pages(content, file, present, MAX_TABLE_BYTES)
             arrow = file.read(columns=present, use_threads=False)
         run = parse_object(_decoded(record))
         arrow = _plain(arrow)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.base import Attack, Seats
+from corobench.benchmark.attacks.base import Attack
+from corobench.benchmark.attacks.context import Seats
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.records.reading.rows import ATTACKS
@@ -139,8 +140,6 @@ def run(evaluation: Evaluation, sample: Sample) -> Hits:
     """
     hits = Hits()
     for attack in (evaluation.pgd(), evaluation.autoattack()):
-        attack.note = evaluation.report.note
-        attack.searches_in_tf32 = evaluation.searches_in_tf32
         _attack(evaluation, attack, sample.targets[attack.name], hits)
     return hits
 
@@ -158,11 +157,10 @@ def _attack(
         size = evaluation.track.chunk_size
         for number, start in zip(count(), range(0, len(todo), size), strict=False):
             rows = todo[start : start + size]
+            context = evaluation.context_of(Seats.all(len(rows)))
             chunk = evaluation.chunk(
                 chunk_name(f"intake-{attack.name}", epsilon, number),
-                partial(
-                    evaluation.attack_chunk, attack, rows, epsilon, number, Seats.all(len(rows))
-                ),
+                partial(evaluation.attack_chunk, attack, rows, epsilon, number, context),
             )
             hits.flags.update(str(flag) for flag in (*chunk["flags"], *chunk.get("doubts", ())))
             if str(chunk["failed"]):

@@ -67,7 +67,7 @@ def require_published(path: Path) -> None:
         )
 
 
-def check(evidence: Evidence) -> list[Mismatch]:
+def compare_files(evidence: Evidence) -> list[Mismatch]:
     """What the strict readers let pass in a result that may be anybody's, and intake does not."""
     return [*_bytes(evidence)] or [
         *_identity(evidence),

@@ -32,19 +32,16 @@ _NOT_ASKED = "not asked again"
 MARGIN_TOLERANCE = 1e-4
 
 
-def ask(
-    evaluation: Evaluation, claims: Claims, prover: Prover | None, not_asked: dict[str, str]
-) -> None:
+def ask(evaluation: Evaluation, claims: Claims) -> None:
     """Fill the facts of an evaluation with clean predictions and proofs.
 
     Args:
         evaluation: of the handed-in weights on the n images, with nothing known yet.
         claims: of the result.
-        prover: of the model, or None if it cannot be bounded.
-        not_asked: certifier -> why it is not asked.
     """
+    not_asked = dict(evaluation.prepared.not_asked)
     try:
-        _ask(evaluation, claims, prover, not_asked)
+        _ask(evaluation, claims, evaluation.prepared.prover, not_asked)
     except ContradictedBoundsError as error:
         _ask(evaluation, claims, None, evaluation.disbelieve(error, not_asked))
 

@@ -26,7 +26,7 @@ def claims_of(evidence: Evidence) -> Claims:
     return Claims(evidence, evidence.run.epsilons, images)
 
 
-def check(claims: Claims) -> list[Mismatch]:
+def compare_rows(claims: Claims) -> list[Mismatch]:
     """What columns say against each other."""
     found = [*_adversarial(claims), *_contradictions(claims)]
     for epsilon in claims.epsilons:

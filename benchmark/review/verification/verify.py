@@ -16,20 +16,16 @@ from numpy.typing import NDArray
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.certify.hidden_units import num_hidden_units
 from corobench.benchmark.evaluation import health, recognition
-from corobench.benchmark.evaluation.evaluate import (
-    CONTRACT_IMAGES,
-    prepare_certifiers,
-    resolve_device,
-    unseen_images,
-)
+from corobench.benchmark.evaluation.evaluate import unseen_images
 from corobench.benchmark.evaluation.evidence import load_evidence
 from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import Prepared, check_images, prepare
 from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
-from corobench.benchmark.network.equivalent import equivalent
+from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.rows import ATTACKS
 from corobench.benchmark.records.reports import Verified
@@ -41,13 +37,13 @@ from corobench.benchmark.review.verification import attacks, files, proofs, tabl
 from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RATE, chance_to_miss
 from corobench.benchmark.review.verification.claims import Claims
 from corobench.benchmark.review.verification.mismatch import Mismatch, refuse
-from corobench.benchmark.submission import check_contract
 from corobench.benchmark.tracks import Protocol
 
 #: A slower processor than the submitter's must not end a search that found its proof in time.
 PATIENCE = 10
 
 
+@exact_float32()
 def verify(
     path: Path,
     folder: Path,
@@ -84,7 +80,7 @@ def verify(
     files.require_published(path)
     evidence = load_evidence(path, folder, data_root)
     claims = table.claims_of(evidence)
-    refuse(path, [*files.check(evidence), *table.check(claims)])
+    refuse(path, [*files.compare_files(evidence), *table.compare_rows(claims)])
     with (
         tempfile.TemporaryDirectory() as chunks,
         report or Reporter(f"{evidence.run.entry}, verifying") as progress,
@@ -97,26 +93,21 @@ class _Work:
     """The networks and the evaluations of one verification."""
 
     def __init__(
-        self, claims: Claims, place: torch.device, chunks: Path, report: Reporter, steps: Steps
+        self, claims: Claims, device: torch.device, chunks: Path, report: Reporter, steps: Steps
     ) -> None:
         evidence = claims.evidence
-        self.claims, self.place, self.steps, self.report = claims, place, steps, report
+        self.claims, self.device, self.steps, self.report = claims, device, steps, report
         self.path, self.run, self.chunks = evidence.path, evidence.run, chunks
         self.track = evidence.submission.track
-        self.model = evidence.submission.model.to(place).eval()
-        images = evidence.dataset.take(claims.images)
-        self.x = torch.from_numpy(np.ascontiguousarray(images)).to(place)
-        labels = evidence.dataset.labels[claims.images]
-        self.y = torch.from_numpy(np.ascontiguousarray(labels)).to(place)
         # Of the last part of a version, after a "+", only the driver's release can be read.
         here, then = _plain(versions()), _plain(self.run.versions)
-        is_same_device = self.run.device == "cpu" and place.type == "cpu"
+        is_same_device = self.run.device == "cpu" and device.type == "cpu"
         self.is_same = here == then and is_same_device
         self.notes: list[str] = []
         if not self.is_same:
             told = [f"{name} {then.get(name)}, here {here[name]}" for name in here]
             told = [line for line, name in zip(told, here, strict=True) if then[name] != here[name]]
-            told += [] if is_same_device else [f"device {self.run.device}, here {place}"]
+            told += [] if is_same_device else [f"device {self.run.device}, here {device}"]
             self.notes.append(
                 f"evaluated with {'; '.join(told)}: each claimed proof was asked again, but "
                 "margins and proofs that are not claimed were not compared"
@@ -130,27 +121,13 @@ class _Work:
         data_root: Path | None,
         out: Path | None,
     ) -> Verified:
-        self.steps.begin("contract")
-        entry, first = self.claims.evidence.submission, self.x[:CONTRACT_IMAGES]
-        check_contract(
-            self.model,
-            self.x,
-            self.track.num_classes,
-            self.path,
-            entry.reference,
-            self.claims.images.tolist(),
-        )
-        self.steps.begin("compaction")
-        other = equivalent(self.model, self.track.shape, first)
-        self.network = None if other is None else other.network
-        kind = "submitted" if other is None else other.kind
         patient = replace(Protocol(), certify_budget_s=PATIENCE * Protocol().certify_budget_s)
-        proven = Evaluation(self.model, self.x, self.y, **self._how(self.run.seed, patient))
-        self.steps.begin("certifiers")
-        prover, not_asked = prepare_certifiers(
-            self.model, self.network, self.track, patient, self.place
-        )
-        proofs.ask(proven, self.claims, prover, not_asked)
+        prepared = self._prepare(patient)
+        self.prepared = replace(prepared, protocol=Protocol())
+        search = prepared.search
+        kind = "submitted" if search is None else search.kind
+        proven = Evaluation(prepared, **self._how(self.run.seed))
+        proofs.ask(proven, self.claims)
         found = [*proofs.compare(proven, self.claims, self.is_same)]
         if self.run.searched_on != kind:
             found.append(Mismatch("searched_on", self.run.searched_on, kind))
@@ -165,15 +142,25 @@ class _Work:
         done = self._attack(proven, seed, hidden_rate, miss_rate, found, out)
         return replace(done, num_rechecked=rechecked.num_rows)
 
-    def _how(self, seed: int, protocol: Protocol) -> dict[str, Any]:
+    def _prepare(self, protocol: Protocol) -> Prepared:
+        evidence, rows = self.claims.evidence, self.claims.images
+        checked = check_images(
+            evidence.submission,
+            evidence.dataset.take(rows),
+            evidence.dataset.labels[rows],
+            self.device,
+            self.steps,
+            self.path,
+            rows.tolist(),
+        )
+        return prepare(checked, protocol, self.steps)
+
+    def _how(self, seed: int) -> dict[str, Any]:
         return {
-            "track": self.track,
             "epsilons": self.claims.epsilons,
-            "protocol": protocol,
             "seed": seed,
             "chunks": ChunkStore(self.chunks, {"intake": seed}),
             "report": self.report,
-            "equivalent": self.network,
             "steps": self.steps,
         }
 
@@ -196,9 +183,11 @@ class _Work:
             early = claims.is_outcome(epsilon, Outcome.ATTACKED)
             early &= ~np.isin(by.astype(str), (health.FEWER_STEPS.name, CONTEST))
             known.broken_by[early] = by[early]
-        health.check(proven)
+        health.run_health_checks(proven)
         self.steps.begin("recognition")
-        seen = recognition.check(proven, unseen_images(self.track.name, data_root, self.place))
+        seen = recognition.run_recognition_checks(
+            proven, unseen_images(self.track.name, data_root, self.device)
+        )
         for epsilon, known in proven.facts.epsilons.items():
             attacked = claims.is_outcome(epsilon, Outcome.ATTACKED)
             more = known.attacked & ~attacked
@@ -236,7 +225,7 @@ class _Work:
         """Attack the part that is drawn, and refuse with what was found before, too."""
         claims = self.claims
         sample = attacks.draw(claims, seed, hidden_rate, miss_rate)
-        fresh = Evaluation(self.model, self.x, self.y, **self._how(seed, Protocol()))
+        fresh = Evaluation(self.prepared, **self._how(seed))
         fresh.facts, fresh.logits = proven.facts, proven.logits
         for certifiers in (fresh.protocol.certifiers, fresh.protocol.closing_certifiers):
             fresh.choose_audit(certifiers)
@@ -294,7 +283,7 @@ class _Work:
         }
         for attack in ATTACKS if not self.is_same else ATTACKS[1:]:
             more = (
-                Evaluation(self.model, self.x, self.y, **self._how(seed + number, Protocol()))
+                Evaluation(self.prepared, **self._how(seed + number))
                 for number in range(1, attacks.MORE_STARTS + 1)
             )
             attacks.confirm(more, attack, rows)
@@ -302,15 +291,14 @@ class _Work:
 
     def _then(self, proven: Evaluation, hits: attacks.Hits, sample: NDArray[np.bool_]) -> Replay:
         """The attacks of the run itself, in the old seats, on a few images."""
-        hidden = num_hidden_units(self.network or self.model, self.track.shape)
+        searched_on = self.prepared.network or self.prepared.model
+        hidden = num_hidden_units(searched_on, self.track.shape)
         then = Replay(
-            self.model,
-            self.x,
-            self.y,
+            self.prepared,
             stored=self.claims.evidence.table,
             sample=sample,
             batches=batch_sizes(hidden),
-            **self._how(self.run.seed, Protocol()),
+            **self._how(self.run.seed),
         )
         then.facts.predicted, then.facts.correct = proven.facts.predicted, proven.facts.correct
         for epsilon, known in then.facts.epsilons.items():

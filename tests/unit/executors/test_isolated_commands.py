@@ -18,7 +18,7 @@ from onnx_models import model, node, weights
 from reissue import reissue
 
 from corobench.benchmark.cli.main import invoke
-from corobench.benchmark.executors import isolated, run_check
+from corobench.benchmark.executors import isolated, run_check, tasks
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.files.steps import Ended
 from corobench.benchmark.gate.rule import Rule, Verdict
@@ -55,8 +55,8 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
 def test_for_an_accelerator_the_process_is_started_afresh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert isolated._context("evaluate", "cpu").get_start_method() == "forkserver"
-    assert isolated._context("evaluate", "cuda").get_start_method() == "spawn"
+    assert isolated._context(tasks.EVALUATE, "cpu").get_start_method() == "forkserver"
+    assert isolated._context(tasks.EVALUATE, "cuda").get_start_method() == "spawn"
     monkeypatch.setattr(isolated, "device_of", lambda arguments: "cuda")
     assert isolated.find_faults(FOLDER, Limits()) == []
     shutil.copytree(FOLDER, tmp_path / "copy")

@@ -15,7 +15,7 @@ from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ContradictionError
 from corobench.benchmark.gate.evaluation import threads_for
 from corobench.benchmark.gate.rule import Rule
-from corobench.benchmark.gate.run import check
+from corobench.benchmark.gate.run import compare_with_baseline
 from corobench.pytest_plugin import Gate
 
 ROOT = Path(__file__).parents[3]
@@ -136,7 +136,7 @@ def test_a_broken_proof_ends_the_check(today: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Prover, "prove", credulous)
     folder = ROOT / "submissions" / "digits-adv-mismatch-10x"
     with pytest.raises(ContradictionError, match="certified images were broken") as caught:
-        check(folder, today, Rule())
+        compare_with_baseline(folder, today, Rule())
     assert caught.value.exit_code == 3
 
 

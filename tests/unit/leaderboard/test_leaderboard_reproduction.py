@@ -34,7 +34,7 @@ def results(tmp_path: Path) -> Path:
 def test_families_are_children_beside_their_parent(results: Path) -> None:
     (family,) = find_families([results])
     assert family.name == "digits-adv-dense"
-    assert [child.is_papers for child in family.children] == [True, False, False]
+    assert [child.uses_papers_method for child in family.children] == [True, False, False]
     assert all(child.times == pytest.approx(10, abs=0.1) for child in family.children)
     raw = json.loads((RESULTS / "digits-adv-lwm-10x.json").read_text())["epsilons"]["2/16"]
     dense = json.loads((RESULTS / "digits-adv-dense.json").read_text())["epsilons"]["2/16"]
@@ -97,7 +97,7 @@ def _copy(results: Path, entry: str, new: str, **method: str) -> None:
 def test_variants_of_the_papers_method_are_rivals(results: Path, method: dict[str, str]) -> None:
     _copy(results, "digits-adv-lwm-10x", "variant", name="variant", **method)
     (family,) = find_families([results])
-    assert [child.method for child in family.children if child.is_papers] == ["LWM 10x"]
+    assert [child.method for child in family.children if child.uses_papers_method] == ["LWM 10x"]
     same = [one for one in compare([family]) if one.rival == "variant"]
     assert len(same) == 2 and {one.verdict for one in same} == {"no difference shown"}
 
@@ -110,7 +110,7 @@ def test_the_papers_method_in_whole_numbers_is_a_rival_of_itself(results: Path) 
     raw["compactness"]["format"] = "onnx-qdq"
     write_pair(path, raw)
     (family,) = find_families([results])
-    assert [child.method for child in family.children if child.is_papers] == ["LWM 10x"]
+    assert [child.method for child in family.children if child.uses_papers_method] == ["LWM 10x"]
     assert "LWM 10x, int8" in {one.rival for one in compare([family])}
 
 

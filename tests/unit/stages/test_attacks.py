@@ -8,7 +8,8 @@ from models import Saturated, exact_linear_margin
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.base import Attack, Proposal
+from corobench.benchmark.attacks.context import AttackSearch
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong
@@ -137,7 +138,7 @@ class _Liar(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
         claimed = x_BCHW.clone()
         claimed[0] = float("nan")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Seats
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import GRADIENT, LOGITS, Guard
 from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
@@ -180,10 +180,10 @@ def test_finite_networks_are_attacked_bit_for_bit_as_without_a_guard(attack, rig
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
     y = model(x).argmax(dim=1)
-    seats = Seats.all(len(x))
-    plain = attack.propose(model, x, y, EPSILON, 7, seats)
+    search = AttackSearch(Seats.all(len(x)))
+    plain = attack.propose(model, x, y, EPSILON, 7, search)
     guard = Guard(model, x, y, EPSILON)
-    watched = attack.propose(guard, x, y, EPSILON, 7, seats)
+    watched = attack.propose(guard, x, y, EPSILON, 7, search)
     assert torch.equal(plain.adversarial_BCHW, watched.adversarial_BCHW)
     assert plain.attack_names == watched.attack_names and plain.flags == watched.flags
     assert any(plain.attack_names) and guard.flagged() == {} and guard.met == {}
@@ -220,10 +220,10 @@ def test_what_was_seen_survives_a_restart(change, linear, right, tmp_path: Path)
     found = []
     for _ in range(2):
         attack = AutoAttackStandard(10, square_queries=1)
-        attack.parts = Parts(ChunkStore(tmp_path, {"identity": "0" * 64}), "chunk")
-        found.append(attack.run(model, x, y, EPSILON, seed=0))
+        parts = Parts(ChunkStore(tmp_path, {"identity": "0" * 64}), "chunk")
+        found.append(attack.run(model, x, y, EPSILON, 0, AttackContext(parts=parts)))
     first, second = found
-    assert attack.parts.saved_s > 0
+    assert parts.saved_s > 0
     assert first.flagged and first.flagged.keys() == second.flagged.keys()
     for flag, raises_B in first.flagged.items():
         assert torch.equal(raises_B, second.flagged[flag])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks import autoattack, layout
-from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.base import Attack, Proposal
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import Guard
 from corobench.benchmark.attacks.layout import laid_out
 
@@ -82,11 +83,11 @@ class _Noting(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
         assert isinstance(model, Guard)
-        self.asked.append((model.network, seats.taken_B.tolist()))
-        assert self.is_laid_out == (len(self.asked) % 2 == 1 and layout.LARGE == 10)
+        self.asked.append((model.network, search.seats.taken_B.tolist()))
+        assert search.is_laid_out == (len(self.asked) % 2 == 1 and layout.LARGE == 10)
         return Proposal(x_BCHW + self.steps.pop(0), [self.name] * len(x_BCHW))
 
 
@@ -124,7 +125,7 @@ def test_a_claim_that_the_submitted_model_does_not_confirm_is_tried_on_the_netwo
     monkeypatch.setattr(layout, "LARGE", 10)
     attack = _Noting(0.01, 0.1)
     seats = Seats(5, torch.tensor([1, 3]))
-    result = attack.run(model, IMAGES, LABELS, EPSILON, seed=0, seats=seats)
+    result = attack.run(model, IMAGES, LABELS, EPSILON, seed=0, context=AttackContext(seats))
     assert [(each is model, rows) for each, rows in attack.asked] == [
         (False, [1, 3]),
         (True, [1, 3]),

@@ -11,7 +11,8 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import AttackResult, Seats
+from corobench.benchmark.attacks.base import AttackResult
+from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.files.chunks import ChunkStore
 
@@ -27,9 +28,8 @@ def _attack(
     model: nn.Module, images: tuple[Tensor, Tensor], folder: Path | None, seats: Seats | None
 ) -> tuple[AttackResult, Parts | None]:
     attack = AutoAttackStandard(10, batch_size=8, square_queries=30)
-    if folder is not None:
-        attack.parts = Parts(ChunkStore(folder, {"entry": "x"}), CHUNK)
-    return attack.run(model, *images, EPSILON, seed=3, seats=seats), attack.parts
+    parts = None if folder is None else Parts(ChunkStore(folder, {"entry": "x"}), CHUNK)
+    return attack.run(model, *images, EPSILON, 3, AttackContext(seats, parts=parts)), parts
 
 
 @pytest.mark.parametrize("has_proofs", [False, True], ids=["all-attacked", "some-proven"])

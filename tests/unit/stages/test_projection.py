@@ -11,6 +11,7 @@ from pyautoattack.fab_projections import projection_linf
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.attacks.projection import project_linf, without_sorting
 
 
@@ -107,7 +108,7 @@ def test_only_the_search_on_a_far_smaller_network_on_large_images_uses_it(
     monkeypatch.setattr(fab_base.FABAttack, "perturb", noting)
     attack, epsilon = AutoAttackStandard(10, square_queries=20), Fraction(radius)
     plain = attack.run(model, x, y, epsilon, seed=0)
-    quick = attack.run(model, x, y, epsilon, seed=0, search=small)
+    quick = attack.run(model, x, y, epsilon, seed=0, context=AttackContext(network=small))
     assert used == [False, is_used]
     assert torch.equal(plain.broken_B, quick.broken_B)
     assert 0 < int(plain.broken_B.sum()) < len(x)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Attack, AttackResult, Seats
+from corobench.benchmark.attacks.base import Attack, AttackResult
+from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.pgd import PGD
 
 EPSILON = Fraction(1, 16)
@@ -50,7 +51,7 @@ def test_flags_do_not_depend_on_proven_neighbours(
     proven = torch.zeros(len(x), dtype=torch.bool)
     proven[standing[::2]] = True  # they would have stood to the end, as a proof promises
     taken = (~proven).nonzero().flatten()
-    part = attack.run(curved, x[taken], y[taken], EPSILON, 1, Seats(len(x), taken))
+    part = attack.run(curved, x[taken], y[taken], EPSILON, 1, AttackContext(Seats(len(x), taken)))
     assert _same(part, whole, taken)
     without = attack.run(curved, x[taken], y[taken], EPSILON, 1)
     assert not _same(without, whole, taken), "the random numbers play no part in this test"
@@ -62,5 +63,5 @@ def test_equal_images_have_seats_of_their_own(
 ) -> None:
     x, y = (part[:1].repeat(4, *[1] * (part.ndim - 1)) for part in chunk)
     taken = torch.tensor([1, 3])
-    result = attack.run(curved, x[taken], y[taken], EPSILON, 1, Seats(4, taken))
+    result = attack.run(curved, x[taken], y[taken], EPSILON, 1, AttackContext(Seats(4, taken)))
     assert len(result.broken_B) == 2

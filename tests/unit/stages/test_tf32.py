@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.base import Attack, Proposal, Seats
+from corobench.benchmark.attacks.base import Attack, Proposal
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.tf32 import is_close, tf32
 from corobench.benchmark.cli.main import invoke
 
@@ -66,9 +67,9 @@ class _Brighter(Attack):
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        seats: Seats,
+        search: AttackSearch,
     ) -> Proposal:
-        self.asked.append((_is_on(), seats.taken_B.tolist()))
+        self.asked.append((_is_on(), search.seats.taken_B.tolist()))
         step = float(epsilon) * (0.5 if _is_on() else 1.0)
         return Proposal(x_BCHW + step, [self.name] * len(x_BCHW), {"seen"})
 
@@ -81,10 +82,8 @@ def _images(*means: float) -> tuple[Tensor, Tensor]:
 def test_a_claim_that_float32_does_not_confirm_is_attacked_once_more_in_float32() -> None:
     x, y = _images(0.48, 0.45, 0.2)  # broken in TF32, broken by the second try, never broken
     attack = _Brighter()
-    attack.searches_in_tf32 = True
-    result = attack.run(
-        _Brightness(), x, y, EPSILON, seed=0, seats=Seats(7, torch.tensor([1, 4, 6]))
-    )
+    context = AttackContext(Seats(7, torch.tensor([1, 4, 6])), searches_in_tf32=True)
+    result = attack.run(_Brightness(), x, y, EPSILON, 0, context)
     assert result.broken_B.tolist() == [True, True, False]
     assert result.attack_names == ["brighter", "brighter", ""]
     assert attack.asked == [(True, [1, 4, 6]), (False, [4, 6])]
@@ -95,8 +94,8 @@ def test_a_claim_that_float32_does_not_confirm_is_attacked_once_more_in_float32(
 def test_nothing_is_tried_again_where_all_is_confirmed_or_the_search_was_in_float32() -> None:
     x, y = _images(0.48, 0.49)
     quick = _Brighter()
-    quick.searches_in_tf32 = True
-    assert quick.run(_Brightness(), x, y, EPSILON, seed=0).flags == {"seen"}
+    context = AttackContext(searches_in_tf32=True)
+    assert quick.run(_Brightness(), x, y, EPSILON, 0, context).flags == {"seen"}
     assert [is_on for is_on, _ in quick.asked] == [True]
     exact = _Brighter()
     assert exact.run(_Brightness(), *_images(0.2), EPSILON, seed=0).flags >= {"claim-not-confirmed"}

@@ -518,7 +518,7 @@ def test_gradients_pass_the_rounding_straight_through(quantised):
 
 
 def test_a_quantised_file_is_valid_labelled_and_certified_by_the_checker_alone(tmp_path, quantised):
-    from corobench.benchmark.evaluation.evaluate import prepare_certifiers
+    from corobench.benchmark.evaluation.prepared import prepare_certifiers
     from corobench.benchmark.tracks import Protocol, get_track
 
     folder = _onnx_folder(tmp_path, quantised, sparsity=0.008)
