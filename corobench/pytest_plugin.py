@@ -13,7 +13,7 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,9 +120,9 @@ def corobench_gate() -> Gate:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, pytest.TestReport]:
     """Below a failed test the whole table of each gate that is red."""
-    report = yield
+    report: pytest.TestReport = yield
     if report.failed and report.when == "call":
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Gate):

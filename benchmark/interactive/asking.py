@@ -1,4 +1,4 @@
-"""What `certify` and `attack` share: a network that keeps the contract, and which images are right."""
+"""What `certify` and `attack` share: a network that keeps the contract, and the right images."""
 
 from __future__ import annotations
 

@@ -136,9 +136,7 @@ def _prover(given: Asked, protocol: Protocol) -> tuple[Prover | None, dict[str, 
     return certifiers_of(given.model, None, given.shape, given.num_classes, protocol)
 
 
-def _ask(
-    found: Certified, prover: Prover, name: str, given: Asked, protocol: Protocol
-) -> None:
+def _ask(found: Certified, prover: Prover, name: str, given: Asked, protocol: Protocol) -> None:
     """Ask one certifier about what is right and open."""
     import torch
 

@@ -93,11 +93,9 @@ def evaluate(
     whole_number(seed, "seed", 0)
     texts = _texts(epsilons)
     root = None if data_root is None else Path(data_root)
-    if isinstance(model, torch.nn.Module) or isinstance(model, type):
+    if isinstance(model, torch.nn.Module | type):
         _require_unset("a network in memory", out=out, force=force or None)
-        return _in_memory(
-            model, track, n, texts, seed, device, root, name, cache, verbose=verbose
-        )
+        return _in_memory(model, track, n, texts, seed, device, root, name, cache, verbose=verbose)
     _require_unset("a folder or file", cache=cache)
     place = entry_at(model)
     if place.suffix != ONNX_SUFFIX:
@@ -191,7 +189,11 @@ def _onnx_file(
     entry = re.sub(r"[^a-z0-9._]+", "-", (name or path.stem).lower()).strip("-._")[:80]
     with tempfile.TemporaryDirectory(prefix="corobench-") as place, quiet_main():
         folder = Path(place) / (entry or "network")
-        more = {"track": settings.track, "data_root": settings.data_root, "title": name or path.name}
+        more = {
+            "track": settings.track,
+            "data_root": settings.data_root,
+            "title": name or path.name,
+        }
         try:
             run_import(path, folder, Limits() if isolate else None, **more)
         except SubmissionError as error:

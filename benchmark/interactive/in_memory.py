@@ -26,6 +26,7 @@ from corobench.benchmark.evaluation.evaluate import (
     resolve_device,
     unseen_images,
 )
+from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.identity import identity_of, name_of, versions
 from corobench.benchmark.evaluation.outcomes import audit, drop_unused, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
@@ -202,9 +203,8 @@ class _Work:
         facts = evaluation.facts
         not_asked = dict(facts.not_asked)
         if not is_finished:
-            for certifier in Protocol().all_certifiers:
-                if any(certifier not in one.certified for one in facts.epsilons.values()):
-                    not_asked.setdefault(certifier, "interrupted: not asked yet")
+            attacks = (evaluation.pgd().name, evaluation.autoattack().name)
+            not_asked = close_early(facts, attacks, Protocol().all_certifiers)
         table, adversarial = drop_unused(outcome_table(facts, indices, labels), facts.adversarial)
         run = self._run.model_copy(
             update={
@@ -215,7 +215,9 @@ class _Work:
                     epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
                 },
                 "date": datetime.now(UTC).date().isoformat(),
-                "seconds": Seconds(**{key: round(spent, 3) for key, spent in facts.seconds.items()}),
+                "seconds": Seconds(
+                    **{key: round(spent, 3) for key, spent in facts.seconds.items()}
+                ),
             }
         )
         return EvaluationResult(
@@ -225,6 +227,33 @@ class _Work:
             table=table,
             adversarial=adversarial,
         )
+
+
+def close_early(facts: Facts, attacks: Sequence[str], certifiers: Sequence[str]) -> dict[str, str]:
+    """Let open images of an interrupted evaluation count as without an answer, never as robust.
+
+    Args:
+        facts: what is known; what is missing is filled in.
+        attacks: of the protocol.
+        certifiers: of the protocol.
+
+    Returns:
+        Certifier -> why it is not asked, with those that were still to come.
+    """
+    for known in facts.epsilons.values():
+        missing = [name for name in attacks if name not in known.broken]
+        for name in missing:
+            known.broken[name] = np.zeros_like(facts.correct)
+            known.unanswered[name] = facts.correct.copy()
+        open_ = facts.correct & ~known.proven & ~known.attacked & (known.failed == "")
+        if missing:
+            known.failed[open_] = f"interrupted: {', '.join(missing)} was still to come"
+    left = {
+        name: "interrupted: it was still to come"
+        for name in certifiers
+        if any(name not in known.certified for known in facts.epsilons.values())
+    }
+    return left | facts.not_asked
 
 
 def epsilons_of(epsilons: Sequence[str] | None, track: Track) -> tuple[str, ...]:

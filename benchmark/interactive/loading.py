@@ -13,6 +13,8 @@ from corobench.benchmark.interactive.result import EvaluationResult
 if TYPE_CHECKING:
     from torch import nn
 
+    from corobench.benchmark.submission.graph.network import GraphModel
+
 
 def load_model(entry: str | Path) -> nn.Module:
     """The network of an entry, ready to be called.
@@ -38,17 +40,14 @@ def load_model(entry: str | Path) -> nn.Module:
     """
     path = entry_at(entry)
     if path.suffix == ONNX_SUFFIX:
-        return read_graph_file(path)[0]
+        return read_graph_file(path).network
     from corobench.benchmark.submission import load_submission
 
     return load_submission(path).model
 
 
-def read_graph_file(path: Path):  # type: ignore[no-untyped-def]
-    """The network of an ONNX file, and what the file says beside it.
-
-    Returns:
-        The network, and the `GraphModel` that holds it.
+def read_graph_file(path: Path) -> GraphModel:
+    """The network of an ONNX file, with what the file says beside it.
 
     Raises:
         SubmissionError: the rule that the file breaks.
@@ -58,10 +57,9 @@ def read_graph_file(path: Path):  # type: ignore[no-untyped-def]
     from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 
     try:
-        graph = read_network(read_plain_file(path.parent, path.name, MAX_WEIGHTS_BYTES))
+        return read_network(read_plain_file(path.parent, path.name, MAX_WEIGHTS_BYTES))
     except FileFaultError as error:
         raise SubmissionError(path, [str(error)]) from error
-    return graph.network, graph
 
 
 def load_result(path: str | Path) -> EvaluationResult:
@@ -79,5 +77,7 @@ def load_result(path: str | Path) -> EvaluationResult:
 
     place = path_of(path, "a result file")
     if place.is_dir():
-        raise ConfigError(f"{place}: expected a result file such as <entry>.json, but it is a folder")
+        raise ConfigError(
+            f"{place}: expected a result file such as <entry>.json, but it is a folder"
+        )
     return EvaluationResult(read_result(place), place)

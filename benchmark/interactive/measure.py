@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from corobench.benchmark.errors import ConfigError, ContractError
 from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
 from corobench.benchmark.records.result import Compactness
+from corobench.benchmark.records.sizes import FileFormat
 from corobench.benchmark.tracks import get_track
 
 if TYPE_CHECKING:
@@ -48,16 +49,16 @@ def measure(
 
     from corobench.benchmark.network import compactness
 
-    if isinstance(model, torch.nn.Module) or isinstance(model, type):
+    if isinstance(model, torch.nn.Module | type):
         return _in_memory(model, _shape_of(track, shape))
     path = entry_at(model)
     if path.suffix == ONNX_SUFFIX:
         from corobench.benchmark.interactive.loading import read_graph_file
 
-        network, graph = read_graph_file(path)
-        kind = "onnx-qdq" if graph.is_quantised else "onnx"
+        graph = read_graph_file(path)
+        kind: FileFormat = "onnx-qdq" if graph.is_quantised else "onnx"
         codes = graph.codes if graph.codes.num_values else None
-        return compactness.measure(network, graph.image_shape, kind, codes)
+        return compactness.measure(graph.network, graph.image_shape, kind, codes)
     from corobench.benchmark.submission import load_submission
 
     return load_submission(path, track).measure()

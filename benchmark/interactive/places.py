@@ -41,8 +41,10 @@ def entry_at(entry: object) -> Path:
     for folder in folders:
         if path.name == str(entry) and (folder / path.name / "submission.toml").is_file():
             return folder / path.name
-    known = sorted(one.parent.name for folder in folders for one in folder.glob("*/submission.toml"))
-    hint = nearest(path.name, known) if 0 < len(known) and path.name == str(entry) else ""
+    known = sorted(
+        one.parent.name for folder in folders for one in folder.glob("*/submission.toml")
+    )
+    hint = nearest(path.name, known) if known and path.name == str(entry) else ""
     hint = hint if hint.startswith("did") else "expected a path that is there"
     raise ConfigError(
         f"{entry}: no submission folder, no ONNX file, and no entry in ./submissions or in the "

@@ -15,9 +15,7 @@ def quiet_main() -> Iterator[None]:
     "__main__"`` would begin again there. What we run in them needs nothing of it.
     """
     main = sys.modules["__main__"]
-    hidden = {
-        name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)
-    }
+    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
     for name in hidden:
         setattr(main, name, None)
     try:

@@ -82,7 +82,7 @@ class EvaluationResult:
         path: of the result file; None for a network in memory.
         in_memory: whether the network was in memory: such a result is quick and never ranked.
         is_finished: False where the evaluation was interrupted. The numbers are true as far as
-            they go: what is not asked yet counts as undecided.
+            they go: images on which an attack was still to come are an ``error``, without an answer.
         table: the outcome table; None where it lies in a file beside `path`.
         adversarial: float32 (m, C, H, W) in [0, 1], images that fool the model; the column
             `adversarial` of the table has their places. None where they lie in a file.
@@ -196,7 +196,7 @@ class EvaluationResult:
         return as_html(self)
 
 
-class EvaluationInterrupted(KeyboardInterrupt):  # noqa: N818 - it is one, with more to say
+class EvaluationInterrupted(KeyboardInterrupt):
     """An evaluation was stopped by the keyboard; the same call goes on from there.
 
     Attributes:
@@ -205,5 +205,7 @@ class EvaluationInterrupted(KeyboardInterrupt):  # noqa: N818 - it is one, with 
     """
 
     def __init__(self, result: EvaluationResult | None = None) -> None:
-        super().__init__("stopped; the same call goes on from here, and `.result` has what is known")
+        super().__init__(
+            "stopped; the same call goes on from here, and `.result` has what is known"
+        )
         self.result = result

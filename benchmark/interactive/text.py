@@ -48,9 +48,7 @@ def remarks(result: EvaluationResult) -> list[str]:
     elif result.quick:
         found.append("A quick result, never ranked.")
     if not result.is_finished:
-        found.append(
-            "INTERRUPTED: what was not asked yet counts as undecided; the same call goes on."
-        )
+        found.append("INTERRUPTED: what is still to come has no answer; the same call goes on.")
     if result.is_frozen:
         found.append("FROZEN, images both proven and broken: " + "; ".join(result.contradictions))
     if result.record.data.kind == "mirror":

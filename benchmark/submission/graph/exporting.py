@@ -20,9 +20,7 @@ from corobench.benchmark.submission.writing import largest_difference
 OPSET = 18
 
 
-def export(
-    model: nn.Module, input_shape: tuple[int, int, int], batch: int | None = None
-) -> bytes:
+def export(model: nn.Module, input_shape: tuple[int, int, int], batch: int | None = None) -> bytes:
     """The network as one ONNX file, all values inside.
 
     Args:

@@ -17,7 +17,7 @@ class TinyViT(nn.Module):
         depth: blocks.
     """
 
-    def __init__(self, width: int = 16, depth: int = 2) -> None:
+    def __init__(self, width: int = 16, depth: int = 1) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, stride=2)
         self.places = nn.Parameter(torch.zeros(1, 16, width))
@@ -71,7 +71,7 @@ def small_cnn() -> nn.Sequential:
     )
 
 
-def trained(model: nn.Module, steps: int = 120, seed: int = 0) -> nn.Module:
+def trained(model: nn.Module, steps: int = 60, seed: int = 0) -> nn.Module:
     """The network after a short training on the digits' training set, in eval mode."""
     train = load_train("digits")
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
@@ -79,7 +79,7 @@ def trained(model: nn.Module, steps: int = 120, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
         for _ in range(steps):
-            rows = torch.randint(len(images), (128,))
+            rows = torch.randint(len(images), (64,))
             loss = nn.functional.cross_entropy(model.train()(images[rows]), labels[rows])
             optimiser.zero_grad()
             loss.backward()
