@@ -82,7 +82,7 @@ class EvaluationResult:
         path: of the result file; None for a network in memory.
         in_memory: whether the network was in memory: such a result is quick and never ranked.
         is_finished: False where the evaluation was interrupted. The numbers are true as far as
-            they go: images on which an attack was still to come are an ``error``, without an answer.
+            they go; images on which an attack was still to come have no answer (``error``).
         table: the outcome table; None where it lies in a file beside `path`.
         adversarial: float32 (m, C, H, W) in [0, 1], images that fool the model; the column
             `adversarial` of the table has their places. None where they lie in a file.
