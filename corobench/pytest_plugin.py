@@ -3,48 +3,72 @@
     def test_robustness(corobench_gate):
         assert corobench_gate.holds("model", baseline="robustness.json")
 
-Loaded through the entry point ``pytest11`` wherever corobench is installed; it imports nothing of
-weight before the fixture is used.
+    def test_my_network(corobench_gate):
+        assert corobench_gate.holds(build_network(), baseline="robustness.json")
+
+A test that fails shows the whole table below its traceback. Loaded through the entry point
+``pytest11`` wherever corobench is installed; it imports nothing of weight before the fixture is
+used.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from corobench.benchmark.gate.run import Checked
+    from corobench.benchmark.interactive.check import GateResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Holding:
-    """Whether the gate holds; shown in full where an assertion on it fails.
+    """Whether the gate holds.
 
     Attributes:
-        checked: everything the gate found.
+        found: everything the gate found, with its table as text.
     """
 
-    checked: Checked
+    found: GateResult
+
+    @property
+    def checked(self) -> Checked:
+        """Everything that was compared."""
+        return self.found.checked
 
     def __bool__(self) -> bool:
         """True unless the verdict is "fail"."""
-        return str(self.checked.verdict) != "fail"
+        return bool(self.found)
+
+    def __str__(self) -> str:
+        return str(self.found)
 
     def __repr__(self) -> str:
-        from corobench.benchmark.gate.report import markdown
+        """One line, for pytest cuts and joins longer ones; the table stands below the failure."""
+        from corobench.benchmark.gate.report import headline
 
-        return f"\n{markdown(self.checked)}"
+        return f"<{headline(self.checked)}>"
 
 
+@dataclass
 class Gate:
-    """The fixture's value."""
+    """The fixture's value.
+
+    Attributes:
+        held: what was asked of it in this test.
+    """
+
+    held: list[Holding] = field(default_factory=list)
 
     def holds(
         self,
-        candidate: str | Path,
+        candidate: nn.Module | str | Path,
         baseline: str | Path,
         *,
         max_drop: float = 1.0,
@@ -55,10 +79,11 @@ class Gate:
         whole: bool = False,
         isolate: bool = True,
     ) -> Holding:
-        """Compare a candidate with its baseline, as ``corobench check`` does.
+        """Compare a candidate with its baseline; see `corobench.check`, which has the arguments.
 
         Args:
-            candidate: submission folder, ONNX file or result file.
+            candidate: a ``torch.nn.Module`` in eval mode, a submission folder, an ONNX file or a
+                result file.
             baseline: result file, with its outcome table beside it.
             max_drop: percentage points that a metric may lose.
             alpha: chance of a false alarm over all metrics.
@@ -66,31 +91,40 @@ class Gate:
             device: for evaluating.
             data_root: folder of the dataset, or None for the usual search.
             whole: look at all images, also where the verdict is settled before.
-            isolate: work on a folder in a process of its own, with limits.
+            isolate: work on a network in a process of its own, with limits.
 
         Raises:
             CorobenchError: the two cannot be compared; says why.
         """
-        from corobench.benchmark.executors import run_check
-        from corobench.benchmark.executors.limits import Limits
-        from corobench.benchmark.gate.rule import Rule
+        from corobench.benchmark.interactive.check import check
 
-        rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
-        root = None if data_root is None else Path(data_root)
-        limits = Limits() if isolate else None
-        checked = run_check(
-            Path(candidate),
-            Path(baseline),
-            rule,
-            limits,
+        found = check(
+            candidate,
+            baseline,
+            max_drop=max_drop,
+            alpha=alpha,
+            max_bytes_growth=max_bytes_growth,
             device=device,
-            data_root=root,
+            data_root=data_root,
             whole=whole,
+            isolate=isolate,
         )
-        return Holding(checked)
+        self.held.append(Holding(found))
+        return self.held[-1]
 
 
 @pytest.fixture
 def corobench_gate() -> Gate:
     """``corobench_gate.holds(candidate, baseline=...)``: true unless the gate is red."""
     return Gate()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, pytest.TestReport]:
+    """Below a failed test the whole table of each gate that is red."""
+    report: pytest.TestReport = yield
+    if report.failed and report.when == "call":
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Gate):
+                report.sections += [("corobench gate", str(one)) for one in value.held if not one]
+    return report

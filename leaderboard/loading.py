@@ -9,7 +9,11 @@ from pathlib import Path
 
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.places import LAYOUT
-from corobench.benchmark.records.reading.result_file import read_payload, read_result
+from corobench.benchmark.records.reading.result_file import (
+    read_payload,
+    read_result,
+    read_scorecard,
+)
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.rounds import require_unchanged
 from corobench.benchmark.scoring.score import why_unpublished
@@ -97,10 +101,21 @@ def read_candidate(candidate: Candidate) -> Result | None:
     Raises:
         ResultError: see `benchmark.records.reading.result_file.read_result`.
     """
+    return None if _describes_another(candidate) else read_result(candidate.path)
+
+
+def read_alone(candidate: Candidate) -> Result | None:
+    """Like :func:`read_candidate`, whatever lies beside the file, or is not there.
+
+    Raises:
+        ResultError: see `benchmark.records.reading.result_file.read_scorecard`.
+    """
+    return None if _describes_another(candidate) else read_scorecard(candidate.path)
+
+
+def _describes_another(candidate: Candidate) -> bool:
     path = candidate.path
-    if not candidate.named and "." in path.stem and _is_side_file(path):
-        return None
-    return read_result(path)
+    return not candidate.named and "." in path.stem and _is_side_file(path)
 
 
 def identity(result: Result) -> tuple[str, ...]:

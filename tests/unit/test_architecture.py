@@ -21,6 +21,8 @@ LIGHT = (
     "corobench.benchmark.gate.noninferiority",
     "corobench.benchmark.gate.rule",
     "corobench.benchmark.gate.sequential",
+    "corobench.benchmark.interactive",
+    "corobench.benchmark.interactive.result",
     "corobench.benchmark.records.reading.coded_images",
     "corobench.benchmark.records.reading.table_file",
     "corobench.benchmark.records.result",
@@ -35,6 +37,7 @@ LIGHT = (
     "corobench.benchmark.tracks",
     "corobench.leaderboard.build",
     "corobench.leaderboard.cli",
+    "corobench.leaderboard.frames",
     "corobench.leaderboard.terminal",
     "corobench.pytest_plugin",
 )
@@ -50,6 +53,7 @@ FLOORS = (
     ("evaluation",),
     ("gate", "review"),
     ("executors",),
+    ("interactive",),
     ("cli",),
 )
 #: Rooms of `benchmark` that the pages may use.

@@ -20,12 +20,13 @@ from corobench.benchmark.submission.writing import largest_difference
 OPSET = 18
 
 
-def export(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    """The network as one ONNX file with an open batch size.
+def export(model: nn.Module, input_shape: tuple[int, int, int], batch: int | None = None) -> bytes:
+    """The network as one ONNX file, all values inside.
 
     Args:
         model: in eval mode, on the CPU.
         input_shape: channels, height, width.
+        batch: the one batch size of the file; None leaves it open.
 
     Raises:
         SubmissionError: torch cannot export it.
@@ -35,9 +36,10 @@ def export(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         with _quiet():
             program = torch.onnx.export(
                 model,
-                (torch.zeros(2, *input_shape),),
+                (torch.zeros(batch or 2, *input_shape),),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) if batch is None else None,
+                external_data=False,
                 input_names=["image"],
                 output_names=["logits"],
                 opset_version=OPSET,
@@ -56,20 +58,29 @@ def export(model: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
 
 
 def export_checked(
-    model: nn.Module, input_shape: tuple[int, int, int], images: Tensor
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    images: Tensor,
+    batch: int | None = None,
 ) -> tuple[bytes, GraphModel, float]:
     """The ONNX file, what is read back from it, and the largest difference of any logit.
 
     The network read back and onnxruntime are both compared with the source on the images.
 
+    Args:
+        model: in eval mode, on the CPU.
+        input_shape: channels, height, width.
+        images: float32 (B, C, H, W) in [0, 1].
+        batch: see :func:`export`.
+
     Raises:
         SubmissionError: not exportable, not readable, or with other logits.
     """
-    content = export(model, input_shape)
+    content = export(model, input_shape, batch)
     graph = read_network(content)
     difference = max(
         largest_difference(model, graph.network, images, "export"),
-        largest_difference(model, Runtime(content), images, "export"),
+        largest_difference(model, Runtime(content, graph.batch), images, "export"),
     )
     return content, graph, difference
 
