@@ -162,6 +162,8 @@ class Protocol:
         audit_images: certified images that are attacked all the same, largest epsilon first: so
             many of those that `certifiers` prove, and as many of those that `closing_certifiers`
             prove; all of them where there are fewer.
+        plain_attacks: run the attack library unchanged and on the submitted network itself, to
+            compare with; a setting of its own, so that such a result is never ranked.
     """
 
     version: str = PROTOCOL
@@ -177,12 +179,15 @@ class Protocol:
     max_subdomains: int = 500
     certify_budget_s: float = 60.0
     audit_images: int = 50
+    plain_attacks: bool = False
 
     def as_settings(self) -> dict[str, object]:
         """The settings as JSON-able literals, for the identity of a result."""
         settings = asdict(self)
         for name in ("certifiers", "closing_certifiers"):
             settings[name] = list(getattr(self, name))
+        if not self.plain_attacks:  # results from before it was a setting have no such key
+            del settings["plain_attacks"]
         return settings
 
     @property

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -22,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import AttackSearch
+from corobench.benchmark.attacks.base import Attack, AttackResult, Proposal
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch
 from corobench.benchmark.attacks.projection import without_sorting
 from corobench.benchmark.attacks.seating import image_key, seat
 from corobench.benchmark.attacks.sparing import spare
@@ -129,6 +130,57 @@ class AutoAttackStandard(Attack):
             for image, moved in zip(adversarial, changed, strict=True)
         ]
         return Proposal(adversarial, names, flags)
+
+
+class PlainAutoAttack(AutoAttackStandard):
+    """The suite as its package runs it: nothing inside is changed, nothing is searched elsewhere.
+
+    It attacks the submitted network itself, on the images that have no proof, with the package's
+    own random numbers, steps and projections. It is slower, and which part broke an image is not
+    known. What it finds is measured again like any claim.
+    """
+
+    def run(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        context: AttackContext | None = None,
+    ) -> AttackResult:
+        context = replace(context or AttackContext(), network=None, searches_in_tf32=False)
+        return super().run(model, x_BCHW, y_B, epsilon, seed, context)
+
+    def propose(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        search: AttackSearch,
+    ) -> Proposal:
+        suite = self.build(model, epsilon, seed, x_BCHW.device)
+        devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
+            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.batch_size)
+        changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
+        return Proposal(adversarial, [self.name if moved else "" for moved in changed], flags)
+
+    def _search(
+        self,
+        network: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        search: AttackSearch,
+    ) -> Proposal:
+        return self.propose(network, x_BCHW, y_B, epsilon, seed, search)
+
+    def _laid_out(self, plain: nn.Module, x_BCHW: Tensor, in_tf32: bool) -> nn.Module:
+        return plain
 
 
 def _recording(

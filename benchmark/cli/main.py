@@ -162,6 +162,11 @@ _paths = click.argument(
 )
 @cli_options.data_root
 @click.option(
+    "--plain-attacks",
+    is_flag=True,
+    help="Run the package AutoAttack unchanged, on the submitted network; slower, never ranked.",
+)
+@click.option(
     "--certify-budget-s",
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds of branch and bound per image, instead of those of the protocol; never ranked.",
@@ -178,6 +183,7 @@ def evaluate(
     seed: int,
     out: Path,
     data_root: Path | None,
+    plain_attacks: bool,
     certify_budget_s: float | None,
     force: bool,
     limits: Limits | None,
@@ -211,6 +217,7 @@ def evaluate(
         out=out,
         force=force,
         certify_budget_s=certify_budget_s,
+        plain_attacks=plain_attacks,
         is_limited=limits is not None and limits.is_less_than(Limits()),
     )
     console = Console()

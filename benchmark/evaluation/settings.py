@@ -27,6 +27,7 @@ class Settings:
         tf32: let attacks on a GPU search in TF32; successes are measured in float32 all the same.
         earlier: result file of the same weights and images, whose attacks need not be repeated; it
             sets n, radii and seed.
+        plain_attacks: run the attack library unchanged; such a result is never ranked.
         is_limited: less time or memory than by default; what that ends is never ranked.
     """
 
@@ -40,15 +41,17 @@ class Settings:
     force: bool = False
     certify_budget_s: float | None = None
     tf32: bool = False
+    plain_attacks: bool = False
     is_limited: bool = False
     earlier: Path | None = None
 
     @property
     def protocol(self) -> Protocol:
         """The protocol, with what the user changed of it."""
-        if self.certify_budget_s is None:
-            return Protocol()
-        return Protocol(certify_budget_s=self.certify_budget_s)
+        budget_s = self.certify_budget_s
+        if budget_s is None:
+            budget_s = Protocol.certify_budget_s
+        return Protocol(certify_budget_s=budget_s, plain_attacks=self.plain_attacks)
 
 
 @dataclass(frozen=True)

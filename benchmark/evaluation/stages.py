@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard, PlainAutoAttack
 from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.parts import Parts
@@ -112,7 +112,8 @@ class Stages:
 
     def autoattack(self) -> AutoAttackStandard:
         """The AutoAttack suite with the protocol's settings."""
-        return AutoAttackStandard(
+        kind = PlainAutoAttack if self.protocol.plain_attacks else AutoAttackStandard
+        return kind(
             self.track.num_classes,
             batch_size=self.track.attack_batch,
             square_queries=self.protocol.square_queries,

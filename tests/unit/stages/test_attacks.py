@@ -7,9 +7,9 @@ import torch
 from models import Saturated, exact_linear_margin
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard, PlainAutoAttack
 from corobench.benchmark.attacks.base import Attack, Proposal
-from corobench.benchmark.attacks.context import AttackSearch
+from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong
@@ -86,6 +86,28 @@ def test_autoattack_equals_calling_the_package_directly(
     right = ~is_wrong(linear(x), y)
     ours = AutoAttackStandard(10, square_queries=50).run(linear, x[right], y[right], EPSILON, 7)
     assert torch.equal(~ours.broken_B, robust[right])
+
+
+class _NeverSearched(nn.Module):
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        raise AssertionError("another network than the submitted one was searched on")
+
+
+def test_plain_autoattack_is_the_package_alone(
+    linear: nn.Module, digits: tuple[Tensor, Tensor]
+) -> None:
+    """The very images that the package makes: no seat, no other network, no changed part."""
+    import pyautoattack
+
+    x, y = _right(linear, digits)
+    direct = pyautoattack.AutoAttack(linear, eps=float(EPSILON), seed=7)
+    direct.square.n_queries = 50
+    images, _ = direct.run_standard_evaluation(x, y, batch_size=100)
+    context = AttackContext(Seats(2 * len(x), torch.arange(len(x))), network=_NeverSearched())
+    ours = PlainAutoAttack(10, square_queries=50).run(linear, x, y, EPSILON, 7, context)
+    broken = is_wrong(linear(images), y)
+    assert torch.equal(ours.broken_B, broken) and broken.any()
+    assert torch.equal(ours.adversarial_BCHW[broken], images[broken])
 
 
 def test_autoattack_leaves_the_global_random_stream_alone(
