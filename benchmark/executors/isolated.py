@@ -7,6 +7,7 @@ chunks, and the images of that step become a ``timeout`` or an ``error`` with th
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -40,6 +41,7 @@ MAX_MESSAGE_BYTES = 16 * 1024**2
 LOOK_S = 0.1
 #: Least seconds for what comes before the first step.
 START_S = 600.0
+LIBRARIES = ("torch", "torchvision", "pyautoattack")
 SHOWN = ("stage", "advance", "note", "finish", "say")
 
 
@@ -81,10 +83,12 @@ def run(
         report: progress; standard error by default.
 
     Raises:
+        ModuleNotFoundError: a library that every process needs is not installed.
         SubmissionError: refused, or ended where nothing can be said of its images.
         OutputError: the new folder of a task that makes one is there, or cannot be made.
         CorobenchError: anything else a user can fix.
     """
+    _require_libraries()
     try:
         if task.makes_folder:
             return _make(task, arguments, limits)
@@ -93,6 +97,13 @@ def run(
         if task.if_refused is None:
             raise
         return task.if_refused(tuple(error.faults))
+
+
+def _require_libraries() -> None:
+    """Say here what is missing: in its process it would look like a fault of the submission."""
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _call(

@@ -164,12 +164,18 @@ def test_results_are_scored_rendered_and_compared_without_torch(
 
 @pytest.mark.parametrize(
     "arguments",
-    [("evaluate", "submissions/_template"), ("measure", "submissions/_template")],
+    [
+        ("evaluate", "--no-isolate", "submissions/_template"),
+        ("measure", "--no-isolate", "submissions/_template"),
+        ("evaluate", "--isolate", "submissions/_template"),
+        ("measure", "--isolate", "submissions/_template"),
+    ],
 )
 def test_what_needs_torch_says_how_to_get_it(
-    light: Path, tmp_path: Path, arguments: tuple[str, str]
+    light: Path, tmp_path: Path, arguments: tuple[str, str, str]
 ) -> None:
-    done = _light(light, tmp_path, arguments[0], "--no-isolate", str(ROOT / arguments[1]))
+    command, isolation, folder = arguments
+    done = _light(light, tmp_path, command, isolation, str(ROOT / folder))
     assert done.returncode == 2
     assert "pip install 'corobench[evaluate]'" in done.stderr
     assert "Traceback" not in done.stderr
