@@ -30,7 +30,8 @@ class WithConstants(nn.Module):
             getattr(self, f"constant{position}") if stored else next(rest)
             for position, stored in enumerate(self.is_stored)
         ]
-        return self.operator(*operands)
+        found: Tensor = self.operator(*operands)
+        return found
 
 
 class Reshape(nn.Module):

@@ -210,7 +210,8 @@ class _Reduced(nn.Module):
         self.function, self.axes, self.keep = function, axes, keep
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, self.axes, keepdim=self.keep)  # type: ignore[operator]
+        reduced: Tensor = self.function(x, self.axes, keepdim=self.keep)  # type: ignore[operator]
+        return reduced
 
 
 def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
