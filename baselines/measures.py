@@ -111,7 +111,8 @@ def measure(
 
 @torch.no_grad()
 def _right(model: nn.Module, x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-    return model(x_BCHW).argmax(dim=1) == labels_B
+    is_right_B: Tensor = model(x_BCHW).argmax(dim=1) == labels_B
+    return is_right_B
 
 
 def _attack(

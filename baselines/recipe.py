@@ -17,7 +17,7 @@ from corobench.baselines.objectives import Objective
 from corobench.baselines.pruners import Pruner
 from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
 from corobench.baselines.settings import RecipeTable
-from corobench.benchmark.records.result import Identifier, Link, LongText, ShortText
+from corobench.benchmark.records.base import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
 
 

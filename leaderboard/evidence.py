@@ -116,7 +116,7 @@ class EntryEvidence:
     def is_right(self, epsilon: str, letters: str) -> NDArray[np.bool_]:
         """bool (n,): images whose outcome is one of these letters."""
         known = self.epsilons[epsilon].letters
-        found = known == letters[0]
+        found: NDArray[np.bool_] = known == letters[0]
         for letter in letters[1:]:
             found |= known == letter
         return found

@@ -9,9 +9,9 @@ Claims may be made on an equivalent network; the checker always works on the sub
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ AIM_LEAST = 1e-5
 """A search aims at least at this margin, per unit of the largest |logit| at the centre, at least 1:
 its own arithmetic is float32. No proof leans on it."""
 
-_ONE_THREAD = ThreadpoolController().wrap(limits=1, user_api="blas")
-"""The checker's matrices are small: a second thread costs more than it gains."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_WRAP = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 _LIBRARY_LIMITS = (
     "unsupported-operator",
@@ -66,6 +66,12 @@ _LIBRARY_LIMITS = (
 
 _LEAN_ON = {"IBP": METHODS, "CROWN-IBP": ("CROWN-IBP",), "CROWN": ("CROWN",)}
 """Certifier of the library -> those that use its bounds, and go with it where they are wrong."""
+
+
+def _in_one_thread(function: _Function) -> _Function:
+    """The checker's matrices are small: a second thread costs more than it gains."""
+    wrapped: _Function = _WRAP(function)
+    return wrapped
 
 
 @dataclass
@@ -153,7 +159,7 @@ class Prover:
 
     # --- one relaxation ---
 
-    @_ONE_THREAD
+    @_in_one_thread
     def prove(self, method: str, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Proven:
         """Ask one certifier of METHODS about boxes, and the checker about what it claims.
 
@@ -200,7 +206,7 @@ class Prover:
 
     # --- searches ---
 
-    @_ONE_THREAD
+    @_in_one_thread
     def search(
         self, certifier: str, x_L: Tensor, x_U: Tensor, labels: Tensor, budget: BranchBudget
     ) -> list[BranchResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +30,7 @@ from corobench.benchmark.files.steps import StepEndedError, Steps
 from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
-from corobench.benchmark.records.result import Result, Run, Seconds
+from corobench.benchmark.records.result import Recognition, Result, Run, Seconds
 from corobench.benchmark.scoring import result_writing, rounds
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
@@ -93,12 +92,12 @@ def evaluate(
     prepare_folder(path.parent)
 
     with report or Reporter(run.entry) as progress:
+        if chunks.folder.is_dir():
+            told.append("continuing from finished chunks")
+        if settings.tf32 and not in_tf32:
+            told.append("searching in float32, because TF32 changes the logits too much")
         for line in told:
             progress.say(line)
-        if chunks.folder.is_dir():
-            progress.say("continuing from finished chunks")
-        if settings.tf32 and not in_tf32:
-            progress.say("searching in float32, because TF32 changes the logits too much")
         prepared = prepare(checked, protocol, steps, searches_in_tf32=in_tf32, say=progress.say)
         if prepared.search is not None:
             run = run.model_copy(update={"searched_on": prepared.search.kind})
@@ -112,18 +111,28 @@ def evaluate(
             steps=steps,
         )
         facts = evaluation.run()
-        if prepared.ended is None:
-            with contextlib.suppress(StepEndedError):
-                steps.begin("recognition")
-                unseen = unseen_images(track.name, settings.data_root, device)
-                found = recognition.run_recognition_checks(evaluation, unseen)
-                run = run.model_copy(update={"recognition": found})
+        recognised = _recognition(evaluation, settings.data_root, steps)
+        run = run.model_copy(update={"recognition": recognised})
     if steps.ended_early and settings.is_limited:
         run = run.model_copy(update={"quick": True})
     write_clean_images(path.parent, run.data.fingerprint, images, indices)
     result = _write(path, run, facts, dataset, indices, labels, before)
     chunks.discard()
     return Evaluated(result, path, reused=False)
+
+
+def _recognition(
+    evaluation: Evaluation, data_root: Path | None, steps: Steps
+) -> Recognition | None:
+    """Whether the network knows the published images; None where nothing can be asked of it."""
+    if evaluation.prepared.ended is not None:
+        return None
+    try:
+        steps.begin("recognition")
+    except StepEndedError:
+        return None
+    unseen = unseen_images(evaluation.track.name, data_root, evaluation.x.device)
+    return recognition.run_recognition_checks(evaluation, unseen)
 
 
 def unseen_images(

@@ -100,6 +100,52 @@ class EpsilonFacts:
 
 
 @dataclass
+class BrokenSoFar:
+    """What one attack has broken, while it goes from the smallest epsilon to the largest.
+
+    Attributes:
+        broken: bool (n,).
+        broken_by: part of the attack that broke the image, or empty.
+        broken_from: epsilon at which it did, or empty.
+        source: row in `Facts.adversarial`, or -1.
+    """
+
+    broken: BoolArray
+    broken_by: NDArray[np.object_]
+    broken_from: NDArray[np.object_]
+    source: NDArray[np.int32]
+
+    @classmethod
+    def none(cls, n: int) -> BrokenSoFar:
+        """Nothing is broken yet."""
+        by, at = (np.full(n, "", dtype=object) for _ in range(2))
+        return cls(np.zeros(n, dtype=bool), by, at, np.full(n, -1, dtype=np.int32))
+
+    def add(
+        self, hits: NDArray[np.int64], names: NDArray[np.object_], epsilon: str, first: int
+    ) -> None:
+        """Images that were broken now.
+
+        Args:
+            hits: rows of the images.
+            names: part of the attack that broke each.
+            epsilon: at which it did.
+            first: row in `Facts.adversarial` of the first of them.
+        """
+        self.broken[hits] = True
+        self.broken_by[hits] = names
+        self.broken_from[hits] = epsilon
+        self.source[hits] = first + np.arange(len(hits))
+
+    def record_in(self, facts: EpsilonFacts) -> None:
+        """Write it where nothing else has broken the image."""
+        new = self.broken & (facts.broken_by == "")
+        facts.broken_by[new] = self.broken_by[new]
+        facts.broken_from[new] = self.broken_from[new]
+        facts.adversarial[new] = self.source[new]
+
+
+@dataclass
 class Facts:
     """All that an evaluation found out; the outcome table is made of it
     (`benchmark.evaluation.outcomes`).

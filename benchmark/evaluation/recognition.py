@@ -100,7 +100,7 @@ def chance_of_losing(lost: int, won: int) -> float:
     (True, 1.0)
     """
     total = lost + won
-    return sum(math.comb(total, count) for count in range(lost, total + 1)) / 2**total
+    return float(sum(math.comb(total, count) for count in range(lost, total + 1)) / 2**total)
 
 
 def chance_of_more(right: int, n: int, other: int, m: int) -> float:

@@ -24,7 +24,7 @@ from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import stage as stage_certify
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
-from corobench.benchmark.evaluation.facts import BoolArray, EpsilonFacts, Facts
+from corobench.benchmark.evaluation.facts import BrokenSoFar, EpsilonFacts, Facts
 from corobench.benchmark.evaluation.prepared import Prepared
 from corobench.benchmark.files.chunks import ChunkStore, chunk_name
 from corobench.benchmark.files.progress import Reporter
@@ -161,53 +161,60 @@ class Stages:
 
         Chunks hold the proven images, too, so that what is proven moves no one else's seed.
         """
-        broken = np.zeros(len(self.x), dtype=bool)
-        broken_from = np.full(len(self.x), "", dtype=object)
-        source = np.full(len(self.x), -1, dtype=np.int32)
-        broken_by = np.full(len(self.x), "", dtype=object)
+        so_far = BrokenSoFar.none(len(self.x))
         for epsilon in self.epsilons:
             facts = self.facts.epsilons[epsilon]
-            self._record_broken(facts, broken, broken_by, broken_from, source)
-            standing = self.facts.correct & ~broken
-            open_ = ~facts.proven | facts.audited
-            self.report.stage(f"{attack.name} {epsilon}", int((standing & open_).sum()))
-            for number, chunk_rows in self.chunked(np.flatnonzero(standing)):
-                places = np.flatnonzero(open_[chunk_rows])
-                rows = chunk_rows[places]
-                if not len(rows):
-                    continue
-                seats = Seats(len(chunk_rows), torch.from_numpy(places))
-                chunk = self.chunk(
-                    chunk_name(f"attack-{attack.name}", epsilon, number),
-                    partial(
-                        self.attack_chunk, attack, rows, epsilon, number, self.context_of(seats)
-                    ),
-                    partial(self.no_attack, attack, len(rows)),
-                )
-                self.spend("attack", facts, rows, float(chunk["seconds"]))
-                facts.flags.update(str(flag) for flag in chunk["flags"])
-                self.note_doubts(epsilon, chunk)
-                if str(chunk["failed"]):
-                    facts.failed[rows] = str(chunk["failed"])
-                    without = np.zeros(len(self.x), dtype=bool)
-                    facts.unanswered.setdefault(attack.name, without)[rows] = True
-                    facts.by_clock[rows] = bool(chunk["by_clock"])
-                    self.report.say(f"no answer for {len(rows)} images: {chunk['failed']}")
-                hits = rows[chunk["broken"]]
-                broken[hits] = True
-                broken_by[hits] = chunk["names"][chunk["broken"]].astype(object)
-                broken_from[hits] = epsilon
-                source[hits] = len(self.facts.adversarial) + np.arange(len(hits))
-                self.facts.adversarial.extend(chunk["adversarial"])
-                self.report.advance(len(rows), self.facts.bracket_note(epsilon, broken=broken))
-            self._record_broken(facts, broken, broken_by, broken_from, source)
-            facts.broken[attack.name] = broken.copy()
+            so_far.record_in(facts)
+            self._attack_at(attack, epsilon, so_far)
+            so_far.record_in(facts)
+            facts.broken[attack.name] = so_far.broken.copy()
             facts.broken_from[facts.broken_from == epsilon] = ""
-            still = int((self.facts.correct & ~broken).sum())
+            still = int((self.facts.correct & ~so_far.broken).sum())
             count = f"{still} of {len(self.x)} still right"
             self.report.finish(f"{count}; {self.facts.bracket_note(epsilon)}")
             for flag, rows_of in sorted(facts.doubts.items()):
                 self.report.say(f"{flag} {epsilon}: {len(rows_of)} of {len(self.x)} images")
+
+    def _attack_at(self, attack: Attack, epsilon: str, so_far: BrokenSoFar) -> None:
+        """Attack at one epsilon, chunk by chunk, what stands and is open or audited."""
+        facts = self.facts.epsilons[epsilon]
+        standing = self.facts.correct & ~so_far.broken
+        open_ = ~facts.proven | facts.audited
+        self.report.stage(f"{attack.name} {epsilon}", int((standing & open_).sum()))
+        for number, chunk_rows in self.chunked(np.flatnonzero(standing)):
+            places = np.flatnonzero(open_[chunk_rows])
+            rows = chunk_rows[places]
+            if not len(rows):
+                continue
+            context = self.context_of(Seats(len(chunk_rows), torch.from_numpy(places)))
+            chunk = self.chunk(
+                chunk_name(f"attack-{attack.name}", epsilon, number),
+                partial(self.attack_chunk, attack, rows, epsilon, number, context),
+                partial(self.no_attack, attack, len(rows)),
+            )
+            self.spend("attack", facts, rows, float(chunk["seconds"]))
+            facts.flags.update(str(flag) for flag in chunk["flags"])
+            self.note_doubts(epsilon, chunk)
+            if str(chunk["failed"]):
+                self._record_failure(attack, facts, rows, chunk)
+            names = chunk["names"][chunk["broken"]].astype(object)
+            so_far.add(rows[chunk["broken"]], names, epsilon, len(self.facts.adversarial))
+            self.facts.adversarial.extend(chunk["adversarial"])
+            note = self.facts.bracket_note(epsilon, broken=so_far.broken)
+            self.report.advance(len(rows), note)
+
+    def _record_failure(
+        self,
+        attack: Attack,
+        facts: EpsilonFacts,
+        rows: NDArray[np.int64],
+        chunk: Mapping[str, np.ndarray],
+    ) -> None:
+        facts.failed[rows] = str(chunk["failed"])
+        without = np.zeros(len(self.x), dtype=bool)
+        facts.unanswered.setdefault(attack.name, without)[rows] = True
+        facts.by_clock[rows] = bool(chunk["by_clock"])
+        self.report.say(f"no answer for {len(rows)} images: {chunk['failed']}")
 
     def context_of(self, seats: Seats) -> AttackContext:
         """What the attacks of the pipeline are told; health checks stay silent and in float32."""
@@ -220,19 +227,6 @@ class Stages:
             self.facts.epsilons[epsilon].doubt(str(flag), [int(row)])
 
     # ----------------------------------------------------------------------------- details
-
-    def _record_broken(
-        self,
-        facts: EpsilonFacts,
-        broken: BoolArray,
-        broken_by: NDArray[np.object_],
-        broken_from: NDArray[np.object_],
-        source: NDArray[np.int32],
-    ) -> None:
-        new = broken & (facts.broken_by == "")
-        facts.broken_by[new] = broken_by[new]
-        facts.broken_from[new] = broken_from[new]
-        facts.adversarial[new] = source[new]
 
     def _clean_chunk(self, rows: NDArray[np.int64]) -> dict[str, object]:
         start = time.perf_counter()

@@ -7,6 +7,7 @@ which process is one entry of the table in `benchmark.executors.tasks`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +85,12 @@ def run_check(
     from corobench.benchmark.executors.tasks import CHECK
     from corobench.benchmark.gate.run import is_result
 
-    for path in (baseline, candidate):
-        if is_result(path):
-            _require_weighed(path, limits)
-    return _run(
+    unweighed = [
+        path
+        for path in (baseline, candidate)
+        if is_result(path) and not _is_weighed(path, limits)
+    ]
+    found = _run(
         CHECK,
         None if is_result(candidate) else limits,
         candidate=candidate,
@@ -97,12 +100,20 @@ def run_check(
         data_root=data_root,
         whole=whole,
     )
+    notes = tuple(f"{path}: its weights were not measured, because {WHY}" for path in unweighed)
+    return replace(found, notes=(*found.notes, *notes))
 
 
-def _require_weighed(path: Path, limits: Limits | None) -> None:
+WHY = "torch is not installed"
+
+
+def _is_weighed(path: Path, limits: Limits | None) -> bool:
     """Refuse a result whose weights are at hand and do not weigh what it says.
 
     A folder of that name with other weights, or one that cannot be loaded, does not count.
+
+    Returns:
+        False if the weights are at hand and could not be measured here.
     """
     from corobench.benchmark.errors import SubmissionError
     from corobench.benchmark.records.reading.result_file import read_result
@@ -111,13 +122,16 @@ def _require_weighed(path: Path, limits: Limits | None) -> None:
     result = read_result(path)
     folder = folder_at_hand(path, result.entry)
     if folder is None:
-        return
+        return True
     try:
         found = run_measure(folder, limits, latency=False)
     except SubmissionError:
-        return
+        return True
+    except ModuleNotFoundError:
+        return False
     if found.weights_sha256 == result.weights_sha256:
         require_weighed(result, found.compactness, path, folder)
+    return True
 
 
 def run_recheck(

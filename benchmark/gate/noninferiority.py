@@ -115,7 +115,8 @@ def _grid(low: float, high: float, n: int, step: float) -> NDArray[np.float64]:
     first, last = math.asin(math.sqrt(low)), math.asin(math.sqrt(high))
     num = 2 + math.ceil((last - first) * 2 * math.sqrt(n) / step)
     shares = np.sin(np.linspace(first, last, num)) ** 2
-    return np.clip(shares, low, high)
+    clipped: NDArray[np.float64] = np.clip(shares, low, high)
+    return clipped
 
 
 def _tail(shares: NDArray[np.float64], least: float, n: int, margin: float) -> NDArray[np.float64]:

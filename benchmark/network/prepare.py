@@ -231,7 +231,8 @@ def _check_inputs(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
 
 def _logits(model: nn.Module, x_BCHW: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x_BCHW)
+        logits: Tensor = model(x_BCHW)
+        return logits
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BYTES_PER_VALUE = 4
@@ -88,9 +89,9 @@ def zstd_bytes(tensors: Sequence[Tensor]) -> int:
 
 def _packed(tensor: Tensor) -> bytes:
     """The bytes that :func:`packed_bytes` counts."""
-    values = tensor.detach().cpu().to(torch.float32).reshape(-1).numpy()
+    values: NDArray[np.float32] = tensor.detach().cpu().to(torch.float32).reshape(-1).numpy()
     kept = values != 0
     if mask_bytes(tensor) + BYTES_PER_VALUE * int(kept.sum()) >= BYTES_PER_VALUE * len(values):
         return values.astype("<f4").tobytes()
     mask = np.packbits(kept, bitorder="little").tobytes()
-    return mask + values[kept].astype("<f4").tobytes()
+    return mask + bytes(values[kept].astype("<f4").tobytes())

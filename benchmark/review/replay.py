@@ -71,7 +71,8 @@ class Replay(Evaluation):
     def _answered(self, column: str, epsilon: str, answer: bool) -> BoolArray:
         """Where the stored answer of one column is this one; a missing answer is neither."""
         rows = self.stored[self.stored["epsilon"] == epsilon].sort_values("position")
-        return (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
+        is_answer: BoolArray = (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
+        return is_answer
 
     def certify_chunk(
         self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str

@@ -115,7 +115,8 @@ def mcnemar_exact_many(only_first: ArrayLike, only_second: ArrayLike) -> NDArray
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
     tail = binom.cdf(np.minimum(first, second), first + second, 0.5)
-    return np.minimum(1.0, 2.0 * tail)
+    p_values: NDArray[np.float64] = np.minimum(1.0, 2.0 * tail)
+    return p_values
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,9 +1,10 @@
-"""Chromium for the tests of the pages; they are skipped where there is none."""
+"""Chromium for the tests of the pages, skipped where there is none; checkouts of a request."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,3 +24,11 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"chromium does not start here: {error.message.splitlines()[0]}")
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """What the two checkouts leave: ``base`` and, with a branch for the request, ``request``."""
+    from pull_requests import make_workspace
+
+    return make_workspace(tmp_path)

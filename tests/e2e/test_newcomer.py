@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pull_requests import PUBLISHED, RESULTS, git, pull_request
 from reissue import ROUND
-from test_workflows import PUBLISHED, RESULTS, git, pull_request, workspace
 
 from corobench.benchmark.records.reading.result_file import read_result
-
-__all__ = ["workspace"]  # the fixture
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "newcomer"

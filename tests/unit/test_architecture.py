@@ -194,6 +194,20 @@ def test_light_modules_import_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_no_test_file_imports_another() -> None:
+    """What tests share stands in a module of its own, which no one mistakes for a test."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        shared = {module for module in _imports(path) if module.startswith("test_")}
+        assert not shared, f"{path} imports {shared}"
+
+
+def test_tests_that_need_no_torch_wait_for_none() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import conftest; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_no_module_grows_beyond_one_thing() -> None:
     for package in ("benchmark", "baselines", "leaderboard"):
         for path in _files(package):

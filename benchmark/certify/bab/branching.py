@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from corobench.benchmark.certify.bab.budget import BranchBudget
+from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget
 from corobench.benchmark.certify.bab.lagrangian import (
-    Ascent,
     Relaxation,
     Subdomains,
     joined,

@@ -236,7 +236,8 @@ class _Relus(TorchFunctionMode):
 
 def relu_inputs(model: nn.Module, x_BCHW: Tensor) -> list[Tensor]:
     """The inputs (B, features) of every ReLU, in the order of the forward pass."""
-    with torch.no_grad(), _Relus() as relus:
+    relus = _Relus()
+    with torch.no_grad(), relus:
         model(x_BCHW)
     return relus.inputs
 

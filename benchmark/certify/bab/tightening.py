@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from corobench.benchmark.certify.bab.lagrangian import Ascent, Relaxation, optimise, roots
+from corobench.benchmark.certify.bab.budget import Ascent
+from corobench.benchmark.certify.bab.lagrangian import Relaxation, optimise, roots
 from corobench.benchmark.certify.bab.reduced import ReducedNet
 
 COLUMNS_AT_ONCE = 128

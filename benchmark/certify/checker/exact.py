@@ -115,7 +115,8 @@ class Pad:
     def constant(self, shape: Shape) -> Array:
         """What the layer gives for an image of zeros of the shape `shape`."""
         zero = np.zeros((1, *shape))
-        return self.bounds([Interval(zero, zero)]).low[0]
+        low: Array = self.bounds([Interval(zero, zero)]).low[0]
+        return low
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         before = self.channels[0]

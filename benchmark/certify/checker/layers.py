@@ -318,7 +318,8 @@ class AveragePool(Affine):
     def linear(self, x: Array) -> Array:
         top, left, bottom, right = self.pads
         padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        return windows(padded, self.kernel, self.stride).sum(axis=(4, 5)) * self._share
+        mean: Array = windows(padded, self.kernel, self.stride).sum(axis=(4, 5)) * self._share
+        return mean
 
     def absolute(self, x: Array) -> Array:
         return self.linear(x)
@@ -353,7 +354,8 @@ class Mean(Affine):
         _check_terms(self.num_terms)
 
     def linear(self, x: Array) -> Array:
-        return x.sum(axis=self.axes, keepdims=self.keep) / self.divisor
+        mean: Array = x.sum(axis=self.axes, keepdims=self.keep) / self.divisor
+        return mean
 
     def absolute(self, x: Array) -> Array:
         return self.linear(x)

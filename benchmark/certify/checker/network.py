@@ -365,7 +365,8 @@ class _Backward:
         num = columns.shape[-1]
         if self.num_images == 1 and rows.strides[1] == rows.itemsize:  # rows last in memory
             flat = np.moveaxis(rows[0], 0, -1).reshape(-1, self.num_rows)
-            return (columns.reshape(-1, num).T @ flat).T[None]
+            product: Array = (columns.reshape(-1, num).T @ flat).T[None]
+            return product
         first = rows.reshape(self.num_images, self.num_rows, -1)
         return first @ columns.reshape(len(columns), -1, num)
 

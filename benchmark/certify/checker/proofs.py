@@ -35,10 +35,11 @@ def specification(labels: NDArray[np.int64], num_classes: int) -> Array:
     [[-1.0, 1.0, 0.0], [0.0, 1.0, -1.0]]
     """
     eye = np.eye(num_classes)
-    rows = eye[labels][:, None, :] - eye[None]
-    return rows[np.arange(num_classes)[None] != labels[:, None]].reshape(
+    rows: Array = eye[labels][:, None, :] - eye[None]
+    others: Array = rows[np.arange(num_classes)[None] != labels[:, None]].reshape(
         len(labels), num_classes - 1, num_classes
     )
+    return others
 
 
 def margins(

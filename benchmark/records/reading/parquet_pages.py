@@ -83,7 +83,7 @@ def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
     if not 4 <= begin <= end <= len(content):
         raise ValueError(f"column {name}: lies outside the file")
     limit = COLUMN_BYTES + ROW_BYTES * num_rows
-    total, values = max(0, chunk.total_uncompressed_size), 0
+    total, values = max(0, int(chunk.total_uncompressed_size)), 0
     unpacked = 0
     while begin < end:
         size, packed, num_values, begin = _page(content, begin, end, name)

@@ -73,7 +73,10 @@ class Claims:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """int64 (n,), classes predicted without an attack; -1 where there was no answer."""
-        return self.rows(self.epsilons[0])["predicted"].to_numpy(dtype=np.int64)
+        classes: NDArray[np.int64] = self.rows(self.epsilons[0])["predicted"].to_numpy(
+            dtype=np.int64
+        )
+        return classes
 
     @cached_property
     def correct(self) -> BoolArray:
@@ -85,7 +88,10 @@ class Claims:
         """Bool (n,), proven by any certifier, or by one that comes before another one."""
         names = PROVERS if before is None else PROVERS[: PROVERS.index(before)]
         columns = [self.yes(CERTIFIER_COLUMNS[name], epsilon) for name in names]
-        return np.any([np.zeros(len(self.images), dtype=bool), *columns], axis=0)
+        proven: NDArray[np.bool_] = np.any(
+            [np.zeros(len(self.images), dtype=bool), *columns], axis=0
+        )
+        return proven
 
     def prover(self, epsilon: str) -> NDArray[np.object_]:
         """Text (n,), the cheapest certifier that is said to prove each image, or empty."""

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.evaluation.closing import close
-from corobench.benchmark.evaluation.pipeline import ContradictedBoundsError, Evaluation
+from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.proving import certify
+from corobench.benchmark.evaluation.stages import ContradictedBoundsError
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS, Outcome
 from corobench.benchmark.referee.judge import own_and_others
 from corobench.benchmark.review.verification.claims import PROVERS, Claims

@@ -37,7 +37,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         inner = self.relu1(self.bn1(self.conv1(x_BCHW)))
         inner = self.bn2(self.conv2(inner))
-        return self.relu2(inner + self.shortcut(x_BCHW))
+        maps: Tensor = self.relu2(inner + self.shortcut(x_BCHW))
+        return maps
 
 
 class ResNet18(nn.Module):
@@ -74,4 +75,5 @@ class ResNet18(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self.relu(self.bn1(self.conv1(x_BCHW)))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
-        return self.linear(self.flatten(self.pool(maps)))
+        logits: Tensor = self.linear(self.flatten(self.pool(maps)))
+        return logits

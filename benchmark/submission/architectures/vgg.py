@@ -55,4 +55,5 @@ class VGG16(nn.Module):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.classifier(self.flatten(self.pool(self.features(x_BCHW))))
+        logits: Tensor = self.classifier(self.flatten(self.pool(self.features(x_BCHW))))
+        return logits

@@ -36,7 +36,8 @@ class WideBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x_BCHW))
         inner = self.conv2(self.relu2(self.bn2(self.conv1(active))))
-        return inner + (self.convShortcut(active) if self.projects else x_BCHW)
+        maps: Tensor = inner + (self.convShortcut(active) if self.projects else x_BCHW)
+        return maps
 
 
 class WideGroup(nn.Module):
@@ -49,7 +50,8 @@ class WideGroup(nn.Module):
         self.layer = nn.Sequential(*blocks)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.layer(x_BCHW)
+        maps: Tensor = self.layer(x_BCHW)
+        return maps
 
 
 class WideResNet28x4(nn.Module):
@@ -91,4 +93,5 @@ class WideResNet28x4(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self.block3(self.block2(self.block1(self.conv1(x_BCHW))))
-        return self.fc(self.flatten(self.pool(self.relu(self.bn1(maps)))))
+        logits: Tensor = self.fc(self.flatten(self.pool(self.relu(self.bn1(maps)))))
+        return logits

@@ -114,9 +114,12 @@ def _arithmetic(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
     first = values[0].astype(np.int64)
     if node.op in ("Add", "Sub", "Mul"):
         second = values[1].astype(np.int64)
-        return {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}[node.op](first, second)
+        operations = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
+        found: np.ndarray = operations[node.op](first, second)
+        return found
     if node.op == "Div":
-        return np.fix(first / values[1]).astype(np.int64)
+        quotient: np.ndarray = np.fix(first / values[1]).astype(np.int64)
+        return quotient
     if node.op == "Gather":
         axis = int(node.attributes.get("axis", 0))
         return np.take(first, values[1].astype(np.int64), axis=axis)

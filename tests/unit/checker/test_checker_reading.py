@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from certify_nets import MaskedLinear, Normalize, boxes, cnn, seeded
 from float32_nets import float64
+from onnx_cases import CASES
 from onnx_models import IMAGE, classifier, model, node
-from test_submission_onnx import CASES
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
