@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.errors import ContractError
 from corobench.benchmark.interactive import networks
-from corobench.benchmark.interactive.arguments import Images, Labels, images_of, labels_of
+from corobench.benchmark.interactive.arguments import images_of, labels_of
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
 from corobench.benchmark.submission import check_contract
+
+if TYPE_CHECKING:
+    from corobench.benchmark.interactive.arguments import Images, Labels
 
 
 @dataclass(frozen=True, eq=False)

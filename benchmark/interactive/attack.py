@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, nearest
-from corobench.benchmark.interactive.arguments import Images, Labels, epsilon_of, whole_number
+from corobench.benchmark.interactive.arguments import epsilon_of, whole_number
 from corobench.benchmark.tracks import Protocol, derive_seed
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from corobench.benchmark.attacks.base import Attack
+    from corobench.benchmark.interactive.arguments import Images, Labels
 
 ATTACKS = ("pgd50", "autoattack")
 #: Images that share random numbers, and images per batch of AutoAttack.

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, NotCertifiable, nearest
-from corobench.benchmark.interactive.arguments import Images, Labels, epsilon_of
+from corobench.benchmark.interactive.arguments import epsilon_of
 from corobench.benchmark.records.result import CERTIFIERS
 from corobench.benchmark.tracks import Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from corobench.benchmark.certify import Prover
+    from corobench.benchmark.interactive.arguments import Images, Labels
     from corobench.benchmark.interactive.asking import Asked
 
 

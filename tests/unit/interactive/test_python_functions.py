@@ -282,6 +282,21 @@ def test_a_network_in_memory_is_compared_as_what_could_be_shipped(
     assert {"clean", "certified 2/16"} <= set(found.to_frame()["metric"])
 
 
+def test_a_script_without_a_guard_is_not_run_again_in_the_process(tmp_path: Path) -> None:
+    """The weights are the baseline's, so the process loads them and evaluates nothing."""
+    script = tmp_path / "script.py"
+    baseline = RESULTS / "1.1" / "digits" / "digits-ibp-dense.json"
+    script.write_text(
+        "import corobench\nprint('once')\n"
+        f"print(corobench.check({str(ROOT / 'submissions' / 'digits-ibp-dense')!r}, "
+        f"{str(baseline)!r}).verdict)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["once", "pass"], done.stderr
+
+
 def test_a_failing_fixture_shows_its_table_whole(pytester: pytest.Pytester) -> None:
     arms = [
         str(RESULTS / "1.0" / "digits" / f"digits-adv-{a}-10x.json") for a in ("mismatch", "lwm")
