@@ -69,9 +69,7 @@ def leaderboard(
     return _frame(rows, _ORDER)
 
 
-def entries(
-    track: str, *, n: int | None = None, results: str | Path | None = None
-) -> pd.DataFrame:
+def entries(track: str, *, n: int | None = None, results: str | Path | None = None) -> pd.DataFrame:
     """The entries of a track: what they are, what they weigh, how often they are right.
 
     Args:
@@ -147,7 +145,9 @@ def _newest(found: Iterable[Result], track: Track, n: int | None) -> list[Result
         raise ResultError(f"{track.name}: expected results with n = {n}, but found none")
     standard = standard_subset(track)
     best: dict[str, Result] = {}
-    for result in sorted(given, key=lambda one: (_version(one), one.n == standard, one.n, one.date)):
+    for result in sorted(
+        given, key=lambda one: (_version(one), one.n == standard, one.n, one.date)
+    ):
         best[result.entry] = result
     return list(best.values())
 
