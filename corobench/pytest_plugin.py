@@ -64,7 +64,7 @@ class Gate:
         held: what was asked of it in this test.
     """
 
-    held: list[Holding] = field(default_factory=list)
+    held: list[Holding] = field(default_factory=list, repr=False)
 
     def holds(
         self,
