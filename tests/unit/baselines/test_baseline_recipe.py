@@ -103,7 +103,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
         ('"tiny-dense"', '"tiny-dens"', "parent 'tiny-dens': no recipe of that id beside it"),
         ('"tiny-dense"', '"tiny-10x"', "cannot be its own ancestor"),
         ("[prune]", 'counterpart = "x"\n[prune]', "compared with it: remove counterpart"),
-        ("[prune]", 'track = "digits"\n[prune]', "track: comes from the parent 'tiny-dense'"),
+        ("[prune]", 'track = "digits"\n[prune]', "track: is taken from the parent 'tiny-dense'"),
     ],
 )
 def test_faults_of_a_pruned_recipe(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -114,7 +114,7 @@ def test_a_missing_key_and_an_epsilon_as_decimal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "expected JSON, found a fault at line 1"),
+        (b"{", "expected JSON, found an error at line 1"),
         (b"\xff\xfe", "expected UTF-8"),
         (b'{"seconds": NaN}', "expected a finite number, found NaN"),
         (b"[" * 100_000, "expected JSON"),
