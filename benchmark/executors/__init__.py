@@ -7,8 +7,8 @@ which process is one entry of the table in `benchmark.executors.tasks`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +86,7 @@ def run_check(
     from corobench.benchmark.gate.run import is_result
 
     unweighed = [
-        path
-        for path in (baseline, candidate)
-        if is_result(path) and not _is_weighed(path, limits)
+        path for path in (baseline, candidate) if is_result(path) and not _is_weighed(path, limits)
     ]
     found = _run(
         CHECK,

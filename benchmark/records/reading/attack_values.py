@@ -112,7 +112,8 @@ def centre(clean: Floats, radius: Fraction) -> Floats:
     lower, upper = np.maximum(lower, np.float32(0)), np.minimum(upper, np.float32(1))
     middle = np.minimum(np.maximum((lower + upper) / np.float32(2), lower), upper)
     least, most = borders(clean, radius)
-    return np.minimum(np.maximum(middle, least), most)
+    kept: Floats = np.minimum(np.maximum(middle, least), most)
+    return kept
 
 
 def step_length(radius: Fraction, step_rate: float) -> np.float32:

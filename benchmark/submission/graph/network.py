@@ -23,10 +23,11 @@ from corobench.benchmark.network.sizes import Codes
 from corobench.benchmark.submission.architectures.parts import Normalize
 from corobench.benchmark.submission.graph.constants import constant_of, fold
 from corobench.benchmark.submission.graph.layers import Elementwise, GraphNetwork, WithConstants
-from corobench.benchmark.submission.graph.operators import Shape, module_of, reshape_of
+from corobench.benchmark.submission.graph.operators import module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, OPERATORS, GraphFaultError
+from corobench.benchmark.submission.graph.table import Shape
 
 #: Stands for the batch in shapes: no size of a file may be as large.
 BATCH = 2**17 - 1

@@ -172,7 +172,7 @@ def _type_name(number: int) -> str:
     """A type of ONNX by its name, such as float16; by its number where it has none."""
     from onnx import TensorProto
 
-    names = {value: name.lower() for name, value in TensorProto.DataType.items()}
+    names: dict[int, str] = {value: name.lower() for name, value in TensorProto.DataType.items()}
     return names.get(number, f"type number {number}")
 
 
