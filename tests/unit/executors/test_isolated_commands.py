@@ -137,7 +137,7 @@ def _classifier() -> onnx.ModelProto:
 
 ENDS = {
     "crash": (signal.SIGSEGV, "ended by SIGSEGV"),
-    "kill": (signal.SIGKILL, "ended by SIGKILL, as by a system without memory left"),
+    "kill": (signal.SIGKILL, "ended by SIGKILL, perhaps because memory ran out"),
     "hang": (signal.SIGSTOP, "no answer within 2 s (--step-limit-s)"),
 }
 
@@ -239,7 +239,7 @@ def test_a_certifier_that_ends_its_process_is_named(trap: Trap, tmp_path: Path) 
     """What is not asked is not compared, so the reader is told that it was not."""
     trap("certify-CROWN-2", signal.SIGSEGV)
     found = run_check(OTHER, reissue(RESULT, tmp_path), Rule(), Limits())
-    assert "CROWN was asked of the baseline and not here: ended by SIGSEGV" in found.notes, (
+    assert "CROWN was asked about the baseline, but not here: ended by SIGSEGV" in found.notes, (
         found.notes
     )
 
