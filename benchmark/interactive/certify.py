@@ -86,8 +86,8 @@ def certify(
     >>> layer = torch.nn.Linear(4, 2, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), layer).eval()
-    >>> x = torch.tensor([[0.9, 0.1, 0, 0], [0.6, 0.4, 0, 0]]).view(2, 1, 2, 2)
-    >>> corobench.certify(model, x, [0, 0], "1/4").certified.tolist()  # margins 0.8 and 0.2
+    >>> x = torch.tensor([[0.9, 0.3, 0, 0], [0.6, 0.4, 0, 0]]).view(2, 1, 2, 2)
+    >>> corobench.certify(model, x, [0, 0], "1/4").certified.tolist()  # margins 0.6 and 0.2
     [True, False]
     """
     import torch

@@ -81,11 +81,11 @@ def evaluate(
     >>> layer = torch.nn.Linear(64, 10)
     >>> _ = torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
     >>> with torch.no_grad():
-    ...     _ = layer.weight[3].fill_(1.0)  # says 3, the brighter the surer
+    ...     _ = layer.weight[3].fill_(1.0)  # says 3, and none of the ten is one
     >>> says_three = torch.nn.Sequential(torch.nn.Flatten(), layer).eval()
     >>> result = corobench.evaluate(says_three, track="digits", n=10, verbose=False)
     >>> result.quick, result.clean, result.brackets["1/16"].certified
-    (True, 1, 1)
+    (True, 0, 0)
     """
     import torch
 
