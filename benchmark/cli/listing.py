@@ -66,13 +66,14 @@ def architectures() -> None:
 
 @click.command()
 @cli_options.data_root
-@click.option("--fix", is_flag=True, help="Install what is missing with pip, after asking.")
-@click.option("--yes", is_flag=True, help="With --fix: do not ask.")
+@click.option("--fix", is_flag=True, help="Install missing packages with pip, after asking.")
+@click.option("--yes", is_flag=True, help="With --fix, do not ask.")
 def doctor(data_root: Path | None, fix: bool, yes: bool) -> None:
-    """Report what works here, and the command that fixes what does not.
+    """Check the installation; --fix installs what is missing.
 
-    Computes one bound and one attack on a model whose answers are known. --fix runs the pip
-    commands that are shown, in this Python environment. It does not download datasets.
+    Computes one bound and one attack on a model whose answers are known, and shows the command that
+    fixes what does not work. --fix asks, then runs pip in this Python environment. It does not
+    download datasets.
 
     \b
     Examples:
@@ -92,8 +93,8 @@ def doctor(data_root: Path | None, fix: bool, yes: bool) -> None:
     if calls and (yes or click.confirm("Run this?", default=False)):
         for arguments in calls:
             if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:  # noqa: S603
-                raise DependencyError(f"pip {shlex.join(arguments)} failed; its message is above")
-        # Another process, because this one has looked for the packages in vain.
+                raise DependencyError(f"pip {shlex.join(arguments)} failed; its output is above")
+        # Another process, because this one did not find the packages.
         done = subprocess.run([sys.executable, "-m", "corobench", "doctor"])
         raise click.exceptions.Exit(done.returncode)
     if not all(finding.ok for finding in findings if finding.needed):

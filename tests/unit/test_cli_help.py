@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
 
-from corobench.benchmark.cli import doctor
+from corobench.benchmark.cli import doctor, listing
 from corobench.benchmark.cli.main import GROUPS, cli, invoke
-from corobench.benchmark.errors import ConfigError
 
 
 def _names() -> list[str]:
@@ -61,53 +59,33 @@ def test_the_first_sentence_of_a_command_fits_its_line(name: str) -> None:
     assert 10 <= len(summary.rstrip(".")) <= 80 - 2 - max(map(len, _names())) - 2
 
 
-def _recording(monkeypatch: pytest.MonkeyPatch, code: int) -> list[list[str]]:
-    """Commands that would run, each with this exit code."""
-    ran: list[list[str]] = []
+MISSING = doctor.Finding("auto_LiRPA", False, "not installed")
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that `doctor` would run; the bound library is missing."""
+    commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        ran.append(command)
-        return subprocess.CompletedProcess(command, code)
+        commands.append(command)
+        return subprocess.CompletedProcess(command, "pip" in command and 1)
 
-    monkeypatch.setattr(doctor.subprocess, "run", run)
-    return ran
-
-
-def test_doctor_fix_installs_what_is_missing_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ran = _recording(monkeypatch, 0)
-    monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "corobench-is-not-here"))
-    said: list[str] = []
-    doctor.install_missing(said.append)
-    assert ran == [[sys.executable, "-m", "pip", "install", "corobench-is-not-here"]]
-    assert said == ["$ pip install corobench-is-not-here"]
+    monkeypatch.setattr(listing.subprocess, "run", run)
+    monkeypatch.setattr(doctor, "examine", lambda root: [MISSING])
+    return commands
 
 
-def test_doctor_fix_takes_the_bound_library_without_its_pins(
-    monkeypatch: pytest.MonkeyPatch,
+def test_doctor_takes_the_bound_library_without_its_pins_and_says_when_pip_fails(
+    ran: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its release pins torch below 1.13: with its dependencies it would replace torch."""
-    ran = _recording(monkeypatch, 0)
-    missing = doctor.Finding("auto_LiRPA", False, "not installed", doctor.install("auto_LiRPA"))
-    monkeypatch.setattr(doctor, "PACKAGES", ("auto_LiRPA",))
-    monkeypatch.setattr(doctor, "_version", lambda package: missing)
-    doctor.install_missing(lambda line: None)
+    assert invoke(["doctor", "--fix", "--yes"]) == 2
     assert ran == [[sys.executable, "-m", "pip", "install", "--no-deps", "auto_LiRPA==0.3"]]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "pip install --no-deps auto_LiRPA==0.3 failed; its output is above" in said
 
 
-def test_doctor_fix_says_when_pip_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    _recording(monkeypatch, 1)
-    monkeypatch.setattr(doctor, "PACKAGES", ("corobench-is-not-here",))
-    with pytest.raises(ConfigError, match="pip install corobench-is-not-here: pip ended with"):
-        doctor.install_missing(lambda line: None)
-
-
-def test_doctor_without_fix_installs_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ran = _recording(monkeypatch, 0)
-    monkeypatch.setattr(doctor, "PACKAGES", ("corobench-is-not-here",))
-    monkeypatch.setattr(doctor, "examine", lambda root: [doctor.Finding("a", True, "b")])
-    assert invoke(["doctor", "--data-root", str(tmp_path)]) == 0
+def test_doctor_without_fix_installs_nothing(ran: list[list[str]]) -> None:
+    assert invoke(["doctor"]) == 2
     assert ran == []

@@ -41,7 +41,7 @@ PATH = re.compile(
     r"/[\w./*-]*\w)"
 )
 FILE = re.compile(r"`([\w-]+\.(?:py|js|css))`")
-DOTTED = re.compile(r"\bcorobench((?:\.\w+){2,})")
+DOTTED = re.compile(r"\bcorobench((?:\.\w+){2,}|\.\w+(?=\())")
 OLD_NAME = re.compile(r"(?<![\w./])(?:benchmark|baselines|leaderboard)\.[a-z_]+\b(?!/)")
 #: What the examples of the documents make, and files that are not there on purpose.
 MADE = re.compile(r"my-model|leaderboard/results")
@@ -226,6 +226,7 @@ def test_rules_state_every_setting_of_the_protocol_with_its_value() -> None:
     for field in dataclasses.fields(protocol):
         value = getattr(protocol, field.name)
         text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        text = {"False": "no", "True": "yes"}.get(text, text)
         assert _cells(_read("RULES.md"), field.name)[0] == text
 
 
