@@ -137,7 +137,7 @@ def _classifier() -> onnx.ModelProto:
 
 ENDS = {
     "crash": (signal.SIGSEGV, "ended by SIGSEGV"),
-    "kill": (signal.SIGKILL, "ended by SIGKILL, as by a system without memory left"),
+    "kill": (signal.SIGKILL, "ended by SIGKILL, perhaps because memory ran out"),
     "hang": (signal.SIGSTOP, "no answer within 2 s (--step-limit-s)"),
 }
 

@@ -150,7 +150,7 @@ def test_an_entry_is_measured_and_compared_with_what_it_claims(
     assert "never ranked" in text and "agrees with it on 20 images" in text
     marked = [line for line in text.splitlines() if line.startswith("+ ")]
     assert len(marked) == 1 and ENTRY in marked[0]
-    assert "the handed-in result's" in text
+    assert "that of the handed-in result" in text
 
 
 def test_the_entry_is_loaded_once_and_never_here(
