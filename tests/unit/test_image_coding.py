@@ -318,7 +318,7 @@ def test_what_no_writer_writes_is_refused(
 def test_a_missing_array_is_named(name: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     del arrays[name]
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ResultError, match=f"no array called {name}"):
+    with pytest.raises(ResultError, match=f"no array named {name}"):
         read_adversarial(tmp_path / "a.npz", SHAPE)
 
 

@@ -68,7 +68,7 @@ def test_a_result_without_digests_keeps_its_two_other_files(
 ) -> None:
     before, images = _bytes(old), load_adversarial(old)
     assert invoke(["migrate", str(old), "--images"]) == 0
-    assert "nothing is written without --write" in capsys.readouterr().out
+    assert "nothing was written; add --write" in capsys.readouterr().out
     assert _bytes(old) == before
     assert invoke(["migrate", str(old), "--images", "--write"]) == 0
     after = _bytes(old)

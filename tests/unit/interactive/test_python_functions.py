@@ -250,7 +250,7 @@ def test_export_bakes_masks_and_keeps_the_logits(tmp_path: Path, digits: Digits)
     assert mine.sparsity == theirs.sparsity == made.sparsity
     assert corobench.measure(made.folder / "model.onnx").num_nonzero == mine.num_nonzero
     assert sorted(path.name for path in made.folder.iterdir()) == ["model.onnx", "submission.toml"]
-    with pytest.raises(CorobenchError, match="does not exist yet"):
+    with pytest.raises(CorobenchError, match="already exists; expected a new folder"):
         corobench.export(model, made.folder, track="digits")
 
 
