@@ -171,6 +171,7 @@ def test_dead_channels_inside_blocks_are_not_searched_on(
 ) -> None:
     """The result says so, holds on the submitted network, and its answers are those without it."""
     from corobench.benchmark.evaluation import evaluate as evaluation
+    from corobench.benchmark.evaluation import prepared
     from corobench.benchmark.evaluation.pipeline import Evaluation
     from corobench.benchmark.evaluation.settings import Settings
     from corobench.benchmark.records.reading.places import beside
@@ -186,7 +187,7 @@ def test_dead_channels_inside_blocks_are_not_searched_on(
     assert done.result.searched_on == "compacted"
     found = recheck(done.path, folder)
     assert not found.failures
-    monkeypatch.setattr(evaluation, "equivalent", lambda *arguments: None)
+    monkeypatch.setattr(prepared, "equivalent", lambda *arguments: None)
     other = evaluation.evaluate(folder, Settings(n=60, epsilons=("1/256",), out=tmp_path / "b"))
     assert other.result.searched_on == "submitted"
     mine, theirs = (

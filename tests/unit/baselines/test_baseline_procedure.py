@@ -293,7 +293,7 @@ def test_a_folder_that_cannot_be_written_fails_before_training(
 
 
 def test_an_unknown_device_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="device 'gpu'"):
+    with pytest.raises(ConfigError, match="--device gpu: not usable here"):
         procedure.run(recipe, tmp_path / "out", device="gpu")
 
 
