@@ -668,7 +668,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     another_constant_of_the_same_engine: "constants.",
     constants_left_out: "constants.",
     a_version_that_is_none: "versions.torch: claimed <b>3</b>, but measured no version",
-    a_device_that_looks_like_one: "device: claimed cp\u0443, but measured no name of a device",
+    a_device_that_looks_like_one: "device: claimed cp\u0443, but measured not the name of a device",
     another_array_in_the_archive: "arrays of",
     broken_becomes_certified: "ibp at 2/16, image",
     one_more_certificate: "crown_ibp at 2/16, image",
