@@ -6,7 +6,7 @@ The image of each canary is broken inside the ball, so that a certificate for it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ import pytest
 from canaries import MAKERS, Canary, Maker, write
 from canaries.canary import first_digit, with_pixels
 from canaries.parts import ZEROS, chain, linear, logits
+from numpy.typing import NDArray
 from reissue import unchecked
 from torch import nn
 
 import corobench.benchmark.evaluation.evaluate
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.data import load_test
+from corobench.benchmark.data import Dataset, load_test
 from corobench.benchmark.errors import ContractError
 from corobench.benchmark.evaluation.settings import Settings
 from corobench.benchmark.tracks import Protocol
@@ -52,11 +53,26 @@ def _short_attacks() -> Iterator[None]:
         yield
 
 
+def _fields(dataset: Dataset) -> dict[str, Any]:
+    return {one.name: getattr(dataset, one.name) for one in fields(dataset)}
+
+
+class _Known(Dataset):
+    """A test set of one image, whose values need not be those of a picture."""
+
+    def take_from(self, images: NDArray[np.float32]) -> None:
+        self.__dict__["images"] = images
+
+    def take(self, indices: Any) -> NDArray[np.float32]:
+        return self.images[np.asarray(indices, dtype=np.int64)]
+
+
 def _outcomes(canary: Canary, folder: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """The outcome table of the canary's image at its epsilon."""
-    digits = load_test("digits")
     image = (canary.image.numpy(), np.array([canary.label]), np.array([0]))
-    monkeypatch.setattr(corobench.benchmark.evaluation.evaluate, "load_test", lambda *args: digits)
+    known = _Known(**{**_fields(load_test("digits")), "labels": image[1]})
+    known.take_from(image[0])
+    monkeypatch.setattr(corobench.benchmark.evaluation.evaluate, "load_test", lambda *args: known)
     monkeypatch.setattr(corobench.benchmark.evaluation.evaluate, "subset", lambda dataset, n: image)
     settings = Weak(n=1, epsilons=(str(canary.epsilon),), out=folder / "results")
     with unchecked():  # the image is none of the published ones
