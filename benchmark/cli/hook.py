@@ -28,3 +28,7 @@ def main() -> None:
     """Entry point of ``corobench-hook``."""
     folders = folders_of(sys.argv[1:])
     sys.exit(invoke(["validate", "--headers", *folders]) if folders else 0)
+
+
+if __name__ == "__main__":
+    main()

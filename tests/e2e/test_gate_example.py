@@ -109,7 +109,7 @@ def test_the_hook_validates_the_folders_of_the_manifests_it_is_given() -> None:
     hook = [sys.executable, "-m", "corobench.benchmark.cli.hook"]
     manifest = str(ENTRIES / "digits-adv-dense" / "submission.toml")
     good = subprocess.run([*hook, manifest], capture_output=True, text=True, cwd=ROOT)
-    assert good.returncode == 0 and "digits-adv-dense: valid" in good.stdout
+    assert good.returncode == 0 and "digits-adv-dense: manifest and header are valid" in good.stdout
     bad = subprocess.run([*hook, "tests/submission.toml"], capture_output=True, cwd=ROOT)
     assert bad.returncode == 2
 
@@ -124,7 +124,8 @@ def test_the_hook_sees_touched_weights(tmp_path: Path) -> None:
     touched = ["model/model.safetensors", "other.onnx", "notes.md"]
     matching = [file for file in touched if re.search(hook["files"], file)]
     assert matching == touched[:2]
-    command = [sys.executable, *hook["entry"].split()[1:], *matching]
+    assert hook["entry"] == "corobench-hook"  # a console script, see pyproject.toml
+    command = [sys.executable, "-m", "corobench.benchmark.cli.hook", *matching]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "model: 1 fault" in done.stdout
     nothing = subprocess.run([*command[:3], "other.onnx"], capture_output=True, cwd=tmp_path)
