@@ -231,6 +231,8 @@ def get_track(name: str) -> Track:
     Raises:
         ConfigError: no such track; names the nearest known one.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"track: expected one of {', '.join(TRACKS)}, but found {name!r}")
     if name not in TRACKS:
         raise ConfigError(f"unknown track {name!r}: {nearest(name, TRACKS)}")
     return TRACKS[name]

@@ -115,6 +115,8 @@ def _frame(rows: Sequence[dict[str, object]], order: Sequence[str]) -> pd.DataFr
 
 def _read(track: Track, results: str | Path | None) -> list[Result]:
     """Every result of a track, from the files alone."""
+    if results is not None and not isinstance(results, str | Path):
+        raise ConfigError(f"results: expected a folder of result files, but found {results!r}")
     place = SHIPPED if results is None else Path(results).expanduser()
     if results is None and not place.is_dir():
         raise ResultError(

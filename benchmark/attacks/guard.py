@@ -67,11 +67,11 @@ class Guard(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and x_BCHW.requires_grad):
-            logits: Tensor = self.network(x_BCHW)
+            logits: Tensor = self.network(x_BCHW.clone())  # a network may write into it
             self._look(x_BCHW, logits)
             return logits
         inputs = x_BCHW.view_as(x_BCHW)
-        logits = self.network(inputs)
+        logits = self.network(inputs.clone())
         self._look(x_BCHW.detach(), logits.detach())
         if logits.requires_grad:
             came_in: list[Tensor] = []

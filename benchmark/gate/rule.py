@@ -9,11 +9,13 @@ measured exactly and need no test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.gate.noninferiority import p_value
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.scoring.statistics import holm
@@ -47,6 +49,21 @@ class Rule:
     max_drop: float = 1.0
     alpha: float = 0.05
     max_bytes_growth: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ConfigError: names the value.
+        """
+        for name, least in (("max_drop", 0.0), ("max_bytes_growth", 0.0), ("alpha", 0.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{name}: expected a number, but found {value!r}")
+            if not least <= value < math.inf:
+                raise ConfigError(f"{name}: expected at least {least:g}, but found {value}")
+        if not 0.0 < self.alpha < 1.0:
+            raise ConfigError(f"alpha: expected a chance in (0, 1), but found {self.alpha}")
 
     @property
     def margin(self) -> float:

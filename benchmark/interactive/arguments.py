@@ -39,6 +39,10 @@ def epsilon_of(epsilon: str | Fraction) -> Fraction:
     return parse_epsilon(f"{epsilon.numerator}/{epsilon.denominator}")
 
 
+MAX_NAME = 200
+"""Longest name that is taken."""
+
+
 def images_of(x: Images, device: torch.device) -> torch.Tensor:
     """Images that keep what every function asks of them.
 
@@ -99,6 +103,31 @@ def whole_number(value: int | None, name: str, least: int) -> None:
         raise ConfigError(f"{name}: expected a whole number, but found {value!r}")
     if value is not None and value < least:
         raise ConfigError(f"{name}: expected at least {least}, but found {value}")
+
+
+def folder_of(value: object, name: str) -> Path | None:
+    """A path that need not be there; None stays None.
+
+    Raises:
+        ConfigError: it is no path; names the argument.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str | Path) or not str(value):
+        raise ConfigError(f"{name}: expected a path, but found {value!r}")
+    return Path(value).expanduser()
+
+
+def text_of(value: object, name: str) -> str | None:
+    """A short text; None stays None.
+
+    Raises:
+        ConfigError: it is none; names the argument.
+    """
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_NAME):
+        shown = repr(value)[:60]
+        raise ConfigError(f"{name}: expected a text of 1 to {MAX_NAME} characters, not {shown}")
+    return value
 
 
 def path_of(value: object, what: str) -> Path:

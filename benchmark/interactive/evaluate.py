@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, SubmissionError
-from corobench.benchmark.interactive.arguments import whole_number
+from corobench.benchmark.interactive.arguments import folder_of, text_of, whole_number
 from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
 from corobench.benchmark.interactive.progress import reporter
 from corobench.benchmark.interactive.result import EvaluationInterrupted, EvaluationResult
@@ -92,10 +92,12 @@ def evaluate(
     whole_number(n, "n", 1)
     whole_number(seed, "seed", 0)
     texts = _texts(epsilons)
-    root = None if data_root is None else Path(data_root)
+    root = folder_of(data_root, "data_root")
+    name, device = text_of(name, "name"), text_of(device, "device")
+    kept, written = folder_of(cache, "cache"), folder_of(out, "out")
     if isinstance(model, torch.nn.Module | type):
         _require_unset("a network in memory", out=out, force=force or None)
-        return _in_memory(model, track, n, texts, seed, device, root, name, cache, verbose=verbose)
+        return _in_memory(model, track, n, texts, seed, device, root, name, kept, verbose=verbose)
     _require_unset("a folder or file", cache=cache)
     place = entry_at(model)
     if place.suffix != ONNX_SUFFIX:
@@ -109,7 +111,7 @@ def evaluate(
         device=device or "cpu",
         seed=seed,
         data_root=root,
-        out=Path(out or "results"),
+        out=written or Path("results"),
         force=force,
     )
     if place.suffix != ONNX_SUFFIX:
@@ -127,7 +129,7 @@ def _in_memory(
     device: str | None,
     data_root: Path | None,
     name: str | None,
-    cache: str | Path | None,
+    cache: Path | None,
     *,
     verbose: bool,
 ) -> EvaluationResult:
@@ -149,9 +151,14 @@ def _in_memory(
         seed=seed,
         device=device,
         data_root=data_root,
-        cache=None if cache is None else Path(cache),
+        cache=cache,
     )
-    return in_memory.evaluate_network(wish, reporter(called, verbose=verbose))
+    try:
+        return in_memory.evaluate_network(wish, reporter(called, verbose=verbose))
+    except EvaluationInterrupted:
+        raise
+    except KeyboardInterrupt:  # before anything was known
+        raise EvaluationInterrupted from None
 
 
 def _evaluated(folder: Path, settings: Settings, *, isolate: bool, verbose: bool) -> Evaluated:
@@ -214,6 +221,8 @@ def _texts(epsilons: Sequence[str | Fraction] | None) -> tuple[str, ...] | None:
         return None
     from corobench.benchmark.interactive.arguments import epsilon_of
 
+    if not isinstance(epsilons, Sequence):
+        raise ConfigError(f"epsilons: expected radii such as ['8/255'], but found {epsilons!r}")
     given = epsilons.split(",") if isinstance(epsilons, str) else list(epsilons)
     if not given:
         raise ConfigError("epsilons: expected at least one radius such as '8/255', but found none")

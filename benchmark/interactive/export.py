@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from corobench.benchmark.errors import ConfigError, SubmissionError
 from corobench.benchmark.files.new_folder import refuse_existing
+from corobench.benchmark.interactive.arguments import folder_of
 from corobench.benchmark.records.reports import ImportReport
 from corobench.benchmark.tracks import Track, get_track
 
@@ -64,11 +65,13 @@ def export(
     """
     from corobench.benchmark.submission.importing import import_graph
 
-    chosen, folder = get_track(track), Path(out).expanduser()
+    chosen, folder = get_track(track), folder_of(out, "out")
+    if folder is None:
+        raise ConfigError("out: expected the path of a new folder")
     if isinstance(authors, str):
         raise ConfigError(f"authors: expected a list of names, but found the text {authors!r}")
     refuse_existing(folder)
-    root = None if data_root is None else Path(data_root)
+    root = folder_of(data_root, "data_root")
     content, name = as_onnx(model, chosen)
     with tempfile.TemporaryDirectory(prefix="corobench-") as place:
         file = Path(place) / ONNX

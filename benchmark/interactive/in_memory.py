@@ -98,9 +98,8 @@ def evaluate_network(wish: Wish, report: Reporter) -> EvaluationResult:
     """
     track = wish.track
     copied = networks.measured_copy(wish.model, track.shape)
-    device = torch.device(wish.device or networks.device_of(copied))
     with exact_float32():
-        device = resolve_device(str(device))
+        device = resolve_device(str(wish.device or networks.device_of(copied)))
         copied = copied.to(device)
         dataset = load_test(track.name, wish.data_root)
         images, labels, indices = subset(dataset, wish.n)

@@ -17,6 +17,8 @@ from corobench.benchmark.referee import threat
 def predict_one_by_one(model: nn.Module, x_BCHW: Tensor) -> Tensor:
     """Logits of each image computed at batch size 1, so that no neighbour plays a part.
 
+    The model gets a copy: what it writes into its input changes no image that is judged.
+
     Args:
         model: follows the model contract.
         x_BCHW: float32 (B, C, H, W) in [0, 1].
@@ -26,7 +28,7 @@ def predict_one_by_one(model: nn.Module, x_BCHW: Tensor) -> Tensor:
     """
     if not len(x_BCHW):
         return x_BCHW.new_zeros((0, 0))
-    return torch.cat([model(image_CHW.unsqueeze(0)) for image_CHW in x_BCHW])
+    return torch.cat([model(image_CHW.unsqueeze(0).clone()) for image_CHW in x_BCHW])
 
 
 def confirm(

@@ -1,9 +1,10 @@
 """The model contract, clause by clause: what is not a deterministic map to logits is refused.
 
 Clauses: ``eval-mode``, ``runs``, ``output-shape``, ``output-dtype``, ``finite``, ``logits``,
-``deterministic``, ``batch-independent``, ``hooks``, ``grad-mode``, ``input-gradient``,
-``same-as-runtime`` (RULES.md). Each is asked on every image that is given, and one image that
-breaks it is enough: a network that keeps the contract on a few images only keeps none.
+``deterministic``, ``batch-independent``, ``hooks``, ``grad-mode``, ``input-unchanged``,
+``input-gradient``, ``same-as-runtime`` (RULES.md). Each is asked on every image that is given, and
+one image that breaks it is enough: a network that keeps the contract on a few images only keeps
+none.
 """
 
 from __future__ import annotations
@@ -76,6 +77,12 @@ def check_contract(
         raise ContractError(path or "model", faults)
 
 
+CHANGES_ITS_INPUT = (
+    "expected the images to be the same after a forward pass, but the model writes into them; "
+    "work on a copy, such as x = x.clone()"
+)
+
+
 def find_broken_clauses(
     model: nn.Module,
     images: Tensor,
@@ -89,11 +96,14 @@ def find_broken_clauses(
     called = list(range(len(images))) if names is None else list(names)
     logits = []
     for part in images.split(BATCH):
+        given = part.clone()
         try:
             with torch.no_grad():
-                found = model(part)
+                found = model(given)
         except Exception as error:
             return [_clause("runs", _failure(error, part))]
+        if not torch.equal(given, part):
+            return [_clause("input-unchanged", CHANGES_ITS_INPUT)]
         if faults := _check_form(found, len(part), num_classes):
             return faults
         logits.append(found)

@@ -23,6 +23,7 @@ from corobench.benchmark.submission.validate import find_submission_faults
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results"
+DENSE = RESULTS / "1.0" / "digits" / "digits-adv-dense.json"
 Digits = tuple[torch.Tensor, torch.Tensor]
 pytest_plugins = ["pytester"]
 
@@ -403,3 +404,27 @@ def test_numpy_and_lists_are_taken_and_checked(linear: nn.Module) -> None:
     assert len(corobench.certify(linear, x, np.array([1, 2, 3]), "1/255").right) == 3
     with pytest.raises(ConfigError, match="one for each image"):
         corobench.certify(linear, x, [1, 2], "1/255")
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: corobench.leaderboard(3), "track"),
+        (lambda: corobench.leaderboard(["digits"]), "track"),
+        (lambda: corobench.entries("digits", results=3), "results"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), track=3), "track"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", epsilons=3), "epsilons"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", data_root=3), "data_root"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", cache=3), "cache"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", name=3), "name"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", name="a" * 999), "name"),
+        (lambda: corobench.evaluate(nn.Linear(1, 1).eval(), "digits", device="tpu"), "tpu"),
+        (lambda: corobench.export(nn.Linear(1, 1).eval(), 3, track="digits"), "out"),
+        (lambda: corobench.check(*[DENSE] * 2, alpha=2), "alpha"),
+        (lambda: corobench.check(*[DENSE] * 2, max_drop=-1), "drop"),
+        (lambda: corobench.check(*[DENSE] * 2, max_drop="a"), "drop"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_error_that_names_it(call, named: str) -> None:
+    with pytest.raises(CorobenchError, match=named):
+        call()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from corobench.benchmark.errors import ContractError
 from corobench.benchmark.submission import check_contract
@@ -249,3 +249,41 @@ def test_a_dead_network_keeps_the_contract(constant):
 @pytest.mark.parametrize("num_images", [1, 2, 64, 65])
 def test_any_number_of_images(num_images):
     check_contract(_linear().eval(), _images(num_images), 10)
+
+
+class _Writing(nn.Module):
+    """Writes into the images that it is given, past autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.clamp_(0, 0.5)
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits
+
+
+def test_a_model_that_writes_into_its_images_is_refused_and_moves_none() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(5, 1, 8, 8)
+    before = images.clone()
+    (line,) = find_broken_clauses(_Writing().eval(), images, 10)
+    assert "input-unchanged" in line and "x.clone()" in line
+    assert torch.equal(images, before)
+
+
+def test_the_referee_and_attacks_hand_out_copies() -> None:
+    from fractions import Fraction
+
+    from corobench.benchmark.attacks.guard import Guard
+    from corobench.benchmark.referee.judge import predict_one_by_one
+
+    images = torch.rand(5, 1, 8, 8)
+    before = images.clone()
+    predict_one_by_one(_Writing().eval(), images)
+    watched = Guard(_Writing().eval(), images, torch.zeros(5).long(), Fraction(1, 16))
+    watched(images)
+    watched(images.requires_grad_()).sum().backward()
+    assert torch.equal(images, before)
+    assert images.grad is not None and images.grad.abs().sum() > 0
