@@ -60,7 +60,7 @@ def evaluate(
         epsilons: exact radii in (0, 1] such as "8/255" instead of the track's.
         seed: of all random numbers, from 0 on.
         device: "cpu" or "cuda"; by default where the network's weights are, and the CPU for files.
-        data_root: folder of the dataset; None for the usual search (README.md).
+        data_root: folder of the dataset; None for the usual search (docs/commands.md).
         name: what the result calls a network in memory, or an ONNX file; by default its class, or
             the file's name.
         cache: folder of unfinished work of a network in memory; None for the user's cache folder.

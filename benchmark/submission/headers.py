@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corobench.benchmark.errors import ConfigError, SubmissionError
+from corobench.benchmark.errors import ConfigError, SubmissionError, nearest
 from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.submission.architecture_names import NAMES
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file
 from corobench.benchmark.submission.header import FLOAT_BYTES, MAX_WEIGHTS_BYTES, parse_header
 from corobench.benchmark.submission.manifest import load_manifest
@@ -35,6 +36,7 @@ def find_header_faults(folder: Path) -> list[str]:
     return [
         *_track_faults(manifest),
         *name_faults(folder, manifest),
+        *_architecture_faults(manifest),
         *_weights_faults(folder, manifest.model.weights),
     ]
 
@@ -47,6 +49,15 @@ def name_faults(folder: Path, manifest: Manifest) -> list[str]:
     return [
         f"submission.toml: `id`: expected the name of its folder, {name!r}, but found "
         f"{manifest.id!r}"
+    ]
+
+
+def _architecture_faults(manifest: Manifest) -> list[str]:
+    name = manifest.model.architecture
+    if name is None or name in NAMES:
+        return []
+    return [
+        f"submission.toml: `model.architecture`: no architecture {name!r}: {nearest(name, NAMES)}"
     ]
 
 

@@ -133,3 +133,25 @@ def test_public_resnet18_checkpoint_fits_bit_for_bit():
     x = torch.from_numpy(np.random.default_rng(0).random((4, 3, 32, 32), dtype=np.float32))
     with torch.no_grad():
         assert torch.equal(ours.eval()(x), theirs.eval()(x))
+
+
+def test_the_names_that_need_no_torch_are_those_of_the_architectures() -> None:
+    from corobench.benchmark.submission.architecture_names import NAMES
+    from corobench.benchmark.submission.architectures import ARCHITECTURES
+
+    assert sorted(ARCHITECTURES) == list(NAMES)
+
+
+def test_a_header_check_knows_architectures(tmp_path: Path) -> None:
+    from corobench.benchmark.submission.headers import find_header_faults
+
+    source = Path(__file__).parents[3] / "submissions" / "digits-adv-dense"
+    folder = tmp_path / "digits-adv-dense"
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert find_header_faults(folder) == []
+    manifest = folder / "submission.toml"
+    manifest.write_text(manifest.read_text().replace('"cnn-small"', '"cnn-smal"'))
+    (fault,) = find_header_faults(folder)
+    assert "`model.architecture`" in fault and "cnn-small" in fault

@@ -1,0 +1,11 @@
+"""The names of architectures, for what must not import torch; a test compares them."""
+
+from __future__ import annotations
+
+NAMES = (
+    "cnn-large",
+    "cnn-small",
+    "resnet18",
+    "vgg16-bn",
+    "wrn-28-4",
+)
