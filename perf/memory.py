@@ -46,11 +46,12 @@ def measure(network: str, stage: str, chunk: int) -> None:
     elif stage == "AutoAttack":
         _short_autoattack(model, x, chunk)
     else:
-        prover, not_asked = prepare_certifiers(model, None, track, protocol, torch.device("cpu"))
+        prover, not_asked = prepare_certifiers(
+            model, None, track.shape, track.num_classes, protocol, torch.device("cpu")
+        )
         if stage in not_asked:
             print(f"not asked ({not_asked[stage].split(':')[0]})")
             return
-        assert prover is not None
         prover.prove(stage, *threat.box(x, EPSILON), y)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.3f}")
 

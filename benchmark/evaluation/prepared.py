@@ -160,7 +160,7 @@ def prepare(
     try:
         steps.begin("certifiers")
         prover, not_asked = prepare_certifiers(
-            model, found.network, track, protocol, checked.x.device
+            model, found.network, track.shape, track.num_classes, protocol, checked.x.device
         )
     except StepEndedError as error:
         not_asked = dict.fromkeys(protocol.all_certifiers, f"ended: {error}")
@@ -171,10 +171,11 @@ def prepare(
 def prepare_certifiers(
     model: nn.Module,
     network: nn.Module | None,
-    track: Track,
+    shape: tuple[int, int, int],
+    num_classes: int,
     protocol: Protocol,
     device: torch.device,
-) -> tuple[Prover | None, dict[str, str]]:
+) -> tuple[Prover, dict[str, str]]:
     """All certifiers of a model, and why some are not asked.
 
     A network that the checker does not know, or that a certifier cannot be trusted with, is named
@@ -183,20 +184,21 @@ def prepare_certifiers(
     Args:
         model: as it was submitted; it is what the checker proves.
         network: an equivalent one that certifiers may search on, or None.
-        track: of the images.
+        shape: channels, height, width of an image.
+        num_classes: logits.
         protocol: which certifiers, and up to which size.
         device: where certifiers compute.
     """
     from corobench.benchmark.certify import Prover, num_hidden_units
 
     searched_on = network if network is not None else model
-    prover = Prover(model, track.shape, track.num_classes, device, searched_on)
+    prover = Prover(model, shape, num_classes, device, searched_on)
     not_asked = {
         certifier: str(refusal)
         for certifier, refusal in prover.refusals.items()
         if certifier in protocol.all_certifiers
     }
-    units = num_hidden_units(searched_on, track.shape)
+    units = num_hidden_units(searched_on, shape)
     if units > protocol.crown_max_hidden_units:
         for certifier in ("CROWN", *protocol.closing_certifiers):
             not_asked.setdefault(

@@ -98,11 +98,11 @@ def run_check(
         data_root=data_root,
         whole=whole,
     )
-    notes = tuple(f"{path}: its weights were not measured, because {WHY}" for path in unweighed)
+    notes = tuple(
+        f"{path}: its weights were not measured, because torch is not installed"
+        for path in unweighed
+    )
     return replace(found, notes=(*found.notes, *notes))
-
-
-WHY = "torch is not installed"
 
 
 def _is_weighed(path: Path, limits: Limits | None) -> bool:

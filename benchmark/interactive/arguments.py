@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -128,6 +129,15 @@ def text_of(value: object, name: str) -> str | None:
         shown = repr(value)[:60]
         raise ConfigError(f"{name}: expected a text of 1 to {MAX_NAME} characters, not {shown}")
     return value
+
+
+def identifier_of(name: str) -> str:
+    """A name as an entry's id.
+
+    >>> identifier_of("My ViT (v2)"), identifier_of("??")
+    ('my-vit-v2', 'network')
+    """
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")[:80] or "network"
 
 
 def path_of(value: object, what: str) -> Path:

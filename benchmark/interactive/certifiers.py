@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from corobench.benchmark.certify import Prover, num_hidden_units
 from corobench.benchmark.errors import DependencyError, NotCertifiable
+from corobench.benchmark.evaluation.prepared import prepare_certifiers
 from corobench.benchmark.interactive import networks
 
 if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
     from corobench.benchmark.tracks import Protocol
 
 
@@ -34,8 +35,8 @@ def certifiers_of(
         protocol: which certifiers, and up to which size.
     """
     try:
-        prover = Prover(model, shape, num_classes, networks.device_of(model), network or model)
-        units = num_hidden_units(network or model, shape)
+        device = networks.device_of(model)
+        return prepare_certifiers(model, network, shape, num_classes, protocol, device)
     except (NotCertifiable, DependencyError) as error:
         return None, dict.fromkeys(protocol.all_certifiers, str(error))
     except Exception as error:
@@ -43,16 +44,3 @@ def certifiers_of(
         reason = f"the network cannot be read ({type(error).__name__}: {lines[0]})"[:300]
         refusal = f"unsupported-operator: {reason}"
         return None, dict.fromkeys(protocol.all_certifiers, refusal)
-    not_asked = {
-        name: str(refusal)
-        for name, refusal in prover.refusals.items()
-        if name in protocol.all_certifiers
-    }
-    if units > protocol.crown_max_hidden_units:
-        for name in ("CROWN", *protocol.closing_certifiers):
-            not_asked.setdefault(
-                name,
-                f"too-large: {units} hidden units, and protocol {protocol.version} asks {name} up "
-                f"to {protocol.crown_max_hidden_units}",
-            )
-    return prover, not_asked

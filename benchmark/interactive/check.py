@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError
-from corobench.benchmark.interactive.arguments import path_of
+from corobench.benchmark.interactive.arguments import folder_of, path_of
 from corobench.benchmark.interactive.processes import quiet_main
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def check(
 
     rule = Rule(max_drop=max_drop, alpha=alpha, max_bytes_growth=max_bytes_growth)
     reference = path_of(baseline, "the baseline's result file")
-    root = None if data_root is None else Path(data_root)
+    root = folder_of(data_root, "data_root")
     limits = Limits() if isolate else None
     with tempfile.TemporaryDirectory(prefix="corobench-") as place, quiet_main():
         path, name = _as_path(candidate, reference, Path(place))

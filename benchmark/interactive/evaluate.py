@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, SubmissionError
-from corobench.benchmark.interactive.arguments import folder_of, text_of, whole_number
+from corobench.benchmark.interactive.arguments import (
+    folder_of,
+    identifier_of,
+    text_of,
+    whole_number,
+)
 from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
 from corobench.benchmark.interactive.progress import reporter
 from corobench.benchmark.interactive.result import EvaluationInterrupted, EvaluationResult
@@ -193,9 +197,8 @@ def _onnx_file(
         raise ConfigError(
             f'{path}: expected the track of the file\'s images, such as track="cifar10"'
         )
-    entry = re.sub(r"[^a-z0-9._]+", "-", (name or path.stem).lower()).strip("-._")[:80]
     with tempfile.TemporaryDirectory(prefix="corobench-") as place, quiet_main():
-        folder = Path(place) / (entry or "network")
+        folder = Path(place) / identifier_of(name or path.stem)
         try:
             run_import(
                 path,

@@ -6,7 +6,6 @@ load the network; `corobench.export` makes an entry of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.interactive import networks
+from corobench.benchmark.interactive.arguments import identifier_of
 from corobench.benchmark.interactive.certifiers import certifiers_of
 from corobench.benchmark.interactive.result import EvaluationInterrupted, EvaluationResult
 from corobench.benchmark.network import compactness
@@ -278,7 +278,7 @@ def _run(wish: Wish, model: nn.Module, dataset: Dataset, device: torch.device) -
     sparsity = compactness.sparsity(model)
     run = Run(
         protocol=protocol.version,
-        entry=_identifier(wish.name),
+        entry=identifier_of(wish.name),
         track=wish.track.name,
         n=wish.n,
         quick=True,
@@ -300,7 +300,7 @@ def _manifest(wish: Wish, model: nn.Module, sparsity: float) -> Manifest:
     return check_manifest(
         {
             "schema": 1,
-            "id": _identifier(wish.name),
+            "id": identifier_of(wish.name),
             "title": wish.name[:200],
             "authors": ["unknown"],
             "licence": "unknown",
@@ -319,15 +319,6 @@ def _manifest(wish: Wish, model: nn.Module, sparsity: float) -> Manifest:
             "training": {"data": "unknown"},
         }
     )
-
-
-def _identifier(name: str) -> str:
-    """A name as an entry's id.
-
-    >>> _identifier("My ViT (v2)"), _identifier("??")
-    ('my-vit-v2', 'network')
-    """
-    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")[:80] or "network"
 
 
 def _chunks(cache: Path | None, run: Run, fingerprint: str) -> ChunkStore:

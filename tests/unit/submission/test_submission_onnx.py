@@ -399,8 +399,9 @@ def test_a_quantised_file_is_valid_labelled_and_certified_by_the_checker_alone(t
     # One byte a weight, a scale and a zero point a channel, and the rest dense.
     assert size.bytes_coded <= size.bytes_dense - 3 * 1014 + 5 * 16 < size.bytes_dense / 2
     protocol = Protocol()
+    track = get_track("digits")
     _, not_asked = prepare_certifiers(
-        submission.model, None, get_track("digits"), protocol, torch.device("cpu")
+        submission.model, None, track.shape, track.num_classes, protocol, torch.device("cpu")
     )
     assert set(not_asked) == set(protocol.closing_certifiers)
 
