@@ -61,6 +61,11 @@ class Steps:
         self._announce(name)
 
     @property
+    def ended(self) -> Mapping[str, Ended]:
+        """Steps that ended an earlier process, and why."""
+        return dict(self._ended)
+
+    @property
     def ended_early(self) -> bool:
         """Whether any step ended an earlier process."""
         return bool(self._ended)
