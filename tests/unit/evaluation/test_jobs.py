@@ -13,6 +13,7 @@ import torch
 from evaluation_factory import FAST, SMALL_CHUNKS, make_evaluation, shorten_suite, table_of
 from torch import Tensor, nn
 
+from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import Prover
 from corobench.benchmark.evaluation.answers import find_fault
 from corobench.benchmark.evaluation.evaluate import evaluate
@@ -173,6 +174,7 @@ WELL = {
     "flags": np.array(["randomized"]),
     "doubts": np.array(["non-finite-logits"]),
     "doubts_rows": np.array([4]),
+    "halved": np.asarray(0),
     "seconds": np.asarray(0.5),
 }
 ATTACK = Job("attack-0", "attack", (4, 7), "1/16")
@@ -221,3 +223,54 @@ def test_one_thread_is_given_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_counted(
+    curved: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PGD draws for the whole chunk, so that halves find what the whole finds."""
+    x, y = (part[:32] for part in digits)
+    none = dict.fromkeys(FAST.all_certifiers, "not of interest")
+    whole = make_evaluation(curved, x, y, tmp_path / "whole", not_asked=none)
+    whole.clean()
+    whole.attack(whole.pgd())
+    propose = PGD.propose
+
+    def small_memory(self: PGD, model: nn.Module, images: Tensor, *more: object) -> object:
+        if len(images) > 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return propose(self, model, images, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PGD, "propose", small_memory)
+    halved = make_evaluation(curved, x, y, tmp_path / "halved", not_asked=none)
+    halved.clean()
+    halved.attack(halved.pgd())
+    assert whole.facts.num_halved == 0
+    assert halved.facts.num_halved >= 2
+    for epsilon, known in whole.facts.epsilons.items():
+        broken = halved.facts.epsilons[epsilon].broken["pgd50"]
+        assert np.array_equal(known.broken["pgd50"], broken) and broken.any()
+    found, expected = halved.facts.adversarial, whole.facts.adversarial
+    assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_a_single_image_that_does_not_fit_has_no_answer(
+    curved: nn.Module,
+    digits: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(*more: object) -> object:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PGD, "propose", no_memory)
+    evaluation = make_evaluation(curved, *(part[:4] for part in digits), tmp_path)
+    evaluation.clean()
+    evaluation.attack(evaluation.pgd())
+    known = evaluation.facts.epsilons["1/16"]
+    assert set(known.failed[evaluation.facts.correct]) == {
+        "pgd50: OutOfMemoryError: CUDA out of memory"
+    }
