@@ -27,7 +27,7 @@ from corobench.benchmark.attacks.context import AttackContext, AttackSearch
 from corobench.benchmark.attacks.projection import without_sorting
 from corobench.benchmark.attacks.seating import group, seat
 from corobench.benchmark.attacks.sparing import spare
-from corobench.benchmark.attacks.standing import Group, Standing
+from corobench.benchmark.attacks.standing import Group, Standing, in_pieces
 from corobench.benchmark.errors import DependencyError
 
 #: Values of an image from which on, and share of the submitted network's parameters up to which,
@@ -37,6 +37,8 @@ MIN_VALUES, MAX_SHARE = 500, 0.1
 #: The parts of the suite, in its order, and the look at the network before the first.
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 CHECKS = "checks"
+#: The part that draws again after each target, for the images of the batch that still stand.
+DRAWS_AGAIN = "apgd-t"
 #: Share of the attacked images from which on what Square alone breaks is a flag, as in the suite.
 SQUARE_HELPS_RATE = 0.002
 
@@ -60,13 +62,21 @@ class AutoAttackStandard(Attack):
         num_classes: of the model; targeted attacks use ``min(9, num_classes - 1)`` targets.
         batch_size: images per call inside the suite.
         square_queries: query budget of Square.
+        piece: images at once in the parts of the suite whose random numbers depend on no
+            neighbour's fate, which may be cut smaller than its batches; None to keep them whole.
     """
 
     name = "autoattack"
 
-    def __init__(self, num_classes: int, batch_size: int = 100, square_queries: int = 5000) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        batch_size: int = 100,
+        square_queries: int = 5000,
+        piece: int | None = None,
+    ) -> None:
         self.num_classes = num_classes
-        self.suite_batch = batch_size
+        self.suite_batch, self.piece = batch_size, piece
         self.square_queries = square_queries
 
     def build(self, model: nn.Module, epsilon: Fraction, seed: int, device: torch.device) -> Any:
@@ -94,9 +104,14 @@ class AutoAttackStandard(Attack):
         return tuple(part for part in PARTS if self.num_classes > 3 or part != "apgd-t")
 
     def groups(self, stage: str, standing: Standing) -> list[Group]:
-        """Batches of the suite; before the first the images on which it looks at the network."""
+        """Batches of the suite, or pieces of them; before the first a look at the network."""
         attacked, places = standing.attacked, standing.places
-        parts = [Group(stage, part, places) for part in group(attacked, places, self.suite_batch)]
+        size = None if stage == DRAWS_AGAIN else self.piece
+        parts = [
+            Group(stage, part, places)
+            for batch in group(attacked, places, self.suite_batch)
+            for part in in_pieces(batch, size)
+        ]
         if stage == PARTS[0] and parts:
             is_whole = len(attacked) == standing.num_seats
             looked_at = attacked[: self.suite_batch] if is_whole else attacked

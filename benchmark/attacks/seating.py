@@ -57,8 +57,8 @@ def seat(suite: Any, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
 
     Args:
         suite: the package's object, norm Linf; its parts must be run on `x_BCHW` or a part of it.
-        x_BCHW: float32 (B, C, H, W), the images that are attacked: all of their batches that are
-            attacked at all.
+        x_BCHW: float32 (B, C, H, W), the images that are attacked; for targeted APGD all of their
+            batches that are attacked at all, because it draws again for those that still stand.
         seats: theirs in the chunk.
         batch_size: of the suite, were it run on the whole chunk.
     """

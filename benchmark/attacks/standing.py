@@ -70,6 +70,17 @@ class Standing:
         self._is_asked[group.places] = False
 
 
+def in_pieces(places: Places, size: int | None) -> list[Places]:
+    """Consecutive places in as few parts of equal size as possible, none larger than `size`.
+
+    >>> [part.tolist() for part in in_pieces(np.arange(5), 4)]
+    [[0, 1, 2], [3, 4]]
+    """
+    if size is None or len(places) <= size:
+        return [places] if len(places) else []
+    return np.array_split(places, -(-len(places) // size))
+
+
 def in_batches(places: Places, size: int | None) -> list[Places]:
     """Consecutive places, so many at a time; all at once where no size is given.
 

@@ -32,17 +32,36 @@ from corobench.benchmark.referee.judge import predict_one_by_one
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import Protocol, Track, derive_seed
 
+#: Pieces that a batch of an attack is cut into, and images of a piece that is cut no further.
+PIECES, LEAST_PIECE = 4, 50
+
+
+def piece_of(batch: int) -> int:
+    """Images of a piece: small enough to share a stage among workers, large enough to be fast.
+
+    >>> piece_of(500), piece_of(250), piece_of(100)
+    (125, 63, 50)
+    """
+    return max(LEAST_PIECE, -(-batch // PIECES))
+
 
 class Attacks:
-    """The attacks of an evaluation, with the protocol's settings."""
+    """The attacks of an evaluation, with the protocol's settings.
 
-    def __init__(self, protocol: Protocol, track: Track) -> None:
+    Args:
+        protocol: settings.
+        track: whose images are attacked.
+        is_on_cpu: a CPU attacks pieces of a batch as fast as the whole, and they can be shared.
+    """
+
+    def __init__(self, protocol: Protocol, track: Track, is_on_cpu: bool = True) -> None:
         batch = track.attack_batch
+        piece = piece_of(batch) if is_on_cpu else None
         kind = PlainAutoAttack if protocol.plain_attacks else AutoAttackStandard
-        self.pgd = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate, batch)
-        self.autoattack = kind(
-            track.num_classes, batch_size=batch, square_queries=protocol.square_queries
+        self.pgd = PGD(
+            protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate, piece or batch
         )
+        self.autoattack = kind(track.num_classes, batch, protocol.square_queries, piece)
         #: PGD-50's steps are small; fewer and larger ones must not do better.
         self.fewer_steps = PGD(steps=10, restarts=1, step_rate=0.25)
 
@@ -100,7 +119,7 @@ class Workbench:
     def __init__(self, prepared: Prepared, seed: int, setup: Setup | None = None) -> None:
         self.prepared, self.seed, self.setup = prepared, seed, setup
         self.model, self.x, self.y = prepared.model, prepared.x, prepared.y
-        self.attacks = Attacks(prepared.protocol, prepared.track)
+        self.attacks = Attacks(prepared.protocol, prepared.track, prepared.x.device.type == "cpu")
         # Weight gradients are never needed; without them a backward pass costs half as much.
         self.model.requires_grad_(False)
         self._kinds: Mapping[str, Callable[[Job], dict[str, Any]]] = {

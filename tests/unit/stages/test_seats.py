@@ -16,6 +16,7 @@ ATTACKS = (
     pytest.param(PGD(5, 3), id="pgd"),
     pytest.param(AutoAttackStandard(10, square_queries=60), id="one-batch"),
     pytest.param(AutoAttackStandard(10, batch_size=13, square_queries=60), id="many-batches"),
+    pytest.param(AutoAttackStandard(10, 26, square_queries=60, piece=9), id="pieces"),
 )
 
 
@@ -65,3 +66,20 @@ def test_equal_images_have_seats_of_their_own(
     taken = torch.tensor([1, 3])
     result = attack.run(curved, x[taken], y[taken], EPSILON, 1, AttackContext(Seats(4, taken)))
     assert len(result.broken_B) == 2
+
+
+def test_pieces_of_batches_find_what_the_batches_find(
+    curved: nn.Module, chunk: tuple[Tensor, Tensor]
+) -> None:
+    """Their random numbers are those of the whole batch, whoever else is attacked with them."""
+    x, y = chunk
+    whole, cut = (
+        AutoAttackStandard(10, 26, square_queries=60, piece=piece).run(
+            curved, x, y, EPSILON, seed=1
+        )
+        for piece in (None, 9)
+    )
+    assert torch.equal(whole.broken_B, cut.broken_B)
+    assert whole.attack_names == cut.attack_names
+    assert {"apgd-ce", "apgd-t", "square"} & set(whole.attack_names)
+    assert torch.allclose(whole.adversarial_BCHW, cut.adversarial_BCHW, atol=1e-6)
