@@ -56,7 +56,7 @@ class Order:
     """One job for a worker.
 
     Attributes:
-        token: by which the pool and its backend know it; never used twice.
+        token: by which the pool and its backend know it; no other job ever has it.
         text: the job as JSON, as `Job.as_json` made it.
     """
 
@@ -165,13 +165,19 @@ class Backend(Protocol):
     def give(self, worker: str, setup: Setup, orders: Sequence[Order]) -> None:
         """Hand a worker jobs of one entry, behind those it has; of no effect on a lost one.
 
+        Of each job, in their order, a `Begun` follows and then an `Answered` or a `Failed`, or the
+        worker is lost.
+
         The worker loads the workbench of a setup that is new to it, which counts as a part of the
         first job, and holds the last `NUM_HELD` of them.
         """
         ...
 
     def drop(self, worker: str, tokens: Sequence[int]) -> None:
-        """A worker need not begin these jobs; what it answers all the same is ignored."""
+        """A worker need not compute these jobs, unless it has begun them.
+
+        Each is begun and answered all the same, with a `Failed`, or it was too late.
+        """
         ...
 
     def stop(self, worker: str) -> None:
