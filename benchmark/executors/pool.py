@@ -26,7 +26,7 @@ from corobench.benchmark.executors.scheduling import Decided, Scheduler, Unexpec
 from corobench.benchmark.executors.versions import differences
 from corobench.benchmark.files.steps import Ended
 
-#: Workers that may be lost one after another, for each one there is, before any answers.
+#: Workers that may be lost one after another, for each one there is, before any begins a job.
 MAX_LOST_IN_A_ROW = 6
 #: Answers of one entry that may turn out to be none before nothing more of it is tried.
 MAX_SPOILT = 9
@@ -38,11 +38,13 @@ class Asked:
 
     Attributes:
         number: by which that process knows it.
+        name: of the job.
         kind: of the job.
         text: the job as JSON.
     """
 
     number: int
+    name: str
     kind: str
     text: str
 
@@ -53,6 +55,7 @@ class Done:
 
     entry: str
     number: int
+    name: str
     answer: bytes | Ended
 
 
@@ -128,10 +131,10 @@ class Pool:
             new.append((token, asked.kind))
         self._decide(self._scheduler.add_jobs(entry, new))
 
-    def cancel(self, entry: str, numbers: Iterable[int]) -> None:
-        """An entry needs these jobs no more; this also ends the time in which they may be spoilt."""
+    def cancel(self, entry: str, first: int, last: int) -> None:
+        """An entry needs the jobs of these numbers no more, nor another answer to them."""
         known = self._entries[entry].tokens
-        tokens = [known.pop(number) for number in numbers if number in known]
+        tokens = [known.pop(number) for number in list(known) if first <= number <= last]
         self._drop(self._scheduler.cancel(tokens))
         for token in tokens:
             del self._tasks[token]
@@ -198,19 +201,19 @@ class Pool:
         worker, token = event.worker, event.token
         if isinstance(event, Begun):
             self._scheduler.begun(worker, token)
+            self._num_lost = 0
             return
-        self._num_lost = 0
         if isinstance(event, Failed):
             self._decide(self._scheduler.failed(worker, token, Ended(event.reason, False)))
         elif self._scheduler.answered(worker, token, event.seconds) is not None:
             task = self._tasks[token]
             task.answered_by = worker
-            self._done.append(Done(task.entry, task.asked.number, event.body))
+            self._done.append(Done(task.entry, task.asked.number, task.asked.name, event.body))
 
     def _decide(self, decided: Iterable[Decided]) -> None:
         for one in decided:
             task = self._tasks[one.job]
-            self._done.append(Done(task.entry, task.asked.number, one.ended))
+            self._done.append(Done(task.entry, task.asked.number, task.asked.name, one.ended))
 
     def _welcome(self, event: Ready) -> None:
         other = differences(self._versions, event.versions)
@@ -221,7 +224,7 @@ class Pool:
         self._backend.stop(event.worker)
         self._num_refused += 1
         self._say(f"{event.worker} ({event.where}) was refused: {other}")
-        if self._num_refused >= self._size:
+        if not self._workers and self._num_refused >= self._size:
             raise DependencyError(
                 f"every worker was refused; the last one has {other}. Install the same versions "
                 "wherever a worker runs"
@@ -230,6 +233,8 @@ class Pool:
     def _lose(self, event: Lost, *, blames: bool = True) -> None:
         if event.worker in self._workers:
             self._workers.remove(event.worker)
+            if self._scheduler.has_begun(event.worker):
+                self._num_lost = 0  # the job answers for it, a bounded number of times
             decided = self._scheduler.lost(
                 event.worker, event.reason, event.by_limit, blames=blames
             )
@@ -237,7 +242,7 @@ class Pool:
         self._num_lost += 1
         if self._num_lost > MAX_LOST_IN_A_ROW * self._size:
             raise CorobenchError(
-                f"{self._num_lost} workers were lost without an answer; the last one: "
+                f"{self._num_lost} workers were lost before they began a job; the last one: "
                 f"{event.reason}"
             )
         self._say(f"{event.worker} was lost: {event.reason}; another one is started")
