@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from corobench.benchmark.executors import arrays, landlock, limits
 from corobench.benchmark.executors.accelerator import wake
 from corobench.benchmark.executors.backend import NUM_HELD
+from corobench.benchmark.executors.images import read_images
 from corobench.benchmark.executors.versions import versions
 from corobench.benchmark.executors.wire import Wire, pack, unpack
 
@@ -55,10 +56,11 @@ def serve(connection: Connection, order: str) -> None:
 
 
 def _load(told: Mapping[str, Any], images: Path, folder: Path, device: str) -> Bench:
-    from corobench.benchmark.evaluation.workbench import load_workbench
+    from corobench.benchmark.evaluation.workbench import Setup, load_workbench
+    from corobench.benchmark.network.device import resolve_device
 
-    bench: Bench = load_workbench(told, images, folder, device)
-    return bench
+    x, y = read_images(images)
+    return load_workbench(Setup.from_json(told), x, y, folder, resolve_device(device))
 
 
 def serve_with(connection: Connection, order: str, load: Load) -> None:

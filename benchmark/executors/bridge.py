@@ -9,7 +9,7 @@ import json
 import os
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Described(Protocol):
     """A workbench, and what another process needs to make the same one."""
 
     @property
-    def setup(self) -> Mapping[str, Any]: ...
+    def setup(self) -> Any: ...
     @property
     def x(self) -> Any: ...
     @property
@@ -80,7 +80,7 @@ class Bridge:
             name, digest = write_images(scratch, _numpy(bench.x), _numpy(bench.y))
             number = self._num_benches
             self._num_benches += 1
-            told = dict(bench.setup)
+            told = bench.setup.as_json()
             self.send(kind="setup", bench=number, told=told, images=name, sha256=digest)
             return _Remote(self, steps, number)
 

@@ -59,7 +59,11 @@ def evaluate(
         SubmissionError: it is at fault, or ended the process before it could be measured.
         CorobenchError: anything else a user can fix.
     """
-    done = run(EVALUATE, {"folder": folder, "settings": settings}, limits, report)
+    return evaluated(run(EVALUATE, {"folder": folder, "settings": settings}, limits, report))
+
+
+def evaluated(done: dict[str, Any]) -> Evaluated:
+    """What the task EVALUATE told, with the result that it wrote."""
     path = Path(done["path"])
     return Evaluated(read_result(path), path, bool(done["reused"]))
 

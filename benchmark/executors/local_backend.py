@@ -68,8 +68,9 @@ class LocalBackend(Backend):
     def events(self) -> list[Event]:
         found: list[Event] = []
         for worker in list(self._workers.values()):
-            found += worker.events()
-            if found and isinstance(found[-1], Lost):
+            new = worker.events()
+            found += new
+            if new and isinstance(new[-1], Lost):
                 self.stop(worker.name)
         return found
 

@@ -63,6 +63,7 @@ class Done:
 class _Open:
     setup: Setup
     tokens: dict[int, int]
+    num_left: int = 0
     num_spoilt: int = 0
 
 
@@ -72,6 +73,7 @@ class _Task:
     asked: Asked
     num_spoilt: int = 0
     answered_by: str | None = None
+    is_left: bool = True
 
 
 class Pool:
@@ -97,8 +99,13 @@ class Pool:
         self._entries: dict[str, _Open] = {}
         self._tasks: dict[int, _Task] = {}
         self._num_tokens = self._num_lost = self._num_refused = 0
-        self._done: list[Done] = []
+        self._decided: list[tuple[int, bytes | Ended]] = []
         backend.start(size)
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are ready or at work."""
+        return len(self._workers)
 
     def waitables(self) -> Sequence[Connection | int]:
         """What to wait for, `LOOK_S` seconds at most, before `turn` is called."""
@@ -119,8 +126,8 @@ class Pool:
 
     def ask(self, entry: str, jobs: Iterable[Asked]) -> None:
         """An entry asks for jobs; each is answered once by `turn`, unless it is cancelled."""
-        tokens = self._entries[entry].tokens
-        new = []
+        found = self._entries[entry]
+        tokens, new = found.tokens, []
         for asked in jobs:
             if asked.number in tokens:
                 raise ValueError(f"job {asked.number} is asked for already")
@@ -128,6 +135,7 @@ class Pool:
             self._num_tokens += 1
             tokens[asked.number] = token
             self._tasks[token] = _Task(entry, asked)
+            found.num_left += 1
             new.append((token, asked.kind))
         self._decide(self._scheduler.add_jobs(entry, new))
 
@@ -137,7 +145,11 @@ class Pool:
         tokens = [known.pop(number) for number in list(known) if first <= number <= last]
         self._drop(self._scheduler.cancel(tokens))
         for token in tokens:
-            del self._tasks[token]
+            self._forget(token)
+
+    def num_left(self, entry: str) -> int:
+        """Jobs that an entry waits for."""
+        return self._entries[entry].num_left
 
     def spoilt(self, entry: str, number: int) -> None:
         """What was given as an answer is none: its worker is ended, and the job tried again."""
@@ -153,14 +165,20 @@ class Pool:
             self._lose(Lost(worker, "its answer was no arrays"), blames=False)
         before = task.num_spoilt if found.num_spoilt <= MAX_SPOILT else MAX_SPOILT
         task.num_spoilt += 1
+        task.is_left = True
+        found.num_left += 1
         self._decide(self._scheduler.spoilt(entry, token, task.asked.kind, before))
 
     def close_entry(self, entry: str) -> None:
         """An entry needs nothing more."""
-        found = self._entries.pop(entry)
         self._drop(self._scheduler.remove_entry(entry))
-        for token in found.tokens.values():
-            del self._tasks[token]
+        for token in self._entries[entry].tokens.values():
+            self._forget(token)
+        del self._entries[entry]
+
+    def _forget(self, token: int) -> None:
+        task = self._tasks.pop(token)
+        self._entries[task.entry].num_left -= task.is_left
 
     def _drop(self, given: Sequence[tuple[str, int]]) -> None:
         by_worker: dict[str, list[int]] = {}
@@ -182,8 +200,16 @@ class Pool:
         for given in self._scheduler.assign():
             orders = [Order(token, self._tasks[token].asked.text) for token in given.jobs]
             self._backend.give(given.worker, self._entries[given.entry].setup, orders)
-        done, self._done = self._done, []
-        return done
+        decided, self._decided = self._decided, []
+        return [done for token, answer in decided if (done := self._give_back(token, answer))]
+
+    def _give_back(self, token: int, answer: bytes | Ended) -> Done | None:
+        task = self._tasks.get(token)
+        if task is None:
+            return None  # cancelled meanwhile
+        task.is_left = False
+        self._entries[task.entry].num_left -= 1
+        return Done(task.entry, task.asked.number, task.asked.name, answer)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Ready):
@@ -206,14 +232,11 @@ class Pool:
         if isinstance(event, Failed):
             self._decide(self._scheduler.failed(worker, token, Ended(event.reason, False)))
         elif self._scheduler.answered(worker, token, event.seconds) is not None:
-            task = self._tasks[token]
-            task.answered_by = worker
-            self._done.append(Done(task.entry, task.asked.number, task.asked.name, event.body))
+            self._tasks[token].answered_by = worker
+            self._decided.append((token, event.body))
 
     def _decide(self, decided: Iterable[Decided]) -> None:
-        for one in decided:
-            task = self._tasks[one.job]
-            self._done.append(Done(task.entry, task.asked.number, task.asked.name, one.ended))
+        self._decided += [(one.job, one.ended) for one in decided]
 
     def _welcome(self, event: Ready) -> None:
         other = differences(self._versions, event.versions)
