@@ -18,7 +18,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from itertools import zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,7 +60,8 @@ def _load(told: Mapping[str, Any], images: Path, folder: Path, device: str) -> B
     from corobench.benchmark.network.device import resolve_device
 
     x, y = read_images(images)
-    return load_workbench(Setup.from_json(told), x, y, folder, resolve_device(device))
+    bench: Bench = load_workbench(Setup.from_json(told), x, y, folder, resolve_device(device))
+    return bench
 
 
 def serve_with(connection: Connection, order: str, load: Load) -> None:
@@ -147,11 +147,12 @@ class _Worker:
         orders = header["orders"]
         limits.allow_processor_time(self._limits.step_s, 1)
         self._wire.send(pack({"kind": "begin", "token": orders[0][0]}))
-        for (token, text), (following, _) in zip_longest(orders, orders[1:], fillvalue=(None, "")):
+        following = [token for token, _ in orders[1:]] + [None]
+        for (token, text), begins in zip(orders, following, strict=True):
             answer, body = self._job(header["key"], token, text)
             limits.allow_processor_time(self._limits.step_s, 1)
             # One message for two, as jobs may be short.
-            self._wire.send(pack({**answer, "token": token, "begins": following}, body))
+            self._wire.send(pack({**answer, "token": token, "begins": begins}, body))
 
     def _job(self, key: str, token: int, text: str) -> tuple[dict[str, Any], bytes]:
         if token in self._dropped:

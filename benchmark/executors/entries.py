@@ -211,7 +211,8 @@ class _Driver:
 
     def deliver(self, done: Sequence[Done]) -> None:
         """Pass on what became of its jobs."""
-        listed, bodies = [], []
+        listed: list[tuple[int, int, Ended | None]] = []
+        bodies = []
         for one in done:
             if isinstance(one.answer, Ended):
                 self._attempts.note_ended(one.name, one.answer)
