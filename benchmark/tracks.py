@@ -157,8 +157,8 @@ class Protocol:
         closing_group: images that a closing certifier is asked about at once; a group without a
             decision ends it at that epsilon.
         max_subdomains: bounded subdomains per image of branch and bound ("BaB").
-        certify_budget_s: seconds per image after which a search is stopped ("timeout"); a safety
-            stop, for `max_subdomains` alone should decide.
+        certify_budget_s: processor seconds per image after which a search is stopped ("timeout"); a
+            safety stop, for `max_subdomains` alone should decide.
         audit_images: certified images that are attacked all the same, largest epsilon first: so
             many of those that `certifiers` prove, and as many of those that `closing_certifiers`
             prove; all of them where there are fewer.

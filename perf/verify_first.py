@@ -23,7 +23,6 @@ import torch
 from common import Job, cpu_timed, verdict
 
 from corobench.benchmark.certify import stage as stage_certify
-from corobench.benchmark.evaluation import closing
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
     stage_certify.certify_chunk = cpu_timed(spent, "certify", stage_certify.certify_chunk)
-    closing.close_chunk = cpu_timed(spent, "certify", closing.close_chunk)
+    stage_certify.close_chunk = cpu_timed(spent, "certify", stage_certify.close_chunk)
     ways = {"verify first": True, "attack all": False}
     facts = [
         cpu_timed(spent, name, job.evaluate)(name, verify_first=first)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from torch import Tensor, nn
 
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.outcomes import outcome_table
@@ -30,6 +31,20 @@ def use_attacks(monkeypatch: pytest.MonkeyPatch, **attacks: Attack) -> None:
     """Let evaluations use other attacks: `pgd`, `autoattack` or `fewer_steps`."""
     for name, attack in attacks.items():
         monkeypatch.setattr(Stages, name, lambda self, attack=attack: attack)
+
+
+def shorten_suite(patch: pytest.MonkeyPatch) -> None:
+    """AutoAttack with a tenth of its steps, for tests of what happens around it."""
+    build = AutoAttackStandard.build
+
+    def short(self: AutoAttackStandard, *args: object) -> Any:
+        suite = build(self, *args)  # type: ignore[arg-type]
+        for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
+            attack.n_iter = 10
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = 4
+        return suite
+
+    patch.setattr(AutoAttackStandard, "build", short)
 
 
 def make_evaluation(

@@ -41,6 +41,7 @@ KINDS: Mapping[str, Mapping[str, _Kind]] = {
         "flags": _Kind("U", ("*",)),
         "doubts": _Kind("U", ("D",)),
         "doubts_rows": _Kind("i", ("D",)),
+        "halved": _Kind("i", ()),
         **_SECONDS,
     },
 }

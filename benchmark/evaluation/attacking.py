@@ -209,6 +209,7 @@ def _record(
         facts = evaluation.facts.epsilons[epsilon]
         evaluation.spend("attack", facts, rows, float(answer["seconds"]))
         if "failed" not in answer:
+            evaluation.facts.num_halved += int(answer["halved"])
             for flag, row in zip(answer["doubts"], answer["doubts_rows"], strict=True):
                 facts.doubt(str(flag), [int(row)])
             chunk.add(group, answer)

@@ -228,6 +228,7 @@ def _write(
             "not_asked": facts.not_asked,
             "audit": audit(facts, indices),
             "errors": errors(facts),
+            "halved_batches": facts.num_halved or None,
             "flags": {
                 epsilon: tuple(sorted(known.flags)) for epsilon, known in facts.epsilons.items()
             },

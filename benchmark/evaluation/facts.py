@@ -158,6 +158,7 @@ class Facts:
         not_asked: certifier -> why.
         adversarial: float32 images, each broken by re-measurement.
         seconds: wall-clock by kind of work.
+        num_halved: batches of attacks that were halved because memory ran out.
     """
 
     predicted: NDArray[np.int64]
@@ -168,6 +169,7 @@ class Facts:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"clean": 0.0, "attack": 0.0, "certify": 0.0}
     )
+    num_halved: int = 0
 
     @property
     def unpredicted(self) -> BoolArray:

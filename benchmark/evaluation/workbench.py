@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -165,9 +165,21 @@ class Workbench:
         }
 
     def _attack(self, job: Job) -> dict[str, Any]:
-        rows, told = job.places, job.told
-        attack = self.attacks.named(str(told["attack"]))
+        told = job.told
         group = Group(str(told["part"]), _places(told["places"]), _places(told["standing"]))
+        try:
+            result, num_halved = self._attack_group(job, group, job.places)
+        except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
+            # An attack without an answer is an outcome of these images, not of the run.
+            return {"failed": f"{type(error).__name__}: {error}"[:300]}
+        return {**_found(result, job.places), "halved": num_halved}
+
+    def _attack_group(
+        self, job: Job, group: Group, rows: NDArray[np.int64]
+    ) -> tuple[AttackResult, int]:
+        """What the attack found; it is halved, and halved again, where memory runs out."""
+        told = job.told
+        attack = self.attacks.named(str(told["attack"]))
         label = f"{attack.name}:{job.epsilon}"
         seed = derive_seed(self.seed, self.prepared.track.name, label, int(told["chunk"]))
         context = AttackContext(
@@ -177,11 +189,18 @@ class Workbench:
         )
         x, y, radius = self.x[rows], self.y[rows], Fraction(job.epsilon)
         try:
-            result = attack.run_group(group, self.model, x, y, radius, seed, context)
-        except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
-            # An attack without an answer is an outcome of these images, not of the run.
-            return {"failed": f"{type(error).__name__}: {error}"[:300]}
-        return _found(result, rows)
+            return attack.run_group(group, self.model, x, y, radius, seed, context), 0
+        except torch.cuda.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        torch.cuda.empty_cache()
+        result, num_halved = AttackResult.none(x), 1
+        for half in np.array_split(np.arange(len(rows)), 2):
+            part = replace(group, places=group.places[half])
+            found, more = self._attack_group(job, part, rows[half])
+            result.replace(torch.from_numpy(half).to(x.device), found)
+            num_halved += more
+        return result, num_halved
 
 
 def _places(told: Sequence[int]) -> NDArray[np.int64]:

@@ -318,6 +318,8 @@ class Run(StoredRecord):
         recognition: whether it knows the published images; None where it was not asked.
         files: ending of the file of adversarial images -> sha256 of its bytes; None in results from
             before digests were written.
+        halved_batches: of attacks, because an accelerator's memory ran out; None for none. A later
+            half draws its random numbers apart, so that such a result may differ by chance.
         earlier: the result whose attacks were taken over; None for an evaluation of its own.
         identity: sha256 over all of the above that identifies the result.
         date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
@@ -348,6 +350,7 @@ class Run(StoredRecord):
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     files: dict[str, Sha256] | None = None
+    halved_batches: Count | None = None
     earlier: Earlier | None = None
     identity: str = ""
     date: Day = ""
@@ -390,6 +393,7 @@ class Result(StoredRecord):
     searched_on: Literal["submitted", "compacted", "unrolled"] = "submitted"
     recognition: Recognition | None = None
     files: dict[str, Sha256] | None = None
+    halved_batches: Count | None = None
     earlier: Earlier | None = None
     identity: str = ""
     date: Day = ""

@@ -137,6 +137,7 @@ def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
         searched_on=run.searched_on,
         recognition=run.recognition,
         files=run.files,
+        halved_batches=run.halved_batches,
         earlier=run.earlier,
         identity=run.identity,
         date=run.date,

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evaluation_factory import FAST, make_evaluation
+from evaluation_factory import FAST, make_evaluation, shorten_suite
 from models import exact_linear_margin
 from tables import make_run
 from torch import Tensor, nn
 
-from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.certify import BoundedModel, BranchResult, Proven, Prover, prover
 from corobench.benchmark.errors import NotCertifiable, ResultError
 from corobench.benchmark.evaluation.facts import Facts
@@ -29,18 +28,8 @@ from corobench.benchmark.scoring.score import score
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_attacks() -> Iterator[None]:
-    """AutoAttack with a tenth of its steps: these tests are about what happens around it."""
-    build = AutoAttackStandard.build
-
-    def short(self: AutoAttackStandard, *args: object) -> Any:
-        suite = build(self, *args)  # type: ignore[arg-type]
-        for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
-            attack.n_iter = 10
-        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = 4
-        return suite
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AutoAttackStandard, "build", short)
+        shorten_suite(patch)
         yield
 
 

@@ -87,7 +87,7 @@ class BranchAndBound:
         Rounds are whole: one that does not fit into the budget does not begin. So a larger budget
         continues the very search of a smaller one.
         """
-        deadline_s = time.monotonic() + self._budget.stop_after_s
+        deadline_s = time.thread_time() + self._budget.stop_after_s
         margins = (self._known_S <= self._enough).nonzero().flatten()
         if not self._affords(len(margins)):
             return Search("open", self._known_S.clone(), 0)
@@ -95,7 +95,7 @@ class BranchAndBound:
         subdomains.bound_B = self._known_S[margins].clone()
         self._bound(subdomains, self._budget.root)
         while len(self._frontier):
-            if time.monotonic() > deadline_s:
+            if time.thread_time() > deadline_s:
                 return self._result("stopped")
             if not self._is_tight and self._num_subdomains >= self._budget.tighten_after:
                 if not self._affords(len(self._frontier)):

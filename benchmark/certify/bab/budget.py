@@ -37,7 +37,8 @@ class BranchBudget:
     Attributes:
         max_subdomains: bounded subdomains per image, the roots included. It alone decides the
             outcome, so that this does not depend on the speed of a machine. 0: no search.
-        stop_after_s: wall-clock safety stop per image; an image it ends is "stopped".
+        stop_after_s: safety stop per image, in seconds of the thread's processor time, so that a
+            busy machine stops nothing; an image it ends is "stopped".
         max_unstable: images with more unstable neurons are not searched ("too-wide"): the matrices
             of the reduced net would need gigabytes.
         batch_size: subdomains split at once.
