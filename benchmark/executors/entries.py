@@ -295,7 +295,7 @@ class _Company:
             self._works[number],
             number,
             self._limits,
-            self._crew.devices[0],
+            self._crew.devices[number % len(self._crew.devices)],
             self._watch,
             self._pool,
             scratch,
