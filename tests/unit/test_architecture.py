@@ -17,6 +17,7 @@ LIGHT = (
     "corobench.benchmark.cli.main",
     "corobench.benchmark.errors",
     "corobench.benchmark.executors",
+    "corobench.benchmark.executors.entries",
     "corobench.benchmark.files.chunks",
     "corobench.benchmark.gate.noninferiority",
     "corobench.benchmark.gate.rule",
