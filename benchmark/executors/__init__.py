@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corobench.benchmark.errors import CorobenchError
     from corobench.benchmark.evaluation.settings import Evaluated, Settings
+    from corobench.benchmark.executors.crew import Crew
     from corobench.benchmark.executors.limits import Limits
     from corobench.benchmark.executors.tasks import Answer, Task
+    from corobench.benchmark.executors.work import Watch, Work
     from corobench.benchmark.gate.rule import Rule
     from corobench.benchmark.gate.run import Checked
     from corobench.benchmark.records.reports import (
@@ -52,6 +55,40 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
     from corobench.benchmark.executors import isolated
 
     return isolated.evaluate(folder, settings, limits)
+
+
+def run_evaluations(
+    works: Sequence[Work], limits: Limits, crew: Crew, watch: Watch
+) -> list[Evaluated | CorobenchError]:
+    """Make several results; what one entry does wrong leaves the others alone.
+
+    Args:
+        works: to make, longest first.
+        limits: of each process.
+        crew: who computes.
+        watch: is told how far each is.
+
+    Returns:
+        For each work its result, or why there is none.
+    """
+    from corobench.benchmark.errors import CorobenchError
+    from corobench.benchmark.executors import isolated
+    from corobench.benchmark.executors.remote import RemoteReporter
+
+    done: list[Evaluated | CorobenchError] = []
+    for work in works:
+        watch.began(work)
+
+        def send(work: Work = work, **message: Any) -> None:
+            watch.told(work, message)
+
+        report = RemoteReporter(work.folder.name, send)
+        try:
+            done.append(isolated.evaluate(work.folder, work.settings, limits, report))
+        except CorobenchError as error:
+            done.append(error)
+        watch.ended(work, done[-1])
+    return done
 
 
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:

@@ -1,0 +1,217 @@
+"""Seconds per image and stage of each architecture: the table of `benchmark/executors/costs.py`.
+
+    python perf/cost_model.py [NAME ...] [--data-root DIR]
+
+One thread, processor seconds. Every network is asked about images that no attack breaks (the labels
+are its own answers, the radius is tiny), so that each part of each attack runs to its end. Large
+networks run a share of the steps, targets and queries, and the seconds are scaled up: they are
+proportional to them. The closing certifiers are asked about up to eight images that PGD-50 does not
+break and CROWN does not prove at the radii of the track, with the real labels. A network without an
+entry of its own has random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
+from corobench.benchmark.attacks.context import AttackSearch, Seats
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.attacks.sparing import spare
+from corobench.benchmark.attacks.square import quicken
+from corobench.benchmark.certify.stage import certify_chunk, close_chunk
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.evaluation.prepared import prepare_certifiers
+from corobench.benchmark.referee.judge import predict_one_by_one
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.architectures import build
+from corobench.benchmark.tracks import Protocol, Track, get_track
+
+ROOT = Path(__file__).parents[1]
+TINY = Fraction(1, 100_000)
+NUM_CLOSING = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to measure.
+
+    Attributes:
+        architecture, track: the key of the table.
+        entry: folder in `submissions/`, or empty for random weights.
+        images: that the attacks run on.
+        share: of the steps, targets and queries of each attack that are run.
+    """
+
+    architecture: str
+    track: str
+    entry: str = ""
+    images: int = 32
+    share: float = 1.0
+
+
+CASES = (
+    Case("cnn-small", "digits", "digits-adv-dense"),
+    Case("cnn-small", "fashion-mnist", "fashion-mnist-adv-dense"),
+    Case("cnn-small", "cifar10", "cifar10-adv-dense"),
+    Case("cnn-large", "fashion-mnist", "fashion-mnist-adv-large-dense", 16, 0.1),
+    Case("cnn-large", "cifar10", "cifar10-adv-large-dense", 16, 0.1),
+    Case("vgg16-bn", "cifar10", "", 8, 0.04),
+    Case("resnet18", "cifar10", "", 4, 0.04),
+    Case("wrn-28-4", "cifar10", "", 4, 0.04),
+)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Processor seconds of a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def images_of(track: Track, data_root: Path | None) -> tuple[Tensor, Tensor]:
+    images, labels, _ = subset(load_test(track.name, data_root), 200)
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
+    """Seconds per image by stage; None where a certifier is not asked."""
+    track, protocol = get_track(case.track), Protocol()
+    x, labels = images_of(track, data_root)
+    torch.manual_seed(0)
+    if case.entry:
+        model = load_submission(ROOT / "submissions" / case.entry).model
+    else:
+        model = build(case.architecture, track.shape, track.num_classes, {})
+    model = model.eval().requires_grad_(False)
+    num = case.images
+    own = predict_one_by_one(model, x[:num]).argmax(dim=1)
+    found: dict[str, float | None] = {
+        "clean": seconds(lambda: predict_one_by_one(model, x[:num])) / num
+    }
+    prover, not_asked = prepare_certifiers(
+        model, None, track.shape, track.num_classes, protocol, torch.device("cpu")
+    )
+    for certifier in protocol.certifiers:
+        few = min(num, 8)
+        found[certifier] = None
+        if certifier not in not_asked:
+            certify_chunk(prover, certifier, x[:few], own[:few], TINY)
+            spent = seconds(lambda c=certifier: certify_chunk(prover, c, x[:few], own[:few], TINY))
+            found[certifier] = spent / few
+    found |= _attacks(case, model, track, x[:num], own)
+    for certifier in protocol.closing_certifiers:
+        asked = case.entry and certifier not in not_asked
+        found[certifier] = _closing(certifier, prover, model, x, labels, track) if asked else None
+    found["weights"] = sum(value.numel() for value in model.parameters())
+    return found
+
+
+def _attacks(
+    case: Case, model: nn.Module, track: Track, x: Tensor, y: Tensor
+) -> dict[str, float | None]:
+    protocol, num = Protocol(), len(x)
+    steps = max(2, round(protocol.pgd_steps * protocol.pgd_restarts * case.share))
+    attack = PGD(steps, 1, protocol.pgd_step_rate)
+    if case.share == 1.0:
+        attack = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
+    search = AttackSearch(Seats.all(num), 1.0, False, None, lambda text: None)
+    spent = seconds(lambda: attack.propose(model, x, y, TINY, 0, search))
+    scale = protocol.pgd_steps * protocol.pgd_restarts / (attack.steps * attack.restarts)
+    found: dict[str, float | None] = {attack_name(attack): spent * scale / num}
+    suite = AutoAttackStandard(track.num_classes, num, protocol.square_queries).build(
+        model, TINY, 0, x.device
+    )
+    quicken(suite.square)
+    for apgd in (suite.apgd, suite.apgd_targeted):
+        apgd.attack_single_run = spare(apgd, apgd.attack_single_run)
+    for name, part in (
+        ("apgd-ce", suite.apgd),
+        ("apgd-t", suite.apgd_targeted),
+        ("fab-t", suite.fab),
+        ("square", suite.square),
+    ):
+        scale = 1.0
+        if case.share < 1.0:
+            targets = getattr(part, "n_target_classes", 1) if name.endswith("-t") else 1
+            if name.endswith("-t"):
+                part.n_target_classes = 1
+            key = "n_queries" if name == "square" else "n_iter"
+            whole = getattr(part, key)
+            few = max(10, round(whole * case.share))
+            setattr(part, key, few)
+            scale = targets * whole / few
+        found[name] = seconds(lambda p=part: p.perturb(x.clone(), y)) * scale / num
+    return found
+
+
+def attack_name(attack: PGD) -> str:
+    return "pgd50" if attack.steps else attack.name
+
+
+def _closing(
+    certifier: str, prover: object, model: nn.Module, x: Tensor, y: Tensor, track: Track
+) -> float | None:
+    """Mean seconds of images that are open before the closing certifiers, over all radii."""
+    protocol, spent, num = Protocol(), 0.0, 0
+    right = predict_one_by_one(model, x).argmax(dim=1) == y
+    for text in track.epsilons:
+        epsilon = Fraction(text)
+        rows = torch.nonzero(right)[:64, 0]
+        attack = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
+        rows = rows[~attack.run(model, x[rows], y[rows], epsilon, 0).broken_B]
+        proven = certify_chunk(prover, "CROWN", x[rows], y[rows], epsilon).certified_B  # type: ignore[arg-type]
+        rows = rows[~proven][:NUM_CLOSING]
+        if len(rows):
+            spent += seconds(
+                lambda r=rows, e=epsilon: close_chunk(
+                    prover,  # type: ignore[arg-type]
+                    certifier,
+                    model,
+                    x[r],
+                    y[r],
+                    e,
+                    protocol,
+                )
+            )
+            num += len(rows)
+    return spent / num if num else None
+
+
+def line(case: Case, found: dict[str, float | None]) -> str:
+    """One row of the table, as it stands in the package."""
+    names = {"IBP": "ibp", "CROWN-IBP": "crown_ibp", "CROWN": "crown", "BaB": "bab"}
+    cells = []
+    for name, value in found.items():
+        key = names.get(name, name.replace("-", "_").lower())
+        text = "None" if value is None else f"{value:.3g}" if key != "weights" else f"{value:.0f}"
+        cells.append(f"{key}={text}")
+    return f'("{case.architecture}", "{case.track}"): Seconds({", ".join(sorted(cells))}),'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="architectures, such as cnn-small")
+    parser.add_argument("--data-root", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    np.random.seed(0)
+    for case in CASES:
+        if not options.names or case.architecture in options.names:
+            root = options.data_root if case.track == "cifar10" else None
+            print(line(case, measure(case, root)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
