@@ -15,19 +15,20 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.context import AttackSearch, Seats
+from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.attacks.sparing import spare
-from corobench.benchmark.attacks.square import quicken
+from corobench.benchmark.certify import Prover
 from corobench.benchmark.certify.stage import certify_chunk, close_chunk
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.evaluation.prepared import prepare_certifiers
@@ -39,6 +40,7 @@ from corobench.benchmark.tracks import Protocol, Track, get_track
 ROOT = Path(__file__).parents[1]
 TINY = Fraction(1, 100_000)
 NUM_CLOSING = 8
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
         found[certifier] = None
         if certifier not in not_asked:
             certify_chunk(prover, certifier, x[:few], own[:few], TINY)
-            spent = seconds(lambda c=certifier: certify_chunk(prover, c, x[:few], own[:few], TINY))
-            found[certifier] = spent / few
+            ask = partial(certify_chunk, prover, certifier, x[:few], own[:few], TINY)
+            found[certifier] = seconds(ask) / few
     found |= _attacks(case, model, track, x[:num], own)
     for certifier in protocol.closing_certifiers:
         asked = case.entry and certifier not in not_asked
@@ -116,50 +118,69 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
     return found
 
 
+class ShareOfSuite(AutoAttackStandard):
+    """The suite with a share of its steps, targets and queries.
+
+    Args:
+        share: that is run.
+        arguments: of the suite.
+    """
+
+    def __init__(self, share: float, *arguments: int) -> None:
+        super().__init__(*arguments)
+        self.share, self.scale = share, dict.fromkeys(PARTS, 1.0)
+
+    def build(self, model: nn.Module, epsilon: Fraction, seed: int, device: torch.device) -> Any:
+        suite = super().build(model, epsilon, seed, device)
+        if self.share < 1.0:
+            parts = (suite.apgd, suite.apgd_targeted, suite.fab, suite.square)
+            for name, part in zip(PARTS, parts, strict=True):
+                key = "n_queries" if name == "square" else "n_iter"
+                whole, targets = getattr(part, key), 1
+                few = max(10, round(whole * self.share))
+                setattr(part, key, few)
+                if name.endswith("-t"):
+                    targets, part.n_target_classes = part.n_target_classes, 1
+                self.scale[name] = targets * whole / few
+        return suite
+
+
+class TimedParts:
+    """Takes the place of kept parts, and measures how long each takes."""
+
+    guard, saved_s = None, 0.0
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def run(self, part: str, perturb: Callable[[Tensor, Tensor], Tensor], *given: Tensor) -> Tensor:
+        start = time.process_time()
+        made = perturb(*given)
+        self.seconds[part] = time.process_time() - start
+        return made
+
+
 def _attacks(
     case: Case, model: nn.Module, track: Track, x: Tensor, y: Tensor
 ) -> dict[str, float | None]:
     protocol, num = Protocol(), len(x)
-    steps = max(2, round(protocol.pgd_steps * protocol.pgd_restarts * case.share))
-    attack = PGD(steps, 1, protocol.pgd_step_rate)
-    if case.share == 1.0:
-        attack = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
-    search = AttackSearch(Seats.all(num), 1.0, False, None, lambda text: None)
-    spent = seconds(lambda: attack.propose(model, x, y, TINY, 0, search))
-    scale = protocol.pgd_steps * protocol.pgd_restarts / (attack.steps * attack.restarts)
-    found: dict[str, float | None] = {attack_name(attack): spent * scale / num}
-    suite = AutoAttackStandard(track.num_classes, num, protocol.square_queries).build(
-        model, TINY, 0, x.device
-    )
-    quicken(suite.square)
-    for apgd in (suite.apgd, suite.apgd_targeted):
-        apgd.attack_single_run = spare(apgd, apgd.attack_single_run)
-    for name, part in (
-        ("apgd-ce", suite.apgd),
-        ("apgd-t", suite.apgd_targeted),
-        ("fab-t", suite.fab),
-        ("square", suite.square),
-    ):
-        scale = 1.0
-        if case.share < 1.0:
-            targets = getattr(part, "n_target_classes", 1) if name.endswith("-t") else 1
-            if name.endswith("-t"):
-                part.n_target_classes = 1
-            key = "n_queries" if name == "square" else "n_iter"
-            whole = getattr(part, key)
-            few = max(10, round(whole * case.share))
-            setattr(part, key, few)
-            scale = targets * whole / few
-        found[name] = seconds(lambda p=part: p.perturb(x.clone(), y)) * scale / num
-    return found
-
-
-def attack_name(attack: PGD) -> str:
-    return "pgd50" if attack.steps else attack.name
+    restarts = protocol.pgd_restarts if case.share == 1.0 else 1
+    steps = protocol.pgd_steps if case.share == 1.0 else 10
+    pgd = PGD(steps, restarts, protocol.pgd_step_rate)
+    spent = seconds(lambda: pgd.run(model, x, y, TINY, 0))
+    scale = protocol.pgd_steps * protocol.pgd_restarts / (steps * restarts)
+    suite = ShareOfSuite(case.share, track.num_classes, num, protocol.square_queries)
+    timed = TimedParts()
+    suite.run(model, x, y, TINY, 0, AttackContext(parts=timed))  # type: ignore[arg-type]
+    assert set(timed.seconds) == set(PARTS)
+    return {
+        "pgd50": spent * scale / num,
+        **{name: timed.seconds[name] * suite.scale[name] / num for name in PARTS},
+    }
 
 
 def _closing(
-    certifier: str, prover: object, model: nn.Module, x: Tensor, y: Tensor, track: Track
+    certifier: str, prover: Prover, model: nn.Module, x: Tensor, y: Tensor, track: Track
 ) -> float | None:
     """Mean seconds of images that are open before the closing certifiers, over all radii."""
     protocol, spent, num = Protocol(), 0.0, 0
@@ -169,20 +190,11 @@ def _closing(
         rows = torch.nonzero(right)[:64, 0]
         attack = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
         rows = rows[~attack.run(model, x[rows], y[rows], epsilon, 0).broken_B]
-        proven = certify_chunk(prover, "CROWN", x[rows], y[rows], epsilon).certified_B  # type: ignore[arg-type]
+        proven = certify_chunk(prover, "CROWN", x[rows], y[rows], epsilon).certified_B
         rows = rows[~proven][:NUM_CLOSING]
         if len(rows):
-            spent += seconds(
-                lambda r=rows, e=epsilon: close_chunk(
-                    prover,  # type: ignore[arg-type]
-                    certifier,
-                    model,
-                    x[r],
-                    y[r],
-                    e,
-                    protocol,
-                )
-            )
+            ask = partial(close_chunk, prover, certifier, model, x[rows], y[rows])
+            spent += seconds(partial(ask, epsilon, protocol))
             num += len(rows)
     return spent / num if num else None
 
@@ -202,14 +214,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="architectures, such as cnn-small")
+    parser.add_argument("names", nargs="*", help="such as cnn-small, or cnn-small:digits")
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--share", type=float, help="of the steps, instead of that of the case")
     options = parser.parse_args()
     torch.set_num_threads(1)
     np.random.seed(0)
     for case in CASES:
-        if not options.names or case.architecture in options.names:
+        if not options.names or {case.architecture, f"{case.architecture}:{case.track}"} & set(
+            options.names
+        ):
             root = options.data_root if case.track == "cifar10" else None
+            case = case if options.share is None else replace(case, share=options.share)
             print(line(case, measure(case, root)), flush=True)
 
 

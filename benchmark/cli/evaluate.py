@@ -99,8 +99,10 @@ def evaluate(
     from corobench.benchmark.evaluation.settings import Settings
     from corobench.benchmark.executors.planning import plan
 
-    crew = wish.crew(device)
     many.require_isolation(limits, wish)
+    if wish.missing_only and force:
+        raise ConfigError("--missing-only leaves results alone and --force replaces them: choose")
+    crew = wish.crew(device)
     settings = Settings(
         track=track,
         epsilons=tuple(epsilons.split(",")) if epsilons else None,
@@ -114,7 +116,5 @@ def evaluate(
         plain_attacks=plain_attacks,
         is_limited=limits is not None and limits.is_less_than(Limits()),
     )
-    if wish.missing_only and force:
-        raise ConfigError("--missing-only leaves results alone and --force replaces them: choose")
     chosen = plan(paths, settings, subsets, missing_only=wish.missing_only, shard=wish.shard)
     many.make(chosen, out, limits, crew)

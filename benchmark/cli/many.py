@@ -123,9 +123,7 @@ def scaling(command: Command) -> Command:
         from corobench.benchmark.executors.planning import Shard
 
         share = None if shard is None else Shard.parse(shard)
-        return command(
-            *arguments, wish=Wish(workers, per_device, ray, missing_only, share), **more
-        )
+        return command(*arguments, wish=Wish(workers, per_device, ray, missing_only, share), **more)
 
     return scaled  # type: ignore[return-value]
 
@@ -164,7 +162,7 @@ def require_isolation(limits: Limits | None, wish: Wish) -> None:
 def num_accelerators() -> int:
     """CUDA devices that a process of ours sees; asked in another one, which loads torch."""
     code = "import torch; print(torch.cuda.device_count())"
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300
     )
     last = (done.stdout.split() or ["0"])[-1]

@@ -59,9 +59,7 @@ def look(root: Path) -> Status:
         row.entry for found in commands if not found.is_stale for row in found.command.running
     }
     left = [
-        one
-        for one in unfinished(root)
-        if not {one.entry, one.entry.rpartition("@")[0]} & running
+        one for one in unfinished(root) if not {one.entry, one.entry.rpartition("@")[0]} & running
     ]
     return Status(commands, faults, finished(root), left)
 
@@ -147,7 +145,9 @@ def _command(found: Found) -> list[Table | Text]:
         head += f"; {printable(told.workers)}"
     parts: list[Table | Text] = [Text(head, style="bold")]
     if found.is_gone:
-        text = f"  ended without a word, last seen {length(found.age_s)} ago; give its command again"
+        text = (
+            f"  ended without a word, last seen {length(found.age_s)} ago; give its command again"
+        )
         parts.append(Text(text, style="yellow"))
     elif found.is_stale:
         parts.append(

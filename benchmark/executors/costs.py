@@ -65,8 +65,34 @@ class Seconds:
 
 #: (architecture, track) -> seconds, as ``python perf/cost_model.py`` prints them.
 SECONDS: dict[tuple[str, str], Seconds] = {
-    ("cnn-small", "digits"): Seconds(alpha_crown=0.0811, apgd_ce=0.013, apgd_t=0.134, bab=0.264, clean=0.000524, crown=0.00369, crown_ibp=0.00304, fab_t=0.0775, ibp=0.00211, pgd50=0.026, square=0.119, weights=22406),
-    ("cnn-small", "fashion-mnist"): Seconds(alpha_crown=0.435, apgd_ce=0.0288, apgd_t=0.294, bab=1.33, clean=0.000497, crown=0.0126, crown_ibp=0.00604, fab_t=0.198, ibp=0.0038, pgd50=0.074, square=0.42, weights=166406),
+    ("cnn-small", "digits"): Seconds(
+        alpha_crown=0.0811,
+        apgd_ce=0.013,
+        apgd_t=0.134,
+        bab=0.264,
+        clean=0.000524,
+        crown=0.00369,
+        crown_ibp=0.00304,
+        fab_t=0.0775,
+        ibp=0.00211,
+        pgd50=0.026,
+        square=0.119,
+        weights=22406,
+    ),
+    ("cnn-small", "fashion-mnist"): Seconds(
+        alpha_crown=0.435,
+        apgd_ce=0.0288,
+        apgd_t=0.294,
+        bab=1.33,
+        clean=0.000497,
+        crown=0.0126,
+        crown_ibp=0.00604,
+        fab_t=0.198,
+        ibp=0.0038,
+        pgd50=0.074,
+        square=0.42,
+        weights=166406,
+    ),
 }
 
 
