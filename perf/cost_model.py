@@ -4,10 +4,10 @@
 
 One thread, processor seconds. Every network is asked about images that no attack breaks (the labels
 are its own answers, the radius is tiny), so that each part of each attack runs to its end. Large
-networks run a share of the steps, targets and queries, and the seconds are scaled up: they are
-proportional to them. The closing certifiers are asked about up to eight images that PGD-50 does not
-break and CROWN does not prove at the radii of the track, with the real labels. A network without an
-entry of its own has random weights.
+networks run ten and thirty steps on one target, from which the seconds of all steps and targets are
+computed (`--large` does so with any network, to compare). The closing certifiers are asked about up
+to eight images that PGD-50 does not break and CROWN does not prove at the radii of the track, with
+the real labels. A network without an entry of its own has random weights.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from corobench.benchmark.tracks import Protocol, Track, get_track
 ROOT = Path(__file__).parents[1]
 TINY = Fraction(1, 100_000)
 NUM_CLOSING = 8
+#: Steps of the two runs of a large network.
+FEW, MORE = 10, 30
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -51,25 +53,25 @@ class Case:
         architecture, track: the key of the table.
         entry: folder in `submissions/`, or empty for random weights.
         images: that the attacks run on.
-        share: of the steps, targets and queries of each attack that are run.
+        is_large: few steps and one target are run, and the seconds of all of them are computed.
     """
 
     architecture: str
     track: str
     entry: str = ""
     images: int = 32
-    share: float = 1.0
+    is_large: bool = False
 
 
 CASES = (
     Case("cnn-small", "digits", "digits-adv-dense"),
     Case("cnn-small", "fashion-mnist", "fashion-mnist-adv-dense"),
     Case("cnn-small", "cifar10", "cifar10-adv-dense"),
-    Case("cnn-large", "fashion-mnist", "fashion-mnist-adv-large-dense", 16, 0.1),
-    Case("cnn-large", "cifar10", "cifar10-adv-large-dense", 16, 0.1),
-    Case("vgg16-bn", "cifar10", "", 8, 0.04),
-    Case("resnet18", "cifar10", "", 4, 0.04),
-    Case("wrn-28-4", "cifar10", "", 4, 0.04),
+    Case("cnn-large", "fashion-mnist", "fashion-mnist-adv-large-dense", 16, True),
+    Case("cnn-large", "cifar10", "cifar10-adv-large-dense", 16, True),
+    Case("vgg16-bn", "cifar10", "", 8, True),
+    Case("resnet18", "cifar10", "", 4, True),
+    Case("wrn-28-4", "cifar10", "", 4, True),
 )
 
 
@@ -118,30 +120,34 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
     return found
 
 
-class ShareOfSuite(AutoAttackStandard):
-    """The suite with a share of its steps, targets and queries.
+class ShortSuite(AutoAttackStandard):
+    """The suite with a few steps, one target and a few queries.
 
     Args:
-        share: that is run.
+        steps: of each part that takes gradients; of Square, ten times as many queries.
         arguments: of the suite.
+
+    Attributes:
+        whole: part -> targets, and how many times the steps stand for all of them.
     """
 
-    def __init__(self, share: float, *arguments: int) -> None:
+    def __init__(self, steps: int, *arguments: int) -> None:
         super().__init__(*arguments)
-        self.share, self.scale = share, dict.fromkeys(PARTS, 1.0)
+        self.steps = steps
+        self.whole: dict[str, tuple[int, float]] = {}
 
     def build(self, model: nn.Module, epsilon: Fraction, seed: int, device: torch.device) -> Any:
         suite = super().build(model, epsilon, seed, device)
-        if self.share < 1.0:
-            parts = (suite.apgd, suite.apgd_targeted, suite.fab, suite.square)
-            for name, part in zip(PARTS, parts, strict=True):
-                key = "n_queries" if name == "square" else "n_iter"
-                whole, targets = getattr(part, key), 1
-                few = max(10, round(whole * self.share))
-                setattr(part, key, few)
-                if name.endswith("-t"):
-                    targets, part.n_target_classes = part.n_target_classes, 1
-                self.scale[name] = targets * whole / few
+        parts = (suite.apgd, suite.apgd_targeted, suite.fab, suite.square)
+        for name, part in zip(PARTS, parts, strict=True):
+            key, few = (
+                ("n_queries", 10 * self.steps) if name == "square" else ("n_iter", self.steps)
+            )
+            whole, targets = getattr(part, key), 1
+            setattr(part, key, few)
+            if name.endswith("-t"):
+                targets, part.n_target_classes = part.n_target_classes, 1
+            self.whole[name] = targets, whole / few
         return suite
 
 
@@ -163,20 +169,34 @@ class TimedParts:
 def _attacks(
     case: Case, model: nn.Module, track: Track, x: Tensor, y: Tensor
 ) -> dict[str, float | None]:
-    protocol, num = Protocol(), len(x)
-    restarts = protocol.pgd_restarts if case.share == 1.0 else 1
-    steps = protocol.pgd_steps if case.share == 1.0 else 10
-    pgd = PGD(steps, restarts, protocol.pgd_step_rate)
-    spent = seconds(lambda: pgd.run(model, x, y, TINY, 0))
-    scale = protocol.pgd_steps * protocol.pgd_restarts / (steps * restarts)
-    suite = ShareOfSuite(case.share, track.num_classes, num, protocol.square_queries)
+    """Seconds per image of PGD-50 and of each part of the suite."""
+    protocol, sizes = Protocol(), (track.num_classes, len(x), Protocol().square_queries)
+    if not case.is_large:
+        pgd = PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
+        found = {"pgd50": seconds(lambda: pgd.run(model, x, y, TINY, 0))}
+        found |= _timed(AutoAttackStandard(*sizes), model, x, y)
+        return {name: value / len(x) for name, value in found.items()}
+    # Seconds are a + b * steps for each target and restart; two runs give both.
+    few, more, whole = [], [], {"pgd50": (protocol.pgd_restarts, protocol.pgd_steps / FEW)}
+    for steps, spent in ((FEW, few), (MORE, more)):
+        pgd = PGD(steps, 1, protocol.pgd_step_rate)
+        suite = ShortSuite(steps, *sizes)
+        one = {"pgd50": seconds(partial(pgd.run, model, x, y, TINY, 0))}
+        spent.append(one | _timed(suite, model, x, y))
+    whole |= {name: (targets, scale * MORE / FEW) for name, (targets, scale) in suite.whole.items()}
+    return {
+        name: times
+        * (few[0][name] + (scale - 1.0) * (more[0][name] - few[0][name]) / (MORE / FEW - 1.0))
+        / len(x)
+        for name, (times, scale) in whole.items()
+    }
+
+
+def _timed(suite: AutoAttackStandard, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     timed = TimedParts()
     suite.run(model, x, y, TINY, 0, AttackContext(parts=timed))  # type: ignore[arg-type]
     assert set(timed.seconds) == set(PARTS)
-    return {
-        "pgd50": spent * scale / num,
-        **{name: timed.seconds[name] * suite.scale[name] / num for name in PARTS},
-    }
+    return timed.seconds
 
 
 def _closing(
@@ -216,7 +236,7 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", help="such as cnn-small, or cnn-small:digits")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--share", type=float, help="of the steps, instead of that of the case")
+    parser.add_argument("--large", action="store_true", help="measure all as large ones")
     options = parser.parse_args()
     torch.set_num_threads(1)
     np.random.seed(0)
@@ -225,7 +245,7 @@ def main() -> None:
             options.names
         ):
             root = options.data_root if case.track == "cifar10" else None
-            case = case if options.share is None else replace(case, share=options.share)
+            case = replace(case, is_large=case.is_large or options.large)
             print(line(case, measure(case, root)), flush=True)
 
 

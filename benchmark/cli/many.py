@@ -62,17 +62,13 @@ class Wish:
         return Crew(self.workers, devices_of(device), self.per_device, self.ray)
 
 
-class _Workers(click.ParamType):
-    name = "N|auto"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        if value in (None, "auto") or isinstance(value, int):
-            return None if value == "auto" else value
-        if not (isinstance(value, str) and value.isdecimal() and 1 <= int(value) <= 4096):
-            self.fail(f"expected a number from 1 to 4096, or auto, but found {value!r}", param, ctx)
-        return int(value)
+def _number_of_workers(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """A number, or None for "auto"."""
+    if value == "auto":
+        return None
+    if not (value.isdecimal() and len(value) < 5 and int(value) >= 1):
+        raise click.BadParameter(f"expected a number from 1 to 9999, or auto, but found {value!r}")
+    return int(value)
 
 
 def scaling(command: Command) -> Command:
@@ -80,7 +76,8 @@ def scaling(command: Command) -> Command:
 
     @click.option(
         "--workers",
-        type=_Workers(),
+        metavar="N|auto",
+        callback=_number_of_workers,
         default="auto",
         show_default=True,
         help="Processes that compute; the result is the same for any number. auto: one for each "
@@ -219,7 +216,8 @@ def _run(
     board = Board(works)
     with ExitStack() as stack:
         status = stack.enter_context(StatusFile(out, board))
-        screen = stack.enter_context(screen_of(board))
+        screen = screen_of(board)
+        stack.enter_context(screen)
         try:
             return run_evaluations(works, limits, crew, Together((board, status, screen)))
         except KeyboardInterrupt:

@@ -292,7 +292,10 @@ def _add_ending(table: Table, ending: Ending) -> None:
     table.add_row(*(Text(cell) for cell in cells), style="red" if is_failed else "green")
 
 
-def screen_of(board: Board, console: Console | None = None) -> OneReport | PlainLines | LiveTable:
+Screen = OneReport | PlainLines | LiveTable
+
+
+def screen_of(board: Board, console: Console | None = None) -> Screen:
     """What fits the number of entries and the console."""
     console = console or error_console()
     if len(board.works) == 1:

@@ -64,8 +64,10 @@ def finished(root: Path) -> list[Finished]:
         if is_at_result_place(path) and not path.name.startswith("."):
             with contextlib.suppress(OSError):
                 age_s = max(now - path.stat().st_mtime, 0.0)
-                parts = path.parent.parent.name, path.parent.name, path.stem
-                found.append(Finished(path, *(printable(part) for part in parts), age_s))
+                round_, track, name = map(
+                    printable, (path.parent.parent.name, path.parent.name, path.stem)
+                )
+                found.append(Finished(path, round_, track, name, age_s))
     return found
 
 
