@@ -20,7 +20,7 @@ from corobench.benchmark.files.atomic import canonical_json
 from corobench.benchmark.files.steps import Ended
 
 #: Most bytes of one answer.
-MAX_ANSWER_BYTES = 1024**3
+MAX_ANSWER_BYTES = 256 * 1024**2
 #: Workbenches that a worker holds: of the entries it worked on last.
 NUM_HELD = 2
 #: Seconds after which `Backend.events` is asked again where nothing was ready before.

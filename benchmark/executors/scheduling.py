@@ -235,6 +235,10 @@ class Scheduler:
 
     # --------------------------------------------------------------------- what workers tell
 
+    def has_begun(self, worker: str) -> bool:
+        """Whether a worker has begun a job that it has not answered."""
+        return self._workers[worker].has_begun
+
     def begun(self, worker: str, job: int) -> None:
         """A worker begins a job.
 
