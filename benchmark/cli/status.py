@@ -155,6 +155,9 @@ def _command(found: Found) -> list[Table | Text]:
         )
     if told.running:
         table = Table(box=None, pad_edge=True, show_header=False)
+        for overflow in ("fold", "fold", "fold", "ellipsis", "fold"):
+            is_note = overflow == "ellipsis"
+            table.add_column(no_wrap=True, overflow=overflow, ratio=1 if is_note else None)
         for row in told.running:
             done = f"{row.done}/{row.total}" if row.total else ""
             cells = (row.entry, row.stage, done, row.note, length(row.seconds))

@@ -60,35 +60,10 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
 def run_evaluations(
     works: Sequence[Work], limits: Limits, crew: Crew, watch: Watch
 ) -> list[Evaluated | CorobenchError]:
-    """Make several results; what one entry does wrong leaves the others alone.
+    """Make several results; see `benchmark.executors.entries.evaluate_all`."""
+    from corobench.benchmark.executors.entries import evaluate_all
 
-    Args:
-        works: to make, longest first.
-        limits: of each process.
-        crew: who computes.
-        watch: is told how far each is.
-
-    Returns:
-        For each work its result, or why there is none.
-    """
-    from corobench.benchmark.errors import CorobenchError
-    from corobench.benchmark.executors import isolated
-    from corobench.benchmark.executors.remote import RemoteReporter
-
-    done: list[Evaluated | CorobenchError] = []
-    for work in works:
-        watch.began(work)
-
-        def send(work: Work = work, **message: Any) -> None:
-            watch.told(work, message)
-
-        report = RemoteReporter(work.folder.name, send)
-        try:
-            done.append(isolated.evaluate(work.folder, work.settings, limits, report))
-        except CorobenchError as error:
-            done.append(error)
-        watch.ended(work, done[-1])
-    return done
+    return evaluate_all(works, limits, crew, watch)
 
 
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:
