@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -215,6 +218,7 @@ def _run(
 
     board = Board(works)
     with ExitStack() as stack:
+        stack.enter_context(_stopped_like_by_hand())
         status = stack.enter_context(StatusFile(out, board))
         screen = screen_of(board)
         stack.enter_context(screen)
@@ -226,6 +230,23 @@ def _run(
                 text = f"{board.snapshot().counts}; finished results stay"
                 error_console().print(text, style="yellow", markup=False)
             raise
+
+
+@contextmanager
+def _stopped_like_by_hand() -> Iterator[None]:
+    """A scheduler that ends this process at its time limit is obeyed like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_here(works: Sequence[Work]) -> list[Evaluated | CorobenchError]:

@@ -142,9 +142,9 @@ def shares_of(manifest: Manifest) -> Shares:
 def seconds_of(manifest: Manifest, folder: Path, track: Track) -> Seconds:
     """Seconds per image and stage to expect of an entry.
 
-    A network of a known name has the seconds of its family, by the square of its width. Of an
-    ONNX file the size says the number of weights, and a network of that many weights is expected
-    to need so many times as long as a small one.
+    A network of a measured name has the seconds of its family, by the square of its width. Of
+    another one, and of an ONNX file, the size of the file says the number of weights, and a network
+    of that many weights is expected to need so many times as long as a small one.
 
     Args:
         manifest: of the entry.
@@ -152,7 +152,8 @@ def seconds_of(manifest: Manifest, folder: Path, track: Track) -> Seconds:
         track: it is evaluated on.
     """
     name = manifest.model.architecture
-    if name is not None:
+    if any(known == name for known, _ in SECONDS):
+        assert name is not None
         width = manifest.model.arguments.get("width", 1.0)
         factor = float(width) ** 2 if isinstance(width, int | float) and width > 0 else 1.0
         return _of_family(name, track).times(factor)
@@ -170,8 +171,6 @@ def _of_family(name: str, track: Track) -> Seconds:
     if (name, track.name) in SECONDS:
         return SECONDS[name, track.name]
     rows = {on: row for (known, on), row in SECONDS.items() if known == name}
-    if not rows:
-        rows = {on: row for (known, on), row in SECONDS.items() if known == UNKNOWN}
     values = math.prod(track.shape)
     near = min(rows, key=lambda on: abs(math.log(math.prod(get_track(on).shape) / values)))
     return rows[near].times(values / math.prod(get_track(near).shape))

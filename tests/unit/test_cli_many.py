@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,13 +133,29 @@ def test_more_results_than_fit_are_one_line_each(
     assert said.count("1/16: 37.5–62.5 %") == 6
 
 
-def test_a_stop_by_the_keyboard_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def _by_keyboard() -> None:
+    raise KeyboardInterrupt
+
+
+def _by_scheduler() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()  # the handler raises
+
+
+@pytest.mark.parametrize("stop", [_by_keyboard, _by_scheduler])
+def test_a_stop_says_how_to_go_on(
+    stop: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
     def run(works: Sequence[Work], limits: object, crew: Crew, watch: Watch) -> list[Evaluated]:
         watch.began(works[0])
         watch.ended(works[0], _evaluated(works[0]))
-        raise KeyboardInterrupt
+        stop()
+        return []
 
     monkeypatch.setattr("corobench.benchmark.executors.run_evaluations", run)
     folders = _folders(tmp_path / "s", "a", "b")
@@ -145,6 +163,7 @@ def test_a_stop_by_the_keyboard_says_how_to_go_on(
     said = capsys.readouterr().err
     assert "1 done, 0 running, 1 waiting; finished results stay" in said
     assert "to continue, give the same command again" in said
+    assert signal.getsignal(signal.SIGTERM) == before
     assert find_commands(tmp_path / "out") == ([], [])
 
 
