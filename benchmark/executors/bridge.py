@@ -132,7 +132,7 @@ class _Remote:
         """See `benchmark.evaluation.jobs.Executor`."""
         left = []
         for job in jobs:
-            ended = self._steps.ended(job.name)
+            ended = self._steps.why_ended(job.name)
             if ended is None:
                 left.append(job)
             else:

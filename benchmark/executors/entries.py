@@ -72,7 +72,7 @@ def evaluate_all(
         backend = (make_backend or _backend)(crew, limits, Path(scratch))
         try:
             size = int(getattr(backend, "size", crew.size))
-            pool = Pool(backend, size, versions(), watch.workers)
+            pool = Pool(backend, size, versions, watch.workers)
             watch.workers(f"{size} worker{'s' * (size != 1)}")
             return _Company(works, limits, crew, watch, pool, size, Path(scratch)).run()
         finally:
@@ -211,7 +211,8 @@ class _Driver:
 
     def deliver(self, done: Sequence[Done]) -> None:
         """Pass on what became of its jobs."""
-        listed, bodies = [], []
+        listed: list[tuple[int, int, Ended | None]] = []
+        bodies = []
         for one in done:
             if isinstance(one.answer, Ended):
                 self._attempts.note_ended(one.name, one.answer)

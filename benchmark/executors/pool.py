@@ -82,7 +82,8 @@ class Pool:
     Args:
         backend: that starts the workers.
         size: number of workers.
-        versions: of this command; workers with other ones are refused.
+        versions: gives those of this command; workers with other ones are refused. It is asked
+            when the first worker is ready, as it takes a second.
         say: told in one line what happens to workers.
     """
 
@@ -90,7 +91,7 @@ class Pool:
         self,
         backend: Backend,
         size: int,
-        versions: Mapping[str, str],
+        versions: Callable[[], Mapping[str, str]],
         say: Callable[[str], None],
     ) -> None:
         self._backend, self._size, self._versions, self._say = backend, size, versions, say
@@ -239,7 +240,7 @@ class Pool:
         self._decided += [(one.job, one.ended) for one in decided]
 
     def _welcome(self, event: Ready) -> None:
-        other = differences(self._versions, event.versions)
+        other = differences(self._versions(), event.versions)
         if not other:
             self._workers.add(event.worker)
             self._scheduler.add_worker(event.worker)

@@ -223,7 +223,7 @@ class Scheduler:
         return (entry, wanted - waiting) if waiting <= wanted // 2 else (None, 0)
 
     def _give(self, worker: _Worker, entry: _Entry, num: int) -> Given:
-        jobs = []
+        jobs: list[int] = []
         while entry.ready and len(jobs) < num:
             _, one = entry.ready.popitem(last=False)
             one.worker = worker

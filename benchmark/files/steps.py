@@ -53,12 +53,12 @@ class Steps:
         Raises:
             StepEndedError: it ended an earlier process.
         """
-        ended = self.ended(name)
+        ended = self.why_ended(name)
         if ended is not None:
             raise StepEndedError(ended)
         self._announce(name)
 
-    def ended(self, name: str) -> Ended | None:
+    def why_ended(self, name: str) -> Ended | None:
         """Why a step is not tried; None where it may be."""
         ended = self._ended.get(name)
         if ended is None and name not in NEEDED:
@@ -68,6 +68,11 @@ class Steps:
     def note_ended(self, name: str, ended: Ended) -> None:
         """A step ended the process of a worker that did it for this one."""
         self._ended[name] = ended
+
+    @property
+    def ended(self) -> Mapping[str, Ended]:
+        """Steps that ended an earlier process, and why."""
+        return dict(self._ended)
 
     @property
     def ended_early(self) -> bool:

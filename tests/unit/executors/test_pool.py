@@ -41,7 +41,7 @@ class Workers:
         scratch = folder / "scratch"
         scratch.mkdir()
         self.backend = LocalBackend(limits, scratch, target=target)
-        self.pool = Pool(self.backend, num, versions(), self.said.append)
+        self.pool = Pool(self.backend, num, versions, self.said.append)
         self.open("a")
 
     def open(self, entry: str, **told: object) -> None:
@@ -314,6 +314,7 @@ def test_cancelled_jobs_are_not_answered(make: Make) -> None:
 
 def test_a_frozen_worker_that_takes_no_orders_does_not_hold_up_the_others(make: Make) -> None:
     workers = make(2)
+    workers.until(lambda: workers.pool.num_workers == 2)
     workers.ask("square", "square")
     workers.answers(2)
     frozen = workers.pids()[0]
