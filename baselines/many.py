@@ -52,9 +52,6 @@ class Node:
     epochs: int
 
 
-Train = Callable[[Connection, Recipe, Options], None]
-
-
 def plan(recipes: Sequence[Recipe], parents: Path | None) -> list[Node]:
     """Recipes with the parents that they need, the longest chains first.
 
@@ -98,7 +95,7 @@ def run(
     options: Options,
     num_workers: int,
     say: Callable[[str], None],
-    train: Train | None = None,
+    start: Callable[[Recipe, Options], Process] | None = None,
 ) -> None:
     """Train recipes, so many at once.
 
@@ -107,13 +104,13 @@ def run(
         options: of all of them.
         num_workers: processes at once.
         say: told one line about each recipe that is finished, paused or failed.
-        train: the work of a process; tests have another one.
+        start: starts one of them; tests have another one.
 
     Raises:
         CorobenchError: some recipes failed; says why for each.
     """
     waiting = plan(recipes, options.parents)
-    running: dict[str, _Process] = {}
+    running: dict[str, Process] = {}
     finished: set[str] = set()
     faults: dict[str, str] = {}
     try:
@@ -127,8 +124,7 @@ def run(
                 ready = node.needs is None or node.needs in finished
                 if ready and len(running) < num_workers and not is_over:
                     waiting.remove(node)
-                    process = _Process(node.recipe, options, train or _train)
-                    running[node.recipe.id] = process
+                    running[node.recipe.id] = (start or Process)(node.recipe, options)
             if not running:
                 break
             wait([process.connection for process in running.values()])
@@ -152,18 +148,28 @@ def run(
         raise CorobenchError("\n".join(f"{name}: {text}" for name, text in faults.items()))
 
 
-class _Process:
+class Process:
     """One recipe in a process of its own.
+
+    Args:
+        recipe: with its final seed, whose parent is trained.
+        options: of all recipes.
+        train: what the process does.
 
     Attributes:
         connection: is ready when the process has said how it ended, or is gone.
     """
 
-    def __init__(self, recipe: Recipe, options: Options, train: Train) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: Options,
+        train: Callable[[Connection, Recipe, Options], None] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
         self._process: SpawnProcess = context.Process(
-            target=train, args=(theirs, recipe, options), daemon=True
+            target=train or _train, args=(theirs, recipe, options), daemon=True
         )
         self._process.start()
         theirs.close()

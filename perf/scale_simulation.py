@@ -100,15 +100,22 @@ def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[St
     seconds, track, n = profile.seconds, profile.track, profile.num_images(n)
     size, group = track.attack_batch, Protocol().closing_group
 
-    def evenly(kind: str, each_s: float, share: float) -> Stage:
-        """One job for each batch of images; those that are not asked cost nothing."""
-        batches = [min(size, n - start) for start in range(0, n, size)]
+    def noisy(kind: str, each_s: float, batches: list[float]) -> Stage:
         noise = np.clip(random.normal(1.0, 0.1, len(batches)), 0.5, 2.0)
-        return [
-            (kind, float(batch * share * each_s * factor))
-            for batch, factor in zip(batches, noise, strict=True)
-            if share > 0
-        ]
+        jobs = zip(batches, noise, strict=True)
+        return [(kind, float(batch * each_s * factor)) for batch, factor in jobs]
+
+    def in_batches(kind: str, each_s: float, share: float) -> Stage:
+        """All images that are asked, in batches."""
+        num = round(n * share)
+        return noisy(kind, each_s, [float(min(size, num - at)) for at in range(0, num, size)])
+
+    def in_chunks(kind: str, each_s: float, share: float, standing: float) -> Stage:
+        """In each chunk of what stands, the images that are attacked, in batches."""
+        num_chunks = math.ceil(n * standing / track.chunk_size)
+        num = n * share / max(num_chunks, 1)
+        batches = [min(size, num - at) for at in range(0, math.ceil(num), size)]
+        return noisy(kind, each_s, batches * num_chunks)
 
     def in_groups(kind: str, each_s: float | None, share: float) -> Stage:
         num = math.ceil(n * share / group)
@@ -116,14 +123,15 @@ def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[St
             return []
         return [(kind, float(random.exponential(each_s, group).sum())) for _ in range(num)]
 
-    yield evenly("clean", seconds.clean, 1.0)
+    yield in_batches("clean", seconds.clean, 1.0)
     for name in ("ibp", "crown_ibp", "crown"):
         each_s = getattr(seconds, name)
         for shares in reversed(profile.shares):
             if each_s is not None:
-                yield evenly(name, each_s, shares.correct)
+                yield in_batches(name, each_s, shares.correct)
     for shares in profile.shares:
-        yield evenly("pgd50", seconds.pgd50, max(shares.correct - shares.proven, 0.0))
+        open_ = max(shares.correct - shares.proven, 0.0)
+        yield in_chunks("pgd50", seconds.pgd50, open_, shares.correct)
     for name in ("alpha_crown", "bab"):
         for shares in reversed(profile.shares):
             open_ = max(shares.after_pgd - shares.proven, 0.0)
@@ -132,13 +140,10 @@ def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[St
     for shares in profile.shares:
         extra = audited if shares is profile.shares[-1] else 0.0
         left = max(shares.after_attack - shares.closed, 0.0)
-        yield evenly("apgd-ce", seconds.apgd_ce, max(shares.after_pgd - shares.closed, 0.0) + extra)
-        for name, each_s in (
-            ("apgd-t", seconds.apgd_t),
-            ("fab-t", seconds.fab_t),
-            ("square", seconds.square),
-        ):
-            yield evenly(name, each_s, left + extra)
+        open_ = max(shares.after_pgd - shares.closed, 0.0)
+        yield in_chunks("apgd-ce", seconds.apgd_ce, open_ + extra, shares.correct)
+        for name in ("apgd_t", "fab_t", "square"):
+            yield in_chunks(name, getattr(seconds, name), left + extra, shares.correct)
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -55,18 +57,34 @@ def recipes(tmp_path: Path) -> list[Recipe]:
     return [load_recipe(str(tmp_path / f"{name}.toml")) for name in names]
 
 
-def noted(connection: Connection, recipe: Recipe, options: Options) -> None:
-    """Stands in for training: the parent's mark must be there, and "fails" or "dies" by its id."""
-    folder = options.out / recipe.id
-    ok = recipe.parent is None or (options.out / recipe.parent.id).is_dir()
-    told = {"kind": "done" if ok else "failed", "text": "its parent is not there"}
-    if (options.out / f"{recipe.id}.dies").exists():
-        raise SystemExit(7)
-    if (options.out / f"{recipe.id}.fails").exists():
-        told = {"kind": "failed", "text": "the loss is no number"}
-    if told["kind"] == "done":
-        folder.mkdir()
-    connection.send_bytes(json.dumps(told).encode())
+class Noted:
+    """Stands in for a process: the parent must be there; a mark makes a recipe fail."""
+
+    def __init__(self, recipe: Recipe, options: Options) -> None:
+        self.connection, theirs = Pipe(duplex=False)
+        theirs.send_bytes(b"{}")
+        self.told = {"kind": "done", "text": ""}
+        if recipe.parent is not None and not (options.out / recipe.parent.id).is_dir():
+            self.told = {"kind": "failed", "text": "its parent is not there"}
+        if (options.out / f"{recipe.id}.fails").exists():
+            self.told = {"kind": "failed", "text": "the loss is no number"}
+        if self.told["kind"] == "done":
+            (options.out / recipe.id).mkdir()
+
+    def outcome(self) -> dict[str, Any] | None:
+        return self.told
+
+    def stop(self) -> None:
+        pass
+
+
+def dies(connection: Connection, recipe: Recipe, options: Options) -> None:
+    """A process that ends without a word."""
+    raise SystemExit(7)
+
+
+def _run(recipes: list[Recipe], options: Options, told: list[str]) -> None:
+    many.run(recipes, options, 2, told.append, Noted)  # type: ignore[arg-type]
 
 
 def test_parents_come_before_children_and_the_longest_chain_first(recipes: list[Recipe]) -> None:
@@ -97,24 +115,26 @@ def test_two_recipes_of_one_id_are_refused(recipes: list[Recipe]) -> None:
 def test_every_recipe_is_trained_after_its_parent(recipes: list[Recipe], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    many.run(recipes[1:], Options(out), 2, lambda text: None, noted)
+    _run(recipes[1:], Options(out), [])
     assert {path.name for path in out.iterdir()} == {recipe.id for recipe in recipes}
 
 
-@pytest.mark.parametrize(
-    ("mark", "said"), [("fails", "the loss is no number"), ("dies", "ended with exit code 7")]
-)
 def test_what_goes_wrong_with_one_leaves_the_others_alone(
-    mark: str, said: str, recipes: list[Recipe], tmp_path: Path
+    recipes: list[Recipe], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / f"tiny-pruned-2.{mark}").touch()
+    (out / "tiny-pruned-2.fails").touch()
     told: list[str] = []
-    with pytest.raises(CorobenchError, match=said):
-        many.run(recipes, Options(out), 2, told.append, noted)
+    with pytest.raises(CorobenchError, match="the loss is no number"):
+        _run(recipes, Options(out), told)
     assert (out / "tiny-pruned-1").is_dir() and not (out / "tiny-pruned-2").exists()
     assert [line.split(":")[0] for line in told] == ["tiny-pruned-2"]
+
+
+def test_a_process_that_dies_is_an_error(recipes: list[Recipe], tmp_path: Path) -> None:
+    with pytest.raises(CorobenchError, match="tiny-dense: its process ended with exit code 7"):
+        many.run(recipes[:1], Options(tmp_path), 2, print, partial(many.Process, train=dies))
 
 
 def test_children_of_what_failed_are_not_trained(recipes: list[Recipe], tmp_path: Path) -> None:
@@ -122,13 +142,13 @@ def test_children_of_what_failed_are_not_trained(recipes: list[Recipe], tmp_path
     out.mkdir()
     (out / "tiny-dense.fails").touch()
     with pytest.raises(CorobenchError) as raised:
-        many.run(recipes, Options(out), 2, lambda text: None, noted)
+        _run(recipes, Options(out), [])
     assert raised.value.message.count("not trained, because tiny-dense was not") == 2
 
 
 def test_after_the_deadline_nothing_is_begun(recipes: list[Recipe], tmp_path: Path) -> None:
     told: list[str] = []
-    many.run(recipes, Options(tmp_path, deadline_s=0.0), 2, told.append, noted)
+    _run(recipes, Options(tmp_path, deadline_s=0.0), told)
     assert told[0].startswith("not begun yet: tiny-dense, ") and "same command again" in told[0]
 
 
