@@ -57,7 +57,7 @@ class Shard:
         So another entry moves no other one, and all subsets of an entry are in one share.
 
         >>> [Shard(number, 2).holds("digits-adv-dense") for number in (1, 2)]
-        [True, False]
+        [False, True]
         """
         digest = hashlib.sha256(entry.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest, "big") % self.count == self.number - 1
