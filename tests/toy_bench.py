@@ -55,7 +55,9 @@ class ToyBench:
 
 def serve(connection: Connection, order: str) -> None:
     """The target of a toy worker."""
-    serve_with(connection, order, lambda told, images, folder, device: _bench(images, folder, device))
+    serve_with(
+        connection, order, lambda told, images, folder, device: _bench(images, folder, device)
+    )
 
 
 def _bench(images: Path, folder: Path, device: str) -> ToyBench:

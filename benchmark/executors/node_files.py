@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -44,13 +45,11 @@ class NodeFiles:
         for name in ("files", "workers"):
             (self._run / name).mkdir(exist_ok=True)
         _sweep(self._run / "workers")
-        self.scratch = self._run / "workers" / str(os.getpid())
+        self.scratch = self._run / "workers" / secrets.token_hex(8)
         self._lock = _hold(self.scratch)
         self._kept: dict[str, Path] = {}
 
-    def lay_out(
-        self, key: str, files: Mapping[str, str], fetch: Callable[[str], bytes]
-    ) -> Path:
+    def lay_out(self, key: str, files: Mapping[str, str], fetch: Callable[[str], bytes]) -> Path:
         """Lay the files of one setup into a folder of this worker.
 
         Args:

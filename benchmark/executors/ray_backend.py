@@ -26,7 +26,6 @@ from corobench.benchmark.executors.backend import (
     MAX_ANSWER_BYTES,
     Backend,
     Event,
-    Lost,
     Order,
     Setup,
 )
@@ -36,7 +35,7 @@ from corobench.benchmark.executors.crew import Crew
 from corobench.benchmark.executors.event_wire import unpack_event
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.ray_cluster import PATIENCE_S, Share, check_address
-from corobench.benchmark.executors.wire import GarbageError, pack, unpack
+from corobench.benchmark.executors.wire import pack, unpack
 
 #: Seconds until a cluster has answered or been started.
 CONNECT_S = 90.0
@@ -99,9 +98,7 @@ class RayBackend(Backend):
         }
         spawn = multiprocessing.get_context("spawn")
         with no_imports_from_here():
-            self._relay = Child(
-                spawn, ray_relay.serve, json.dumps(order), limits, MAX_ANSWER_BYTES
-            )
+            self._relay = Child(spawn, ray_relay.serve, json.dumps(order), limits, MAX_ANSWER_BYTES)
         try:
             room = self._connected(address)
         except BaseException:

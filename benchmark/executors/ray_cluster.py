@@ -23,7 +23,7 @@ PROBE_S = 5.0
 #: Seconds between two looks at the head of a cluster, and after which it counts as lost.
 LOOK_AT_HEAD_S = 2.0
 PATIENCE_S = 20.0
-_TOKEN = (
+_BRING = (
     "Bring this machine the token of the cluster: in ~/.ray/auth_token, or in a file that "
     "RAY_AUTH_TOKEN_PATH names, with RAY_AUTH_MODE=token (`ray get-auth-token` on the head shows "
     "it)"
@@ -155,7 +155,7 @@ def _in_our_words(address: str, error: Exception, log: Path) -> CorobenchError:
     where = f"--ray {address}"
     lines = log.read_text(errors="replace") if log.is_file() else ""
     if type(error).__name__ == "AuthenticationError" or "InvalidAuthToken" in lines:
-        return ConfigError(f"{where}: the cluster refuses this machine: {text}. {_TOKEN}")
+        return ConfigError(f"{where}: the cluster refuses this machine: {text}. {_BRING}")
     if "ersion mismatch" in str(error):
         told = " ".join(str(error).split())[:400]
         return DependencyError(f"{where}: {told}. Install the same versions on every machine")

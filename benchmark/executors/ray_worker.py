@@ -86,7 +86,7 @@ class RayWorker:
             CorobenchError: they are not what they should be.
         """
         given = json.loads(told)
-        places = {sha256: place for sha256, place in files.values()}
+        places = dict(files.values())
         digests = {path: sha256 for path, (sha256, _) in files.items()}
         folder = self._files.lay_out(
             given["key"], digests, lambda sha256: self._fetch(places[sha256])
