@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -34,7 +35,12 @@ from corobench.benchmark.executors.child import Child, End, Target, no_imports_f
 from corobench.benchmark.executors.crew import Crew
 from corobench.benchmark.executors.event_wire import unpack_event
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.executors.ray_cluster import PATIENCE_S, Share, check_address
+from corobench.benchmark.executors.ray_cluster import (
+    PATIENCE_S,
+    Share,
+    check_address,
+    private_folder,
+)
 from corobench.benchmark.executors.wire import pack, unpack
 
 #: Seconds until a cluster has answered or been started.
@@ -82,8 +88,9 @@ class RayBackend(Backend):
         address = crew.ray or "local"
         Share.of(crew.devices, crew.per_device)
         check_address(address)
-        self._say, self._setups = say, set[str]()
+        self._say = say
         self._log = scratch / "ray.log"
+        self._stack = ExitStack()
         order = {
             "address": address,
             "num_workers": crew.size if address == "local" else None,
@@ -93,6 +100,7 @@ class RayBackend(Backend):
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
             "run": secrets.token_hex(8),
             "target": f"{target.__module__}:{target.__qualname__}",
+            "folder": str(self._stack.enter_context(private_folder())),
             "log": str(self._log),
             "patience_s": patience_s,
         }
@@ -150,6 +158,7 @@ class RayBackend(Backend):
         while time.monotonic() < ends and not isinstance(self._relay.arrived(), End):
             wait(self._relay.waitables, LOOK_S)
         self._relay.stop()
+        self._stack.close()
 
     def _post(self, **message: Any) -> None:
         self._relay.post(pack(message))

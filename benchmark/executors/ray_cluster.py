@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +21,9 @@ from typing import Any
 from corobench.benchmark.errors import ConfigError, CorobenchError, DependencyError
 
 LOCAL = "local"
+#: Longest path of a folder below which Ray's sockets have names of an allowed length.
+MAX_FOLDER = 40
+_SHORT = Path("/tmp")  # noqa: S108 - mkdtemp makes a folder of our own in it
 #: Seconds for a first answer of an address.
 PROBE_S = 5.0
 #: Seconds between two looks at the head of a cluster, and after which it counts as lost.
@@ -110,6 +116,18 @@ def check_address(address: str) -> None:
         ) from error
 
 
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for the sockets and logs of a cluster of our own; it is removed after the block."""
+    usual = Path(tempfile.gettempdir())
+    place = usual if len(str(usual)) + len("/cb-12345678") <= MAX_FOLDER else _SHORT
+    folder = tempfile.mkdtemp(prefix="cb-", dir=place)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def private_token(environment: Mapping[str, str]) -> dict[str, str]:
     """What is set for a cluster of our own, so that nobody else on this machine gives it work."""
     if any(name in environment for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")):
@@ -118,7 +136,7 @@ def private_token(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def connect(
-    address: str, num_workers: int | None, devices: Sequence[str], log: Path
+    address: str, num_workers: int | None, devices: Sequence[str], folder: Path, log: Path
 ) -> dict[str, float]:
     """Connect this process, or start a cluster that ends with it.
 
@@ -126,6 +144,7 @@ def connect(
         address: "local", "auto", or host and port.
         num_workers: for which a private cluster has room.
         devices: of this machine, for a private cluster.
+        folder: for what a private cluster writes.
         log: where Ray's own lines go.
 
     Returns:
@@ -142,6 +161,7 @@ def connect(
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(devices, visible)
         arguments |= {"num_cpus": num_workers, "num_gpus": num_gpus, "include_dashboard": False}
+        arguments["_temp_dir"] = str(folder)
     ray = import_module("ray")
     try:
         ray.init(**arguments)

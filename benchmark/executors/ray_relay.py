@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -36,8 +37,8 @@ MAX_MESSAGE_BYTES = 64 * 1024**2
 MAX_FILE_BYTES = 8 * 1024**3
 #: Bytes of files that are kept in the cluster's object store for workers that come later.
 KEPT_BYTES = 4 * 1024**3
-#: Seconds after which is said that workers wait for room.
-WAITING_S = 30.0
+#: Seconds after which is said that workers have not started.
+WAITING_S = 60.0
 #: Seconds that workers have to remove what they wrote.
 END_S = 5.0
 _MAX_TEXT = 300
@@ -58,7 +59,8 @@ def serve(connection: Connection, order: str) -> None:
     _write_into(log)
     os.chdir(log.parent)  # Ray lets its workers import from here
     try:
-        room = connect(wish["address"], wish["num_workers"], wish["devices"], log)
+        place = Path(wish["folder"])
+        room = connect(wish["address"], wish["num_workers"], wish["devices"], place, log)
         share = Share.of(wish["devices"], wish["per_device"])
         relay = _Relay(wire, wish, share)
         wire.send(pack({"kind": "connected", "room": share.room_in(room)}))
@@ -73,6 +75,7 @@ def serve(connection: Connection, order: str) -> None:
         wire.send(pack({"kind": "refused", "name": "CorobenchError", "text": text}))
     finally:
         import_module("ray").shutdown()
+        shutil.rmtree(wish["folder"], ignore_errors=True)  # nobody else does, if the parent is gone
         os._exit(0)
 
 
@@ -234,8 +237,9 @@ class _Relay:
 
     def _say_who_waits(self) -> None:
         if self._quiet:
-            found = f"{len(self._quiet)} of {len(self._workers)} workers wait for room in the"
-            self._wire.send(pack({"kind": "say", "text": f"{found} Ray cluster"}))
+            found = f"{len(self._quiet)} of {len(self._workers)} workers"
+            text = f"{found} have not started yet: the Ray cluster has no room, or is slow"
+            self._wire.send(pack({"kind": "say", "text": text}))
 
     def _end_workers(self) -> None:
         ends = [

@@ -119,6 +119,7 @@ def test_nothing_is_left_of_a_private_cluster(how: str, tmp_path: Path) -> None:
     path = os.pathsep.join((str(TESTS), str(TESTS / "unit" / "executors")))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    before = set(Path("/tmp").glob("cb-*"))
     script = tmp_path / "local.py"
     script.write_text(_LOCAL)
     command = subprocess.Popen(
@@ -143,6 +144,7 @@ def test_nothing_is_left_of_a_private_cluster(how: str, tmp_path: Path) -> None:
     wait_until("everything ends", lambda: not any(map(is_alive, [isolated, *mine])))
     command.kill()
     command.wait()
+    assert set(Path("/tmp").glob("cb-*")) == before
     folder = tmp_path / f"corobench-{os.getuid()}"
     if how == "the end":
         assert list(folder.iterdir()) == []
@@ -173,15 +175,17 @@ def test_other_versions_are_refused_by_name(team: Team) -> None:
     here = {**versions(), "torch": "0.1"}
     pool = Pool(team.backend, 1, here, said.append)
     with pytest.raises(DependencyError, match=r"torch .* instead of 0\.1"):
-        team.until(lambda: pool.turn() and False)
+        wait_until("a worker is refused", lambda: pool.turn() == [] and False)
     assert "was refused: torch" in said[0]
 
 
-def test_who_waits_for_room_is_said(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    team.start()
+def test_who_has_no_room_is_said(team: Team) -> None:
+    (worker,) = team.start()
+    team.said.clear()
     team.backend.start(1)
     team.until(lambda: team.said)
-    assert team.said == ["1 of 2 workers wait for room in the Ray cluster"]
+    assert team.said[-1].startswith("1 of 2 workers have not started yet")
+    assert isinstance(team.ask(worker, "sum"), dict)
 
 
 def test_a_head_that_does_not_answer_is_lost_after_a_while() -> None:
