@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from corobench.benchmark.executors import arrays, landlock, limits
 from corobench.benchmark.executors.accelerator import wake
 from corobench.benchmark.executors.backend import NUM_HELD
+from corobench.benchmark.executors.images import read_images
 from corobench.benchmark.executors.versions import versions
 from corobench.benchmark.executors.wire import Wire, pack, unpack
 
@@ -55,9 +56,11 @@ def serve(connection: Connection, order: str) -> None:
 
 
 def _load(told: Mapping[str, Any], images: Path, folder: Path, device: str) -> Bench:
-    from corobench.benchmark.evaluation.workbench import load_workbench
+    from corobench.benchmark.evaluation.workbench import Setup, load_workbench
+    from corobench.benchmark.network.device import resolve_device
 
-    bench: Bench = load_workbench(told, images, folder, device)
+    x, y = read_images(images)
+    bench: Bench = load_workbench(Setup.from_json(told), x, y, folder, resolve_device(device))
     return bench
 
 
@@ -141,26 +144,27 @@ class _Worker:
         if header["kind"] == "setup":
             self._setups[header["key"]] = header
             return
-        for token, text in header["orders"]:
-            self._job(header["key"], token, text)
-
-    def _job(self, key: str, token: int, text: str) -> None:
+        orders = header["orders"]
         limits.allow_processor_time(self._limits.step_s, 1)
-        self._wire.send(pack({"kind": "begin", "token": token}))
+        self._wire.send(pack({"kind": "begin", "token": orders[0][0]}))
+        following = [token for token, _ in orders[1:]] + [None]
+        for (token, text), begins in zip(orders, following, strict=True):
+            answer, body = self._job(header["key"], token, text)
+            limits.allow_processor_time(self._limits.step_s, 1)
+            # One message for two, as jobs may be short.
+            self._wire.send(pack({**answer, "token": token, "begins": begins}, body))
+
+    def _job(self, key: str, token: int, text: str) -> tuple[dict[str, Any], bytes]:
         if token in self._dropped:
             self._dropped.discard(token)
-            self._wire.send(pack({"kind": "failed", "token": token, "reason": "dropped"}))
-            return
+            return {"kind": "failed", "reason": "dropped"}, b""
         try:
             body, seconds = self._compute(key, token, text)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {lines[0]}"[:300]
             self._benches.pop(key, None)  # nobody knows in which state it is
-            self._wire.send(pack({"kind": "failed", "token": token, "reason": reason}))
-            return
-        header = {"kind": "answer", "token": token, "seconds": seconds}
-        self._wire.send(pack(header, body))
+            return {"kind": "failed", "reason": f"{type(error).__name__}: {lines[0]}"[:300]}, b""
+        return {"kind": "answer", "seconds": seconds}, body
 
     def _compute(self, key: str, token: int, text: str) -> tuple[bytes, float]:
         from corobench.benchmark.evaluation.jobs import Job

@@ -7,11 +7,15 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from corobench.benchmark.executors import landlock
 from corobench.benchmark.executors.remote import RemoteReporter
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
+
+if TYPE_CHECKING:
+    from corobench.benchmark.evaluation.jobs import Executor
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,14 @@ class TaskContext:
         steps: are told to the parent, which gives each its time.
         scratch: folder that is there for all processes of one call and is removed after it.
         send: a message to the parent.
+        executor: makes what hands the jobs of a workbench to workers; None where they are computed
+            in this process.
     """
 
     steps: Steps
     scratch: Path
     send: Callable[..., None]
+    executor: Callable[[Any], Executor] | None = None
 
     def report(self, title: str) -> Reporter:
         """Progress that the parent shows."""

@@ -7,18 +7,13 @@ chunks, and the images of that step become a ``timeout`` or an ``error`` with th
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import multiprocessing
 import os
-import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +23,24 @@ from corobench.benchmark import errors
 from corobench.benchmark.errors import ContractError, CorobenchError, SubmissionError
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.executors.accelerator import device_of
-from corobench.benchmark.executors.limits import GIB, MAX_ENDED, Limits, resident_bytes
+from corobench.benchmark.executors.attempts import Attempts
+from corobench.benchmark.executors.child import LOOK_S, Child, End, context_of, require_libraries
+from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.tasks import EVALUATE, FAULTS, REPACK, Answer, Arguments, Task
+from corobench.benchmark.executors.wire import GarbageError, unpack
 from corobench.benchmark.executors.worker import serve
 from corobench.benchmark.files.new_folder import become, beside, room_beside
 from corobench.benchmark.files.progress import Reporter
-from corobench.benchmark.files.steps import EVERY_STEP, NEEDED, Ended
+from corobench.benchmark.files.steps import Ended
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reports import Repacked
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
-LOOK_S = 0.1
-#: Least seconds for what comes before the first step.
-START_S = 600.0
-LIBRARIES = ("torch", "torchvision", "pyautoattack")
-SHOWN = ("stage", "advance", "note", "finish", "say")
+#: Most bytes of one message of a process.
+MAX_MESSAGE_BYTES = 16 * 1024**2
+#: Kinds of messages that are shown, and of the one that is the last.
+SHOWN = ("stage", "advance", "note", "finish", "say", "title")
+LAST = ("done", "refused", "failed")
 
 
 def evaluate(
@@ -61,7 +59,11 @@ def evaluate(
         SubmissionError: it is at fault, or ended the process before it could be measured.
         CorobenchError: anything else a user can fix.
     """
-    done = run(EVALUATE, {"folder": folder, "settings": settings}, limits, report)
+    return evaluated(run(EVALUATE, {"folder": folder, "settings": settings}, limits, report))
+
+
+def evaluated(done: dict[str, Any]) -> Evaluated:
+    """What the task EVALUATE told, with the result that it wrote."""
     path = Path(done["path"])
     return Evaluated(read_result(path), path, bool(done["reused"]))
 
@@ -88,7 +90,7 @@ def run(
         OutputError: the new folder of a task that makes one is there, or cannot be made.
         CorobenchError: anything else a user can fix.
     """
-    _require_libraries()
+    require_libraries()
     try:
         if task.makes_folder:
             return _make(task, arguments, limits)
@@ -97,13 +99,6 @@ def run(
         if task.if_refused is None:
             raise
         return task.if_refused(tuple(error.faults))
-
-
-def _require_libraries() -> None:
-    """Say here what is missing: in its process it would look like a fault of the submission."""
-    for name in LIBRARIES:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _call(
@@ -120,30 +115,22 @@ def _call(
         SubmissionError: refused, or ended where nothing can be said of its images.
         CorobenchError: anything else a user can fix.
     """
-    ended: dict[str, Ended] = {}
-    what = Path(arguments[task.strangers])
+    attempts = Attempts(Path(arguments[task.strangers]), goes_on=task.goes_on)
     with ExitStack() as stack:
         scratch = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="corobench-", ignore_cleanup_errors=True)
         )
-        screen = _Screen(what.name, report, stack)
+        screen = _Screen(Path(arguments[task.strangers]).name, report, stack)
         while True:
-            process = _Process(task, arguments, ended, limits, Path(scratch))
+            process = Process(task, arguments, attempts.ended, limits, Path(scratch))
             try:
                 answer = process.run(screen)
             finally:
                 process.stop()
-            if not isinstance(answer, Ended):
-                checked: Answer = TypeAdapter(task.answer_type()).validate_json(_value(answer))
-                return checked
-            tried_again = process.step in ended or EVERY_STEP in ended
-            if not task.goes_on or process.step in NEEDED or tried_again:
-                reason = f"{process.step}: its process ended: {answer.reason}"
-                raise SubmissionError(what, [reason])
-            ended[process.step] = answer
-            if len(ended) >= MAX_ENDED:
-                ended[EVERY_STEP] = answer
-            screen.say(f"{process.step} ended its process: {answer.reason}; continuing without it")
+            if isinstance(answer, End):
+                screen.say(attempts.note(process.step, answer))
+            else:
+                return answer_of(task, answer)
 
 
 def _make(task: Task[Answer], arguments: Arguments, limits: Limits) -> Answer:
@@ -194,6 +181,16 @@ def repack(path: Path, limits: Limits, *, to_packed: bool, out: Path | None) -> 
     return replace(made, target=target)
 
 
+def answer_of(task: Task[Answer], message: dict[str, Any]) -> Answer:
+    """What a task gave back with its last message, checked against its type.
+
+    Raises:
+        CorobenchError: the task ended with it.
+    """
+    checked: Answer = TypeAdapter(task.answer_type()).validate_json(_value(message))
+    return checked
+
+
 def _value(answer: dict[str, Any]) -> str:
     """What a task gave back, as JSON, or the error that it ended with."""
     if answer["kind"] == "done":
@@ -215,6 +212,8 @@ class _Screen:
         self._open = False
 
     def show(self, message: dict[str, Any]) -> None:
+        if message["kind"] not in SHOWN:
+            return
         text, number = str(message.get("text", "")), int(message.get("number", 0))
         if message["kind"] == "title":
             self._title = text
@@ -236,48 +235,20 @@ class _Screen:
         self.show({"kind": "say", "text": text})
 
 
-@contextmanager
-def _no_imports_from_here() -> Iterator[None]:
-    """Python started meanwhile does not look for modules in the current folder.
-
-    The folder may be a stranger's checkout with a package called like one of ours.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
-
-
 def _as_json(value: object) -> object:
     """Paths as text, dataclasses as objects."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def _context(task: Task[Any], device: str) -> SpawnContext | ForkServerContext:
-    """How the process is started: forked from the server, or afresh for an accelerator.
-
-    An accelerator's driver does not survive a fork once it was asked for, which importing the
-    libraries does.
-    """
-    if device != "cpu":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # Of no effect where the server runs already; then a task imports what is missing.
-    more = "" if task.attacks_or_bounds else "_networks"
-    context.set_forkserver_preload([f"corobench.benchmark.executors.preloaded{more}"])
-    return context
-
-
-class _Process:
+class Process:
     """One process on one task.
 
-    Attributes:
-        step: that it began last.
+    Args:
+        task, arguments: see `run`.
+        ended: steps that are not tried.
+        limits: of the process.
+        scratch: folder in which it may write.
+        has_workers: whether others compute its jobs.
     """
 
     def __init__(
@@ -287,11 +258,9 @@ class _Process:
         ended: dict[str, Ended],
         limits: Limits,
         scratch: Path,
+        *,
+        has_workers: bool = False,
     ) -> None:
-        context = _context(task, device_of(arguments))
-        self._limits = limits
-        self.step = "start"
-        self._connection, theirs = context.Pipe()
         order = {
             "task": task.name,
             "arguments": arguments,
@@ -300,57 +269,58 @@ class _Process:
             "scratch": str(scratch),
             "cwd": str(Path.cwd()),
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
+            "has_workers": has_workers,
         }
         text = json.dumps(order, default=_as_json)
-        self._process = context.Process(target=serve, args=(theirs, text), daemon=True)
-        with _no_imports_from_here():
-            self._process.start()
-        theirs.close()
+        context = context_of(device_of(arguments), attacks_or_bounds=task.attacks_or_bounds)
+        self.child = Child(context, serve, text, limits, MAX_MESSAGE_BYTES)
 
-    def run(self, screen: _Screen) -> dict[str, Any] | Ended:
+    @property
+    def step(self) -> str:
+        """The step that it began last."""
+        return self.child.step
+
+    def run(self, screen: _Screen) -> dict[str, Any] | End:
         """Until the process answers or ends: its last message, or why it ended."""
-        pid = self._process.pid
-        assert pid is not None
-        begun = time.monotonic()
         while True:
-            wait([self._connection, self._process.sentinel], timeout=LOOK_S)
-            try:
-                while self._connection.poll():
-                    message = json.loads(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
-                    if message["kind"] in ("done", "refused", "failed"):
-                        return dict(message)
-                    if message["kind"] == "crashed":
-                        return Ended(str(message["text"]), by_clock=False)
-                    if message["kind"] == "step":
-                        self.step, begun = str(message["text"]), time.monotonic()
-                    elif message["kind"] in (*SHOWN, "title"):
-                        screen.show(message)
-            except (EOFError, OSError):
-                self._process.join(5)
-                return self._why()
-            # Importing libraries and downloading data is no stranger's work.
-            most_s = max(self._limits.step_s, START_S if self.step == "start" else 0.0)
-            if time.monotonic() - begun > most_s:
-                seconds = f"{most_s:g} s"
-                return Ended(f"no answer within {seconds} (--step-limit-s)", by_clock=True)
-            if resident_bytes(pid) > self._limits.memory_bytes:
-                most = f"{self._limits.memory_bytes / GIB:g} GiB"
-                return Ended(f"used more than {most} of memory (--memory-limit-gib)", False)
+            wait(self.child.waitables, timeout=LOOK_S)
+            for message in self.told():
+                if isinstance(message, End) or message["kind"] in LAST:
+                    return message
+                screen.show(message)
 
-    def _why(self) -> Ended:
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            if -code == signal.SIGXCPU:
-                seconds = f"{self._limits.step_s:g} s"
-                return Ended(f"more than {seconds} of processor time (--step-limit-s)", True)
-            hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
-            return Ended(f"ended by {name}{hint}", by_clock=False)
-        return Ended(f"ended with exit code {code}", by_clock=False)
+    def told(self) -> Iterator[dict[str, Any] | End]:
+        """What the process says; what it ends with is a message of `LAST`, or an `End`."""
+        arrived = self.child.arrived()
+        if isinstance(arrived, End):
+            yield arrived
+            return
+        for content in arrived:
+            try:
+                message = self._read(content)
+            except (GarbageError, KeyError, TypeError, ValueError):
+                yield End(Ended("sent what is no message", by_clock=False), by_limit=False)
+                return
+            if message is not None:
+                yield message
+        end = self.child.over_limit()
+        if end is not None:
+            yield end
+
+    def _read(self, content: bytes) -> dict[str, Any] | End | None:
+        message, _ = unpack(content)
+        kind = message["kind"]
+        if kind == "step":
+            self.child.begin(str(message["text"]))
+            return None
+        if kind == "crashed":
+            # An exception is raised again where it is tried again.
+            return End(Ended(str(message["text"]), by_clock=False), by_limit=True)
+        if kind in SHOWN:
+            text, number = str(message.get("text", "")), int(message.get("number", 0))
+            return {"kind": kind, "text": text, "number": number}
+        return message
 
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self._connection.close()
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
+        self.child.stop()

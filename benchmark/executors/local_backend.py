@@ -68,8 +68,9 @@ class LocalBackend(Backend):
     def events(self) -> list[Event]:
         found: list[Event] = []
         for worker in list(self._workers.values()):
-            found += worker.events()
-            if found and isinstance(found[-1], Lost):
+            new = worker.events()
+            found += new
+            if new and isinstance(new[-1], Lost):
                 self.stop(worker.name)
         return found
 
@@ -131,33 +132,41 @@ class _Worker:
             return [self._lost(arrived)]
         for content in arrived:
             try:
-                event = self._event(*unpack(content))
+                found += self._events(*unpack(content))
             except (GarbageError, KeyError, TypeError, ValueError) as error:
                 reason = str(error) if isinstance(error, GarbageError) else "sent what is no event"
                 return [*found, Lost(self.name, reason)]
-            if event is not None:
-                found.append(event)
         if self.child.step != "start" and self._num_left == 0:
             self.child.rest()
         end = self.child.over_limit()
         return found if end is None else [*found, self._lost(end)]
 
-    def _event(self, header: Mapping[str, Any], body: bytes) -> Event | None:
+    def _events(self, header: Mapping[str, Any], body: bytes) -> list[Event]:
         kind = header["kind"]
         if kind == "ready" and self.child.step == "start":
             self.child.begin("ready")
             versions = {str(key): str(value) for key, value in dict(header["versions"]).items()}
-            return Ready(self.name, versions, self.device)
+            return [Ready(self.name, versions, self.device)]
         token = int(header["token"])
         if kind == "begin" and self._begun is None:
-            self._begun = token
-            self.child.begin("job")
-            return Begun(self.name, token)
+            return [self._begin(token)]
         if token != self._begun:
             raise GarbageError(f"sent {str(kind)[:20]!r} of a job that it had not begun")
         if kind == "loaded":
             self.child.begin("job")
-            return None
+            return []
+        following = header.get("begins")
+        answer = self._answer(kind, token, header, body)
+        return [answer] if following is None else [answer, self._begin(int(following))]
+
+    def _begin(self, token: int) -> Begun:
+        self._begun = token
+        self.child.begin("job")
+        return Begun(self.name, token)
+
+    def _answer(
+        self, kind: str, token: int, header: Mapping[str, Any], body: bytes
+    ) -> Answered | Failed:
         self._begun = None
         self._num_left -= 1
         self.child.begin("next")

@@ -26,7 +26,7 @@ from corobench.benchmark.executors.scheduling import Decided, Scheduler, Unexpec
 from corobench.benchmark.executors.versions import differences
 from corobench.benchmark.files.steps import Ended
 
-#: Workers that may be lost one after another, for each one there is, before any answers.
+#: Workers that may be lost one after another, for each one there is, before any begins a job.
 MAX_LOST_IN_A_ROW = 6
 #: Answers of one entry that may turn out to be none before nothing more of it is tried.
 MAX_SPOILT = 9
@@ -38,11 +38,13 @@ class Asked:
 
     Attributes:
         number: by which that process knows it.
+        name: of the job.
         kind: of the job.
         text: the job as JSON.
     """
 
     number: int
+    name: str
     kind: str
     text: str
 
@@ -53,6 +55,7 @@ class Done:
 
     entry: str
     number: int
+    name: str
     answer: bytes | Ended
 
 
@@ -60,6 +63,7 @@ class Done:
 class _Open:
     setup: Setup
     tokens: dict[int, int]
+    num_left: int = 0
     num_spoilt: int = 0
 
 
@@ -69,6 +73,7 @@ class _Task:
     asked: Asked
     num_spoilt: int = 0
     answered_by: str | None = None
+    is_left: bool = True
 
 
 class Pool:
@@ -77,7 +82,8 @@ class Pool:
     Args:
         backend: that starts the workers.
         size: number of workers.
-        versions: of this command; workers with other ones are refused.
+        versions: gives those of this command; workers with other ones are refused. It is asked
+            when the first worker is ready, as it takes a second.
         say: told in one line what happens to workers.
     """
 
@@ -85,7 +91,7 @@ class Pool:
         self,
         backend: Backend,
         size: int,
-        versions: Mapping[str, str],
+        versions: Callable[[], Mapping[str, str]],
         say: Callable[[str], None],
     ) -> None:
         self._backend, self._size, self._versions, self._say = backend, size, versions, say
@@ -94,8 +100,13 @@ class Pool:
         self._entries: dict[str, _Open] = {}
         self._tasks: dict[int, _Task] = {}
         self._num_tokens = self._num_lost = self._num_refused = 0
-        self._done: list[Done] = []
+        self._decided: list[tuple[int, bytes | Ended]] = []
         backend.start(size)
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are ready or at work."""
+        return len(self._workers)
 
     def waitables(self) -> Sequence[Connection | int]:
         """What to wait for, `LOOK_S` seconds at most, before `turn` is called."""
@@ -116,8 +127,8 @@ class Pool:
 
     def ask(self, entry: str, jobs: Iterable[Asked]) -> None:
         """An entry asks for jobs; each is answered once by `turn`, unless it is cancelled."""
-        tokens = self._entries[entry].tokens
-        new = []
+        found = self._entries[entry]
+        tokens, new = found.tokens, []
         for asked in jobs:
             if asked.number in tokens:
                 raise ValueError(f"job {asked.number} is asked for already")
@@ -125,16 +136,21 @@ class Pool:
             self._num_tokens += 1
             tokens[asked.number] = token
             self._tasks[token] = _Task(entry, asked)
+            found.num_left += 1
             new.append((token, asked.kind))
         self._decide(self._scheduler.add_jobs(entry, new))
 
-    def cancel(self, entry: str, numbers: Iterable[int]) -> None:
-        """An entry needs these jobs no more; this also ends the time in which they may be spoilt."""
+    def cancel(self, entry: str, first: int, last: int) -> None:
+        """An entry needs the jobs of these numbers no more, nor another answer to them."""
         known = self._entries[entry].tokens
-        tokens = [known.pop(number) for number in numbers if number in known]
+        tokens = [known.pop(number) for number in list(known) if first <= number <= last]
         self._drop(self._scheduler.cancel(tokens))
         for token in tokens:
-            del self._tasks[token]
+            self._forget(token)
+
+    def num_left(self, entry: str) -> int:
+        """Jobs that an entry waits for."""
+        return self._entries[entry].num_left
 
     def spoilt(self, entry: str, number: int) -> None:
         """What was given as an answer is none: its worker is ended, and the job tried again."""
@@ -150,14 +166,20 @@ class Pool:
             self._lose(Lost(worker, "its answer was no arrays"), blames=False)
         before = task.num_spoilt if found.num_spoilt <= MAX_SPOILT else MAX_SPOILT
         task.num_spoilt += 1
+        task.is_left = True
+        found.num_left += 1
         self._decide(self._scheduler.spoilt(entry, token, task.asked.kind, before))
 
     def close_entry(self, entry: str) -> None:
         """An entry needs nothing more."""
-        found = self._entries.pop(entry)
         self._drop(self._scheduler.remove_entry(entry))
-        for token in found.tokens.values():
-            del self._tasks[token]
+        for token in self._entries[entry].tokens.values():
+            self._forget(token)
+        del self._entries[entry]
+
+    def _forget(self, token: int) -> None:
+        task = self._tasks.pop(token)
+        self._entries[task.entry].num_left -= task.is_left
 
     def _drop(self, given: Sequence[tuple[str, int]]) -> None:
         by_worker: dict[str, list[int]] = {}
@@ -179,8 +201,16 @@ class Pool:
         for given in self._scheduler.assign():
             orders = [Order(token, self._tasks[token].asked.text) for token in given.jobs]
             self._backend.give(given.worker, self._entries[given.entry].setup, orders)
-        done, self._done = self._done, []
-        return done
+        decided, self._decided = self._decided, []
+        return [done for token, answer in decided if (done := self._give_back(token, answer))]
+
+    def _give_back(self, token: int, answer: bytes | Ended) -> Done | None:
+        task = self._tasks.get(token)
+        if task is None:
+            return None  # cancelled meanwhile
+        task.is_left = False
+        self._entries[task.entry].num_left -= 1
+        return Done(task.entry, task.asked.number, task.asked.name, answer)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Ready):
@@ -198,22 +228,19 @@ class Pool:
         worker, token = event.worker, event.token
         if isinstance(event, Begun):
             self._scheduler.begun(worker, token)
+            self._num_lost = 0
             return
-        self._num_lost = 0
         if isinstance(event, Failed):
             self._decide(self._scheduler.failed(worker, token, Ended(event.reason, False)))
         elif self._scheduler.answered(worker, token, event.seconds) is not None:
-            task = self._tasks[token]
-            task.answered_by = worker
-            self._done.append(Done(task.entry, task.asked.number, event.body))
+            self._tasks[token].answered_by = worker
+            self._decided.append((token, event.body))
 
     def _decide(self, decided: Iterable[Decided]) -> None:
-        for one in decided:
-            task = self._tasks[one.job]
-            self._done.append(Done(task.entry, task.asked.number, one.ended))
+        self._decided += [(one.job, one.ended) for one in decided]
 
     def _welcome(self, event: Ready) -> None:
-        other = differences(self._versions, event.versions)
+        other = differences(self._versions(), event.versions)
         if not other:
             self._workers.add(event.worker)
             self._scheduler.add_worker(event.worker)
@@ -221,7 +248,7 @@ class Pool:
         self._backend.stop(event.worker)
         self._num_refused += 1
         self._say(f"{event.worker} ({event.where}) was refused: {other}")
-        if self._num_refused >= self._size:
+        if not self._workers and self._num_refused >= self._size:
             raise DependencyError(
                 f"every worker was refused; the last one has {other}. Install the same versions "
                 "wherever a worker runs"
@@ -230,6 +257,8 @@ class Pool:
     def _lose(self, event: Lost, *, blames: bool = True) -> None:
         if event.worker in self._workers:
             self._workers.remove(event.worker)
+            if self._scheduler.has_begun(event.worker):
+                self._num_lost = 0  # the job answers for it, a bounded number of times
             decided = self._scheduler.lost(
                 event.worker, event.reason, event.by_limit, blames=blames
             )
@@ -237,7 +266,7 @@ class Pool:
         self._num_lost += 1
         if self._num_lost > MAX_LOST_IN_A_ROW * self._size:
             raise CorobenchError(
-                f"{self._num_lost} workers were lost without an answer; the last one: "
+                f"{self._num_lost} workers were lost before they began a job; the last one: "
                 f"{event.reason}"
             )
         self._say(f"{event.worker} was lost: {event.reason}; another one is started")

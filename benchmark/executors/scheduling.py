@@ -223,7 +223,7 @@ class Scheduler:
         return (entry, wanted - waiting) if waiting <= wanted // 2 else (None, 0)
 
     def _give(self, worker: _Worker, entry: _Entry, num: int) -> Given:
-        jobs = []
+        jobs: list[int] = []
         while entry.ready and len(jobs) < num:
             _, one = entry.ready.popitem(last=False)
             one.worker = worker
@@ -234,6 +234,10 @@ class Scheduler:
         return Given(worker.name, entry.name, tuple(jobs))
 
     # --------------------------------------------------------------------- what workers tell
+
+    def has_begun(self, worker: str) -> bool:
+        """Whether a worker has begun a job that it has not answered."""
+        return self._workers[worker].has_begun
 
     def begun(self, worker: str, job: int) -> None:
         """A worker begins a job.

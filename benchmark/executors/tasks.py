@@ -198,6 +198,12 @@ def _images_to_evaluate(given: Arguments) -> None:
     prepare_folder(settings.out.absolute())
 
 
+def _of_evaluation(given: Arguments, context: TaskContext) -> dict[str, Any]:
+    """Progress, steps, and who computes where this process does not."""
+    more = {"report": context.report(given["folder"].name), "steps": context.steps}
+    return more if context.executor is None else {**more, "executor": context.executor}
+
+
 def _images_to_convert(given: Arguments) -> None:
     fetch = fetch_training if given["to"] == "int8" else fetch_sample
     fetch(_track_of(given["folder"]), given.get("data_root"))
@@ -277,10 +283,7 @@ EVALUATE: Task[dict[str, Any]] = Task(
     step="load",
     fetch=_images_to_evaluate,
     writes=lambda given: [given["settings"].out],
-    more=lambda given, context: {
-        "report": context.report(given["folder"].name),
-        "steps": context.steps,
-    },
+    more=_of_evaluation,
     reads={"settings": _settings},
     attacks_or_bounds=True,
     goes_on=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from functools import cache
 
 from corobench import benchmark
 from corobench.benchmark.evaluation import engine
@@ -12,7 +13,8 @@ from corobench.benchmark.evaluation import engine
 PACKAGES = ("torch", "numpy", "pyautoattack", "auto_LiRPA")
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of everything that a result may depend on, as they are installed here."""
     return {
         "corobench": benchmark.__version__,

@@ -184,7 +184,8 @@ class Wire:
         return messages
 
     def _whole(self) -> list[bytes]:
-        messages, start = [], 0
+        messages: list[bytes] = []
+        start = 0
         while len(self._read) - start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._read, start)
             if size > self._max_bytes:

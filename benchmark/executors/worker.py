@@ -19,6 +19,9 @@ from pydantic_core import to_json
 
 from corobench.benchmark.errors import CorobenchError, SubmissionError
 from corobench.benchmark.executors import limits
+from corobench.benchmark.executors.backend import MAX_ANSWER_BYTES
+from corobench.benchmark.executors.bridge import Bridge
+from corobench.benchmark.executors.wire import Wire
 from corobench.benchmark.files.steps import Ended, Steps
 
 Send = Callable[..., None]
@@ -32,13 +35,9 @@ def serve(connection: Connection, order: str) -> None:
         order: JSON that `benchmark.executors.isolated` wrote.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    lock = threading.Lock()
-
-    def send(**message: Any) -> None:
-        with lock:
-            connection.send_bytes(json.dumps(message).encode())
-
+    bridge = Bridge(Wire(connection, MAX_ANSWER_BYTES))
+    threading.Thread(target=bridge.listen, daemon=True).start()
+    send = bridge.send
     wish = json.loads(order)
     os.environ.update(wish["environment"])
     os.chdir(wish["cwd"])
@@ -48,7 +47,9 @@ def serve(connection: Connection, order: str) -> None:
         from corobench.benchmark.executors.context import TaskContext
         from corobench.benchmark.executors.tasks import TASKS
 
-        context = TaskContext(_steps(wish["ended"], given, send), Path(wish["scratch"]), send)
+        steps, scratch = _steps(wish["ended"], given, send), Path(wish["scratch"])
+        executor = bridge.executors(steps, scratch) if wish["has_workers"] else None
+        context = TaskContext(steps, scratch, send, executor)
         value = to_json(TASKS[wish["task"]].do(wish["arguments"], context), by_alias=True)
         send(kind="done", value=value.decode())
     except SubmissionError as error:
@@ -58,14 +59,6 @@ def serve(connection: Connection, order: str) -> None:
     except BaseException as error:
         lines = str(error).strip().splitlines() or [""]
         send(kind="crashed", text=f"{type(error).__name__}: {lines[0]}"[:300])
-        os._exit(1)
-
-
-def _end_with_parent(connection: Connection) -> None:
-    """End this process when the parent's end of the connection is closed."""
-    try:
-        connection.recv_bytes(1)
-    except (EOFError, OSError):
         os._exit(1)
 
 

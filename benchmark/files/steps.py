@@ -53,12 +53,21 @@ class Steps:
         Raises:
             StepEndedError: it ended an earlier process.
         """
-        ended = self._ended.get(name)
-        if ended is None and name not in NEEDED:
-            ended = self._ended.get(EVERY_STEP)
+        ended = self.why_ended(name)
         if ended is not None:
             raise StepEndedError(ended)
         self._announce(name)
+
+    def why_ended(self, name: str) -> Ended | None:
+        """Why a step is not tried; None where it may be."""
+        ended = self._ended.get(name)
+        if ended is None and name not in NEEDED:
+            ended = self._ended.get(EVERY_STEP)
+        return ended
+
+    def note_ended(self, name: str, ended: Ended) -> None:
+        """A step ended the process of a worker that did it for this one."""
+        self._ended[name] = ended
 
     @property
     def ended_early(self) -> bool:

@@ -10,17 +10,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trapped
 from reissue import ROUND
 from rich.console import Console
 
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
-from corobench.benchmark.executors import isolated, landlock
+from corobench.benchmark.executors import child, isolated, landlock
 from corobench.benchmark.executors.limits import GIB, Limits
+from corobench.benchmark.executors.scheduling import MAX_TRIES
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.records.result import Outcome
 
@@ -28,16 +32,16 @@ TEMPLATE = Path(__file__).parents[3] / "submissions" / "_template"
 
 
 class _At(Reporter):
-    """Does something to the process that works, once, when a stage begins."""
+    """Sends a signal to the process that works when a stage begins, a number of times."""
 
-    def __init__(self, stage: str, number: int) -> None:
+    def __init__(self, stage: str, number: int, times: int = 1) -> None:
         super().__init__("test", Console(file=io.StringIO()))
-        self.at, self.number = stage, number
+        self.at, self.number, self.left = stage, number, times
 
     def stage(self, name: str, total: int) -> None:
         super().stage(name, total)
-        if name == self.at:
-            self.at = ""
+        if name == self.at and self.left:
+            self.left -= 1
             (worker,) = multiprocessing.active_children()
             assert worker.pid is not None
             os.kill(worker.pid, self.number)
@@ -78,17 +82,26 @@ def test_isolation_changes_no_result_and_progress_is_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_crash_is_an_error_of_the_step_with_its_reason(tmp_path: Path, number: int) -> None:
-    report = _At("autoattack 1/16", number)
+def test_a_crash_of_a_step_each_time_is_an_error_with_its_reason(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated, "serve", partial(trapped.serve, "clean", number))
+    report = _At("", 0)
     done = _evaluate(tmp_path, Limits(), report)
     score = done.result.epsilons["1/16"]
-    assert sum(score.counts.values()) == 4
+    assert score.counts[Outcome.ERROR] == 4
     name = signal.Signals(number).name
-    if score.counts[Outcome.ERROR]:  # the signal came while the step ran
-        assert any(f"autoattack: ended by {name}" in line for line in done.result.errors)
-        assert "attack-error" in score.flags
+    assert any(f"clean: ended by {name}" in line for line in done.result.errors)
+    assert report.text.count(f"lost its process: ended by {name}") == MAX_TRIES - 1
     assert f"ended its process: ended by {name}" in report.text
-    assert not done.result.quick or done.result.n == 4
+
+
+def test_a_kill_that_comes_once_changes_nothing(tmp_path: Path) -> None:
+    report = _At("pgd50 1/16", signal.SIGKILL)
+    done = _evaluate(tmp_path / "killed", Limits(), report)
+    undisturbed = _evaluate(tmp_path / "calm", Limits(), _quiet())
+    assert "lost its process: ended by SIGKILL" in report.text
+    assert _comparable(done.path) == _comparable(undisturbed.path)
 
 
 def test_a_hang_is_a_timeout_with_its_reason(tmp_path: Path) -> None:
@@ -106,28 +119,19 @@ def test_a_hang_is_a_timeout_with_its_reason(tmp_path: Path) -> None:
 def test_too_much_memory_in_every_step_is_an_error_of_all_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[str] = []
-    run = isolated._Process.run
+    begun: list[child.Child] = []
+    create = child.Child.__init__
 
-    def remember(self: isolated._Process, screen: isolated._Screen) -> object:
-        begun.append("process")
-        return run(self, screen)
+    def created(self: child.Child, *arguments: Any) -> None:
+        create(self, *arguments)
+        begun.append(self)
 
     def resident(pid: int) -> int:
-        (worker,) = current
-        return 2 * 16 * GIB if worker.step not in ("start", "load", "measure") else 0
+        return 2 * 16 * GIB if begun[-1].step not in ("start", "load", "measure") else 0
 
-    current: list[isolated._Process] = []
-    create = isolated._Process.__init__
-
-    def created(self: isolated._Process, *arguments: object) -> None:
-        create(self, *arguments)  # type: ignore[arg-type]
-        current[:] = [self]
-
-    monkeypatch.setattr(isolated._Process, "__init__", created)
-    monkeypatch.setattr(isolated._Process, "run", remember)
-    monkeypatch.setattr(isolated, "resident_bytes", resident)
-    monkeypatch.setattr(isolated, "LOOK_S", 0.0)
+    monkeypatch.setattr(child.Child, "__init__", created)
+    monkeypatch.setattr(child, "resident_bytes", resident)
+    monkeypatch.setattr(child, "LOOK_S", 0.0)
     done = _evaluate(tmp_path, Limits(), _quiet())
     assert 2 <= len(begun) <= 5
     reasons = " ".join([*done.result.errors, *done.result.not_asked.values()])

@@ -18,9 +18,9 @@ from onnx_models import model, node, weights
 from reissue import reissue
 
 from corobench.benchmark.cli.main import invoke
-from corobench.benchmark.executors import isolated, run_check, tasks
+from corobench.benchmark.executors import isolated, run_check
+from corobench.benchmark.executors.child import context_of
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.files.steps import Ended
 from corobench.benchmark.gate.rule import Rule, Verdict
 from corobench.benchmark.submission.manifest import load_manifest
 from corobench.benchmark.submission.packing import repack
@@ -36,17 +36,9 @@ Trap = Callable[[str, int], None]
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """A process gets a signal, once, when it has begun a step of this name."""
-    run, serve = isolated._Process.run, isolated.serve
-
-    def once(self: isolated._Process, screen: isolated._Screen) -> dict[str, object] | Ended:
-        answer = run(self, screen)
-        if isinstance(answer, Ended):
-            monkeypatch.setattr(isolated, "serve", serve)
-        return answer
+    """A process gets a signal whenever it has begun a step of this name."""
 
     def set_trap(step: str, number: int) -> None:
-        monkeypatch.setattr(isolated._Process, "run", once)
         monkeypatch.setattr(isolated, "serve", partial(trapped.serve, step, number))
 
     return set_trap
@@ -55,8 +47,8 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
 def test_for_an_accelerator_the_process_is_started_afresh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert isolated._context(tasks.EVALUATE, "cpu").get_start_method() == "forkserver"
-    assert isolated._context(tasks.EVALUATE, "cuda").get_start_method() == "spawn"
+    assert context_of("cpu").get_start_method() == "forkserver"
+    assert context_of("cuda").get_start_method() == "spawn"
     monkeypatch.setattr(isolated, "device_of", lambda arguments: "cuda")
     assert isolated.find_faults(FOLDER, Limits()) == []
     shutil.copytree(FOLDER, tmp_path / "copy")
