@@ -36,6 +36,13 @@ from corobench.benchmark.cli import options as cli_options
     help="Save everything and pause before so many minutes have passed. The exit code is 0 in any "
     "case; the entry is finished when OUT/<id>/model.safetensors exists.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Recipes that are trained at once, each in a process with one thread.",
+)
 def train(
     recipes: tuple[str, ...],
     out: Path,
@@ -44,6 +51,7 @@ def train(
     device: str,
     seed: int | None,
     max_minutes: float | None,
+    workers: int,
 ) -> None:
     """Train reference entries from recipes.
 
@@ -52,22 +60,32 @@ def train(
     with --parents, the published one is used. OUT/<id>/ is then a submission like any other. To
     continue a stopped or killed run, give the same command again; the weights will be the same.
 
+    With --workers, parents are trained before what is pruned from them, and what goes wrong with
+    one recipe leaves the others alone.
+
     \b
     Examples:
       corobench train digits/adv-lwm-10x --out runs
       corobench train digits/ibp-dense digits/ibp-lwm-10x --out runs --seed 1
       corobench train fashion-mnist/ibp-hydra-10x --out runs --parents submissions
       corobench train my-recipe.toml --out runs --device cuda --max-minutes 9
+      corobench train digits/adv-lwm-10x digits/ibp-lwm-10x --out runs --workers 2
       corobench evaluate runs/digits-adv-lwm-10x
     """
     import time
 
-    from corobench.baselines import procedure
+    from corobench.baselines import many, procedure
     from corobench.baselines.display import Display
     from corobench.baselines.recipe_file import load_recipe
 
     loaded = [load_recipe(recipe) for recipe in recipes]
     started_s = time.monotonic()
+    if workers > 1:
+        deadline_s = None if max_minutes is None else started_s + 60.0 * max_minutes
+        options = many.Options(out, data_root, device, parents, deadline_s)
+        chosen = [recipe.with_seed(seed) for recipe in loaded]
+        many.run(chosen, options, workers, lambda text: click.echo(text, err=True))
+        return
     with Display() as display:
         for recipe in loaded:
             left = max_minutes

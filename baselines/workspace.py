@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corobench.baselines.progress import EpochRow
-from corobench.benchmark.errors import OutputError
-from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.files.atomic import prepare_folder, write_atomic
 
 LOG_COLUMNS = ("epoch", "lr", "epsilon", "loss", "clean", "robust", "bound", "is_best", "seconds")
 
@@ -49,16 +48,7 @@ class Workspace:
             OutputError: they cannot be made or written.
         """
         for folder in (self.submission, self.training):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / ".probe"
-                probe.touch()
-                probe.unlink()
-            except OSError as error:
-                raise OutputError(
-                    f"{folder}: cannot be written ({error.strerror or error}); "
-                    "choose another folder with --out"
-                ) from error
+            prepare_folder(folder)
 
     def write_log(self, stage: str, history: Sequence[EpochRow]) -> None:
         """The stage's log, whole; one row per epoch."""

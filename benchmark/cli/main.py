@@ -17,7 +17,7 @@ from rich.console import Console
 
 from corobench import benchmark
 from corobench.benchmark.cli import options as cli_options
-from corobench.benchmark.errors import ContradictionError, CorobenchError, SubmissionError
+from corobench.benchmark.errors import CorobenchError
 
 if TYPE_CHECKING:
     from corobench.benchmark.executors.limits import Limits
@@ -50,6 +50,7 @@ MOUNTED = {
     "contest": "corobench.benchmark.cli.results:contest",
     "doctor": "corobench.benchmark.cli.listing:doctor",
     "drift": "corobench.benchmark.cli.drift:drift",
+    "evaluate": "corobench.benchmark.cli.evaluate:evaluate",
     "freeze": "corobench.benchmark.cli.rounds:freeze",
     "import": "corobench.benchmark.cli.importing:import_",
     "intake": "corobench.benchmark.cli.gate:intake",
@@ -63,6 +64,7 @@ MOUNTED = {
     "report": "corobench.leaderboard.cli:report",
     "score": "corobench.benchmark.cli.results:score",
     "serve": "corobench.leaderboard.cli_serve:serve",
+    "status": "corobench.benchmark.cli.status:status",
     "tracks": "corobench.benchmark.cli.listing:tracks",
     "train": "corobench.baselines.cli:train",
     "recertify": "corobench.benchmark.cli.recertify:recertify",
@@ -73,8 +75,8 @@ MOUNTED = {
 GROUPS = {
     "Start": ("quickstart", "doctor", "tracks", "architectures"),
     "Score a model": (
-        *("new", "import", "validate", "evaluate", "score", "measure"),
-        *("pack", "unpack", "convert", "compact"),
+        *("new", "import", "validate", "evaluate", "status", "score"),
+        *("measure", "pack", "unpack", "convert", "compact"),
     ),
     "Gate a repository": ("check", "drift"),
     "Publish": ("render", "serve", "report", "intake", "recheck", "contest"),
@@ -130,119 +132,6 @@ def cli() -> None:
 _paths = click.argument(
     "paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=False)
 )
-
-
-@cli.command()
-@_paths
-@click.option("--track", help="Track, if it differs from the manifest's.")
-@click.option(
-    "--subset",
-    type=click.IntRange(min=1),
-    help="Use the first N images of the published order. The smallest subset is quick: never "
-    "ranked.",
-)
-@click.option(
-    "--epsilons",
-    help='Exact radii such as "1/255,2/255" instead of those of the track; never ranked.',
-)
-@cli_options.device
-@click.option(
-    "--tf32",
-    is_flag=True,
-    help="On a GPU, attacks search in TF32, which is several times as fast. Every find is measured "
-    "again in float32.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of result files.",
-)
-@cli_options.data_root
-@click.option(
-    "--plain-attacks",
-    is_flag=True,
-    help="Run the package AutoAttack unchanged, on the submitted network; slower, never ranked.",
-)
-@click.option(
-    "--certify-budget-s",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds of branch and bound per image, instead of those of the protocol; never ranked.",
-)
-@click.option("--force", is_flag=True, help="Replace another result of the same name.")
-@cli_options.process_limits
-def evaluate(
-    paths: tuple[Path, ...],
-    track: str | None,
-    subset: int | None,
-    epsilons: str | None,
-    device: str,
-    tf32: bool,
-    seed: int,
-    out: Path,
-    data_root: Path | None,
-    plain_attacks: bool,
-    certify_budget_s: float | None,
-    force: bool,
-    limits: Limits | None,
-) -> None:
-    """Evaluate submission folders and write their results.
-
-    Measures clean accuracy, certificates, attacks and size. To continue a stopped run, give the
-    same command again. Each submission runs in a process of its own. A step that hangs, crashes or
-    needs too much memory ends that process; its images become a timeout or an error, and the
-    result names the reason.
-
-    \b
-    Examples:
-      corobench evaluate submissions/my-model
-      corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
-      corobench evaluate submissions/* --device cuda --tf32
-    """
-    from corobench.benchmark.evaluation.settings import Settings
-    from corobench.benchmark.executors import run_evaluation
-    from corobench.benchmark.executors.limits import Limits
-    from corobench.benchmark.scoring.terminal import scorecard
-
-    settings = Settings(
-        track=track,
-        n=subset,
-        epsilons=tuple(epsilons.split(",")) if epsilons else None,
-        device=device,
-        tf32=tf32,
-        seed=seed,
-        data_root=data_root,
-        out=out,
-        force=force,
-        certify_budget_s=certify_budget_s,
-        plain_attacks=plain_attacks,
-        is_limited=limits is not None and limits.is_less_than(Limits()),
-    )
-    console = Console()
-    frozen, refused = [], []
-    for path in paths:
-        try:
-            done = run_evaluation(path, settings, limits)
-        except SubmissionError as error:
-            refused.append(error.message)
-            continue
-        console.print(scorecard(done.result))
-        note = " (already there: same weights, settings and versions)" if done.reused else ""
-        console.print(f"{done.path}{note}", soft_wrap=True, highlight=False, markup=False)
-        frozen += [f"{done.path}: {line}" for line in done.result.audit.contradictions]
-        for line in done.result.errors:
-            console.print(f"no answer: {line}", soft_wrap=True, markup=False)
-    if refused and frozen:
-        Console(stderr=True).print("\n".join(refused), style="red", markup=False, soft_wrap=True)
-    if frozen:
-        raise ContradictionError(
-            "certified images were broken, so a certifier or an attack is wrong. The entry is "
-            "frozen and will not be ranked:\n" + "\n".join(frozen)
-        )
-    if refused:
-        raise CorobenchError("\n".join(refused))
 
 
 def _has_torch() -> bool:

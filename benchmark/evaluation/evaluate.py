@@ -24,7 +24,7 @@ from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.evaluation.recertify import Recertification
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.files.atomic import prepare_folder
-from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import StepEndedError, Steps
 from corobench.benchmark.network.device import exact_float32, resolve_device
@@ -82,7 +82,8 @@ def evaluate(
     earlier = None if before is None else recertify.record_of(before)
     run = identify(submission, dataset, n, epsilons, settings, protocol, device_name, earlier)
     path = result_path(settings.out, run, track)
-    chunks = ChunkStore(settings.out / ".chunks", {"identity": run.identity})
+    about = {"entry": run.entry, "track": run.track, "n": run.n}
+    chunks = ChunkStore(settings.out / CHUNKS, {"identity": run.identity}, about)
     told: list[str] = []
     existing = _existing(path, run, settings.force, told.append)
     if existing is not None:

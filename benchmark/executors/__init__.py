@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corobench.benchmark.errors import CorobenchError
     from corobench.benchmark.evaluation.settings import Evaluated, Settings
+    from corobench.benchmark.executors.crew import Crew
     from corobench.benchmark.executors.limits import Limits
     from corobench.benchmark.executors.tasks import Answer, Task
+    from corobench.benchmark.executors.work import Watch, Work
     from corobench.benchmark.gate.rule import Rule
     from corobench.benchmark.gate.run import Checked
     from corobench.benchmark.records.reports import (
@@ -52,6 +55,15 @@ def run_evaluation(folder: Path, settings: Settings, limits: Limits | None) -> E
     from corobench.benchmark.executors import isolated
 
     return isolated.evaluate(folder, settings, limits)
+
+
+def run_evaluations(
+    works: Sequence[Work], limits: Limits, crew: Crew, watch: Watch
+) -> list[Evaluated | CorobenchError]:
+    """Make several results; see `benchmark.executors.entries.evaluate_all`."""
+    from corobench.benchmark.executors.entries import evaluate_all
+
+    return evaluate_all(works, limits, crew, watch)
 
 
 def run_validation(folder: Path, limits: Limits | None) -> list[str]:

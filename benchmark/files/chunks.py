@@ -18,6 +18,11 @@ import numpy as np
 
 from corobench.benchmark.files.atomic import canonical_json, write_atomic
 
+#: Folder of the chunks of all evaluations, below the folder of results.
+CHUNKS = ".chunks"
+SUFFIX = ".chunk"
+#: Says for people whose chunks a folder holds.
+ABOUT = "about.json"
 _DIGEST_BYTES = 32
 
 
@@ -37,16 +42,23 @@ class ChunkStore:
     Args:
         root: folder that holds the chunks of all evaluations.
         identity: everything that identifies the result, JSON-able.
+        about: whose chunks they are, for people, JSON-able; kept beside the first chunk.
     """
 
-    def __init__(self, root: Path, identity: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        identity: Mapping[str, object],
+        about: Mapping[str, object] | None = None,
+    ) -> None:
+        self._about = about
         self.key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
         self.folder = root / self.key[:24]
         self.reused = 0
 
     def load(self, name: str) -> dict[str, Any] | None:
         """Arrays of a finished chunk, or None if it is missing or damaged."""
-        path = self.folder / f"{name}.chunk"
+        path = self.folder / f"{name}{SUFFIX}"
         try:
             content = path.read_bytes()
         except OSError:
@@ -65,11 +77,14 @@ class ChunkStore:
         np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
         body = buffer.getvalue()
         digest = hashlib.sha256(self.key.encode() + body).digest()
-        write_atomic(self.folder / f"{name}.chunk", digest + body)
+        write_atomic(self.folder / f"{name}{SUFFIX}", digest + body)
+        if self._about is not None:
+            write_atomic(self.folder / ABOUT, canonical_json(self._about).encode())
+            self._about = None
 
     def remove(self, pattern: str) -> None:
         """Remove the chunks whose names match a pattern of the shell."""
-        for path in self.folder.glob(f"{pattern}.chunk"):
+        for path in self.folder.glob(f"{pattern}{SUFFIX}"):
             path.unlink(missing_ok=True)
 
     def discard(self) -> None:

@@ -1,0 +1,219 @@
+"""What an evaluation costs, estimated before it: which entry is the longest, and how many hours.
+
+Seconds per image and stage of one thread, measured by ``python perf/cost_model.py``, and the share
+of the images that reaches each stage, counted in the results of this repository. Nothing of a
+result depends on it; a wrong estimate costs time only. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.tracks import Protocol, Track, get_track
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Processor seconds of one thread for one image in each stage; None where it is not asked.
+
+    Attributes:
+        weights: parameters of the network that was measured.
+        clean, ibp, crown_ibp, crown, alpha_crown, bab: of one image.
+        pgd50, apgd_ce, apgd_t, fab_t, square: of one image that no attack breaks.
+    """
+
+    weights: int
+    clean: float
+    ibp: float
+    crown_ibp: float
+    crown: float | None
+    alpha_crown: float | None
+    bab: float | None
+    pgd50: float
+    apgd_ce: float
+    apgd_t: float
+    fab_t: float
+    square: float
+
+    def times(self, factor: float) -> Seconds:
+        """The same of a network that needs `factor` times as long."""
+        values = {
+            name: value * factor
+            for name, value in vars(self).items()
+            if name != "weights" and value is not None
+        }
+        return replace(self, weights=round(self.weights * factor), **values)
+
+    @property
+    def cheap(self) -> float:
+        """Of the certifiers that are asked about every correct image."""
+        return self.ibp + self.crown_ibp + (self.crown or 0.0)
+
+    @property
+    def closing(self) -> float:
+        """Of the certifiers that close the bracket."""
+        return (self.alpha_crown or 0.0) + (self.bab or 0.0)
+
+    @property
+    def suite(self) -> float:
+        """Of the four parts of AutoAttack."""
+        return self.apgd_ce + self.apgd_t + self.fab_t + self.square
+
+
+#: (architecture, track) -> seconds, as ``python perf/cost_model.py`` prints them.
+SECONDS: dict[tuple[str, str], Seconds] = {
+    ("cnn-small", "digits"): Seconds(
+        alpha_crown=0.0811,
+        apgd_ce=0.013,
+        apgd_t=0.134,
+        bab=0.264,
+        clean=0.000524,
+        crown=0.00369,
+        crown_ibp=0.00304,
+        fab_t=0.0775,
+        ibp=0.00211,
+        pgd50=0.026,
+        square=0.119,
+        weights=22406,
+    ),
+    ("cnn-small", "fashion-mnist"): Seconds(
+        alpha_crown=0.435,
+        apgd_ce=0.0288,
+        apgd_t=0.294,
+        bab=1.33,
+        clean=0.000497,
+        crown=0.0126,
+        crown_ibp=0.00604,
+        fab_t=0.198,
+        ibp=0.0038,
+        pgd50=0.074,
+        square=0.42,
+        weights=166406,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which share of the images reaches a stage at one radius.
+
+    Attributes:
+        correct: classified right.
+        proven: by IBP, CROWN-IBP or CROWN.
+        after_pgd: right after PGD-50, proven ones included.
+        closed: proven by any certifier.
+        after_attack: right after AutoAttack, proven ones included.
+    """
+
+    correct: float
+    proven: float
+    after_pgd: float
+    closed: float
+    after_attack: float
+
+
+#: Means over the results of this repository, November 2026: entries that were trained to be
+#: certified, trained against attacks, and trained on clean images.
+CERTIFIED = Shares(0.767, 0.642, 0.668, 0.647, 0.658)
+ATTACKED = Shares(0.741, 0.475, 0.648, 0.513, 0.635)
+NATURAL = Shares(0.792, 0.124, 0.252, 0.165, 0.234)
+
+_OF_OBJECTIVE = {
+    "crown-ibp": CERTIFIED,
+    "ibp": CERTIFIED,
+    "mixtrain": CERTIFIED,
+    "natural": NATURAL,
+    "none": NATURAL,
+}
+
+#: A network of which nothing is known counts as this one, with its number of weights.
+UNKNOWN = "cnn-small"
+
+
+def shares_of(manifest: Manifest) -> Shares:
+    """The shares to expect of an entry, by what it says of its training."""
+    objective = manifest.method.finetune_objective or manifest.method.pretrain_objective
+    return _OF_OBJECTIVE.get(objective, ATTACKED)
+
+
+def seconds_of(manifest: Manifest, folder: Path, track: Track) -> Seconds:
+    """Seconds per image and stage to expect of an entry.
+
+    A network of a known name has the seconds of its family, by the square of its width. Of an
+    ONNX file the size says the number of weights, and a network of that many weights is expected
+    to need so many times as long as a small one.
+
+    Args:
+        manifest: of the entry.
+        folder: of the entry.
+        track: it is evaluated on.
+    """
+    name = manifest.model.architecture
+    if name is not None:
+        width = manifest.model.arguments.get("width", 1.0)
+        factor = float(width) ** 2 if isinstance(width, int | float) and width > 0 else 1.0
+        return _of_family(name, track).times(factor)
+    base = _of_family(UNKNOWN, track)
+    try:
+        weights = (folder / manifest.model.weights).stat().st_size / 4
+    except OSError:
+        weights = float(base.weights)
+    # No closing certifier is asked about what comes without a name and is large, or quantised.
+    return replace(base.times(max(weights, 1.0) / base.weights), alpha_crown=None, bab=None)
+
+
+def _of_family(name: str, track: Track) -> Seconds:
+    """The row of an architecture; on another track by the number of values of an image."""
+    if (name, track.name) in SECONDS:
+        return SECONDS[name, track.name]
+    rows = {on: row for (known, on), row in SECONDS.items() if known == name}
+    if not rows:
+        rows = {on: row for (known, on), row in SECONDS.items() if known == UNKNOWN}
+    values = math.prod(track.shape)
+    near = min(rows, key=lambda on: abs(math.log(math.prod(get_track(on).shape) / values)))
+    return rows[near].times(values / math.prod(get_track(near).shape))
+
+
+def estimate_s(seconds: Seconds, shares: Shares, n: int, num_radii: int, audit: int) -> float:
+    """Processor seconds of one evaluation.
+
+    Args:
+        seconds: per image and stage.
+        shares: of the images that reach each stage.
+        n: images.
+        num_radii: radii.
+        audit: certified images that are attacked all the same; in all, not at each radius.
+
+    >>> one = Seconds(1, *[1.0] * 11)
+    >>> estimate_s(one, Shares(1.0, 1.0, 1.0, 1.0, 1.0), 10, 1, 0)
+    40.0
+    """
+    open_after_pgd = max(shares.after_pgd - shares.proven, 0.0)
+    left = max(shares.after_attack - shares.closed, 0.0)
+    at_each = (
+        shares.correct * seconds.cheap
+        + max(shares.correct - shares.proven, 0.0) * seconds.pgd50
+        + open_after_pgd * seconds.closing
+        + max(shares.after_pgd - shares.closed, 0.0) * seconds.apgd_ce
+        + left * (seconds.suite - seconds.apgd_ce)
+    )
+    audited = min(audit, shares.closed * n) * (seconds.suite + seconds.pgd50)
+    return n * (seconds.clean + num_radii * at_each) + audited
+
+
+def cost_of(manifest: Manifest, folder: Path, track: Track, n: int, num_radii: int) -> float:
+    """Processor seconds to expect of the evaluation of an entry.
+
+    Args:
+        manifest: of the entry.
+        folder: of the entry.
+        track: it is evaluated on.
+        n: images.
+        num_radii: radii.
+    """
+    protocol = Protocol()
+    seconds, shares = seconds_of(manifest, folder, track), shares_of(manifest)
+    return estimate_s(seconds, shares, n, num_radii, 2 * protocol.audit_images)
