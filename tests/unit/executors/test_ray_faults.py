@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ray_clusters import TESTS, Cluster, is_alive, ppid, wait_until
-from test_ray_backend import Team
+from ray_team import Team
 
 from corobench.benchmark.errors import ConfigError, CorobenchError, DependencyError
 from corobench.benchmark.executors.backend import Answered, Failed
@@ -101,7 +101,7 @@ def _relays(parent: int) -> list[int]:
 _LOCAL = """
 import sys, tempfile, toy_bench
 from pathlib import Path
-from test_ray_backend import Team
+from ray_team import Team
 from corobench.benchmark.executors.crew import Crew
 
 if __name__ == "__main__":
@@ -116,9 +116,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", ["the end", "a kill", "a kill of the relay"])
 def test_nothing_is_left_of_a_private_cluster(how: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    path = os.pathsep.join((str(TESTS), str(TESTS / "unit" / "executors")))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {"PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    environment |= {"PYTHONPATH": str(TESTS), "TMPDIR": str(tmp_path)}
     before = set(Path("/tmp").glob("cb-*"))
     script = tmp_path / "local.py"
     script.write_text(_LOCAL)
