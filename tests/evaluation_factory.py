@@ -9,18 +9,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from torch import Tensor, nn
 
+from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.outcomes import outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import Prepared
+from corobench.benchmark.evaluation.stages import Stages
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.tracks import TRACKS, Protocol, Track
 
 FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
 SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
+
+
+def use_attacks(monkeypatch: pytest.MonkeyPatch, **attacks: Attack) -> None:
+    """Let evaluations use other attacks: `pgd`, `autoattack` or `fewer_steps`."""
+    for name, attack in attacks.items():
+        monkeypatch.setattr(Stages, name, lambda self, attack=attack: attack)
 
 
 def make_evaluation(

@@ -14,10 +14,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,14 +25,20 @@ from torch import Tensor, nn
 from corobench.benchmark.attacks.base import Attack, AttackResult, Proposal
 from corobench.benchmark.attacks.context import AttackContext, AttackSearch
 from corobench.benchmark.attacks.projection import without_sorting
-from corobench.benchmark.attacks.seating import image_key, seat
+from corobench.benchmark.attacks.seating import group, seat
 from corobench.benchmark.attacks.sparing import spare
-from corobench.benchmark.attacks.square import quicken
+from corobench.benchmark.attacks.standing import Group, Standing
 from corobench.benchmark.errors import DependencyError
 
 #: Values of an image from which on, and share of the submitted network's parameters up to which,
 #: sorting the values is what FAB spends most of its time on.
 MIN_VALUES, MAX_SHARE = 500, 0.1
+
+#: The parts of the suite, in its order, and the look at the network before the first.
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+CHECKS = "checks"
+#: Share of the attacked images from which on what Square alone breaks is a flag, as in the suite.
+SQUARE_HELPS_RATE = 0.002
 
 #: A part of the suite's warning -> the name of our flag (docs/health.md).
 WARNING_FLAGS = {
@@ -61,7 +66,7 @@ class AutoAttackStandard(Attack):
 
     def __init__(self, num_classes: int, batch_size: int = 100, square_queries: int = 5000) -> None:
         self.num_classes = num_classes
-        self.batch_size = batch_size
+        self.suite_batch = batch_size
         self.square_queries = square_queries
 
     def build(self, model: nn.Module, epsilon: Fraction, seed: int, device: torch.device) -> Any:
@@ -83,6 +88,26 @@ class AutoAttackStandard(Attack):
             suite.attacks_to_run = ["apgd-ce", "fab-t", "square"]
         return suite
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The parts of the suite, in its order."""
+        return tuple(part for part in PARTS if self.num_classes > 3 or part != "apgd-t")
+
+    def groups(self, stage: str, standing: Standing) -> list[Group]:
+        """Batches of the suite; before the first the images on which it looks at the network."""
+        attacked, places = standing.attacked, standing.places
+        parts = [Group(stage, part, places) for part in group(attacked, places, self.suite_batch)]
+        if stage == PARTS[0] and parts:
+            is_whole = len(attacked) == standing.num_seats
+            looked_at = attacked[: self.suite_batch] if is_whole else attacked
+            parts.insert(0, Group(CHECKS, looked_at, places))
+        return parts
+
+    def flags_of(self, standing: Standing) -> set[str]:
+        """Square alone breaks what gradients do not: more than a few are a flag."""
+        share = standing.num_broken["square"] / max(1, len(standing.taken))
+        return {"square-helps"} if share > SQUARE_HELPS_RATE else set()
+
     def propose(
         self,
         model: nn.Module,
@@ -93,43 +118,37 @@ class AutoAttackStandard(Attack):
         search: AttackSearch,
     ) -> Proposal:
         suite = self.build(model, epsilon, seed, x_BCHW.device)
-        batch_size = self.batch_size
-        if len(x_BCHW) < search.seats.num_seats:
-            seat(suite, x_BCHW, search.seats, batch_size)
-            batch_size = len(x_BCHW)
-        else:
-            quicken(suite.square)
-        for apgd in (suite.apgd, suite.apgd_targeted):
-            apgd.attack_single_run = spare(apgd, apgd.attack_single_run)
-        made_by: dict[bytes, str] = {}
-        for part, attack in (
-            ("apgd-ce", suite.apgd),
-            ("apgd-t", suite.apgd_targeted),
-            ("fab-t", suite.fab),
-            ("square", suite.square),
-        ):
-            perturb = attack.perturb
-            if search.parts is not None:
-                perturb = partial(search.parts.run, part, perturb)
-            attack.perturb = _recording(perturb, part, made_by, search.note)
         # The suite draws from torch's global generator; leave the caller's stream as it was.
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
-        is_rounded = search.share <= MAX_SHARE or (
-            search.is_laid_out and x_BCHW.device.type == "cpu"
-        )
+        with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
+            if search.part == CHECKS:
+                suite.attacks_to_run = []
+                suite.run_standard_evaluation(x_BCHW, y_B, batch_size=len(x_BCHW))
+                return Proposal(x_BCHW, [""] * len(x_BCHW), flags)
+            made = self._run_part(suite, search, x_BCHW, y_B)
+            with torch.no_grad():
+                errs = (model(made).argmax(dim=1) != y_B).tolist()
+        return Proposal(made, [search.part if err else "" for err in errs], flags)
+
+    def _run_part(self, suite: Any, search: AttackSearch, x_BCHW: Tensor, y_B: Tensor) -> Tensor:
+        """What one part makes of the images of a group, seeded and seated."""
+        seat(suite, x_BCHW, search.seats, self.suite_batch)
+        for apgd in (suite.apgd, suite.apgd_targeted):
+            apgd.attack_single_run = spare(apgd, apgd.attack_single_run)
+        suite.apgd.loss, suite.fab.targeted, suite.fab.n_restarts = "ce", True, 1
+        part = {
+            "apgd-ce": suite.apgd,
+            "apgd-t": suite.apgd_targeted,
+            "fab-t": suite.fab,
+            "square": suite.square,
+        }[search.part]
+        part.seed = suite.get_seed()
+        on_cpu = x_BCHW.device.type == "cpu"
+        is_rounded = search.share <= MAX_SHARE or (search.is_laid_out and on_cpu)
         is_sort_dear = is_rounded and x_BCHW[0].numel() >= MIN_VALUES
-        with (
-            torch.random.fork_rng(devices=devices),
-            _captured_warnings() as flags,
-            without_sorting(is_sort_dear),
-        ):
-            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=batch_size)
-        changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
-        names = [
-            made_by.get(image_key(image), self.name) if moved else ""
-            for image, moved in zip(adversarial, changed, strict=True)
-        ]
-        return Proposal(adversarial, names, flags)
+        with torch.no_grad(), without_sorting(is_sort_dear):
+            made: Tensor = part.perturb(x_BCHW, y_B)
+        return made.detach()
 
 
 class PlainAutoAttack(AutoAttackStandard):
@@ -140,17 +159,32 @@ class PlainAutoAttack(AutoAttackStandard):
     known. What it finds is measured again like any claim.
     """
 
-    def run(
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The package orders its own work."""
+        return (self.name,)
+
+    def groups(self, stage: str, standing: Standing) -> list[Group]:
+        """All that is attacked at once; the package makes its own batches."""
+        attacked = standing.attacked
+        return [Group(stage, attacked, standing.places)] if len(attacked) else []
+
+    def flags_of(self, standing: Standing) -> set[str]:
+        """The package raises its own."""
+        return set()
+
+    def run_group(
         self,
+        group: Group,
         model: nn.Module,
         x_BCHW: Tensor,
         y_B: Tensor,
         epsilon: Fraction,
         seed: int,
-        context: AttackContext | None = None,
+        context: AttackContext,
     ) -> AttackResult:
-        context = replace(context or AttackContext(), network=None, searches_in_tf32=False)
-        return super().run(model, x_BCHW, y_B, epsilon, seed, context)
+        context = replace(context, network=None, searches_in_tf32=False)
+        return super().run_group(group, model, x_BCHW, y_B, epsilon, seed, context)
 
     def propose(
         self,
@@ -164,7 +198,7 @@ class PlainAutoAttack(AutoAttackStandard):
         suite = self.build(model, epsilon, seed, x_BCHW.device)
         devices = [x_BCHW.device] if x_BCHW.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _captured_warnings() as flags:
-            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.batch_size)
+            adversarial, _ = suite.run_standard_evaluation(x_BCHW, y_B, batch_size=self.suite_batch)
         changed = (adversarial != x_BCHW).flatten(1).any(dim=1).tolist()
         return Proposal(adversarial, [self.name if moved else "" for moved in changed], flags)
 
@@ -181,27 +215,6 @@ class PlainAutoAttack(AutoAttackStandard):
 
     def _laid_out(self, plain: nn.Module, x_BCHW: Tensor, in_tf32: bool) -> nn.Module:
         return plain
-
-
-def _recording(
-    perturb: Callable[..., Tensor],
-    part: str,
-    made_by: dict[bytes, str],
-    note: Callable[[str], None],
-) -> Callable[..., Tensor]:
-    """`perturb`, noting which part of the suite made each image it returns."""
-    num_done = 0
-
-    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
-        nonlocal num_done
-        note(f"{part} after {num_done} images")
-        images = perturb(*args, **kwargs)
-        num_done += len(images)
-        for image in images:
-            made_by.setdefault(image_key(image), part)
-        return images
-
-    return wrapped
 
 
 class _FlagHandler(logging.Handler):

@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
 from corobench.benchmark.attacks.guard import Guard
 from corobench.benchmark.attacks.layout import is_large, laid_out, num_values
+from corobench.benchmark.attacks.standing import Group, Standing, in_batches
 from corobench.benchmark.attacks.tf32 import tf32
 from corobench.benchmark.referee.judge import confirm
 
@@ -58,6 +60,16 @@ class AttackResult:
     seconds: float
     flagged: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def none(cls, x_BCHW: Tensor) -> AttackResult:
+        """Nothing is broken yet.
+
+        Args:
+            x_BCHW: float32 (B, C, H, W), the images.
+        """
+        broken_B = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
+        return cls(broken_B, x_BCHW.detach().clone(), [""] * len(x_BCHW), set(), 0.0)
+
     def replace(self, rows: Tensor, other: AttackResult) -> None:
         """Put what was found about some images in the place of what was found before.
 
@@ -78,12 +90,33 @@ class AttackResult:
 class Attack(ABC):
     """An attack on correctly classified images under an l-infinity threat.
 
+    It has stages, one after another; each attacks groups of images that still stand. A group is
+    attacked by `run_group`, anywhere and in any order; `run` does all of them here.
+
     Attributes:
         name: what results call it.
+        batch_size: images of a group; None for all that are attacked in a chunk.
     """
 
     name: str
+    batch_size: int | None = None
     _laid: tuple[nn.Module, nn.Module] | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """One after another; what a stage broke is not attacked by the next."""
+        return (self.name,)
+
+    def groups(self, stage: str, standing: Standing) -> list[Group]:
+        """What a stage attacks, in groups that do not depend on each other."""
+        return [
+            Group(stage, places, standing.places)
+            for places in in_batches(standing.attacked, self.batch_size)
+        ]
+
+    def flags_of(self, standing: Standing) -> set[str]:
+        """Flags of a whole chunk, after the last stage."""
+        return set()
 
     @abstractmethod
     def propose(
@@ -106,7 +139,7 @@ class Attack(ABC):
         seed: int,
         context: AttackContext | None = None,
     ) -> AttackResult:
-        """Attack, then re-measure every claim on the submitted model.
+        """Attack the images of a chunk by all stages, then re-measure every claim.
 
         Args:
             model: the submitted model in eval mode.
@@ -118,14 +151,52 @@ class Attack(ABC):
         """
         start = time.perf_counter()
         context = context or AttackContext()
+        seats = context.seats or Seats.all(len(x_BCHW))
+        own = replace(context, seats=seats)
+        standing = Standing(seats.num_seats, seats.taken_B.numpy())
+        result = AttackResult.none(x_BCHW)
+        for stage in self.stages:
+            for group in self.groups(stage, standing):
+                rows = torch.from_numpy(np.searchsorted(standing.taken, group.places))
+                rows = rows.to(x_BCHW.device)
+                x, y = x_BCHW[rows], y_B[rows]
+                found = self.run_group(group, model, x, y, epsilon, seed, own)
+                result.replace(rows, found)
+                standing.record(group, found.broken_B.cpu().numpy())
+        result.flags |= self.flags_of(standing)
+        result.seconds = time.perf_counter() - start
+        return result
+
+    def run_group(
+        self,
+        group: Group,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        epsilon: Fraction,
+        seed: int,
+        context: AttackContext,
+    ) -> AttackResult:
+        """Attack one group, then re-measure every claim on the submitted model.
+
+        Args:
+            group: of `groups`.
+            model: the submitted model in eval mode.
+            x_BCHW: float32 (B, C, H, W) in [0, 1], the images of the group.
+            y_B: int64 (B,), true classes.
+            epsilon: exact radius.
+            seed: of the attack's random numbers, the same for all groups of a chunk.
+            context: what the run tells the attack; the seats of the whole chunk.
+        """
+        start = time.perf_counter()
         plain, in_tf32 = context.network or model, context.searches_in_tf32
         searched = self._laid_out(plain, x_BCHW, in_tf32)
+        num_seats = len(group.standing) if context.seats is None else context.seats.num_seats
         search = AttackSearch(
-            context.seats or Seats.all(len(x_BCHW)),
+            Seats(num_seats, torch.from_numpy(group.places), torch.from_numpy(group.standing)),
+            group.part,
             1.0 if plain is model else num_values(plain) / max(1, num_values(model)),
             searched is not plain,
-            context.parts,
-            context.note,
         )
         with tf32(in_tf32):
             found = self._search(searched, x_BCHW, y_B, epsilon, seed, search)
@@ -140,8 +211,7 @@ class Attack(ABC):
             again = again[_claims(found) & ~result.broken_B[rows].cpu()]
         if len(again):
             result.flags.add("claim-not-confirmed")
-        saved_s = 0.0 if context.parts is None else context.parts.saved_s
-        result.seconds = time.perf_counter() - start + saved_s
+        result.seconds = time.perf_counter() - start
         return result
 
     def _search(
@@ -155,8 +225,6 @@ class Attack(ABC):
     ) -> Proposal:
         """What the attack proposes on a watched network, and the points that it has overlooked."""
         guard = Guard(network, x_BCHW, y_B, epsilon)
-        if search.parts is not None:
-            search.parts.guard = guard
         found = self.propose(guard, x_BCHW, y_B, epsilon, seed, search)
         found.flagged = guard.flagged()
         found.flags |= set(found.flagged)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from corobench.benchmark.attacks.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -24,10 +20,13 @@ class Seats:
     Attributes:
         num_seats: images in the chunk, with and without a proof.
         taken_B: int64 (B,), ascending positions of the attacked images.
+        standing_S: int64 (S,), ascending positions of the images that still stand, for which a
+            part of an attack draws; None for all seats. Those attacked are among them.
     """
 
     num_seats: int
     taken_B: Tensor
+    standing_S: Tensor | None = None
 
     @classmethod
     def all(cls, num_images: int) -> Seats:
@@ -36,7 +35,7 @@ class Seats:
 
     def part(self, places: Tensor) -> Seats:
         """The seats of some of the attacked images, int64 (b,) among them."""
-        return Seats(self.num_seats, self.taken_B[places])
+        return replace(self, taken_B=self.taken_B[places])
 
     def draw(self, sample: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
         """The rows of the attacked images of one draw for the whole chunk.
@@ -45,10 +44,6 @@ class Seats:
         [0, 2]
         """
         return sample((self.num_seats, *shape))[self.taken_B]
-
-
-def _silent(text: str) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -60,20 +55,11 @@ class AttackContext:
         network: another network with the same outputs to search on; success counts on the
             submitted one only.
         searches_in_tf32: whether the search may round as TF32 does (`benchmark.attacks.tf32`).
-        parts: where finished parts of a chunk are kept; None to keep none.
-        note: told in words how far a long attack is.
     """
 
     seats: Seats | None = None
     network: nn.Module | None = None
     searches_in_tf32: bool = False
-    parts: Parts | None = None
-    note: Callable[[str], None] = _silent
-
-    def of_part(self, places: NDArray[np.int64]) -> AttackContext:
-        """The same for some of the attacked images, int64 (b,) among them; `seats` are known."""
-        assert self.seats is not None
-        return replace(self, seats=self.seats.part(torch.from_numpy(places)))
 
 
 @dataclass(frozen=True)
@@ -82,14 +68,12 @@ class AttackSearch:
 
     Attributes:
         seats: of the images in their chunk.
+        part: of the attack that searches.
         share: parameters of the network that is searched on, as a share of the submitted one's.
         is_laid_out: whether that is a copy in another layout (`benchmark.attacks.layout`).
-        parts: where finished parts of a chunk are kept; None to keep none.
-        note: told in words how far a long attack is.
     """
 
     seats: Seats
+    part: str = ""
     share: float = 1.0
     is_laid_out: bool = False
-    parts: Parts | None = None
-    note: Callable[[str], None] = _silent

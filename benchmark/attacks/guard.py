@@ -21,7 +21,6 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,23 +83,6 @@ class Guard(nn.Module):
     def flagged(self) -> dict[str, Tensor]:
         """Flag -> bool (B,), the images that raise it; only flags with one."""
         return {flag: row for flag, row in zip(FLAGS, self.seen_2B, strict=True) if bool(row.any())}
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What was seen so far, as arrays that can be stored."""
-        places = sorted(self.met)
-        shape = (0, *self.x_BCHW.shape[1:])
-        images = [self.met[place].cpu().numpy() for place in places]
-        return {
-            "seen": self.seen_2B.numpy().copy(),
-            "met": np.array(places, dtype=np.int64),
-            "met_images": np.stack(images) if images else np.zeros(shape, dtype=np.float32),
-        }
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Add what was seen before, by an attack on the same images; see `state`."""
-        self.seen_2B |= torch.from_numpy(np.asarray(state["seen"], dtype=bool))
-        for place, image in zip(state["met"].tolist(), state["met_images"], strict=True):
-            self.met.setdefault(int(place), torch.from_numpy(image).to(self.x_BCHW))
 
     # ------------------------------------------------------------------------------- logits
 

@@ -26,13 +26,21 @@ class PGD(Attack):
         steps: gradient steps per restart.
         restarts: random starts.
         step_rate: step size as a share of epsilon.
+        batch_size: images attacked together; None for all of a chunk.
     """
 
-    def __init__(self, steps: int = 50, restarts: int = 5, step_rate: float = 0.1) -> None:
+    def __init__(
+        self,
+        steps: int = 50,
+        restarts: int = 5,
+        step_rate: float = 0.1,
+        batch_size: int | None = None,
+    ) -> None:
         self.name = f"pgd{steps}"
         self.steps = steps
         self.restarts = restarts
         self.step_rate = step_rate
+        self.batch_size = batch_size
 
     def propose(
         self,

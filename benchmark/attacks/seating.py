@@ -6,7 +6,7 @@ always stands. So what the suite would have drawn for the whole chunk is known w
 the proven images: draw the rows of all that stand, and keep those of the images that are there.
 FAB draws nothing in the suite. The squares of Square are the same for every image of a batch; full
 batches have the same seed and size, hence the same squares, and a last, shorter one has its own.
-Batches are attacked together as far as they fit into one.
+`group` puts batches of few images together as far as they fit into one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from corobench.benchmark.attacks.context import Seats
 from corobench.benchmark.attacks.square import Draw, Squares, draw_squares, quicken, stripes
+from corobench.benchmark.attacks.standing import Places
 
 
 def image_key(image_CHW: Tensor) -> bytes:
@@ -27,18 +29,42 @@ def image_key(image_CHW: Tensor) -> bytes:
     return image_CHW.detach().cpu().numpy().tobytes()
 
 
-def seat(suite: Any, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
-    """Make a suite attack a part of a chunk as it would within the whole chunk.
+def group(attacked: Places, standing: Places, batch_size: int) -> list[Places]:
+    """Which images are attacked together: those of whole batches, as far as they fit into one.
 
     Args:
-        suite: the package's object, norm Linf; it must be run on `x_BCHW` as one batch.
-        x_BCHW: float32 (B, C, H, W), the images that are attacked.
+        attacked: int64, ascending places of the images to attack.
+        standing: int64, ascending places of all images of the chunk that stand.
+        batch_size: of the suite.
+
+    >>> standing = np.arange(8)
+    >>> [part.tolist() for part in group(np.array([0, 5, 6, 7]), standing, 3)]
+    [[0, 5], [6, 7]]
+    """
+    batch_of = np.searchsorted(standing, attacked) // batch_size
+    parts: list[Places] = []
+    for batch in np.unique(batch_of):
+        here = attacked[batch_of == batch]
+        if parts and len(parts[-1]) + len(here) <= batch_size:
+            parts[-1] = np.concatenate([parts[-1], here])
+        else:
+            parts.append(here)
+    return parts
+
+
+def seat(suite: Any, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
+    """Make the parts of a suite attack some images as they would within the whole chunk.
+
+    Args:
+        suite: the package's object, norm Linf; its parts must be run on `x_BCHW` or a part of it.
+        x_BCHW: float32 (B, C, H, W), the images that are attacked: all of their batches that are
+            attacked at all.
         seats: theirs in the chunk.
         batch_size: of the suite, were it run on the whole chunk.
     """
     chunk = _Chunk(x_BCHW, seats, batch_size)
     for part in (suite.apgd, suite.apgd_targeted, suite.fab, suite.square):
-        part.perturb = _in_batches(part, chunk)
+        part.perturb = _seeded(part, chunk)
     for apgd in (suite.apgd, suite.apgd_targeted):
         apgd.attack_single_run = _seated_apgd(apgd, chunk)
     quicken(suite.square, _seated_squares(suite.square, chunk))
@@ -48,38 +74,14 @@ class _Chunk:
     """Which images stand, in which batch of the suite, and what is drawn for them."""
 
     def __init__(self, x_BCHW: Tensor, seats: Seats, batch_size: int) -> None:
-        self._batch_size = batch_size
         self._keys = [image_key(image) for image in x_BCHW]
         self._taken = seats.taken_B.tolist()
+        every = range(seats.num_seats) if seats.standing_S is None else seats.standing_S.tolist()
+        self._batch_of = {place: rank // batch_size for rank, place in enumerate(every)}
         taken = set(self._taken)
-        self._proven = [place for place in range(seats.num_seats) if place not in taken]
-        self._batch_of: dict[int, int] = {}
+        self._others = [place for place in every if place not in taken]
         self._state_of: dict[int, Tensor] = {}
         self._now: list[int] = []
-
-    def begin(self, x_BCHW: Tensor) -> list[Tensor]:
-        """A part of the suite starts on all that stand.
-
-        Args:
-            x_BCHW: float32 (B, C, H, W), those that are attacked.
-
-        Returns:
-            Rows (int64) to attack together: of whole batches.
-        """
-        places = self._places(x_BCHW)
-        standing = sorted([*self._proven, *places])
-        self._batch_of = {place: rank // self._batch_size for rank, place in enumerate(standing)}
-        groups: list[list[int]] = [[]]
-        previous = -1
-        for row, place in enumerate(places):
-            batch = self._batch_of[place]
-            if batch != previous:
-                size = sum(self._batch_of[other] == batch for other in places)
-                if groups[-1] and len(groups[-1]) + size > self._batch_size:
-                    groups.append([])
-                previous = batch
-            groups[-1].append(row)
-        return [torch.tensor(rows) for rows in groups]
 
     def seed(self, seed: int) -> None:
         """Every batch starts from the same seed."""
@@ -88,7 +90,7 @@ class _Chunk:
         self._state_of = dict.fromkeys(self._batch_of.values(), state)
 
     def note(self, x_BCHW: Tensor) -> None:
-        """The images that are attacked now, a part of those of `begin`."""
+        """The images that are attacked now, a part of all."""
         self._now = self._places(x_BCHW)
 
     def draw(self, sample: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
@@ -96,8 +98,8 @@ class _Chunk:
         parts = []
         for batch in sorted({self._batch_of[place] for place in self._now}):
             here = [place for place in self._now if self._batch_of[place] == batch]
-            proven = [place for place in self._proven if self._batch_of[place] == batch]
-            standing = sorted([*proven, *here])
+            others = [place for place in self._others if self._batch_of[place] == batch]
+            standing = sorted([*others, *here])
             rows = torch.searchsorted(torch.tensor(standing), torch.tensor(here))
             torch.set_rng_state(self._state_of[batch])
             parts.append(sample((len(standing), *shape))[rows])
@@ -119,17 +121,14 @@ class _Chunk:
         return places
 
 
-def _in_batches(part: Any, chunk: _Chunk) -> Callable[..., Tensor]:
-    """A part of the suite, run on whole batches of the chunk."""
+def _seeded(part: Any, chunk: _Chunk) -> Callable[..., Tensor]:
+    """A part of the suite, every batch of which starts from the part's seed."""
     perturb = part.perturb
 
     def seated(x: Tensor, y: Tensor) -> Tensor:
-        adversarial = x.clone()
-        for rows in chunk.begin(x):
-            chunk.seed(part.seed)
-            rows = rows.to(x.device)
-            adversarial[rows] = perturb(x[rows], y[rows])
-        return adversarial
+        chunk.seed(part.seed)
+        made: Tensor = perturb(x, y)
+        return made
 
     return seated
 

@@ -7,22 +7,17 @@ survived PGD-50, and some of them are attacked by the whole suite as an audit.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.certify.stage import close_chunk
 from corobench.benchmark.evaluation.facts import BoolArray, EpsilonFacts
+from corobench.benchmark.evaluation.jobs import Job
 from corobench.benchmark.evaluation.stages import Stages
 from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
-
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
 
 
 @dataclass
@@ -44,7 +39,7 @@ class _Found:
         return cls(none(), margin, none(), none(), {})
 
 
-def close(evaluation: Stages, prover: Prover, certifier: str) -> None:
+def close(evaluation: Stages, certifier: str) -> None:
     """Ask one certifier about every open image, largest epsilon first.
 
     At each epsilon the images are asked in groups, in published order. A group in which not one
@@ -52,7 +47,6 @@ def close(evaluation: Stages, prover: Prover, certifier: str) -> None:
 
     Args:
         evaluation: after PGD-50.
-        prover: of the submitted network.
         certifier: "alpha-CROWN" or "BaB".
     """
     from corobench.benchmark.errors import NotCertifiable
@@ -64,7 +58,7 @@ def close(evaluation: Stages, prover: Prover, certifier: str) -> None:
         for epsilon in reversed(evaluation.epsilons):
             here = found[epsilon] = _Found.empty(n)
             here.proven |= carried & _open(facts.correct, facts.epsilons[epsilon])
-            _ask(evaluation, prover, certifier, epsilon, here)
+            _ask(evaluation, certifier, epsilon, here)
             carried = carried | here.proven
     except (NotCertifiable, MemoryError, StepEndedError) as refusal:
         evaluation.note_refusal(refusal)
@@ -81,29 +75,42 @@ def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
     return np.asarray(correct & ~facts.proven & ~facts.attacked, dtype=bool)
 
 
-def _ask(evaluation: Stages, prover: Prover, certifier: str, epsilon: str, found: _Found) -> None:
-    """Fill what one certifier finds at one epsilon."""
+def _ask(evaluation: Stages, certifier: str, epsilon: str, found: _Found) -> None:
+    """Fill what one certifier finds at one epsilon.
+
+    Groups behind one without a decision may have been asked already; they count for nothing.
+    """
     facts, report = evaluation.facts.epsilons[epsilon], evaluation.report
     todo = np.flatnonzero(_open(evaluation.facts.correct, facts) & ~found.proven)
     size = evaluation.protocol.closing_group
     groups = [todo[start : start + size] for start in range(0, len(todo), size)]
     report.stage(f"{certifier} {epsilon}", len(todo))
-    for number, rows in enumerate(groups):
-        chunk = evaluation.chunk(
-            chunk_name(f"certify-{certifier}", epsilon, number),
-            partial(_group, evaluation, prover, certifier, rows, epsilon),
-        )
-        evaluation.spend("certify", facts, rows, float(chunk["seconds"]))
-        found.proven[rows], found.margin[rows] = chunk["certified"], chunk["margin"]
-        found.stopped[rows] = chunk["stopped"]
-        refuted = rows[chunk["refuted"]].tolist()
-        found.refuted.update(zip(refuted, chunk["adversarial"], strict=True))
-        report.advance(len(rows), _bracket(evaluation, epsilon, found))
-        if not (chunk["certified"].any() or len(refuted)) and number + 1 < len(groups):
-            found.unanswered[np.concatenate(groups[number + 1 :])] = True
-            left = int(found.unanswered.sum())
-            report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
-            return
+    answers = evaluation.proofs(
+        [
+            Job(
+                chunk_name(f"certify-{certifier}", epsilon, number),
+                "close",
+                tuple(rows.tolist()),
+                epsilon,
+                {"certifier": certifier},
+            )
+            for number, rows in enumerate(groups)
+        ]
+    )
+    with closing(answers):
+        for number, (job, answer) in enumerate(answers):
+            rows = job.places
+            evaluation.spend("certify", facts, rows, float(answer["seconds"]))
+            found.proven[rows], found.margin[rows] = answer["certified"], answer["margin"]
+            found.stopped[rows] = answer["stopped"]
+            refuted = rows[answer["refuted"]].tolist()
+            found.refuted.update(zip(refuted, answer["adversarial"], strict=True))
+            report.advance(len(rows), _bracket(evaluation, epsilon, found))
+            if not (answer["certified"].any() or len(refuted)) and number + 1 < len(groups):
+                found.unanswered[np.concatenate(groups[number + 1 :])] = True
+                left = int(found.unanswered.sum())
+                report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
+                return
     report.finish(_note(evaluation, epsilon, found))
 
 
@@ -116,33 +123,6 @@ def _bracket(evaluation: Stages, epsilon: str, found: _Found) -> str:
     broken = np.zeros_like(found.proven)
     broken[list(found.refuted)] = True
     return evaluation.facts.bracket_note(epsilon, found.proven, broken)
-
-
-def _group(
-    evaluation: Stages,
-    prover: Prover,
-    certifier: str,
-    rows: NDArray[np.int64],
-    epsilon: str,
-) -> dict[str, object]:
-    result = close_chunk(
-        prover,
-        certifier,
-        evaluation.model,
-        evaluation.x[rows],
-        evaluation.y[rows],
-        Fraction(epsilon),
-        evaluation.protocol,
-    )
-    refuted = result.refuted_B.cpu()
-    return {
-        "certified": result.certified_B.cpu().numpy(),
-        "margin": result.margin_B.cpu().numpy(),
-        "stopped": result.stopped_B.cpu().numpy(),
-        "refuted": refuted.numpy(),
-        "adversarial": result.adversarial_BCHW.cpu()[refuted].numpy(),
-        "seconds": result.seconds,
-    }
 
 
 def _record_proofs(evaluation: Stages, certifier: str, found: dict[str, _Found]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,22 +19,25 @@ from corobench.benchmark.evaluation import recertify, recognition
 from corobench.benchmark.evaluation.evidence import Evidence, find_damage
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.identity import identify, name_of
+from corobench.benchmark.evaluation.jobs import Executor
 from corobench.benchmark.evaluation.outcomes import audit, drop_unused, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import check_images, prepare
 from corobench.benchmark.evaluation.recertify import Recertification
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.evaluation.workbench import Setup, Workbench
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import StepEndedError, Steps
-from corobench.benchmark.network.device import exact_float32, resolve_device
+from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
 from corobench.benchmark.records.result import Recognition, Result, Run, Seconds
 from corobench.benchmark.scoring import result_writing, rounds
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
+    Protocol,
     Track,
     parse_epsilon,
     published_order,
@@ -42,12 +46,14 @@ from corobench.benchmark.tracks import (
 )
 
 
+@one_thread()
 @exact_float32()
 def evaluate(
     folder: Path,
     settings: Settings,
     report: Reporter | None = None,
     steps: Steps | None = None,
+    executor: Callable[[Workbench], Executor] | None = None,
 ) -> Evaluated:
     """Evaluate a submission folder and write its result.
 
@@ -56,6 +62,7 @@ def evaluate(
         settings: what the user chose.
         report: progress; standard error by default.
         steps: told of each step; those that ended an earlier process are not tried again.
+        executor: makes what computes the jobs of a workbench; by default this process does.
 
     Raises:
         CorobenchError: anything a user can fix; see its subclasses.
@@ -110,6 +117,8 @@ def evaluate(
             chunks=chunks,
             report=progress,
             steps=steps,
+            executor=executor,
+            setup=setup_of(run, protocol, in_tf32, steps),
         )
         facts = evaluation.run()
         recognised = _recognition(evaluation, settings.data_root, steps)
@@ -120,6 +129,12 @@ def evaluate(
     result = _write(path, run, facts, dataset, indices, labels, before)
     chunks.discard()
     return Evaluated(result, path, reused=False)
+
+
+def setup_of(run: Run, protocol: Protocol, in_tf32: bool, steps: Steps) -> Setup:
+    """By which another process makes the same workbench."""
+    ended = {name: list(reason) for name, reason in steps.ended.items()}
+    return Setup(run.track, asdict(protocol), run.seed, in_tf32, run.weights_sha256, ended)
 
 
 def _recognition(

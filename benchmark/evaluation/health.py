@@ -8,7 +8,6 @@ robustness that rests on it is doubtful (Carlini et al., "On Evaluating Adversar
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.attacks import gradients
 from corobench.benchmark.attacks.base import Attack
-from corobench.benchmark.attacks.context import AttackContext, Seats
 from corobench.benchmark.attacks.guard import GRADIENT, LOGITS
-from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.evaluation import attacking
+from corobench.benchmark.evaluation.attacking import AttackedChunk
 from corobench.benchmark.evaluation.stages import Stages
-from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
 
 #: Images that each check looks at, the first ones in published order.
@@ -29,8 +27,6 @@ NUM_IMAGES = 64
 #: Share of them that may contradict, and how many always may.
 TOLERATED_RATE = 0.05
 TOLERATED = 1
-#: The attack whose steps are fewer and larger.
-FEWER_STEPS = PGD(steps=10, restarts=1, step_rate=0.25)
 NON_MONOTONE_EPSILON = "non-monotone-epsilon"
 NON_MONOTONE_STEPS = "non-monotone-steps"
 
@@ -45,7 +41,7 @@ def run_health_checks(evaluation: Stages) -> None:
     found: dict[str, dict[int, NDArray[np.float32]]] = {}
     for epsilon in evaluation.epsilons:
         found[epsilon] = _fewer_steps(evaluation, epsilon)
-    evaluation.facts.record_broken(FEWER_STEPS.name, found)
+    evaluation.facts.record_broken(evaluation.fewer_steps().name, found)
     for smaller, larger in pairwise(evaluation.epsilons):
         _larger_epsilon(evaluation, smaller, larger)
     for epsilon in evaluation.epsilons:
@@ -74,21 +70,18 @@ def _fewer_steps(evaluation: Stages, epsilon: str) -> dict[int, NDArray[np.float
     facts = evaluation.facts.epsilons[epsilon]
     survived = evaluation.facts.correct & ~facts.proven & ~facts.broken[evaluation.pgd().name]
     rows = np.flatnonzero(survived)[:NUM_IMAGES]
-    chunk = _chunk(evaluation, FEWER_STEPS, rows, epsilon, "steps")
-    broken = np.asarray(chunk["broken"], dtype=bool)
-    if is_suspicious(int(broken.sum()), len(rows)):
+    chunk = _attacked(evaluation, evaluation.fewer_steps(), rows, epsilon, "steps")
+    if is_suspicious(int(chunk.broken.sum()), len(rows)):
         facts.flags.add(NON_MONOTONE_STEPS)
-    return dict(zip(rows[broken].tolist(), chunk["adversarial"], strict=True))
+    return {int(rows[place]): image for place, image in sorted(chunk.images.items())}
 
 
 def _larger_epsilon(evaluation: Stages, smaller: str, larger: str) -> None:
     """PGD-50 in the larger ball on what it broke in the smaller one."""
     attack = evaluation.pgd()
     rows = np.flatnonzero(evaluation.facts.epsilons[smaller].broken[attack.name])[:NUM_IMAGES]
-    chunk = _chunk(evaluation, attack, rows, larger, "epsilon")
-    if not str(chunk["failed"]) and is_suspicious(
-        int((~np.asarray(chunk["broken"], dtype=bool)).sum()), len(rows)
-    ):
+    chunk = _attacked(evaluation, attack, rows, larger, "epsilon")
+    if not chunk.failed and is_suspicious(int((~chunk.broken).sum()), len(rows)):
         evaluation.facts.epsilons[larger].flags.add(NON_MONOTONE_EPSILON)
 
 
@@ -117,17 +110,11 @@ def _gradients(evaluation: Stages, epsilon: str) -> None:
     )
 
 
-def _chunk(
+def _attacked(
     evaluation: Stages, attack: Attack, rows: NDArray[np.int64], epsilon: str, what: str
-) -> dict[str, np.ndarray]:
-    context = AttackContext(Seats.all(len(rows)))
+) -> AttackedChunk:
     evaluation.report.stage(f"health ({what}) {epsilon}", len(rows))
-    chunk = evaluation.chunk(
-        chunk_name(f"health-{what}", epsilon),
-        partial(evaluation.attack_chunk, attack, rows, epsilon, 0, context),
-        partial(evaluation.no_attack, attack, len(rows)),
-    )
-    evaluation.note_doubts(epsilon, chunk)
-    evaluation.spend("attack", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"]))
-    evaluation.report.finish(f"{int(chunk['broken'].sum())} of {len(rows)} broken")
+    chunk = AttackedChunk.of(0, rows, np.arange(len(rows)))
+    attacking.run(evaluation, attack, epsilon, [chunk], f"health-{what}", may_round=False)
+    evaluation.report.finish(f"{int(chunk.broken.sum())} of {len(rows)} broken")
     return chunk

@@ -8,7 +8,7 @@ the stages alone write what comes back. So a result is the same whoever computed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,3 +92,25 @@ class Executor(Protocol):
             Each job once, with its arrays, or with the reason why it has no answer.
         """
         ...
+
+
+def in_order(
+    jobs: Sequence[Job], answered: Iterator[tuple[Job, Arrays | Ended]]
+) -> Generator[tuple[Job, Arrays | Ended], None, None]:
+    """Answers that come in any order, in the order of the jobs.
+
+    Closing it closes what gives the answers.
+    """
+    waiting: dict[str, Arrays | Ended] = {}
+    wanted = iter(jobs)
+    next_job = next(wanted, None)
+    try:
+        for job, answer in answered:
+            waiting[job.name] = answer
+            while next_job is not None and next_job.name in waiting:
+                yield next_job, waiting.pop(next_job.name)
+                next_job = next(wanted, None)
+    finally:
+        close = getattr(answered, "close", None)
+        if close is not None:
+            close()

@@ -38,17 +38,15 @@ class Evaluation(Stages):
 
     def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
         self.facts.not_asked = dict(not_asked)
-        # Weight gradients are never needed; without them a backward pass costs half as much.
-        self.model.requires_grad_(False)
         self.clean()
         for certifier in self.protocol.certifiers:
             if prover is not None and certifier not in not_asked:
-                certify(self, prover, certifier)
+                certify(self, certifier)
         self.choose_audit(self.protocol.certifiers)
         self.attack(self.pgd())
         for certifier in self.protocol.closing_certifiers:
             if prover is not None and certifier not in not_asked:
-                close(self, prover, certifier)
+                close(self, certifier)
         self.choose_audit(self.protocol.closing_certifiers)
         self.attack(self.autoattack())
         health.run_health_checks(self)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.evaluation.facts import BoolArray
+from corobench.benchmark.evaluation.jobs import Job
 from corobench.benchmark.evaluation.stages import Stages
 from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
 
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
 
-
-def certify(evaluation: Stages, prover: Prover, certifier: str) -> None:
+def certify(evaluation: Stages, certifier: str) -> None:
     """Ask one certifier about every correct image, largest epsilon first.
 
     A certifier that fails a check of its own on any image counts as not asked, and what it
@@ -34,7 +29,7 @@ def certify(evaluation: Stages, prover: Prover, certifier: str) -> None:
     try:
         for epsilon in reversed(evaluation.epsilons):
             proven[epsilon] |= carried
-            _at(evaluation, prover, certifier, epsilon, proven[epsilon], margin[epsilon])
+            _at(evaluation, certifier, epsilon, proven[epsilon], margin[epsilon])
             carried = proven[epsilon]
     except (NotCertifiable, MemoryError, StepEndedError) as refusal:
         evaluation.note_refusal(refusal)
@@ -54,7 +49,6 @@ def certify(evaluation: Stages, prover: Prover, certifier: str) -> None:
 
 def _at(
     evaluation: Stages,
-    prover: Prover,
     certifier: str,
     epsilon: str,
     proven: BoolArray,
@@ -63,15 +57,22 @@ def _at(
     """Fill `proven` and `margin` for the correct images that are not proven yet."""
     todo = np.flatnonzero(evaluation.facts.correct & ~proven)
     evaluation.report.stage(f"{certifier} {epsilon}", len(todo))
-    for number, rows in evaluation.chunked(todo):
-        chunk = evaluation.chunk(
-            chunk_name(f"certify-{certifier}", epsilon, number),
-            partial(evaluation.certify_chunk, prover, certifier, rows, epsilon),
-        )
-        proven[rows], margin[rows] = chunk["certified"], chunk["margin"]
-        evaluation.spend(
-            "certify", evaluation.facts.epsilons[epsilon], rows, float(chunk["seconds"])
-        )
+    jobs = []
+    for number, rows in evaluation.batched(todo):
+        known = evaluation.known_of_certifier(certifier, epsilon, rows)
+        if known is not None:
+            proven[rows] = known[0] & known[1]
+            rows = rows[~known[0]]
+        if not len(rows):
+            continue
+        name = chunk_name(f"certify-{certifier}", epsilon, number)
+        told = {"certifier": certifier}
+        jobs.append(Job(name, "certify", tuple(rows.tolist()), epsilon, told))
+    for job, answer in evaluation.proofs(jobs):
+        rows = job.places
+        proven[rows], margin[rows] = answer["certified"], answer["margin"]
+        seconds = float(answer["seconds"])
+        evaluation.spend("certify", evaluation.facts.epsilons[epsilon], rows, seconds)
         evaluation.report.advance(len(rows), evaluation.facts.bracket_note(epsilon, proven))
     count = f"{int(proven.sum())} of {len(evaluation.x)} proven"
     evaluation.report.finish(f"{count}; {evaluation.facts.bracket_note(epsilon, proven)}")

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from corobench.benchmark.attacks.base import Attack
-from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.attacking import Known
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.evaluation.facts import BoolArray, Facts
@@ -117,43 +117,19 @@ class Recertification(Evaluation):
         broken = known & ~answer.fillna(True).to_numpy(dtype=bool) & self.facts.correct
         return known, broken & (rows["adversarial"].to_numpy() >= 0)
 
-    def attack_chunk(
-        self,
-        attack: Attack,
-        rows: NDArray[np.int64],
-        epsilon: str,
-        number: int,
-        context: AttackContext,
-    ) -> dict[str, object]:
-        """Attack the images of a chunk that have no answer yet, in their seats."""
+    def known_of_attack(
+        self, attack: Attack, epsilon: str, rows: NDArray[np.int64]
+    ) -> Known | None:
+        """What the attack found then; the others are attacked in their seats."""
         if attack.name not in self._then[epsilon]:  # the health checks' own attacks
-            return super().attack_chunk(attack, rows, epsilon, number, context)
-        known, broken_then = self._known(attack, epsilon)
-        todo = np.flatnonzero(~known[rows])
-        broken = broken_then[rows]
-        names = np.where(broken, self._then[epsilon]["decided_by"].to_numpy(dtype=str)[rows], "")
+            return None
+        known, broken = (found[rows] for found in self._known(attack, epsilon))
+        names = self._then[epsilon]["decided_by"].to_numpy(dtype=object)[rows]
         images = {
-            int(place): self._image(epsilon, int(rows[place])) for place in broken.nonzero()[0]
+            place: self._image(epsilon, int(rows[place]))
+            for place in np.flatnonzero(broken).tolist()
         }
-        chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
-        names = names.astype(object)
-        if len(todo):
-            own = context.of_part(todo)
-            chunk = dict(super().attack_chunk(attack, rows[todo], epsilon, number, own))
-            found = np.asarray(chunk["broken"], dtype=bool)
-            broken[todo], names[todo] = found, chunk["names"]
-            hits = zip(todo[found].tolist(), chunk["adversarial"], strict=True)
-            images.update({int(place): image for place, image in hits})
-        shape = (0, *self.x.shape[1:])
-        stacked = [images[place] for place in sorted(images)]
-        for key in ("doubts", "doubts_rows"):  # rows of a part are not those of the chunk
-            chunk.pop(key, None)
-        return {
-            **chunk,
-            "broken": broken,
-            "names": names.astype(str),
-            "adversarial": np.stack(stacked) if stacked else np.zeros(shape, dtype=np.float32),
-        }
+        return Known(known, broken, np.where(broken, names, ""), images)
 
     def choose_audit(self, certifiers: tuple[str, ...]) -> None:
         """Those that were audited then and are proven now; others only where they are too few."""

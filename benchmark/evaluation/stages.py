@@ -1,39 +1,34 @@
-"""The stages of one evaluation, its chunks, seeds and timing; no mathematics.
+"""The stages of one evaluation, its jobs, seeds and timing; no mathematics.
 
-Each stage writes what it finds into `Facts`. A chunk is computed once and read back afterwards, so
-that a run that was ended goes on where it was. The order of the stages is in `pipeline`.
+Each stage makes a list of jobs, has them computed (`benchmark.evaluation.jobs`), and writes what
+comes back into `Facts`. An answer is kept as a chunk at once, so that a run that was ended goes on
+where it was. The order of the stages is in `pipeline`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corobench.benchmark.attacks.autoattack import AutoAttackStandard, PlainAutoAttack
+from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.base import Attack
-from corobench.benchmark.attacks.context import AttackContext, Seats
-from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.certify import stage as stage_certify
+from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.evaluation import attacking
+from corobench.benchmark.evaluation.answers import find_fault
 from corobench.benchmark.evaluation.auditing import audit_seed, drawn
-from corobench.benchmark.evaluation.facts import BrokenSoFar, EpsilonFacts, Facts
+from corobench.benchmark.evaluation.facts import BoolArray, BrokenSoFar, EpsilonFacts, Facts
+from corobench.benchmark.evaluation.jobs import Arrays, Executor, Job, in_order
 from corobench.benchmark.evaluation.prepared import Prepared
-from corobench.benchmark.files.chunks import ChunkStore, chunk_name
+from corobench.benchmark.evaluation.workbench import InProcess, Setup, Workbench
+from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Ended, StepEndedError, Steps
-from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
-from corobench.benchmark.tracks import derive_seed
-
-if TYPE_CHECKING:
-    from corobench.benchmark.certify import Prover
+from corobench.benchmark.referee.judge import is_wrong
 
 CONTRADICTED = "bounds-contradicted"
 """Flag: an image inside a box had a smaller margin than its bound."""
@@ -52,7 +47,9 @@ class Stages:
         seed: of the run.
         chunks: finished chunks are read from here and new ones written to it.
         report: progress.
-        steps: told of each chunk that is computed.
+        steps: told of each job that is computed here.
+        executor: makes what computes the jobs of a workbench; by default this process does.
+        setup: by which another process makes the same workbench.
     """
 
     def __init__(
@@ -64,12 +61,17 @@ class Stages:
         chunks: ChunkStore,
         report: Reporter,
         steps: Steps | None = None,
+        executor: Callable[[Workbench], Executor] | None = None,
+        setup: Setup | None = None,
     ) -> None:
         self.prepared, self.seed = prepared, seed
         self.model, self.x, self.y = prepared.model, prepared.x, prepared.y
         self.track, self.protocol = prepared.track, prepared.protocol
         self.chunks, self.report = chunks, report
         self.steps = steps or Steps()
+        self.workbench = Workbench(prepared, seed, setup)
+        self._executor = executor
+        self._ready: Executor | None = None
         self.epsilons = epsilons
         self._prefix = ""
         self._forget()
@@ -107,17 +109,15 @@ class Stages:
 
     def pgd(self) -> PGD:
         """PGD-50 with the protocol's settings."""
-        protocol = self.protocol
-        return PGD(protocol.pgd_steps, protocol.pgd_restarts, protocol.pgd_step_rate)
+        return self.workbench.attacks.pgd
 
     def autoattack(self) -> AutoAttackStandard:
         """The AutoAttack suite with the protocol's settings."""
-        kind = PlainAutoAttack if self.protocol.plain_attacks else AutoAttackStandard
-        return kind(
-            self.track.num_classes,
-            batch_size=self.track.attack_batch,
-            square_queries=self.protocol.square_queries,
-        )
+        return self.workbench.attacks.autoattack
+
+    def fewer_steps(self) -> PGD:
+        """PGD of fewer and larger steps, for the health checks."""
+        return self.workbench.attacks.fewer_steps
 
     # ------------------------------------------------------------------------------ stages
 
@@ -125,15 +125,18 @@ class Stages:
         """Predictions without an attack, one image at a time."""
         n = len(self.x)
         self.report.stage("clean", n)
-        for number, rows in self.chunked(np.arange(n)):
-            try:
-                chunk = self.chunk(f"clean-{number:04d}", partial(self._clean_chunk, rows))
-            except StepEndedError as error:
-                self.facts.record_no_answer("clean", rows, error.ended)
+        jobs = [
+            Job(f"clean-{number:04d}", "clean", tuple(rows.tolist()))
+            for number, rows in self.batched(np.arange(n))
+        ]
+        for job, answer in self.map(jobs):
+            rows = job.places
+            if isinstance(answer, Ended):
+                self.facts.record_no_answer("clean", rows, answer)
                 self.logits[rows] = float("nan")
                 continue
-            self.logits[rows] = torch.from_numpy(chunk["logits"]).to(self.x.device)
-            self.facts.seconds["clean"] += float(chunk["seconds"])
+            self.logits[rows] = torch.from_numpy(answer["logits"]).to(self.x.device)
+            self.facts.seconds["clean"] += float(answer["seconds"])
             self.report.advance(len(rows))
         wrong = is_wrong(self.logits, self.y)
         others = self.logits.scatter(1, self.y[:, None], float("-inf")).argmax(dim=1)
@@ -165,7 +168,7 @@ class Stages:
         for epsilon in self.epsilons:
             facts = self.facts.epsilons[epsilon]
             so_far.record_in(facts)
-            self._attack_at(attack, epsilon, so_far)
+            attacking.attack_at(self, attack, epsilon, so_far)
             so_far.record_in(facts)
             facts.broken[attack.name] = so_far.broken.copy()
             facts.broken_from[facts.broken_from == epsilon] = ""
@@ -175,141 +178,17 @@ class Stages:
             for flag, rows_of in sorted(facts.doubts.items()):
                 self.report.say(f"{flag} {epsilon}: {len(rows_of)} of {len(self.x)} images")
 
-    def _attack_at(self, attack: Attack, epsilon: str, so_far: BrokenSoFar) -> None:
-        """Attack at one epsilon, chunk by chunk, what stands and is open or audited."""
-        facts = self.facts.epsilons[epsilon]
-        standing = self.facts.correct & ~so_far.broken
-        open_ = ~facts.proven | facts.audited
-        self.report.stage(f"{attack.name} {epsilon}", int((standing & open_).sum()))
-        for number, chunk_rows in self.chunked(np.flatnonzero(standing)):
-            places = np.flatnonzero(open_[chunk_rows])
-            rows = chunk_rows[places]
-            if not len(rows):
-                continue
-            context = self.context_of(Seats(len(chunk_rows), torch.from_numpy(places)))
-            chunk = self.chunk(
-                chunk_name(f"attack-{attack.name}", epsilon, number),
-                partial(self.attack_chunk, attack, rows, epsilon, number, context),
-                partial(self.no_attack, attack, len(rows)),
-            )
-            self.spend("attack", facts, rows, float(chunk["seconds"]))
-            facts.flags.update(str(flag) for flag in chunk["flags"])
-            self.note_doubts(epsilon, chunk)
-            if str(chunk["failed"]):
-                self._record_failure(attack, facts, rows, chunk)
-            names = chunk["names"][chunk["broken"]].astype(object)
-            so_far.add(rows[chunk["broken"]], names, epsilon, len(self.facts.adversarial))
-            self.facts.adversarial.extend(chunk["adversarial"])
-            note = self.facts.bracket_note(epsilon, broken=so_far.broken)
-            self.report.advance(len(rows), note)
+    def known_of_attack(
+        self, attack: Attack, epsilon: str, rows: NDArray[np.int64]
+    ) -> attacking.Known | None:
+        """What is known of an attack on these images without running it; None for nothing."""
+        return None
 
-    def _record_failure(
-        self,
-        attack: Attack,
-        facts: EpsilonFacts,
-        rows: NDArray[np.int64],
-        chunk: Mapping[str, np.ndarray],
-    ) -> None:
-        facts.failed[rows] = str(chunk["failed"])
-        without = np.zeros(len(self.x), dtype=bool)
-        facts.unanswered.setdefault(attack.name, without)[rows] = True
-        facts.by_clock[rows] = bool(chunk["by_clock"])
-        self.report.say(f"no answer for {len(rows)} images: {chunk['failed']}")
-
-    def context_of(self, seats: Seats) -> AttackContext:
-        """What the attacks of the pipeline are told; health checks stay silent and in float32."""
-        in_tf32 = self.prepared.searches_in_tf32
-        return AttackContext(seats, searches_in_tf32=in_tf32, note=self.report.note)
-
-    def note_doubts(self, epsilon: str, chunk: Mapping[str, np.ndarray]) -> None:
-        """Raise the flags of a chunk of an attack that know their images."""
-        for flag, row in zip(chunk.get("doubts", ()), chunk.get("doubts_rows", ()), strict=True):
-            self.facts.epsilons[epsilon].doubt(str(flag), [int(row)])
-
-    # ----------------------------------------------------------------------------- details
-
-    def _clean_chunk(self, rows: NDArray[np.int64]) -> dict[str, object]:
-        start = time.perf_counter()
-        logits = predict_one_by_one(self.model, self.x[rows])
-        return {"logits": logits.cpu().numpy(), "seconds": time.perf_counter() - start}
-
-    def certify_chunk(
-        self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
-    ) -> dict[str, object]:
-        result = stage_certify.certify_chunk(
-            prover, certifier, self.x[rows], self.y[rows], Fraction(epsilon)
-        )
-        return {
-            "certified": result.certified_B.cpu().numpy(),
-            "margin": result.margin_B.cpu().numpy(),
-            "seconds": result.seconds,
-        }
-
-    def attack_chunk(
-        self,
-        attack: Attack,
-        rows: NDArray[np.int64],
-        epsilon: str,
-        number: int,
-        context: AttackContext,
-    ) -> dict[str, object]:
-        """Attack the images of one chunk; an attack that fails is an answer of its own.
-
-        Args:
-            attack: to run.
-            rows: of the images.
-            epsilon: of the track.
-            number: of the chunk.
-            context: seats, progress and TF32; the network to search on and the place of finished
-                parts are added here.
-        """
-        seed = derive_seed(self.seed, self.track.name, f"{attack.name}:{epsilon}", number)
-        name = chunk_name(f"attack-{attack.name}", epsilon, number)
-        parts = Parts(self.chunks, f"{self._prefix}{name}")
-        context = replace(context, network=self.prepared.network, parts=parts)
-        start = time.perf_counter()
-        try:
-            result = attack.run(
-                self.model,
-                self.x[rows],
-                self.y[rows],
-                Fraction(epsilon),
-                seed,
-                context,
-            )
-        except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
-            # An attack without an answer is an outcome of these images, not of the run.
-            reason = Ended(f"{type(error).__name__}: {error}", by_clock=False)
-            seconds = time.perf_counter() - start
-            return self.no_attack(attack, len(rows), reason) | {"seconds": seconds}
-        broken = result.broken_B.cpu().numpy()
-        doubts = [
-            (flag, row)
-            for flag, raises_B in sorted(result.flagged.items())
-            for row in rows[raises_B.numpy()].tolist()
-        ]
-        return {
-            "broken": broken,
-            "names": np.array(result.attack_names, dtype=str),
-            "adversarial": result.adversarial_BCHW.cpu().numpy()[broken],
-            "flags": np.array(sorted(result.flags), dtype=str),
-            "doubts": np.array([flag for flag, _ in doubts], dtype=str),
-            "doubts_rows": np.array([row for _, row in doubts], dtype=np.int64),
-            "failed": "",
-            "seconds": result.seconds,
-        }
-
-    def no_attack(self, attack: Attack, num_images: int, ended: Ended) -> dict[str, object]:
-        """The chunk of an attack that gave no answer."""
-        return {
-            "broken": np.zeros(num_images, dtype=bool),
-            "names": np.full(num_images, "", dtype=str),
-            "adversarial": np.zeros((0, *self.x.shape[1:]), dtype=np.float32),
-            "flags": np.array(["attack-error"]),
-            "failed": f"{attack.name}: {ended.reason}"[:300],
-            "by_clock": ended.by_clock,
-            "seconds": 0.0,
-        }
+    def known_of_certifier(
+        self, certifier: str, epsilon: str, rows: NDArray[np.int64]
+    ) -> tuple[BoolArray, BoolArray] | None:
+        """Of which of these images a certifier's answer is known without asking, and what it is."""
+        return None
 
     def without_answer(self, step: str, ended: Ended) -> Facts:
         """The facts of a model that nothing can be asked of.
@@ -323,45 +202,71 @@ class Stages:
         return self.facts
 
     def chunked(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Consecutive groups of the protocol's size; they depend on no worker and no restart."""
-        size = self.track.chunk_size
-        for number, start in enumerate(range(0, len(rows), size)):
-            yield number, rows[start : start + size]
+        """Consecutive groups of the protocol's size, the unit of seeds."""
+        return _cut(rows, self.track.chunk_size)
 
-    def chunk(
-        self,
-        name: str,
-        compute: Callable[[], dict[str, object]],
-        if_ended: Callable[[Ended], dict[str, object]] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The arrays of a chunk: stored ones, or computed now and then stored.
+    def batched(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Consecutive groups of the size of an attack's batch, the unit of work."""
+        return _cut(rows, self.track.attack_batch)
 
-        Args:
-            name: of the chunk and of its step.
-            compute: makes the arrays.
-            if_ended: makes them where the step ended an earlier process.
+    def map(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Arrays | Ended]]:
+        """The jobs with their answers, in any order: kept ones, or computed now and then kept.
+
+        An attack that failed is not kept, and is tried again after a restart.
+        """
+        todo: dict[str, tuple[Job, Job]] = {}
+        for job in jobs:
+            full = replace(job, name=f"{self._prefix}{job.name}")
+            kept = self.chunks.load(full.name)
+            if kept is not None and str(kept.pop("job", "")) == full.digest:
+                yield job, kept
+            else:
+                todo[full.name] = job, full
+        if not todo:
+            return
+        if self._ready is None:
+            self._ready = (self._executor or self._here)(self.workbench)
+        for full, answer in self._ready.map([full for _, full in todo.values()]):
+            yield todo[full.name][0], self._kept(full, answer)
+
+    def _kept(self, job: Job, answer: Arrays | Ended) -> Arrays | Ended:
+        """An answer that is well-formed, kept; or why it is none."""
+        if isinstance(answer, Ended):
+            return answer
+        fault = find_fault(job, answer, tuple(self.x.shape[1:]), self.track.num_classes)
+        if fault is not None:
+            return Ended(f"answered what it cannot find: {fault}"[:300], by_clock=False)
+        if "failed" not in answer and str(answer.get("rule", "-")):
+            self.chunks.save(job.name, {**answer, "job": job.digest})
+        return answer
+
+    def proofs(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Arrays], None, None]:
+        """The answers of a certifier, in the order of the jobs, so that the first refusal counts.
 
         Raises:
-            StepEndedError: it did, and there is no `if_ended`.
+            NotCertifiable: it refused the network.
+            MemoryError: it needed more than there is.
+            StepEndedError: a job ended its process.
         """
-        name = f"{self._prefix}{name}"
-        stored = self.chunks.load(name)
-        if stored is not None:
-            return stored
-        try:
-            self.steps.begin(name)
-        except StepEndedError as error:
-            if if_ended is None:
-                raise
-            return {key: np.asarray(value) for key, value in if_ended(error.ended).items()}
-        arrays = {key: np.asarray(value) for key, value in compute().items()}
-        if not str(arrays.get("failed", "")):  # what failed is tried again after a restart
-            self.chunks.save(name, arrays)
-            self.chunks.remove(f"{name}.*")
-        return arrays
+        for job, answer in in_order(jobs, self.map(jobs)):
+            if isinstance(answer, Ended):
+                raise StepEndedError(answer)
+            if "refused" in answer:
+                rule = str(answer["rule"])
+                text = str(answer["refused"]).removeprefix(f"{rule}: ")
+                raise NotCertifiable(rule, text) if rule else MemoryError(text)
+            yield job, answer
+
+    def _here(self, workbench: Workbench) -> Executor:
+        return InProcess(workbench, self.steps)
 
     def spend(
         self, kind: str, facts: EpsilonFacts, rows: NDArray[np.int64], seconds: float
     ) -> None:
         self.facts.seconds[kind] += seconds
         facts.seconds[rows] += seconds / max(len(rows), 1)
+
+
+def _cut(rows: NDArray[np.int64], size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    for number, start in enumerate(range(0, len(rows), size)):
+        yield number, rows[start : start + size]

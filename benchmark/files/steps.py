@@ -70,6 +70,11 @@ class Steps:
         self._ended[name] = ended
 
     @property
+    def ended(self) -> Mapping[str, Ended]:
+        """Steps that ended an earlier process, and why."""
+        return dict(self._ended)
+
+    @property
     def ended_early(self) -> bool:
         """Whether any step ended an earlier process."""
         return bool(self._ended)

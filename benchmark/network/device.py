@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from corobench.benchmark.errors import ConfigError
 
@@ -53,3 +55,24 @@ def exact_float32() -> Iterator[None]:
     """
     with rounding_to_tf32(False):
         yield
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The pools of threads of the libraries that are loaded; looking for them takes a while."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread within the block: sums in another order would round otherwise.
+
+    So neither the number of cores nor that of workers changes a number. Also a decorator.
+    """
+    before = torch.get_num_threads()
+    with _pools().limit(limits=1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

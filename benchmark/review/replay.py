@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.attacks.base import Attack
-from corobench.benchmark.attacks.context import AttackContext
 from corobench.benchmark.certify.batch_sizes import batch_sizes
 from corobench.benchmark.data import subset
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.attacking import Known
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.outcomes import audit, outcome_table
@@ -42,7 +42,6 @@ from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, rou
 if TYPE_CHECKING:
     import pandas as pd
 
-    from corobench.benchmark.certify import Prover
     from corobench.benchmark.evaluation.facts import BoolArray
 
 _ELSEWHERE = "stored"
@@ -74,50 +73,23 @@ class Replay(Evaluation):
         is_answer: BoolArray = (rows[column] == answer).to_numpy(dtype=bool, na_value=False)
         return is_answer
 
-    def certify_chunk(
-        self, prover: Prover, certifier: str, rows: NDArray[np.int64], epsilon: str
-    ) -> dict[str, object]:
+    def known_of_certifier(
+        self, certifier: str, epsilon: str, rows: NDArray[np.int64]
+    ) -> tuple[BoolArray, BoolArray]:
+        """The stored answers to all but the sample and those that are bounded at once with it."""
         certified = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)[rows]
-        margin = np.full(len(rows), np.nan, dtype=np.float32)
-        mine = self._with_batch_mates(rows, certifier)
-        if not mine.any():
-            return {"certified": certified, "margin": margin, "seconds": 0.0}
-        chunk: dict[str, Any] = super().certify_chunk(prover, certifier, rows[mine], epsilon)
-        certified[mine], margin[mine] = chunk["certified"], chunk["margin"]
-        return {"certified": certified, "margin": margin, "seconds": chunk["seconds"]}
-
-    def _with_batch_mates(self, rows: NDArray[np.int64], certifier: str) -> BoolArray:
-        """Sampled rows and those that are bounded at once with them: bounds depend on mates."""
         batch = np.arange(len(rows)) // self.batches.get(certifier, 1)
-        return np.isin(batch, batch[self.sample[rows]])
+        return ~np.isin(batch, batch[self.sample[rows]]), certified
 
-    def attack_chunk(
-        self,
-        attack: Attack,
-        rows: NDArray[np.int64],
-        epsilon: str,
-        number: int,
-        context: AttackContext,
-    ) -> dict[str, object]:
-        mine = self.sample[rows]
+    def known_of_attack(self, attack: Attack, epsilon: str, rows: NDArray[np.int64]) -> Known:
+        """The stored answers to all but the sample, whose images play no part."""
+        known = ~self.sample[rows]
         broken = np.zeros(len(rows), dtype=bool)
         if attack.name in drift.ATTACKS:
-            broken = self._answered(attack.name, epsilon, False)[rows]
+            broken = known & self._answered(attack.name, epsilon, False)[rows]
         names = np.where(broken, _ELSEWHERE, "").astype(object)
-        places = np.flatnonzero(mine)
-        adversarial = np.zeros((len(rows), *self.x.shape[1:]), dtype=np.float32)
-        chunk: dict[str, Any] = {"flags": np.array([], dtype=str), "failed": "", "seconds": 0.0}
-        if mine.any():
-            own = context.of_part(places)
-            chunk = super().attack_chunk(attack, rows[mine], epsilon, number, own)
-            broken[mine], names[mine] = chunk["broken"], chunk["names"]
-            adversarial[places[np.asarray(chunk["broken"])]] = chunk["adversarial"]
-        return {
-            **chunk,
-            "broken": broken,
-            "names": names.astype(str),
-            "adversarial": adversarial[broken],
-        }
+        nothing = np.zeros(self.x.shape[1:], dtype=np.float32)
+        return Known(known, broken, names, dict.fromkeys(np.flatnonzero(broken).tolist(), nothing))
 
     def attack(self, attack: Attack) -> None:
         """As ever; afterwards the other images are closed, so that only the sample is searched."""

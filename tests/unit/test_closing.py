@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from evaluation_factory import make_evaluation, table_of
+from evaluation_factory import make_evaluation, table_of, use_attacks
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import BranchResult, Proven, Prover
 from corobench.benchmark.errors import NotCertifiable
-from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.tracks import Protocol
 
@@ -47,9 +46,12 @@ def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Evaluation, "pgd", lambda self: _Blind("pgd50"))
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: _Blind("autoattack"))
-    monkeypatch.setattr("corobench.benchmark.evaluation.health.FEWER_STEPS", _Blind("pgd10"))
+    use_attacks(
+        monkeypatch,
+        pgd=_Blind("pgd50"),
+        autoattack=_Blind("autoattack"),
+        fewer_steps=_Blind("pgd10"),
+    )
 
 
 @pytest.mark.usefixtures("blind")

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluation_factory import make_evaluation, table_of
+from evaluation_factory import make_evaluation, table_of, use_attacks
 from models import Wrapped
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.evaluation import health
-from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.tracks import Protocol
 
@@ -47,7 +46,7 @@ def test_a_network_without_gradients_far_away_is_flagged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = (part[:32] for part in digits)
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
+    use_attacks(monkeypatch, autoattack=PGD(1, 1))
     model = _Far(linear, x, radius=1 / 16 + 1e-4)
     facts = make_evaluation(model, x, y, tmp_path, protocol=BLIND).run()
     assert health.NON_MONOTONE_EPSILON in facts.epsilons["2/16"].flags
@@ -64,8 +63,7 @@ def test_what_fewer_steps_break_is_counted_and_flagged(
     x, y = (part[:48] for part in digits)
     blind = PGD(0, 0)
     blind.name = "pgd50"
-    monkeypatch.setattr(Evaluation, "pgd", lambda self: blind)
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
+    use_attacks(monkeypatch, pgd=blind, autoattack=PGD(1, 1))
     facts = make_evaluation(linear, x, y, tmp_path, protocol=BLIND).run()
     assert health.NON_MONOTONE_STEPS in facts.epsilons["2/16"].flags
     table = table_of(facts, y)
@@ -82,7 +80,7 @@ def test_an_honest_network_raises_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = (part[:48] for part in digits)
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
+    use_attacks(monkeypatch, autoattack=PGD(1, 1))
     facts = make_evaluation(linear, x, y, tmp_path, protocol=BLIND).run()
     flags = set().union(*(known.flags for known in facts.epsilons.values()))
     assert not flags & {health.NON_MONOTONE_EPSILON, health.NON_MONOTONE_STEPS}

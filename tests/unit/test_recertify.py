@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation_factory import use_attacks
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evaluate import evaluate
 from corobench.benchmark.evaluation.evidence import load_adversarial
-from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.jobs import Arrays, Job
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
+from corobench.benchmark.evaluation.workbench import Workbench
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
@@ -33,17 +34,9 @@ EPSILONS = ("1/16", "2/16")
 FOUND = ["image", "label", "predicted", "epsilon", "outcome", "pgd50", "autoattack", "crown", "bab"]
 
 
-def _one_start(self: Evaluation) -> PGD:
-    return PGD(50, 1, self.protocol.pgd_step_rate)
-
-
-def _few_queries(self: Evaluation) -> AutoAttackStandard:
-    return AutoAttackStandard(self.track.num_classes, batch_size=8, square_queries=50)
-
-
 def _shorten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Evaluation, "pgd", _one_start)
-    patch.setattr(Evaluation, "autoattack", _few_queries)
+    suite = AutoAttackStandard(10, batch_size=8, square_queries=50)
+    use_attacks(patch, pgd=PGD(50, 1, 0.1), autoattack=suite)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +84,15 @@ def test_it_finds_what_a_new_evaluation_finds_without_attacking(
     fresh: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked = []
-    whole = Evaluation.attack_chunk
+    whole = Workbench.compute
 
-    def counted(self: Evaluation, attack: Attack, rows: np.ndarray, *more: object) -> object:
-        if attack.name in ("pgd50", "autoattack"):  # the health checks have attacks of their own
-            attacked.extend(rows.tolist())
-        return whole(self, attack, rows, *more)
+    def counted(self: Workbench, job: Job) -> Arrays:
+        # The health checks have attacks of their own.
+        if job.kind == "attack" and not job.name.startswith("health"):
+            attacked.extend(job.rows)
+        return whole(self, job)
 
-    monkeypatch.setattr(Evaluation, "attack_chunk", counted)
+    monkeypatch.setattr(Workbench, "compute", counted)
     done, table = _again(fresh.path, tmp_path)
     before, _ = read_outcomes(beside(fresh.path, "outcomes.parquet"))
     pd.testing.assert_frame_equal(table[FOUND], before[FOUND])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_factory import make_evaluation
+from evaluation_factory import make_evaluation, use_attacks
 from models import Clipped, Later, Plateau, Shattered, Stored
 from scipy.stats import binomtest, fisher_exact
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ def test_a_plateau_is_flagged_by_an_evaluation(
 ) -> None:
     from corobench.benchmark.attacks.pgd import PGD
 
-    monkeypatch.setattr(Evaluation, "autoattack", lambda self: PGD(1, 1))
+    use_attacks(monkeypatch, autoattack=PGD(1, 1))
     x, y = (part[:32] for part in digits)
     for model, expected in ((Plateau(linear), True), (linear, False)):
         evaluation = make_evaluation(

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.attacks.base import Attack
-from corobench.benchmark.attacks.context import Seats
+from corobench.benchmark.evaluation import attacking
+from corobench.benchmark.evaluation.attacking import AttackedChunk
 from corobench.benchmark.evaluation.pipeline import Evaluation
-from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.records.reading.rows import ATTACKS
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.review.contest import DECIDED_BY as CONTEST
@@ -154,22 +152,22 @@ def _attack(
         todo = np.flatnonzero(targets[epsilon] & ~so_far)
         broken, by = so_far & targets[epsilon], np.full(n, attack.name, dtype=object)
         evaluation.report.stage(f"intake {attack.name} {epsilon}", len(todo))
-        size = evaluation.track.chunk_size
-        for number, start in zip(count(), range(0, len(todo), size), strict=False):
-            rows = todo[start : start + size]
-            context = evaluation.context_of(Seats.all(len(rows)))
-            chunk = evaluation.chunk(
-                chunk_name(f"intake-{attack.name}", epsilon, number),
-                partial(evaluation.attack_chunk, attack, rows, epsilon, number, context),
-            )
-            hits.flags.update(str(flag) for flag in (*chunk["flags"], *chunk.get("doubts", ())))
-            if str(chunk["failed"]):
-                hits.failed.append(f"{len(rows)} images at {epsilon}: {chunk['failed']}")
-            found = rows[chunk["broken"]]
-            broken[found] = True
-            by[found] = chunk["names"][chunk["broken"]].astype(object)
-            hits.images += zip(found.tolist(), chunk["adversarial"], strict=True)
-            evaluation.report.advance(len(rows))
+        chunks = [
+            AttackedChunk.of(number, rows, np.arange(len(rows)))
+            for number, rows in evaluation.chunked(todo)
+        ]
+        attacking.run(evaluation, attack, epsilon, chunks, work="intake")
+        for chunk in chunks:
+            hits.flags |= chunk.flags
+            hits.failed += [
+                f"{len(places)} images at {epsilon}: {ended.reason}"
+                for places, ended in chunk.failed
+            ]
+            found = chunk.rows[chunk.broken]
+            broken[found], by[found] = True, chunk.names[chunk.broken]
+            hits.images += [
+                (int(chunk.rows[place]), image) for place, image in sorted(chunk.images.items())
+            ]
         so_far = so_far | broken
         hits.broken[attack.name][epsilon], hits.by[attack.name][epsilon] = broken, by
         evaluation.report.finish(f"{int(broken.sum())} of {int(targets[epsilon].sum())} broken")

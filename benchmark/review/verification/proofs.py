@@ -52,13 +52,12 @@ def _ask(
 ) -> None:
     facts, protocol = evaluation.facts, evaluation.protocol
     facts.not_asked = dict(not_asked)
-    evaluation.model.requires_grad_(False)
     evaluation.clean()
     if prover is None:
         return
     for certifier in protocol.certifiers:
         if certifier not in not_asked:
-            certify(evaluation, prover, certifier)
+            certify(evaluation, certifier)
     for certifier in protocol.closing_certifiers:
         if certifier in not_asked:
             continue
@@ -67,7 +66,7 @@ def _ask(
             continue
         for epsilon, known in facts.epsilons.items():
             known.broken_by = np.where(groups[epsilon], "", _NOT_ASKED).astype(object)
-        close(evaluation, prover, certifier)
+        close(evaluation, certifier)
     for known in facts.epsilons.values():
         known.broken_by[known.broken_by == _NOT_ASKED] = ""
 

@@ -181,7 +181,7 @@ class _Work:
             known.broken["pgd50"] &= claims.answered("pgd50", epsilon)
             by = claims.rows(epsilon)["decided_by"].to_numpy(dtype=object)
             early = claims.is_outcome(epsilon, Outcome.ATTACKED)
-            early &= ~np.isin(by.astype(str), (health.FEWER_STEPS.name, CONTEST))
+            early &= ~np.isin(by.astype(str), (proven.fewer_steps().name, CONTEST))
             known.broken_by[early] = by[early]
         health.run_health_checks(proven)
         self.steps.begin("recognition")

@@ -15,7 +15,9 @@ from models import exact_linear_margin
 from torch import nn
 
 import corobench
+from corobench.benchmark.evaluation.jobs import Arrays, Job
 from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.workbench import Workbench
 from corobench.benchmark.interactive.result import EvaluationInterrupted
 from corobench.benchmark.records.result import OUTCOME_COLUMNS, Outcome
 
@@ -134,13 +136,13 @@ def test_a_stopped_evaluation_keeps_what_it_found_and_goes_on(
         assert bracket.unbroken >= whole.brackets[epsilon].unbroken
     assert list((tmp_path / "kept").rglob("*.chunk"))
     attacks: list[str] = []
-    run = Evaluation.attack_chunk
+    compute = Workbench.compute
 
-    def seen(self: Evaluation, attack: object, *more: object) -> object:
-        attacks.append(getattr(attack, "name", ""))
-        return run(self, attack, *more)  # type: ignore[arg-type]
+    def seen(self: Workbench, job: Job) -> Arrays:
+        attacks.append(str(job.told.get("attack", "")))
+        return compute(self, job)
 
-    monkeypatch.setattr(Evaluation, "attack_chunk", seen)
+    monkeypatch.setattr(Workbench, "compute", seen)
     resumed = _evaluate(linear, 12, cache=tmp_path / "kept")
     assert "pgd50" not in attacks[: attacks.index("autoattack")]  # read back, not run again
     same = [name for name in OUTCOME_COLUMNS if name != "seconds"]

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
-from corobench.benchmark.attacks.context import AttackContext, AttackSearch, Seats
+from corobench.benchmark.attacks.context import AttackSearch, Seats
 from corobench.benchmark.attacks.guard import GRADIENT, LOGITS, Guard
-from corobench.benchmark.attacks.parts import Parts
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.referee.judge import is_wrong
 from tests.models import exact_linear_margin
 
@@ -210,22 +207,3 @@ def test_one_image_without_a_gradient_leaves_the_others_as_they_are(linear, righ
     assert torch.equal(guard.seen_2B[0], is_poisoned) and is_poisoned.any()
     assert torch.equal(found[~is_poisoned], exact[~is_poisoned])
     assert torch.allclose(found, exact, rtol=1e-4, atol=1e-9)
-
-
-@pytest.mark.parametrize("change", [POISONS["everywhere"], NOT_FINITE["nan"]])
-def test_what_was_seen_survives_a_restart(change, linear, right, tmp_path: Path):
-    """A batch that is read back raises the same flags and knows the same points."""
-    x, y = (part[:3] for part in right)
-    model = Poisoned(linear, change).eval()
-    found = []
-    for _ in range(2):
-        attack = AutoAttackStandard(10, square_queries=1)
-        parts = Parts(ChunkStore(tmp_path, {"identity": "0" * 64}), "chunk")
-        found.append(attack.run(model, x, y, EPSILON, 0, AttackContext(parts=parts)))
-    first, second = found
-    assert parts.saved_s > 0
-    assert first.flagged and first.flagged.keys() == second.flagged.keys()
-    for flag, raises_B in first.flagged.items():
-        assert torch.equal(raises_B, second.flagged[flag])
-    assert torch.equal(first.broken_B, second.broken_B)
-    assert torch.equal(first.adversarial_BCHW, second.adversarial_BCHW)
