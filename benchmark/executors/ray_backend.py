@@ -37,6 +37,7 @@ from corobench.benchmark.executors.crew import Crew
 from corobench.benchmark.executors.event_wire import unpack_event
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.ray_cluster import (
+    LOCAL,
     PATIENCE_S,
     Share,
     check_address,
@@ -86,12 +87,14 @@ class RayBackend(Backend):
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise DependencyError("--ray: Ray is missing; install it: pip install 'corobench[ray]'")
-        address = crew.ray or "local"
+        address = crew.ray or LOCAL
         Share.of(crew.devices, crew.per_device)
         check_address(address)
         self._say = say
         self._log = scratch / "ray.log"
         self._stack = ExitStack()
+        self._is_private = address == LOCAL
+        folder = self._stack.enter_context(private_folder()) if self._is_private else scratch
         order = {
             "address": address,
             "num_workers": crew.size if address == "local" else None,
@@ -101,7 +104,7 @@ class RayBackend(Backend):
             "environment": {k: v for k, v in os.environ.items() if k.startswith("COROBENCH_")},
             "run": secrets.token_hex(8),
             "target": f"{target.__module__}:{target.__qualname__}",
-            "folder": str(self._stack.enter_context(private_folder())),
+            "folder": str(folder),
             "log": str(self._log),
             "patience_s": patience_s,
         }
@@ -113,7 +116,7 @@ class RayBackend(Backend):
         except BaseException:
             self.close()
             raise
-        asked_for = crew.num_workers is not None or address == "local"
+        asked_for = crew.num_workers is not None or self._is_private
         self.size = crew.size if asked_for else max(1, room)
 
     def _connected(self, address: str) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 from corobench.benchmark.errors import CorobenchError, SubmissionError
 from corobench.benchmark.executors.backend import Begun, Event, Failed, Lost
 from corobench.benchmark.executors.event_wire import pack_event
-from corobench.benchmark.executors.ray_cluster import Head, Share, connect
+from corobench.benchmark.executors.ray_cluster import LOCAL, Head, Share, connect
 from corobench.benchmark.executors.ray_worker import RayWorker
 from corobench.benchmark.executors.wire import Wire, pack, unpack
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file
@@ -75,7 +75,8 @@ def serve(connection: Connection, order: str) -> None:
         wire.send(pack({"kind": "refused", "name": "CorobenchError", "text": text}))
     finally:
         import_module("ray").shutdown()
-        shutil.rmtree(wish["folder"], ignore_errors=True)  # nobody else does, if the parent is gone
+        if wish["address"] == LOCAL:  # nobody else does, if the parent is gone
+            shutil.rmtree(wish["folder"], ignore_errors=True)
         os._exit(0)
 
 
