@@ -91,6 +91,9 @@ class RayBackend(Backend):
         Share.of(crew.devices, crew.per_device)
         check_address(address)
         self._say = say
+        say(
+            "a Ray cluster is started here" if address == LOCAL else f"connecting to Ray: {address}"
+        )
         self._log = scratch / "ray.log"
         self._stack = ExitStack()
         self._is_private = address == LOCAL
