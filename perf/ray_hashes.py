@@ -1,10 +1,12 @@
 """The same results from one process and from a Ray cluster, compared by hash.
 
-    python perf/ray_hashes.py [--ray local] [--workers 2] [--subset 8] [--data TRACK=FOLDER] [ENTRY]
+    python perf/ray_hashes.py [--ray local] [--workers 2] [--subset 8] [--data TRACK=FOLDER]
+                              [--epsilons TRACK=RADII] [ENTRY ...]
 
 Evaluates each entry with `corobench evaluate --workers 1`, which computes in the process of the
 entry, and again with `--ray`. Of the result file, its table and its images everything but times and
-dates is compared. By default six entries of three tracks.
+dates is compared. By default six entries of three tracks. At large radii most images break at once,
+which saves most of the time.
 
 Prints both hashes of each entry, the seconds of both ways, and last "0 differing results of 6";
 exits 1 where one differs. Needs corobench[ray].
@@ -44,9 +46,11 @@ def main() -> None:
     parser.add_argument("--ray", default="local")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--subset", type=int, default=8)
-    parser.add_argument("--data", action="append", default=[], metavar="TRACK=FOLDER")
+    for name, value in (("--data", "FOLDER"), ("--epsilons", "RADII")):
+        parser.add_argument(name, action="append", default=[], metavar=f"TRACK={value}")
     options = parser.parse_args()
     places = dict(one.split("=", 1) for one in options.data)
+    radii = dict(one.split("=", 1) for one in options.epsilons)
     by_track: dict[str, list[Path]] = {}
     for name in options.entries:
         folder = SUBMISSIONS / name
@@ -57,6 +61,7 @@ def main() -> None:
         for track, folders in by_track.items():
             more = ["--subset", str(options.subset)]
             more += ["--data-root", places[track]] if track in places else []
+            more += ["--epsilons", radii[track]] if track in radii else []
             seconds = _evaluate(folders, alone, [*more, "--workers", "1"])
             print(f"{track}: {seconds:.0f} s in one process", flush=True)
             print(
