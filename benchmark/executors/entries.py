@@ -25,7 +25,6 @@ from corobench.benchmark.executors.isolated import LAST, SHOWN, Process
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.local_backend import LocalBackend
 from corobench.benchmark.executors.pool import Asked, Done, Pool
-from corobench.benchmark.executors.ray_backend import RayBackend
 from corobench.benchmark.executors.remote import RemoteReporter
 from corobench.benchmark.executors.tasks import EVALUATE
 from corobench.benchmark.executors.versions import versions
@@ -84,6 +83,8 @@ def evaluate_all(
 
 def _backend(say: Callable[[str], None], crew: Crew, limits: Limits, scratch: Path) -> Backend:
     if crew.ray is not None:
+        from corobench.benchmark.executors.ray_backend import RayBackend
+
         return RayBackend(crew, limits, scratch, say)
     return LocalBackend(limits, scratch, crew.devices)
 

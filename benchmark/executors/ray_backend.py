@@ -45,6 +45,8 @@ from corobench.benchmark.executors.ray_cluster import (
 )
 from corobench.benchmark.executors.wire import pack, unpack
 
+#: Most bytes of one event: an answer, and who gave it.
+MAX_EVENT_BYTES = MAX_ANSWER_BYTES + 2**20
 #: Seconds until a cluster has answered or been started.
 CONNECT_S = 90.0
 #: Seconds until a cluster of our own has ended.
@@ -113,7 +115,7 @@ class RayBackend(Backend):
         }
         spawn = multiprocessing.get_context("spawn")
         with no_imports_from_here():
-            self._relay = Child(spawn, ray_relay.serve, json.dumps(order), limits, MAX_ANSWER_BYTES)
+            self._relay = Child(spawn, ray_relay.serve, json.dumps(order), limits, MAX_EVENT_BYTES)
         try:
             room = self._connected(address)
         except BaseException:

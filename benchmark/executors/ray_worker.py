@@ -63,7 +63,9 @@ class RayWorker:
             getattr(import_module(module), target),
         )
         self._todo: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._hears, self._bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._hears, self._bell = os.pipe()
+        for end in (self._hears, self._bell):
+            os.set_blocking(end, False)
         self._local = ""
         with _quiet_main():
             self._backend.start(1)
