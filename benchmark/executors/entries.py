@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def evaluate_all(
     if not crew.computes_apart(tuple(work.cost_s for work in works)):
         return [_alone(work, limits, crew, watch) for work in works]
     with tempfile.TemporaryDirectory(prefix="corobench-", ignore_cleanup_errors=True) as scratch:
-        backend = (make_backend or _backend)(crew, limits, Path(scratch))
+        make = make_backend or partial(_backend, watch.workers)
+        backend = make(crew, limits, Path(scratch))
         try:
             size = int(getattr(backend, "size", crew.size))
             pool = Pool(backend, size, versions, watch.workers)
@@ -79,7 +81,11 @@ def evaluate_all(
             backend.close()
 
 
-def _backend(crew: Crew, limits: Limits, scratch: Path) -> Backend:
+def _backend(say: Callable[[str], None], crew: Crew, limits: Limits, scratch: Path) -> Backend:
+    if crew.ray is not None:
+        from corobench.benchmark.executors.ray_backend import RayBackend
+
+        return RayBackend(crew, limits, scratch, say)
     return LocalBackend(limits, scratch, crew.devices)
 
 
