@@ -23,9 +23,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from kills import content_of
-
+from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, verify_set
 from corobench.benchmark.submission.manifest import load_manifest
+
+TIMES = ("seconds", "date", "files")  # the digest of a table with times in it
 
 SUBMISSIONS = Path(__file__).parents[1] / "submissions"
 ENTRIES = (
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("--subset", type=int, default=8)
     for name, value in (("--data", "FOLDER"), ("--epsilons", "RADII")):
         parser.add_argument(name, action="append", default=[], metavar=f"TRACK={value}")
+    parser.add_argument("--out", type=Path, help="keeps the results here")
     options = parser.parse_args()
     places = dict(one.split("=", 1) for one in options.data)
     radii = dict(one.split("=", 1) for one in options.epsilons)
@@ -55,7 +60,8 @@ def main() -> None:
     for name in options.entries:
         folder = SUBMISSIONS / name
         by_track.setdefault(load_manifest(folder).track, []).append(folder)
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as scratch:
+        out = options.out or scratch
         alone, spread = Path(out) / "alone", Path(out) / "ray"
         apart = ["--ray", options.ray, "--workers", str(options.workers)]
         for track, folders in by_track.items():
@@ -91,8 +97,17 @@ def _compare(alone: Path, spread: Path) -> None:
 
 
 def _hash(path: Path) -> str:
-    text = json.dumps(content_of(path), sort_keys=True, default=bytes.hex)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Of everything of a set but times and dates, read strictly."""
+    result = read_result(path)
+    verify_set(path, result)
+    table, run = read_outcomes(beside(path, OUTCOMES))
+    content = {
+        "result": {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMES},
+        "run": json.loads(run.model_dump_json(exclude={"seconds", "date"})),
+        "table": table.drop(columns="seconds").to_json(double_precision=15),
+        "images": beside(path, ADVERSARIAL).read_bytes().hex(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":
