@@ -20,7 +20,7 @@ from corobench.benchmark.executors import isolated
 from corobench.benchmark.executors.attempts import Attempts
 from corobench.benchmark.executors.backend import LOOK_S, Backend, Setup
 from corobench.benchmark.executors.child import End, require_libraries
-from corobench.benchmark.executors.crew import Crew
+from corobench.benchmark.executors.crew import Crew, num_cores
 from corobench.benchmark.executors.isolated import LAST, SHOWN, Process
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.local_backend import LocalBackend
@@ -120,6 +120,7 @@ class _Driver:
 
     Attributes:
         outcome: once it is finished.
+        has_asked: whether it has asked for jobs already.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class _Driver:
         self._attempts = Attempts(work.folder, goes_on=True)
         self._num_started = 0
         self.outcome: Outcome | None = None
+        self.has_asked = False
         self._start()
 
     def _start(self) -> None:
@@ -158,12 +160,13 @@ class _Driver:
         """By which the pool knows it."""
         return list(self._benches.values())
 
-    def _num_left(self) -> int:
+    def num_left(self) -> int:
+        """Jobs that it waits for."""
         return sum(map(self._pool.num_left, self.names()))
 
     def turn(self) -> None:
         """Do what the process says; start another one where it is lost."""
-        if self._num_left():
+        if self.num_left():
             self._process.child.rest()  # the workers have limits of their own
         for message in self._process.told():
             if isinstance(message, End):
@@ -211,8 +214,9 @@ class _Driver:
 
     def _ask(self, bench: str, jobs: Sequence[Sequence[Any]]) -> None:
         asked = [Asked(int(one), str(name), str(kind), str(text)) for one, name, kind, text in jobs]
-        if self._num_left() + len(asked) > MAX_ASKED:
+        if self.num_left() + len(asked) > MAX_ASKED:
             raise ValueError("too many jobs")
+        self.has_asked = True
         self._pool.ask(bench, asked)
 
     def deliver(self, done: Sequence[Done]) -> None:
@@ -273,7 +277,8 @@ class _Company:
         scratch: Path,
     ) -> None:
         self._works, self._limits, self._crew, self._watch = works, limits, crew, watch
-        self._pool, self._most, self._scratch = pool, size + 1, scratch
+        self._pool, self._scratch = pool, scratch
+        self._size, self._most = size, size + 1
         self._drivers: dict[int, _Driver] = {}
 
     def run(self) -> list[Outcome]:
@@ -282,7 +287,7 @@ class _Company:
         outcomes: dict[int, Outcome] = {}
         try:
             while waiting or self._drivers:
-                while waiting and len(self._drivers) < self._most:
+                while waiting and self._wants_more():
                     self._begin(waiting.pop(0))
                 self._turn()
                 for number, driver in list(self._drivers.items()):
@@ -293,6 +298,18 @@ class _Company:
             for driver in self._drivers.values():
                 driver.stop()
         return [outcomes[number] for number in range(len(self._works))]
+
+    def _wants_more(self) -> bool:
+        """Whether the workers will soon have too little to do: each entry's process takes memory.
+
+        One entry is always begun beside the last one, so that its first stages fill the gaps.
+        """
+        drivers = self._drivers.values()
+        if len(drivers) >= self._most:
+            return False
+        if sum(not driver.has_asked for driver in drivers) > num_cores():
+            return False
+        return len(drivers) < 2 or sum(driver.num_left() for driver in drivers) < 2 * self._size
 
     def _begin(self, number: int) -> None:
         scratch = self._scratch / f"entry-{number}"
