@@ -75,7 +75,7 @@ def _role(text: str, depth: int, has_children: bool) -> str:
 def one_round(out: Path, draw: random.Random, whole_s: float, more: list[str]) -> dict[str, int]:
     """Kill until a run ends undisturbed; role -> how often."""
     killed: dict[str, int] = collections.Counter()
-    num_wanted = draw.randint(1, 3)
+    num_wanted = draw.randint(2, 6)
     while True:
         run = start(out, *more)
         while num_wanted:
