@@ -199,6 +199,14 @@ def test_chunks_that_do_not_say_whose_they_are_are_counted(tmp_path: Path, about
     assert (left.entry, left.num_chunks) == ("", 2)
 
 
+def test_a_pipe_beside_chunks_is_not_waited_for(tmp_path: Path) -> None:
+    chunks = _chunks(tmp_path, "one")
+    (chunks.folder / ABOUT).unlink()
+    os.mkfifo(chunks.folder / ABOUT)
+    (left,) = unfinished(tmp_path)
+    assert (left.entry, left.num_chunks) == ("", 2)
+
+
 def test_what_runs_is_not_interrupted(tmp_path: Path) -> None:
     _chunks(tmp_path, "one")
     _chunks(tmp_path, "two")
