@@ -186,7 +186,8 @@ class Child:
                 seconds = f"{self._limits.step_s:g} s"
                 reason = f"more than {seconds} of processor time (--step-limit-s)"
                 return End(Ended(reason, by_clock=True), by_limit=True)
-            name = signal.Signals(-code).name
+            known = {one.value: one.name for one in signal.Signals}  # not all of real time
+            name = known.get(-code, f"signal {-code}")
             hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
             return End(Ended(f"ended by {name}{hint}", by_clock=False), by_limit=False)
         return End(Ended(f"ended with exit code {code}", by_clock=False), by_limit=False)
