@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Mapping
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,26 @@ def test_answers_that_are_no_arrays_are_found_by_the_process_of_the_entry(given:
     assert first["reasons"] == reasons
     lost = [text for text in given.watch.text if "its answer was no arrays" in text]
     assert len(lost) >= MAX_TRIES
+
+
+@pytest.mark.slow
+def test_the_server_that_processes_are_forked_from_may_be_killed(given: _Given) -> None:
+    assert given.evaluate("3-square") == [_total(3)]
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(server, signal.SIGKILL)
+    assert given.evaluate("3-square") == [_total(3)]
+    assert forkserver._forkserver._forkserver_pid != server  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_lost_each_time_is_one_error(
+    given: _Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: BaseProcess) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    with pytest.raises(CorobenchError, match="enough memory"):
+        given.evaluate("3-square")
 
 
 def test_no_workers_at_all_is_one_error(given: _Given) -> None:
