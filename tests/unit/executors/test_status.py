@@ -215,6 +215,14 @@ def test_what_runs_is_not_interrupted(tmp_path: Path) -> None:
     assert len(look(tmp_path).interrupted) == 2
 
 
+def test_what_runs_is_not_interrupted_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    _chunks(tmp_path, "one")
+    board = Board([Work(tmp_path / "_mine", Settings(n=100), entry="one")])
+    board.began(board.works[0])
+    with StatusFile(tmp_path, board):
+        assert look(tmp_path).interrupted == []
+
+
 def test_results_are_those_at_the_place_of_results(tmp_path: Path) -> None:
     for name in ("1.1/digits/a@100.json", "1.1/cifar10/b.json", "notes/digits/c.json", "x.json"):
         path = tmp_path / name
