@@ -288,7 +288,7 @@ def _raise(failed: Sequence[CorobenchError], results: Sequence[Evaluated]) -> No
     ]
     contradicted = [error for error in failed if isinstance(error, ContradictionError)]
     refused = [error for error in failed if not isinstance(error, ContradictionError)]
-    text = "\n".join(error.message for error in refused)
+    text = "\n".join(dict.fromkeys(error.message for error in refused))
     if frozen or contradicted:
         if refused:
             Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)

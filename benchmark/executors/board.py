@@ -19,7 +19,8 @@ MAX_TEXT = 300
 def label_of(work: Work) -> str:
     """What a result to make is called: its entry, and how many images if that was chosen."""
     earlier = work.settings.earlier
-    name = printable(earlier.stem if earlier is not None else work.folder.resolve().name)
+    own = work.entry or work.folder.resolve().name
+    name = printable(earlier.stem if earlier is not None else own)
     return name if work.settings.n is None else f"{name}@{work.settings.n}"
 
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
+from corobench.benchmark.errors import CorobenchError
 from corobench.benchmark.executors.limits import GIB, Limits, resident_bytes
 from corobench.benchmark.executors.wire import GarbageError, Wire
 from corobench.benchmark.files.steps import Ended
@@ -24,6 +26,9 @@ from corobench.benchmark.files.steps import Ended
 LOOK_S = 0.1
 #: Least seconds for what comes before the first step.
 START_S = 600.0
+#: Tries to start a process, where the server that forks it is lost each time.
+MAX_STARTS = 5
+START_AGAIN_S = 0.2
 LIBRARIES = ("torch", "torchvision", "pyautoattack")
 
 Target = Callable[[Connection, str], None]
@@ -88,6 +93,33 @@ def context_of(device: str, *, attacks_or_bounds: bool = True) -> SpawnContext |
     return context
 
 
+def _started(
+    context: SpawnContext | ForkServerContext, target: Target, order: str
+) -> tuple[BaseProcess, Connection]:
+    """A new process, and our end of the connection to it.
+
+    Raises:
+        CorobenchError: the server that processes are forked from is killed each time.
+    """
+    for _ in range(MAX_STARTS):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=target, args=(theirs, order), daemon=True)
+        try:
+            with no_imports_from_here():
+                process.start()
+        except (EOFError, ConnectionError):  # the server was lost: once that is known, another one
+            ours.close()  # is begun
+            time.sleep(START_AGAIN_S)
+            continue
+        finally:
+            theirs.close()
+        return process, ours
+    raise CorobenchError(
+        f"no process could be started, {MAX_STARTS} times: the one that starts them was ended. Has "
+        "this machine enough memory?"
+    )
+
+
 class Child:
     """One process.
 
@@ -111,11 +143,7 @@ class Child:
         max_bytes: int,
     ) -> None:
         self._limits = limits
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=target, args=(theirs, order), daemon=True)
-        with no_imports_from_here():
-            self._process.start()
-        theirs.close()
+        self._process, ours = _started(context, target, order)
         self._wire = Wire(ours, max_bytes)
         self.step = "start"
         self._begun = self._looked = time.monotonic()
@@ -186,7 +214,8 @@ class Child:
                 seconds = f"{self._limits.step_s:g} s"
                 reason = f"more than {seconds} of processor time (--step-limit-s)"
                 return End(Ended(reason, by_clock=True), by_limit=True)
-            name = signal.Signals(-code).name
+            known = {one.value: one.name for one in signal.Signals}  # not all of real time
+            name = known.get(-code, f"signal {-code}")
             hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
             return End(Ended(f"ended by {name}{hint}", by_clock=False), by_limit=False)
         return End(Ended(f"ended with exit code {code}", by_clock=False), by_limit=False)

@@ -21,7 +21,7 @@ from corobench.benchmark.executors.attempts import Attempts
 from corobench.benchmark.executors.backend import LOOK_S, Backend, Setup
 from corobench.benchmark.executors.child import End, require_libraries
 from corobench.benchmark.executors.crew import Crew, num_cores
-from corobench.benchmark.executors.isolated import LAST, SHOWN, Process
+from corobench.benchmark.executors.isolated import LAST, NO_MESSAGE, SHOWN, Process
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.local_backend import LocalBackend
 from corobench.benchmark.executors.pool import Asked, Done, Pool
@@ -177,7 +177,7 @@ class _Driver:
                 return
             try:
                 self._do(message)
-            except (KeyError, TypeError, ValueError):
+            except NO_MESSAGE:
                 self._again(End(Ended("sent what is no message", False), by_limit=True))
                 return
         if self._process.child.waiting_bytes > MAX_UNREAD_BYTES:

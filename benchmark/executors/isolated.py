@@ -35,12 +35,13 @@ from corobench.benchmark.files.steps import Ended
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reports import Repacked
 
-MAX_MESSAGE_BYTES = 16 * 1024**2
 #: Most bytes of one message of a process.
 MAX_MESSAGE_BYTES = 16 * 1024**2
 #: Kinds of messages that are shown, and of the one that is the last.
 SHOWN = ("stage", "advance", "note", "finish", "say", "title")
 LAST = ("done", "refused", "failed")
+#: What reading a message that no corobench sends may raise.
+NO_MESSAGE = (GarbageError, KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError)
 
 
 def evaluate(
@@ -63,9 +64,19 @@ def evaluate(
 
 
 def evaluated(done: dict[str, Any]) -> Evaluated:
-    """What the task EVALUATE told, with the result that it wrote."""
-    path = Path(done["path"])
-    return Evaluated(read_result(path), path, bool(done["reused"]))
+    """What the task EVALUATE told, with the result that it wrote.
+
+    Raises:
+        CorobenchError: it wrote none.
+    """
+    try:
+        path = Path(done["path"])
+        is_file = path.is_file()  # opening a pipe would wait for ever
+    except NO_MESSAGE:
+        is_file = False
+    if not is_file:
+        raise CorobenchError("evaluate: its process wrote no result where it says so")
+    return Evaluated(read_result(path), path, bool(done.get("reused")))
 
 
 def find_faults(folder: Path, limits: Limits) -> list[str]:
@@ -185,23 +196,30 @@ def answer_of(task: Task[Answer], message: dict[str, Any]) -> Answer:
     """What a task gave back with its last message, checked against its type.
 
     Raises:
-        CorobenchError: the task ended with it.
+        CorobenchError: the task ended with it, or gave back what is no answer.
     """
-    checked: Answer = TypeAdapter(task.answer_type()).validate_json(_value(message))
-    return checked
+    try:
+        return _value(task, message)
+    except NO_MESSAGE as error:
+        raise CorobenchError(
+            f"{task.name}: its process gave back what is no answer ({type(error).__name__})"
+        ) from error
 
 
-def _value(answer: dict[str, Any]) -> str:
-    """What a task gave back, as JSON, or the error that it ended with."""
-    if answer["kind"] == "done":
-        return str(answer["value"])
-    name = str(answer["name"])
-    if answer["kind"] == "refused":
-        faults = [str(fault) for fault in answer["faults"]]
+def _value(task: Task[Answer], message: dict[str, Any]) -> Answer:
+    """What a task gave back; raises the error that it ended with."""
+    if message["kind"] == "done":
+        checked: Answer = TypeAdapter(task.answer_type()).validate_json(str(message["value"]))
+        return checked
+    name = str(message["name"])
+    if message["kind"] == "refused":
+        faults = [str(fault) for fault in message["faults"]]
         refusal = ContractError if name == "ContractError" else SubmissionError
-        raise refusal(answer["path"], faults)
-    kind = getattr(errors, name, CorobenchError)
-    raise kind(str(answer["text"]))
+        raise refusal(message["path"], faults)
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, CorobenchError)):
+        kind = CorobenchError
+    raise kind(str(message["text"]))
 
 
 class _Screen:
@@ -298,7 +316,7 @@ class Process:
         for content in arrived:
             try:
                 message = self._read(content)
-            except (GarbageError, KeyError, TypeError, ValueError):
+            except NO_MESSAGE:
                 yield End(Ended("sent what is no message", by_clock=False), by_limit=False)
                 return
             if message is not None:

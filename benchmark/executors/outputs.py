@@ -100,6 +100,8 @@ def _folders(root: Path) -> Iterator[Path]:
 def _about(path: Path) -> tuple[str, str]:
     """What a folder of chunks says of itself: the entry and its track, or nothing."""
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return "", ""
         with path.open("rb") as stream:
             content = stream.read(MAX_ABOUT_BYTES + 1)
         if len(content) > MAX_ABOUT_BYTES:

@@ -91,7 +91,7 @@ def plan(
     """The results of entries and subsets, longest first.
 
     Args:
-        folders: of submissions; one that is named twice counts once.
+        folders: of submissions; one that is named twice, in whatever way, counts once.
         settings: what the user chose; `n` is set here.
         subsets: sizes, each once; empty for the standard subset of the track.
         missing_only: leave alone what has a whole result of the current protocol. Its weights and
@@ -110,6 +110,8 @@ def plan(
         for n in sizes:
             try:
                 path, work = _work(folder, replace(settings, n=n))
+                if path in works and _is_same(works[path].folder, folder):
+                    break
                 if path in works:
                     raise _twice(path, works[path].folder, work.folder)
             except CorobenchError as error:
@@ -159,7 +161,7 @@ def plan_again(
             there.append(path)
         else:
             own = replace(settings, earlier=old)
-            works[path] = Work(work.folder, own, work.cost_s)
+            works[path] = replace(work, settings=own)
     return Plan(longest_first(works.values()), tuple(there), num_elsewhere, tuple(refused))
 
 
@@ -190,6 +192,11 @@ def _name_of(folder: Path) -> str:
     return folder.resolve().name
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are those of one folder."""
+    return one.resolve() == other.resolve()
+
+
 def _work(folder: Path, settings: Settings) -> tuple[Path, Work]:
     """One result to make, and the place of its file.
 
@@ -207,7 +214,8 @@ def _work(folder: Path, settings: Settings) -> tuple[Path, Work]:
     stem = result_stem(manifest.id, n, standard)
     path = settings.out / round_of(settings.protocol.version) / track.name / f"{stem}.json"
     num_radii = len(settings.epsilons or track.epsilons)
-    return path, Work(folder, settings, cost_of(manifest, folder, track, n, num_radii))
+    cost_s = cost_of(manifest, folder, track, n, num_radii)
+    return path, Work(folder, settings, cost_s, manifest.id)
 
 
 def _twice(path: Path, one: Path, other: Path) -> ConfigError:

@@ -19,11 +19,13 @@ class Work:
         folder: of the submission.
         settings: what the user chose.
         cost_s: estimated seconds of one worker, for the order; 0 where nothing is known.
+        entry: id in the manifest; empty where it is not read yet.
     """
 
     folder: Path
     settings: Settings
     cost_s: float = 0.0
+    entry: str = ""
 
 
 class Watch(Protocol):

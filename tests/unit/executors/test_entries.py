@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Mapping
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,43 @@ def test_the_process_of_an_entry_cannot_have_files_elsewhere_sent_to_workers(
     assert "sent what is no message" in str(first)
 
 
+def test_whatever_the_process_of_an_entry_says_the_others_are_finished(
+    given: _Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [
+        '{"kind": "done"}',
+        '{"kind": "done", "value": "no JSON"}',
+        '{"kind": "done", "value": "3"}',
+        '{"kind": "refused"}',
+        '{"kind": "refused", "name": "SubmissionError", "path": "a", "faults": 3}',
+        '{"kind": "failed", "name": "printable", "text": "a"}',
+        '{"kind": "failed", "name": "ConfigError"}',
+        '{"kind": "failed", "name": ["ConfigError"], "text": "a"}',
+        '{"kind": "note", "text": "a", "number": Infinity}',
+        '{"kind": "step"}',
+        '{"kind": "cancel", "bench": Infinity, "first": 0, "last": 0}',
+        '{"kind": "setup", "bench": Infinity, "images": "a", "told": {}, "sha256": ""}',
+        f'{{"kind": "setup", "bench": 0, "images": "{"a" * 5000}", "told": {{}}, "sha256": ""}}',
+        '{"kind": "jobs", "bench": 7, "jobs": []}',
+        str(signal.SIGRTMIN + 6),
+    ]
+    texts = {f"strange {number}": text for number, text in enumerate(said)}
+    monkeypatch.setattr(isolated, "serve", partial(toy_workers.say, texts))
+    *strange, well = given.evaluate(*texts, "9-square")
+    assert [text for text, one in zip(said, strange, strict=True) if isinstance(one, dict)] == []
+    assert well == _total(9)
+
+
+@pytest.mark.parametrize("path", ["pipe", "folder", "nothing", "a\0b", "a" * 5000])
+def test_a_result_that_the_process_of_an_entry_did_not_write_is_told(
+    path: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CorobenchError, match="wrote no result"):
+        isolated.evaluated({"path": str(tmp_path / path), "reused": False})
+
+
 def test_answers_that_are_no_arrays_are_found_by_the_process_of_the_entry(given: _Given) -> None:
     given.target = partial(toy_workers.serve_garbage, "no arrays")
     (first,) = given.evaluate("1-square", num_workers=2)
@@ -169,6 +208,26 @@ def test_answers_that_are_no_arrays_are_found_by_the_process_of_the_entry(given:
     assert first["reasons"] == reasons
     lost = [text for text in given.watch.text if "its answer was no arrays" in text]
     assert len(lost) >= MAX_TRIES
+
+
+@pytest.mark.slow
+def test_the_server_that_processes_are_forked_from_may_be_killed(given: _Given) -> None:
+    assert given.evaluate("3-square") == [_total(3)]
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(server, signal.SIGKILL)
+    assert given.evaluate("3-square") == [_total(3)]
+    assert forkserver._forkserver._forkserver_pid != server  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_lost_each_time_is_one_error(
+    given: _Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: BaseProcess) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    with pytest.raises(CorobenchError, match="enough memory"):
+        given.evaluate("3-square")
 
 
 def test_no_workers_at_all_is_one_error(given: _Given) -> None:

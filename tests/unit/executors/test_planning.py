@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -147,7 +148,12 @@ def test_faults_name_the_folder_and_leave_others_alone(tmp_path: Path) -> None:
 
 def test_a_folder_named_twice_counts_once(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "one")
-    assert len(plan([folder, folder], Settings(), (100, 100)).works) == 1
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    named = [folder, folder, Path(os.path.relpath(folder)), link]
+    chosen = plan(named, Settings(), (100, 100, 200))
+    assert [work.folder for work in chosen.works] == [folder, folder]
+    assert chosen.refused == ()
 
 
 def test_two_folders_of_one_id_are_refused(tmp_path: Path) -> None:

@@ -199,12 +199,28 @@ def test_chunks_that_do_not_say_whose_they_are_are_counted(tmp_path: Path, about
     assert (left.entry, left.num_chunks) == ("", 2)
 
 
+def test_a_pipe_beside_chunks_is_not_waited_for(tmp_path: Path) -> None:
+    chunks = _chunks(tmp_path, "one")
+    (chunks.folder / ABOUT).unlink()
+    os.mkfifo(chunks.folder / ABOUT)
+    (left,) = unfinished(tmp_path)
+    assert (left.entry, left.num_chunks) == ("", 2)
+
+
 def test_what_runs_is_not_interrupted(tmp_path: Path) -> None:
     _chunks(tmp_path, "one")
     _chunks(tmp_path, "two")
     with StatusFile(tmp_path, _board()):  # runs "one"
         assert [left.entry for left in look(tmp_path).interrupted] == ["two@100"]
     assert len(look(tmp_path).interrupted) == 2
+
+
+def test_what_runs_is_not_interrupted_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    _chunks(tmp_path, "one")
+    board = Board([Work(tmp_path / "_mine", Settings(n=100), entry="one")])
+    board.began(board.works[0])
+    with StatusFile(tmp_path, board):
+        assert look(tmp_path).interrupted == []
 
 
 def test_results_are_those_at_the_place_of_results(tmp_path: Path) -> None:
