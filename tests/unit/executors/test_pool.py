@@ -91,7 +91,7 @@ class Workers:
     def busy(self) -> list[int]:
         """Processes of the workers that have begun a job."""
         workers = self.backend._workers.values()
-        return [worker.child.pid for worker in workers if worker._begun is not None]
+        return [worker.child.pid for worker in workers if worker.begun is not None]
 
 
 def _text(number: int, kind: str) -> str:
