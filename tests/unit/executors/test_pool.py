@@ -198,6 +198,16 @@ def test_a_workbench_that_crashes_while_it_is_loaded_ends_its_own_entry_alone(ma
     assert found["a", 1] == [1]
 
 
+def test_what_crashes_in_one_entry_changes_no_answer_of_another(make: Make) -> None:
+    workers = make(1)
+    workers.open("bad")
+    workers.ask("square", "crash", "square", "leave", entry="bad")
+    workers.ask("nap", "square", "nap", "square")
+    found = workers.answers(8)
+    assert {key: one for key, one in found.items() if key[0] == "a"} == _squares(*range(4))
+    assert found["bad", 1] == Ended("ended by SIGABRT", by_clock=False)
+
+
 @pytest.mark.parametrize(
     ("kind", "limits", "ended"),
     [
