@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
@@ -20,20 +21,30 @@ from corobench.benchmark.files.steps import Ended, Steps
 
 
 class Bench:
-    """Squares its rows, or does what the kind of a job says."""
+    """Squares its rows, or does what the kind of a job says; tells in which process, and when."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
 
     def compute(self, job: Job) -> Mapping[str, Any]:
+        began = time.monotonic()
         getattr(self, f"_{job.kind}")()
-        return {"squares": job.places**2 * self._factor, "seconds": 0.0}
+        span = np.array([began, time.monotonic()])
+        squares = job.places**2 * self._factor
+        return {"squares": squares, "seconds": 0.0, "pid": os.getpid(), "span": span}
 
     def _square(self) -> None:
         return None
 
     def _nap(self) -> None:
         time.sleep(0.2)
+
+    def _pry(self) -> None:
+        """Write where the other processes of the worker write."""
+        mine = Path(tempfile.gettempdir())
+        (mine / "note").write_text("fine")
+        for other in set(mine.parent.iterdir()) - {mine}:
+            (other / "note").write_text("gotcha")
 
     def _raise(self) -> None:
         raise ValueError("no such image\nand more")
@@ -77,6 +88,13 @@ def serve_other_versions(connection: Connection, order: str) -> None:
     serve(connection, order)
 
 
+def serve_new_versions(connection: Connection, order: str) -> None:
+    """A worker whose processes have other versions each time."""
+    wire = Wire(connection, 2**20)
+    wire.send(pack({"kind": "ready", "versions": {"torch": str(os.getpid())}, "where": "cuda"}))
+    time.sleep(60)  # until the parent ends this process
+
+
 def serve_garbage(what: str, connection: Connection, order: str) -> None:
     """A worker that answers each job with something else than its answer.
 
@@ -94,6 +112,9 @@ def serve_garbage(what: str, connection: Connection, order: str) -> None:
             answer = {"kind": "answer", "token": token, "seconds": 0.0}
             if what in ("no arrays", "unbegun"):
                 wire.send(pack(answer, b"PK\x03\x04 no archive"))
+            elif what == "the next job, too":
+                wire.send(pack(answer | {"begins": token + 1}, b""))
+                wire.send(pack(answer | {"token": token + 1}, b""))
             elif what == "another job":
                 wire.send(pack(answer | {"token": token + 1}, b""))
             elif what == "too large":

@@ -1,4 +1,4 @@
-"""The process that computes jobs: announces each, answers with arrays, and holds the last networks.
+"""The process that computes the jobs of one entry: announces each, and answers with arrays.
 
 It gives up what it does not need before it opens a submission, as `benchmark.executors.worker`
 does: it can write in its own scratch folder only, and reach no network. It has one thread, so that
@@ -15,7 +15,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corobench.benchmark.executors import arrays, landlock, limits
 from corobench.benchmark.executors.accelerator import wake
-from corobench.benchmark.executors.backend import NUM_HELD
 from corobench.benchmark.executors.images import read_images
 from corobench.benchmark.executors.versions import versions
 from corobench.benchmark.executors.wire import Wire, pack, unpack
@@ -82,7 +80,7 @@ def serve_with(connection: Connection, order: str, load: Load) -> None:
     given = limits.Limits(**wish["limits"])
     limits.apply(given)
     device = str(wish["device"])
-    found = versions()
+    found = versions() if wish["tells_versions"] else {}
     with _one_thread(), _exact():
         _give_up_writing(Path(wish["scratch"]), device)
         wire.send(pack({"kind": "ready", "versions": found, "where": device}))
@@ -130,59 +128,64 @@ def _give_up_writing(scratch: Path, device: str) -> None:
 
 
 class _Worker:
-    """Does orders."""
+    """Does orders of one entry."""
 
     def __init__(
         self, wire: Wire, load: Load, given: limits.Limits, device: str, dropped: set[int]
     ) -> None:
         self._wire, self._load, self._limits, self._device = wire, load, given, device
         self._dropped = dropped
-        self._setups: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._benches: OrderedDict[str, Bench] = OrderedDict()
+        self._setup: dict[str, Any] | None = None
+        self._bench: Bench | None = None
 
     def do(self, header: dict[str, Any]) -> None:
+        """Take the setup, or do jobs of it.
+
+        Raises:
+            RuntimeError: they are of another entry, of which this process must know nothing.
+        """
+        if self._setup is not None and self._setup["key"] != header["key"]:
+            raise RuntimeError("this process computes for another entry")
         if header["kind"] == "setup":
-            self._setups[header["key"]] = header
+            self._setup = header
             return
         orders = header["orders"]
         limits.allow_processor_time(self._limits.step_s, 1)
         self._wire.send(pack({"kind": "begin", "token": orders[0][0]}))
         following = [token for token, _ in orders[1:]] + [None]
         for (token, text), begins in zip(orders, following, strict=True):
-            answer, body = self._job(header["key"], token, text)
+            answer, body = self._job(token, text)
             limits.allow_processor_time(self._limits.step_s, 1)
             # One message for two, as jobs may be short.
             self._wire.send(pack({**answer, "token": token, "begins": begins}, body))
 
-    def _job(self, key: str, token: int, text: str) -> tuple[dict[str, Any], bytes]:
+    def _job(self, token: int, text: str) -> tuple[dict[str, Any], bytes]:
         if token in self._dropped:
             self._dropped.discard(token)
             return {"kind": "failed", "reason": "dropped"}, b""
         try:
-            body, seconds = self._compute(key, token, text)
+            body, seconds = self._compute(token, text)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
-            self._benches.pop(key, None)  # nobody knows in which state it is
+            self._bench = None  # nobody knows in which state it is
             return {"kind": "failed", "reason": f"{type(error).__name__}: {lines[0]}"[:300]}, b""
         return {"kind": "answer", "seconds": seconds}, body
 
-    def _compute(self, key: str, token: int, text: str) -> tuple[bytes, float]:
+    def _compute(self, token: int, text: str) -> tuple[bytes, float]:
         from corobench.benchmark.evaluation.jobs import Job
 
-        bench = self._bench(key, token)
+        bench = self._loaded(token)
         started = time.perf_counter()
         found = bench.compute(Job.from_json(json.loads(text)))
         return arrays.pack(found), time.perf_counter() - started
 
-    def _bench(self, key: str, token: int) -> Bench:
-        """The workbench of an entry; loading it counts as a step of its own."""
-        if key not in self._benches:
-            while len(self._benches) >= NUM_HELD:
-                self._benches.popitem(last=False)
-            told = self._setups[key]
+    def _loaded(self, token: int) -> Bench:
+        """The workbench; loading it counts as a step of its own."""
+        if self._bench is None:
+            told = self._setup
+            assert told is not None
             folder, images = Path(told["folder"]), Path(told["images"])
-            self._benches[key] = self._load(told["told"], images, folder, self._device)
+            self._bench = self._load(told["told"], images, folder, self._device)
             limits.allow_processor_time(self._limits.step_s, 1)
             self._wire.send(pack({"kind": "loaded", "token": token}))
-        self._benches.move_to_end(key)
-        return self._benches[key]
+        return self._bench

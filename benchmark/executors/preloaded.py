@@ -11,6 +11,8 @@ import contextlib
 import pyautoattack  # noqa: F401
 
 import corobench.benchmark.evaluation.evaluate
+import corobench.benchmark.evaluation.workbench
+import corobench.benchmark.executors.bench_worker
 import corobench.benchmark.submission.validate  # noqa: F401
 from corobench.benchmark.certify.lirpa import compat as lirpa_compat
 from corobench.benchmark.errors import CorobenchError

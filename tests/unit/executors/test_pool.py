@@ -91,7 +91,7 @@ class Workers:
     def busy(self) -> list[int]:
         """Processes of the workers that have begun a job."""
         workers = self.backend._workers.values()
-        return [worker.child.pid for worker in workers if worker._begun is not None]
+        return [worker.child.pid for worker in workers if worker.begun is not None]
 
 
 def _text(number: int, kind: str) -> str:
@@ -196,6 +196,16 @@ def test_a_workbench_that_crashes_while_it_is_loaded_ends_its_own_entry_alone(ma
     found = workers.answers(7)
     assert {found["bad", number] for number in range(5)} == {Ended("ended by SIGABRT", False)}
     assert found["a", 1] == [1]
+
+
+def test_what_crashes_in_one_entry_changes_no_answer_of_another(make: Make) -> None:
+    workers = make(1)
+    workers.open("bad")
+    workers.ask("square", "crash", "square", "leave", entry="bad")
+    workers.ask("nap", "square", "nap", "square")
+    found = workers.answers(8)
+    assert {key: one for key, one in found.items() if key[0] == "a"} == _squares(*range(4))
+    assert found["bad", 1] == Ended("ended by SIGABRT", by_clock=False)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,18 @@ def test_a_worker_computes_and_is_lost(worker: RayWorker, tmp_path: Path) -> Non
     assert lost == Lost("worker 7", "ended by SIGKILL, perhaps because memory ran out")
 
 
+def test_two_entries_are_held_by_two_processes(worker: RayWorker) -> None:
+    assert isinstance(_next(worker, 1)[0], Ready)
+    pids = []
+    for token, key in enumerate(["one", "two", "one"]):
+        worker.give(_told(key), FILES, [(token, _job("pid"))])
+        begun, answered = _next(worker, 2)
+        assert begun == Begun("worker 7", token)
+        assert isinstance(answered, Answered)
+        pids.append(int(arrays.unpack(answered.body)["pid"]))
+    assert pids[0] == pids[2] != pids[1]
+
+
 @pytest.mark.parametrize(
     "event",
     [
