@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -169,7 +171,7 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
         self._process: SpawnProcess = context.Process(
-            target=train or _train, args=(theirs, recipe, options), daemon=True
+            target=_begin, args=(train or _train, theirs, recipe, options), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -197,9 +199,27 @@ class Process:
         self.connection.close()
 
 
+def _begin(
+    train: Callable[[Connection, Recipe, Options], None],
+    connection: Connection,
+    recipe: Recipe,
+    options: Options,
+) -> None:
+    """The beginning of a process, which ends when its parent is gone, however that was ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    train(connection, recipe, options)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _train(connection: Connection, recipe: Recipe, options: Options) -> None:
     """The work of a process: one recipe, whose parent is there already."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     import torch
     from rich.console import Console
 

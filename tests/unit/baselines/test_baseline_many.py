@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -162,3 +164,29 @@ def test_the_weights_are_those_of_one_by_one(recipes: list[Recipe], tmp_path: Pa
         for name in ("model.safetensors", "submission.toml"):
             here, there = (root / recipe.id / name for root in (together, alone))
             assert here.read_bytes() == there.read_bytes(), name
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from corobench.baselines.many import Options, Process
+def sleep(connection, recipe, options):
+    print("begun", flush=True)
+    time.sleep(600)
+if __name__ == "__main__":
+    process = Process(None, Options(Path(sys.argv[1])), sleep)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_command_began_ends(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    order = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(order, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.read(6) == b"begun\n"
+        parent.kill()
+        parent.wait(60)
+        assert parent.stdout.read() == b""  # nobody holds the other end any more
