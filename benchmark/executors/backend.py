@@ -21,7 +21,7 @@ from corobench.benchmark.files.steps import Ended
 
 #: Most bytes of one answer.
 MAX_ANSWER_BYTES = 256 * 1024**2
-#: Workbenches that a worker holds: of the entries it worked on last.
+#: Workbenches that a worker holds, each in a process of its own: of the entries it worked on last.
 NUM_HELD = 2
 #: Seconds after which `Backend.events` is asked again where nothing was ready before.
 LOOK_S = 0.1
@@ -169,7 +169,7 @@ class Backend(Protocol):
         worker is lost.
 
         The worker loads the workbench of a setup that is new to it, which counts as a part of the
-        first job, and holds the last `NUM_HELD` of them.
+        first job, and holds the last `NUM_HELD` of them. No process ever holds those of two setups.
         """
         ...
 

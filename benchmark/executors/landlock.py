@@ -1,4 +1,4 @@
-"""Linux' Landlock: this process gives up, for good, to write outside some folders.
+"""Linux' Landlock: this process gives up, for good, to write outside some folders, and more.
 
 Three system calls without a wrapper in the standard library; the packages that wrap them are
 development releases or younger than a year. See ``man 7 landlock``.
@@ -19,6 +19,7 @@ _VERSION_FLAG, _PATH_BENEATH, _PR_SET_NO_NEW_PRIVS = 1, 1, 38
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 _CHANGES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
 _TCP = 0b11  # bind and connect, from version 4 on
+_SIGNALS = 0b10  # from version 6 on
 
 
 class _Ruleset(ctypes.Structure):
@@ -41,6 +42,8 @@ def version() -> int:
 def allow_writes_below(folders: Sequence[Path]) -> bool:
     """Keep this thread and its later children from changing files elsewhere and from TCP.
 
+    From the memory of other processes, too, and from signals to them where the kernel knows that.
+
     Args:
         folders: existing folders or files in which everything stays allowed.
 
@@ -52,7 +55,7 @@ def allow_writes_below(folders: Sequence[Path]) -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     changes = _CHANGES | (_REFER if known >= 2 else 0) | (_TRUNCATE if known >= 3 else 0)
-    wanted = _Ruleset(changes, _TCP if known >= 4 else 0, 0)
+    wanted = _Ruleset(changes, _TCP if known >= 4 else 0, _SIGNALS if known >= 6 else 0)
     size = ctypes.sizeof(wanted) if known >= 6 else (16 if known >= 4 else 8)
     rules = libc.syscall(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
     if rules < 0:
