@@ -118,7 +118,14 @@ class BenchProcess:
         for content in arrived:
             try:
                 found += self._events(*unpack(content))
-            except (GarbageError, KeyError, TypeError, ValueError) as error:
+            except (
+                GarbageError,
+                KeyError,
+                TypeError,
+                ValueError,
+                OverflowError,
+                RecursionError,
+            ) as error:
                 reason = str(error) if isinstance(error, GarbageError) else "sent what is no event"
                 return [*found, Lost(self._worker, reason)]
         if self.child.step != "start" and self.is_done:

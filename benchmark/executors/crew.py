@@ -31,6 +31,8 @@ class Crew:
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"--workers: expected at least 1, but found {self.num_workers}")
+        if self.ray is not None and not self.ray.strip():
+            raise ConfigError('--ray: expected an address, "auto" or "local", but found nothing')
         if self.per_device < 1:
             raise ConfigError(f"--workers-per-device: expected at least 1, found {self.per_device}")
         if not self.devices or ("cpu" in self.devices and len(self.devices) > 1):

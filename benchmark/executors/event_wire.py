@@ -37,5 +37,5 @@ def unpack_event(content: bytes) -> Event:
         if header.get("by_limit") is not None:
             header["by_limit"] = Ended(*header["by_limit"])
         return kind(**header)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise GarbageError("sent what is no event") from error

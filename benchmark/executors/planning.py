@@ -188,8 +188,11 @@ def has_result(path: Path) -> bool:
 
 
 def _name_of(folder: Path) -> str:
-    """The entry's name: that of its folder, which must be its id."""
-    return folder.resolve().name
+    """The entry's id, so that two folders of one id are in one share; else its folder's name."""
+    try:
+        return load_manifest(folder).id
+    except CorobenchError:
+        return folder.resolve().name
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -201,8 +204,8 @@ def _work(folder: Path, settings: Settings) -> tuple[Path, Work]:
     """One result to make, and the place of its file.
 
     Raises:
-        SubmissionError: the folder has no valid manifest.
-        ConfigError: its track is unknown, or a subset is larger than its test set.
+        SubmissionError: the folder has no valid manifest, its track is unknown, or a subset is
+            larger than its test set.
     """
     manifest = load_manifest(folder)
     try:
@@ -211,6 +214,10 @@ def _work(folder: Path, settings: Settings) -> tuple[Path, Work]:
         raise SubmissionError(folder, [error.message]) from error
     standard = standard_subset(track)
     n = settings.n or standard
+    if n > max(track.subsets):
+        raise SubmissionError(
+            folder, [f"--subset {n}: {track.name} has {max(track.subsets)} test images"]
+        )
     stem = result_stem(manifest.id, n, standard)
     path = settings.out / round_of(settings.protocol.version) / track.name / f"{stem}.json"
     num_radii = len(settings.epsilons or track.epsilons)

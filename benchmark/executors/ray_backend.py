@@ -89,7 +89,7 @@ class RayBackend(Backend):
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise DependencyError("--ray: Ray is missing; install it: pip install 'corobench[ray]'")
-        address = crew.ray or LOCAL
+        address = LOCAL if crew.ray is None else crew.ray
         Share.of(crew.devices, crew.per_device)
         check_address(address)
         self._say = say

@@ -301,9 +301,7 @@ class Run(StoredRecord):
         device: "cpu", or the accelerator's name, and whether attacks searched in TF32 there.
         versions: of torch, the attack library, the certifier and corobench.
         settings: resolved settings of every stage.
-        constants: numbers of the deciding code by name, for people (`benchmark.evaluation.engine`);
-        None in
-            results from before they were listed.
+        constants: numbers of the deciding code by name, for people; None in older results.
         submission: the manifest as written.
         compactness: measured.
         not_asked: certifier -> why it was not asked.
@@ -316,10 +314,8 @@ class Run(StoredRecord):
             equivalent of it (`benchmark.network.equivalent`); images are judged by the submitted
             one.
         recognition: whether it knows the published images; None where it was not asked.
-        files: ending of the file of adversarial images -> sha256 of its bytes; None in results from
-            before digests were written.
-        halved_batches: of attacks, because an accelerator's memory ran out; None for none. A later
-            half draws its random numbers apart, so that such a result may differ by chance.
+        files: ending of the file of adversarial images -> its sha256; None in older results.
+        halved_batches: of attacks, because an accelerator's memory ran out; None for none.
         earlier: the result whose attacks were taken over; None for an evaluation of its own.
         identity: sha256 over all of the above that identifies the result.
         date: day on which the evaluation ended, in UTC, as YYYY-MM-DD; empty where it was not
