@@ -28,6 +28,8 @@ from kills import content_of
 
 ROOT = Path(__file__).parents[1]
 SUBMISSIONS = ROOT / "submissions"
+#: Nothing of it is proven; most of it is.
+ATTACKED, PROVEN = "fashion-mnist-adv-large-dense", "fashion-mnist-adv-lwm-10x-s1"
 LINE = re.compile(r"\[ *([0-9.]+) s\]")
 
 
@@ -71,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--attacked", type=Path, default=SUBMISSIONS / "digits-adv-lwm-10x")
-    parser.add_argument("--proven", type=Path, default=SUBMISSIONS / "fashion-mnist-ibp-lwm-10x")
+    parser.add_argument(
+        "--attacked", type=Path, default=SUBMISSIONS / "fashion-mnist-adv-large-dense"
+    )
+    parser.add_argument("--proven", type=Path, default=SUBMISSIONS / "fashion-mnist-adv-lwm-10x-s1")
     parser.add_argument("--n", type=int)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--ray", action="store_true")

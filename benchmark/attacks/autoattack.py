@@ -106,10 +106,11 @@ class AutoAttackStandard(Attack):
     def groups(self, stage: str, standing: Standing) -> list[Group]:
         """Batches of the suite, or pieces of them; before the first a look at the network."""
         attacked, places = standing.attacked, standing.places
-        size = None if stage == DRAWS_AGAIN else self.piece
+        draws_again = stage == DRAWS_AGAIN
+        together, size = (self.piece, None) if draws_again else (None, self.piece)
         parts = [
             Group(stage, part, places)
-            for batch in group(attacked, places, self.suite_batch)
+            for batch in group(attacked, places, self.suite_batch, together)
             for part in in_pieces(batch, size)
         ]
         if stage == PARTS[0] and parts:

@@ -29,13 +29,17 @@ def image_key(image_CHW: Tensor) -> bytes:
     return image_CHW.detach().cpu().numpy().tobytes()
 
 
-def group(attacked: Places, standing: Places, batch_size: int) -> list[Places]:
+def group(
+    attacked: Places, standing: Places, batch_size: int, together: int | None = None
+) -> list[Places]:
     """Which images are attacked together: those of whole batches, as far as they fit into one.
 
     Args:
         attacked: int64, ascending places of the images to attack.
         standing: int64, ascending places of all images of the chunk that stand.
         batch_size: of the suite.
+        together: most images of several batches that are put together; as many as of one batch
+            by default.
 
     >>> standing = np.arange(8)
     >>> [part.tolist() for part in group(np.array([0, 5, 6, 7]), standing, 3)]
@@ -45,7 +49,7 @@ def group(attacked: Places, standing: Places, batch_size: int) -> list[Places]:
     parts: list[Places] = []
     for batch in np.unique(batch_of):
         here = attacked[batch_of == batch]
-        if parts and len(parts[-1]) + len(here) <= batch_size:
+        if parts and len(parts[-1]) + len(here) <= (together or batch_size):
             parts[-1] = np.concatenate([parts[-1], here])
         else:
             parts.append(here)
