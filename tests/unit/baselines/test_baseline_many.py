@@ -154,6 +154,7 @@ def test_after_the_deadline_nothing_is_begun(recipes: list[Recipe], tmp_path: Pa
     assert told[0].startswith("not begun yet: tiny-dense, ") and "same command again" in told[0]
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_one_by_one(recipes: list[Recipe], tmp_path: Path) -> None:
     together, alone = tmp_path / "together", tmp_path / "alone"
     names = [str(tmp_path / f"{recipe.id}.toml") for recipe in recipes[1:]]

@@ -119,6 +119,7 @@ def test_each_job_loses_its_worker_once(
     assert _found(tmp_path) == calm
 
 
+@pytest.mark.slow
 def test_the_process_of_an_entry_is_lost_in_each_step_once(
     tmp_path: Path, calm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def _command(out: Path) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_is_killed_and_given_again(tmp_path: Path, calm: dict[str, Any]) -> None:
     command = _command(tmp_path)
     ends = time.monotonic() + 200
@@ -158,6 +160,7 @@ def test_the_command_is_killed_and_given_again(tmp_path: Path, calm: dict[str, A
     assert _found(tmp_path) == calm
 
 
+@pytest.mark.slow
 def test_two_commands_work_on_one_output_at_once(tmp_path: Path, calm: dict[str, Any]) -> None:
     commands = [_command(tmp_path) for _ in range(2)]
     for command in commands:
@@ -179,6 +182,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(
     assert _found(tmp_path) == calm
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(
     tmp_path: Path, calm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
