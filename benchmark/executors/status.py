@@ -130,6 +130,7 @@ class StatusFile:
     def __init__(self, root: Path, board: Board, interval_s: float = INTERVAL_S) -> None:
         self.path = root / FOLDER / f"{host()}-{os.getpid()}.json"
         self._board, self._interval_s = board, interval_s
+        self._made_root = not root.exists()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._write_on, name="status", daemon=True)
 
@@ -150,6 +151,8 @@ class StatusFile:
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()
+            if self._made_root:
+                self.path.parents[1].rmdir()  # where nothing came of it
 
     def _write_on(self) -> None:
         while not self._over.wait(self._interval_s):

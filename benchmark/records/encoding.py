@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Keys of the result file that are left out where they are null.
-ADDED_LATER = ("recognition", "constants", "files", "earlier")
+ADDED_LATER = ("recognition", "constants", "files", "halved_batches", "earlier")
 
 
 def encode_result(result: Result) -> bytes:

@@ -23,7 +23,6 @@ from reissue import ROUND, unchecked
 from safetensors.torch import load_file, save_file
 
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.certify import Prover
 from corobench.benchmark.cli.intake import _compare
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.data import load_test
@@ -827,8 +826,8 @@ def test_removed_contradictions_come_back(
     """A wrong certifier proves everything; the forger calls what its audit broke certified."""
     certify = proving.certify
 
-    def wrong(self: Evaluation, prover: Prover, certifier: str) -> None:
-        certify(self, prover, certifier)
+    def wrong(self: Evaluation, certifier: str) -> None:
+        certify(self, certifier)
         for known in self.facts.epsilons.values():
             new = self.facts.correct & ~known.proven
             known.certified[certifier] = self.facts.correct.copy()

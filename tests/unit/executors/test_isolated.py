@@ -150,6 +150,8 @@ def test_one_bad_entry_does_not_stop_the_others(
     bad = tmp_path / "bad"
     shutil.copytree(TEMPLATE, bad)
     (bad / "model.safetensors").write_bytes(b"nothing")
+    manifest = (bad / "submission.toml").read_text()
+    (bad / "submission.toml").write_text(manifest.replace('id = "template"', 'id = "bad"'))
     out = tmp_path / "results"
     options = ["--subset", "3", "--epsilons", "1/2", "--out", str(out)]
     assert invoke(["evaluate", str(bad), str(TEMPLATE), *options]) == 2
