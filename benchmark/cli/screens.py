@@ -25,6 +25,7 @@ from corobench.benchmark.executors.board import (
     number_of,
     text_of,
 )
+from corobench.benchmark.executors.remote import show
 from corobench.benchmark.executors.work import Work
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.scoring.score import bracket
@@ -100,19 +101,7 @@ class OneReport:
 
     def told(self, work: Work, message: Mapping[str, Any]) -> None:
         """Shown by the reporter."""
-        report, kind, text = self._of(work), message.get("kind"), text_of(message)
-        if kind == "title":
-            report.title = text
-        elif kind == "stage":
-            report.stage(text, number_of(message))
-        elif kind == "advance":
-            report.advance(number_of(message), text)
-        elif kind == "note":
-            report.note(text)
-        elif kind == "finish":
-            report.finish(text)
-        elif kind == "say":
-            report.say(text)
+        show(self._of(work), str(message.get("kind")), text_of(message), number_of(message))
 
     def ended(self, work: Work, outcome: Evaluated | CorobenchError) -> None:
         """The command shows the result."""

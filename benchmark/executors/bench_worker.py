@@ -7,7 +7,6 @@ results do not depend on how many workers there are.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -81,7 +80,10 @@ def serve_with(connection: Connection, order: str, load: Load) -> None:
     limits.apply(given)
     device = str(wish["device"])
     found = versions() if wish["tells_versions"] else {}
-    with _one_thread(), _exact():
+    import_module("corobench.benchmark.executors.preloaded")
+    from corobench.benchmark.network.device import exact_float32, one_thread
+
+    with one_thread(), exact_float32():
         _give_up_writing(Path(wish["scratch"]), device)
         wire.send(pack({"kind": "ready", "versions": found, "where": device}))
         worker = _Worker(wire, load, given, device, dropped)
@@ -102,26 +104,7 @@ def _listen(wire: Wire, inbox: queue.SimpleQueue[dict[str, Any]], dropped: set[i
         os._exit(1)
 
 
-@contextlib.contextmanager
-def _one_thread() -> Any:
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    with contextlib.suppress(RuntimeError):  # it was asked for too late
-        torch.set_num_interop_threads(1)
-    with threadpool_limits(1):
-        yield
-
-
-def _exact() -> contextlib.AbstractContextManager[None]:
-    from corobench.benchmark.network.device import exact_float32
-
-    return exact_float32()
-
-
 def _give_up_writing(scratch: Path, device: str) -> None:
-    import_module("corobench.benchmark.executors.preloaded")
     devices = wake(device)
     tempfile.tempdir = str(scratch)
     landlock.allow_writes_below([scratch, *devices, Path(os.devnull)])

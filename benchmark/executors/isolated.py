@@ -26,6 +26,7 @@ from corobench.benchmark.executors.accelerator import device_of
 from corobench.benchmark.executors.attempts import Attempts
 from corobench.benchmark.executors.child import LOOK_S, Child, End, context_of, require_libraries
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.executors.remote import show
 from corobench.benchmark.executors.tasks import EVALUATE, FAULTS, REPACK, Answer, Arguments, Task
 from corobench.benchmark.executors.wire import GarbageError, unpack
 from corobench.benchmark.executors.worker import serve
@@ -242,12 +243,7 @@ class _Screen:
             self._report = self._stack.enter_context(self._report or Reporter(self._title))
             self._open = True
         assert self._report is not None
-        if message["kind"] == "stage":
-            self._report.stage(text, number)
-        elif message["kind"] == "advance":
-            self._report.advance(number, text)
-        else:
-            getattr(self._report, message["kind"])(text)
+        show(self._report, message["kind"], text, number)
 
     def say(self, text: str) -> None:
         self.show({"kind": "say", "text": text})

@@ -9,6 +9,27 @@ from typing import Self
 from corobench.benchmark.files.progress import Reporter
 
 
+def show(report: Reporter, kind: str, text: str, number: int) -> None:
+    """Show what a `RemoteReporter` sent.
+
+    Args:
+        report: that shows it.
+        kind, text, number: the fields of its message; another kind shows nothing.
+    """
+    if kind == "title":
+        report.title = text
+    elif kind == "stage":
+        report.stage(text, number)
+    elif kind == "advance":
+        report.advance(number, text)
+    elif kind == "note":
+        report.note(text)
+    elif kind == "finish":
+        report.finish(text)
+    elif kind == "say":
+        report.say(text)
+
+
 class RemoteReporter(Reporter):
     """A reporter without a screen of its own.
 
