@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 
 from corobench.benchmark.errors import ConfigError, ContradictionError, CorobenchError
+from corobench.benchmark.files.atomic import prepare_folder
 
 if TYPE_CHECKING:
     from corobench.benchmark.evaluation.settings import Evaluated
@@ -62,7 +63,10 @@ class Wish:
         """
         from corobench.benchmark.executors.crew import Crew
 
-        return Crew(self.workers, devices_of(device), self.per_device, self.ray)
+        devices = devices_of(device)
+        if self.ray is None and device != "all":
+            _require_accelerators(devices)
+        return Crew(self.workers, devices, self.per_device, self.ray)
 
 
 def _number_of_workers(context: click.Context, option: click.Parameter, value: str) -> int | None:
@@ -132,19 +136,41 @@ def devices_of(text: str) -> tuple[str, ...]:
     """The devices that ``--device`` names: one, several behind commas, or "all".
 
     Raises:
-        ConfigError: "all", and there is no accelerator; or one is named twice.
+        ConfigError: "all", and there is no accelerator; one is not there; one is named twice; or
+            nothing stands between commas.
 
     >>> devices_of("cuda:0, cuda:1")
     ('cuda:0', 'cuda:1')
     """
-    devices = tuple(part.strip() for part in text.split(",") if part.strip())
+    devices = tuple(part.strip() for part in text.split(","))
+    if not all(devices):
+        raise ConfigError(
+            f"--device: expected cpu, all, or devices such as cuda:0,cuda:1, but found {text!r}"
+        )
     if devices == ("all",):
         devices = tuple(f"cuda:{number}" for number in range(num_accelerators()))
         if not devices:
             raise ConfigError("--device all: no CUDA device is seen here; use --device cpu")
     if len(set(devices)) < len(devices):
         raise ConfigError(f"--device: expected each device once, but found {text!r}")
-    return devices or ("cpu",)
+    return devices
+
+
+def _require_accelerators(devices: Sequence[str]) -> None:
+    """Refuse CUDA devices that are not here, before workers are started for them.
+
+    Raises:
+        ConfigError: one is not here.
+    """
+    wanted = [name for name in devices if name.partition(":")[0] == "cuda"]
+    num = num_accelerators() if wanted else 0
+    for name in wanted:
+        number = name.partition(":")[2] or "0"
+        if not (number.isdecimal() and int(number) < num):
+            seen = f"{num} CUDA devices are" if num > 1 else "one is" if num else "none is"
+            raise ConfigError(
+                f"--device {name}: not usable here ({seen} seen); expected cpu, or cuda with a GPU"
+            )
 
 
 def require_isolation(limits: Limits | None, wish: Wish) -> None:
@@ -180,8 +206,11 @@ def make(plan: Plan, out: Path, limits: Limits | None, crew: Crew) -> None:
 
     Raises:
         ContradictionError: certified images were broken.
+        OutputError: the folder cannot be written.
         CorobenchError: some entries have no result; says why for each.
     """
+    if plan.works:
+        prepare_folder(out)
     console = Console()
     _say_plan(console, plan)
     done = _run(plan.works, out, limits, crew) if plan.works else []

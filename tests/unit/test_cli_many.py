@@ -18,10 +18,11 @@ from tables import make_manifest, make_run, make_table
 from corobench.benchmark.cli import many, screens
 from corobench.benchmark.cli.main import cli, invoke
 from corobench.benchmark.cli.screens import LiveTable, OneReport, PlainLines, screen_of, table_of
-from corobench.benchmark.errors import ConfigError, CorobenchError, SubmissionError
+from corobench.benchmark.errors import ConfigError, CorobenchError, OutputError, SubmissionError
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.executors.board import Board
 from corobench.benchmark.executors.crew import Crew
+from corobench.benchmark.executors.planning import Plan
 from corobench.benchmark.executors.status import find_commands
 from corobench.benchmark.executors.work import Watch, Work
 from corobench.benchmark.scoring.result_writing import write_set
@@ -195,6 +196,32 @@ def test_devices_by_name_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
         many.devices_of("all")
     with pytest.raises(ConfigError, match="each device once"):
         many.devices_of("cuda:0,cuda:0")
+    for text in (",", "", "cuda:0,", "cpu, ,cuda:0"):
+        with pytest.raises(ConfigError, match="expected cpu, all, or devices"):
+            many.devices_of(text)
+
+
+@pytest.mark.parametrize(("num", "device"), [(0, "cuda"), (1, "cuda:1"), (2, "cuda:0,cuda:7")])
+def test_devices_that_are_not_here_are_told_before_the_work(
+    num: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many, "num_accelerators", lambda: num)
+    wish = many.Wish(2, 1, None, False, None)
+    with pytest.raises(ConfigError, match="not usable here"):
+        wish.crew(device)
+    assert many.Wish(2, 1, "auto", False, None).crew(device).ray == "auto"
+
+
+def test_a_folder_of_results_that_is_a_file_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "results"
+    there.write_text("mine")
+    monkeypatch.setattr(many, "_run", lambda *_: pytest.fail("work was begun"))
+    works = (Work(tmp_path, Settings(out=there), 1.0),)
+    with pytest.raises(OutputError, match="cannot be written"):
+        many.make(Plan(works, (), 0, ()), there, None, Crew(1))
+    assert there.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
