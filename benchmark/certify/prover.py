@@ -267,8 +267,9 @@ class Prover:
                 break
             found = self._searched(x_L, x_U, label, tight, known, enough, budget)
             best = known
-            if found.status == "certified":
-                by_cases = margins_by_cases(network, tight, label_number, tree_of(found))
+            if found.proof is not None:
+                tree = tree_of(found, 0.5 * AIM_LEAST * least)
+                by_cases = margins_by_cases(network, tight, label_number, tree)
                 best = np.maximum(known, by_cases)
                 self._heed(self._witness.against_bounds(x_L, x_U, label, best[None]))
             is_proven = bool((best > 0).all())
@@ -277,7 +278,7 @@ class Prover:
                 found,
                 status="open" if status == "certified" and not is_proven else status,
                 margins=downward(best),
-                leaves=found.leaves if is_proven else None,
+                proof=found.proof if is_proven else None,
             )
             if is_proven or found.status != "certified":
                 break
@@ -345,18 +346,25 @@ class Prover:
         raise refusal
 
 
-def tree_of(found: BranchResult) -> Tree:
-    """What a search found, as the checker reads it."""
-    leaves = found.leaves
-    nothing = np.zeros((sum(len(places) for _, places in found.neurons), 0))
-    if leaves is None:
-        return Tree([], np.zeros(0, np.int64), nothing, nothing, nothing)
-    slopes = [None if one is None else float64(one) for one in found.slopes]
+def tree_of(found: BranchResult, threshold: float) -> Tree:
+    """What a search found, as the checker reads it.
+
+    Args:
+        found: with a proof.
+        threshold: what the checker compares margins with.
+    """
+    assert found.proof is not None
+    proof = found.proof
     return Tree(
         [(relu, places.cpu().numpy()) for relu, places in found.neurons],
-        leaves.margin_B.cpu().numpy(),
-        float64(leaves.sign_NB),
-        float64(leaves.alpha_NB),
-        float64(leaves.beta_NB),
-        slopes,
+        proof.margin_K.numpy(),
+        proof.parent_K.numpy(),
+        proof.neuron_K.numpy(),
+        float64(proof.sign_K),
+        proof.node_T.numpy(),
+        float64(proof.alpha_NT),
+        float64(proof.beta_NT),
+        proof.exponent_RT.numpy(),
+        threshold,
+        [None if one is None else float64(one) for one in found.slopes],
     )

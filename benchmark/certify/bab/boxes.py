@@ -73,9 +73,10 @@ def search_box(
         num,
         proposal,
         seconds,
-        found.leaves,
+        found.proof,
         found.slopes,
         net.neurons,
+        found.expected,
     )
 
 

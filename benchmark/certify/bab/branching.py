@@ -3,7 +3,11 @@
 Where a relaxation leaves a margin open, an unstable neuron is fixed to be active in one subdomain
 and inactive in the other (Bunel et al., JMLR 2020). Each half is bounded by beta-CROWN (Wang et
 al., NeurIPS 2021), and split again until all bounds are above the threshold or the budget is used.
-The search takes no random number and no decision by the clock, save for its safety stop.
+Most images need few splits. For the others the bounds of the neurons are improved, once over the
+box and then in every subdomain over the images that can still refute (`clipping`).
+
+The search takes no decision by the clock, save for its safety stop; the random numbers of its dives
+are those of a fixed seed.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import torch
 from torch import Tensor
 
 from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget
+from corobench.benchmark.certify.bab.clipping import Clipper
+from corobench.benchmark.certify.bab.dives import Dives
 from corobench.benchmark.certify.bab.lagrangian import (
     Relaxation,
     Subdomains,
@@ -24,6 +30,7 @@ from corobench.benchmark.certify.bab.lagrangian import (
     roots,
 )
 from corobench.benchmark.certify.bab.leaf import solve_leaf
+from corobench.benchmark.certify.bab.proof_log import Proof, ProofLog
 from corobench.benchmark.certify.bab.reduced import ReducedNet
 from corobench.benchmark.certify.bab.split_choice import best_split, candidates, split
 from corobench.benchmark.certify.bab.tightening import tightened
@@ -35,19 +42,30 @@ class Search:
 
     Attributes:
         status: "certified", "refuted", "open" or "stopped"; see `BranchResult`.
-        bound_S: float32 (S,), lower bounds of all margins.
+        bound_S: float32 (S,), lower bounds of all margins, at most the threshold where neurons were
+            bounded under it.
         num_subdomains: how many were bounded, the roots included.
         candidate_X: float32 (X,), the image that refutes; None otherwise.
-        leaves: subdomains whose bound is above the threshold, in which the proof consists.
+        proof: the trees of the margins that were open, where all are closed; None otherwise.
         slopes: of the better bounds of the neurons, see `tightened`; empty where there are none.
+        expected: how many subdomains the tree is expected to have, where it was given up for that.
     """
 
     status: str
     bound_S: Tensor
     num_subdomains: int
     candidate_X: Tensor | None = None
-    leaves: Subdomains | None = None
+    proof: Proof | None = None
     slopes: list[Tensor | None] = field(default_factory=list)
+    expected: float = 0.0
+
+
+class _EndedError(Exception):
+    """The search is over before all is closed."""
+
+    def __init__(self, status: str, expected: float = 0.0) -> None:
+        super().__init__(status)
+        self.status, self.expected = status, expected
 
 
 class BranchAndBound:
@@ -73,124 +91,206 @@ class BranchAndBound:
         self._known_S, self._enough, self._budget = known_S, enough, budget
         self._is_broken = is_broken
         self._num_subdomains = 0
-        self._is_tight = budget.tighten.num_steps == 0
-        self._closed_S = torch.full_like(known_S, torch.inf)
+        self._clipper: Clipper | None = None
         self._candidate_X: Tensor | None = None
         nothing = torch.empty(0, dtype=torch.long, device=known_S.device)
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
-        self._leaves = [roots(net, nothing)]
+        self._log = ProofLog(net.num_unstable)
+        self._closed_S = torch.full_like(known_S, torch.inf)
         self._slopes: list[Tensor | None] = []
+        self._deadline_s = torch.inf
 
     def run(self) -> Search:
-        """Bound the open margins, then split the worst subdomains until all is decided.
+        """Bound the open margins, then split subdomains until all is decided.
 
-        Rounds are whole: one that does not fit into the budget does not begin. So a larger budget
-        continues the very search of a smaller one.
+        Rounds are whole: one that does not fit into the budget does not begin.
         """
-        deadline_s = time.thread_time() + self._budget.stop_after_s
+        self._deadline_s = time.thread_time() + self._budget.stop_after_s
         margins = (self._known_S <= self._enough).nonzero().flatten()
-        if not self._affords(len(margins)):
-            return Search("open", self._known_S.clone(), 0)
+        try:
+            self._pay(len(margins))
+            self._plant(margins)
+            self._split_all(self._budget.tighten_after)
+            if len(self._frontier):
+                self._tighten()
+                self._finish_margins()
+        except _EndedError as ended:
+            return self._result(ended.status, ended.expected)
+        return self._result("open" if len(self._stuck) else "certified")
+
+    # --- stages ---
+
+    def _plant(self, margins: Tensor) -> None:
+        """Bound the whole box for some margins."""
         subdomains = roots(self._net, margins)
         subdomains.bound_B = self._known_S[margins].clone()
-        self._bound(subdomains, self._budget.root)
-        while len(self._frontier):
-            if time.thread_time() > deadline_s:
-                return self._result("stopped")
-            if not self._is_tight and self._num_subdomains >= self._budget.tighten_after:
-                if not self._affords(len(self._frontier)):
-                    break
-                self._tighten()
-                continue
-            batch = min(self._budget.batch_size, len(self._frontier))
-            if not self._affords(2 * batch):
-                break
-            self._split_worst(batch)
-            if self._candidate_X is not None:
-                return self._result("refuted")
-        return self._result("open")
-
-    def _affords(self, num_more: int) -> bool:
-        return self._num_subdomains + num_more <= self._budget.max_subdomains
+        self._log.plant(subdomains)
+        self._bound(subdomains, self._budget.root, self._budget.root_clips)
 
     def _tighten(self) -> None:
-        """Better bounds of the neurons, and new ones of all that is open."""
-        self._net, self._slopes = tightened(self._net, self._budget.tighten)
+        """Better bounds of the neurons; the trees of the open margins are begun anew."""
+        margins = joined([self._frontier, self._stuck]).margin_B.unique()
+        self._pay(len(margins))
+        better = tightened(self._net, self._budget.tighten)
+        self._net, self._slopes = better.net, better.slopes
         self._relaxation = Relaxation(self._net)
-        self._is_tight = True
-        subdomains, self._frontier = self._frontier, self._frontier.take(slice(0))
-        self._bound(subdomains, self._budget.root)
+        if self._budget.clips:
+            self._clipper = Clipper(self._net, better.lines, self._enough)
+        self._frontier, self._stuck = self._frontier.take(slice(0)), self._stuck.take(slice(0))
+        self._closed_S[margins] = torch.inf
+        self._log.forget(set(margins.tolist()))
+        self._plant(margins)
 
-    def _split_worst(self, batch: int) -> None:
-        """Split subdomains and bound both halves of each; nothing where one is refuted."""
-        order = self._frontier.bound_B.argsort(stable=True)
-        chosen = self._frontier.take(order[:batch])
-        found = self._relaxation.backward(chosen)
-        self._candidate_X = self._counterexample(found.worst_XB)
-        if self._candidate_X is not None:
+    def _finish_margins(self) -> None:
+        """Close one margin after the other, the worst one first."""
+        while len(self._frontier):
+            everything = self._frontier
+            margin = int(everything.margin_B[everything.bound_B.argmin()])
+            mine = everything.margin_B == margin
+            self._frontier, waiting = everything.take(mine), everything.take(~mine)
+            try:
+                self._dive()
+                self._split_all(self._budget.max_subdomains)
+                if len(self._stuck):
+                    raise _EndedError("open")
+            finally:
+                self._frontier = joined([self._frontier, waiting])
+
+    def _dive(self) -> None:
+        """Give up where random dives expect far more subdomains than the budget has left."""
+        if not self._budget.num_dives:
             return
-        self._frontier = self._frontier.take(order[batch:].sort().values)
-        fixed = (chosen.sign_NB != 0).all(dim=0)
+        dives = Dives(self._log, self._frontier.node_B.tolist(), self._budget.num_dives)
+        while True:
+            left = self._budget.max_subdomains - self._num_subdomains
+            expected = dives.expected()
+            if expected > self._budget.patience * left:
+                raise _EndedError("open", expected)
+            waiting = dives.waiting()
+            if not waiting:
+                return
+            chosen = torch.zeros(len(self._frontier), dtype=torch.bool)
+            for column, node in enumerate(self._frontier.node_B.tolist()):
+                chosen[column] = node in waiting
+            if not bool(chosen.any()):
+                raise _EndedError("open")
+            self._split(chosen.to(self._frontier.node_B.device).nonzero().flatten())
+
+    def _split_all(self, limit: int) -> None:
+        """Split the worst subdomains until all are closed, or so many subdomains were bounded."""
+        while len(self._frontier) and self._num_subdomains < limit:
+            batch = min(self._budget.batch_size, len(self._frontier))
+            self._split(self._frontier.bound_B.argsort(stable=True)[:batch])
+
+    # --- steps ---
+
+    def _pay(self, num_more: int) -> None:
+        if self._num_subdomains + num_more > self._budget.max_subdomains:
+            raise _EndedError("open")
+        if time.thread_time() > self._deadline_s:
+            raise _EndedError("stopped")
+        self._num_subdomains += num_more
+
+    def _split(self, columns: Tensor) -> None:
+        """Split subdomains of the frontier and bound both halves of each."""
+        self._pay(2 * len(columns))
+        is_chosen = torch.zeros(len(self._frontier), dtype=torch.bool, device=columns.device)
+        is_chosen[columns] = True
+        chosen = self._frontier.take(columns)
+        found = self._relaxation.backward(chosen)
+        self._look_at(self._relaxation.worst(found))
+        self._frontier = self._frontier.take(~is_chosen)
+        fixed = ~((chosen.low_NB < 0) & (chosen.high_NB > 0)).any(dim=0)
         if bool(fixed.any()):
-            self._finish(chosen.take(fixed))
+            self._solve(chosen.take(fixed))
             chosen = chosen.take(~fixed)
             found = self._relaxation.backward(chosen)
         if len(chosen):
             proposed = candidates(self._relaxation, chosen, found, self._budget.num_candidates)
             neurons = best_split(self._relaxation, chosen, proposed, self._enough)
-            self._bound(split(chosen, neurons), self._budget.leaf)
+            halves = split(chosen, neurons)
+            self._log.split(halves, neurons)
+            self._bound(halves, self._budget.leaf, self._budget.clips)
 
-    def _bound(self, subdomains: Subdomains, settings: Ascent) -> None:
+    def _bound(self, subdomains: Subdomains, settings: Ascent, num_clips: int) -> None:
         """Optimise bounds; what is above the threshold is closed, the rest joins the frontier."""
-        self._num_subdomains += len(subdomains)
         optimise(self._relaxation, subdomains, settings, self._enough)
-        self._frontier = joined([self._frontier, self._close(subdomains)])
+        subdomains = self._close(subdomains)
+        for _ in range(num_clips if self._clipper is not None else 0):
+            if not len(subdomains):
+                break
+            subdomains = self._clip(subdomains)
+        self._frontier = joined([self._frontier, subdomains])
 
-    def _finish(self, subdomains: Subdomains) -> None:
+    def _clip(self, subdomains: Subdomains) -> Subdomains:
+        """Bound neurons under the threshold, then the margin again; what is open is returned."""
+        assert self._clipper is not None
+        exponent = self._clipper.clip(subdomains, self._relaxation.backward(subdomains))
+        self._log.step(subdomains, exponent)
+        is_empty = (subdomains.low_NB > subdomains.high_NB).any(dim=0)
+        if bool(is_empty.any()):
+            empty = subdomains.take(is_empty)
+            empty.bound_B.fill_(self._enough)
+            self._note_closed(empty)
+            subdomains = subdomains.take(~is_empty)
+        optimise(self._relaxation, subdomains, self._budget.clipped, self._enough)
+        return self._close(subdomains)
+
+    def _solve(self, subdomains: Subdomains) -> None:
         """Decide subdomains in which nothing is left to split."""
         for column in range(len(subdomains)):
-            sign_N = subdomains.sign_NB[:, column]
-            solved = solve_leaf(self._net, int(subdomains.margin_B[column]), sign_N)
+            one = subdomains.take(slice(column, column + 1))
+            sign_N = torch.where(one.low_NB[:, 0] >= 0, 1.0, -1.0).to(one.low_NB)
+            solved = solve_leaf(self._net, int(one.margin_B), sign_N)
             if solved is not None:
-                subdomains.beta_NB[:, column] = solved[0]
-                if self._candidate_X is None:
-                    self._candidate_X = self._counterexample(solved[1][:, None])
-        self._num_subdomains += len(subdomains)
-        bound_B = self._relaxation.backward(subdomains).bound_B
-        subdomains.bound_B = torch.maximum(subdomains.bound_B, bound_B)
+                self._look_at(solved[1][:, None])
+                before = one.beta_NB[:, 0].clone()
+                one.beta_NB[:, 0] = solved[0]
+                bound_B = self._relaxation.backward(one).bound_B
+                if bool(bound_B > one.bound_B):
+                    one.bound_B.copy_(bound_B)
+                else:
+                    one.beta_NB[:, 0] = before
         self._stuck = joined([self._stuck, self._close(subdomains)])
 
     def _close(self, subdomains: Subdomains) -> Subdomains:
-        """Note the bounds of those above the threshold; the others are returned."""
-        closed = subdomains.bound_B > self._enough
-        if bool(closed.any()):
-            self._leaves.append(subdomains.take(closed))
-            _lower_to(self._closed_S, self._leaves[-1])
-        return subdomains.take(~closed)
+        """Note those above the threshold; the others are returned."""
+        is_closed = subdomains.bound_B > self._enough
+        if bool(is_closed.any()):
+            closed = subdomains.take(is_closed)
+            self._log.step(closed, None)
+            self._note_closed(closed)
+        return subdomains.take(~is_closed)
 
-    def _counterexample(self, x_XB: Tensor) -> Tensor | None:
-        """The first image that the reduced net and the model itself get wrong."""
+    def _note_closed(self, closed: Subdomains) -> None:
+        self._log.close(closed)
+        _lower_to(self._closed_S, closed)
+
+    def _look_at(self, x_XB: Tensor) -> None:
+        """End the search with the first image that the reduced net and the model get wrong."""
         wrong = (self._net.forward(x_XB) < 0).any(dim=0)
         for column in wrong.nonzero().flatten().tolist():
             if self._is_broken(x_XB[:, column]):
-                return x_XB[:, column].clone()
-        return None
+                self._candidate_X = x_XB[:, column].clone()
+                raise _EndedError("refuted")
 
-    def _result(self, status: str) -> Search:
+    def _result(self, status: str, expected: float = 0.0) -> Search:
         bound_S = self._closed_S.clone()
         for subdomains in (self._frontier, self._stuck):
             _lower_to(bound_S, subdomains)
         bound_S = torch.where(torch.isinf(bound_S), self._known_S, bound_S)
-        if not len(self._frontier) and not len(self._stuck):
-            status = "certified"
-        best_S = torch.maximum(bound_S, self._known_S)
+        proof = None
+        if status == "certified":
+            margins = (self._known_S <= self._enough).nonzero().flatten().tolist()
+            proof = self._log.proof(set(margins), self._enough)
         return Search(
             status,
-            best_S,
+            torch.maximum(bound_S, self._known_S),
             self._num_subdomains,
             self._candidate_X,
-            joined(self._leaves),
+            proof,
             self._slopes,
+            expected,
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from corobench.benchmark.certify.bab.lagrangian import Subdomains
+    from corobench.benchmark.certify.bab.proof_log import Proof
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,32 @@ class BranchBudget:
             of the reduced net would need gigabytes.
         batch_size: subdomains split at once.
         num_candidates: neurons tried per split.
-        tighten_after: subdomains after which the bounds of the neurons are improved, once. Most
-            images are decided before, in less time than that takes.
+        tighten_after: subdomains after which the bounds of the neurons are improved and the search
+            begins anew. Most images are decided before, in less time than that takes.
+        root_clips: how often neurons are bounded under the threshold before the first split.
+        clips: likewise in every further subdomain; 0 never does it.
+        num_dives: random walks that estimate the size of a tree; 0 for none.
+        patience: a search is given up where they expect this many times the subdomains left.
         root: optimisation of the bounds before the first split.
         tighten: optimisation of the bounds of the neurons; with 0 steps they stay as they are.
         leaf: optimisation of every further subdomain.
+        clipped: optimisation after neurons were bounded under the threshold.
     """
 
-    max_subdomains: int = 4000
+    max_subdomains: int = 1000
     stop_after_s: float = 300.0
     max_unstable: int = 6000
-    batch_size: int = 64
-    num_candidates: int = 8
+    batch_size: int = 32
+    num_candidates: int = 4
     tighten_after: int = 64
+    root_clips: int = 10
+    clips: int = 3
+    num_dives: int = 8
+    patience: float = 4.0
     root: Ascent = Ascent(num_steps=10)
     tighten: Ascent = Ascent(num_steps=20)
     leaf: Ascent = Ascent(num_steps=5)
+    clipped: Ascent = Ascent(num_steps=3)
 
     def __post_init__(self) -> None:
         smallest = {"batch_size": 1, "num_candidates": 1}
@@ -87,9 +97,10 @@ class BranchResult:
         num_unstable: neurons that could be split.
         proposal: float32 (C, H, W) on the CPU, or None.
         seconds: wall-clock, informational.
-        leaves: closed subdomains, in which a proof consists; None where nothing was searched.
-        slopes: of the better bounds of neurons that leaves lean on, per part of `neurons`.
+        proof: the trees of the margins that were open; None where they are not all closed.
+        slopes: of the better bounds of neurons that a proof leans on, per part of `neurons`.
         neurons: per part: number of the ReLU layer, places of its neurons that could be split.
+        expected: subdomains that the search would need, where it was given up for that; else 0.
     """
 
     status: str
@@ -98,9 +109,10 @@ class BranchResult:
     num_unstable: int = 0
     proposal: Tensor | None = None
     seconds: float = 0.0
-    leaves: Subdomains | None = None
+    proof: Proof | None = None
     slopes: list[Tensor | None] = field(default_factory=list)
     neurons: tuple[tuple[int, Tensor], ...] = ()
+    expected: float = 0.0
 
     @property
     def is_certified(self) -> bool:

@@ -8,7 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corobench.benchmark.certify.bab.lagrangian import Pass, Relaxation, Subdomains, joined
+from corobench.benchmark.certify.bab.lagrangian import (
+    Lines,
+    Pass,
+    Relaxation,
+    Subdomains,
+    joined,
+)
 
 TIE_RATE = 0.1
 """What the better half of a split counts against the worse one."""
@@ -25,13 +31,11 @@ def split(subdomains: Subdomains, neuron_B: Tensor) -> Subdomains:
         2 B subdomains with the slopes, multipliers and bounds of those they come from.
     """
     columns = torch.arange(len(subdomains), device=neuron_B.device)
-    halves = []
-    for sign in (1.0, -1.0):
-        half = subdomains.take(columns)
-        half.sign_NB[neuron_B, columns] = sign
+    active, inactive = subdomains.take(columns), subdomains.take(columns)
+    for half, bounds in ((active, active.low_NB), (inactive, inactive.high_NB)):
+        bounds[neuron_B, columns] = 0.0
         half.beta_NB[neuron_B, columns] = 0.0
-        halves.append(half)
-    return joined(halves)
+    return joined([active, inactive])
 
 
 def candidates(
@@ -52,13 +56,14 @@ def candidates(
     Returns:
         long (K, B); all are free, some may be there twice.
     """
-    z = relaxation.forward(subdomains, found)
+    lines = Lines.of(subdomains)
+    z = relaxation.forward(subdomains, found, lines, relaxation.worst(found))
     a = found.coefficient_NB
-    chord = relaxation.chord_N[:, None] * z + relaxation.offset_N[:, None]
+    chord = lines.chord_NB * z + lines.offset_NB
     relaxed = torch.where(a >= 0, subdomains.alpha_NB * z, chord)
     at_worst = (a * (z.clamp(min=0) - relaxed)).clamp(min=0)
-    largest = a.clamp(max=0).neg() * relaxation.offset_N[:, None]
-    free = subdomains.sign_NB == 0
+    largest = a.clamp(max=0).neg() * lines.offset_NB
+    free = lines.free_NB > 0
     num_first = min((num_candidates + 1) // 2, len(z))
     num_second = min(num_candidates // 2, len(z))
     first = torch.where(free, at_worst, -1.0).topk(num_first, dim=0).indices

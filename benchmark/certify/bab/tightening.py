@@ -2,12 +2,13 @@
 
 Every bound of a margin leans on the bounds of the neurons below it. CROWN takes those with fixed
 slopes; here each is optimised like a margin (alpha-CROWN for inner layers, Xu et al., ICLR 2021),
-layer by layer, so that later layers lean on what was gained before.
+layer by layer, so that later layers lean on what was gained before. The linear functions of the
+image that prove these bounds are kept: `clipping` bounds them again in every subdomain.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,8 +21,38 @@ COLUMNS_AT_ONCE = 128
 """Neuron bounds optimised at once: what they need then stays in the cache of a core."""
 
 
-def tightened(net: ReducedNet, settings: Ascent) -> tuple[ReducedNet, list[Tensor | None]]:
-    """The same net with neuron bounds that are nowhere looser, and the slopes that prove them.
+@dataclass
+class NeuronLines:
+    """Linear lower bounds, over the box, of the n neurons of a layer and of their negatives.
+
+    Attributes:
+        slope_RX: (2 n, X), of the neurons and then of their negatives.
+        centre_R: (2 n,), values at the centre of the box.
+    """
+
+    slope_RX: Tensor
+    centre_R: Tensor
+
+
+@dataclass
+class Tightened:
+    """A net whose neuron bounds are nowhere looser.
+
+    Attributes:
+        net: with the better bounds.
+        slopes: per layer None where nothing was optimised, or slopes of all neurons before it,
+            (neurons before, 2 * its neurons): those of its lower bounds, then those of its upper
+            ones.
+        lines: per layer.
+    """
+
+    net: ReducedNet
+    slopes: list[Tensor | None]
+    lines: list[NeuronLines]
+
+
+def tightened(net: ReducedNet, settings: Ascent) -> Tightened:
+    """The same net with better bounds of its neurons, the slopes that prove them, and the lines.
 
     The first unstable layer is affine in the image, so that its bounds are exact already. A neuron
     that turns out to be stable stays, with a bound of 0 on one side: its relaxation is exact then.
@@ -29,23 +60,27 @@ def tightened(net: ReducedNet, settings: Ascent) -> tuple[ReducedNet, list[Tenso
     Args:
         net: the net on the box.
         settings: of the optimisation of each neuron's bounds.
-
-    Returns:
-        The net; per layer None where nothing was optimised, or slopes of all neurons before it,
-        (neurons before, 2 * its neurons): those of its lower bounds, then those of its upper ones.
     """
     slopes: list[Tensor | None] = [None] * len(net.layers)
+    lines = []
     net = replace(net, lower_N=net.lower_N.clone(), upper_N=net.upper_N.clone())
     for number, layer in enumerate(net.layers):
         if number:
-            low, high, slopes[number] = _layer_bounds(net, number, settings)
+            low, high, slopes[number], line = _layer_bounds(net, number, settings)
             net.lower_N[layer] = low.clamp(max=0)
             net.upper_N[layer] = high.clamp(min=0)
-    return net, slopes
+        else:
+            matrix = net.couplings[0].matrix
+            centre = matrix @ net.mid_X + net.bias_N[layer]
+            line = NeuronLines(torch.cat([matrix, -matrix]), torch.cat([centre, -centre]))
+        lines.append(line)
+    return Tightened(net, slopes, lines)
 
 
-def _layer_bounds(net: ReducedNet, number: int, settings: Ascent) -> tuple[Tensor, Tensor, Tensor]:
-    """Bounds of the neurons of one layer from the layers before it, and the slopes used."""
+def _layer_bounds(
+    net: ReducedNet, number: int, settings: Ascent
+) -> tuple[Tensor, Tensor, Tensor, NeuronLines]:
+    """Bounds of the neurons of one layer from the layers before it, slopes and lines."""
     layer, coupling = net.layers[number], net.couplings[number].matrix
     bias = net.bias_N[layer]
     below = replace(
@@ -60,11 +95,15 @@ def _layer_bounds(net: ReducedNet, number: int, settings: Ascent) -> tuple[Tenso
     )
     relaxation = Relaxation(below)
     known = torch.cat([net.lower_N[layer], -net.upper_N[layer]])
-    parts, slopes = [], []
-    for rows in torch.arange(2 * len(bias), device=bias.device).split(COLUMNS_AT_ONCE):
-        subdomains = roots(below, rows)
+    bounds, slopes, rows, centres = [], [], [], []
+    for part in torch.arange(2 * len(bias), device=bias.device).split(COLUMNS_AT_ONCE):
+        subdomains = roots(below, part)
         optimise(relaxation, subdomains, settings, torch.inf)
-        parts.append(subdomains.bound_B)
+        found = relaxation.backward(subdomains)
+        bounds.append(found.bound_B)
         slopes.append(subdomains.alpha_NB)
-    best = torch.maximum(known, torch.cat(parts))
-    return best[: len(bias)], -best[len(bias) :], torch.cat(slopes, dim=1)
+        rows.append(found.slope_XB.T)
+        centres.append(found.centre_B)
+    best = torch.maximum(known, torch.cat(bounds))
+    lines = NeuronLines(torch.cat(rows).contiguous(), torch.cat(centres))
+    return best[: len(bias)], -best[len(bias) :], torch.cat(slopes, dim=1), lines

@@ -10,7 +10,7 @@ Shape suffixes: B images, R rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,17 +47,29 @@ class Step:
 
 @dataclass
 class Slopes:
-    """What a search chose for one ReLU: per row a lower slope, a fixed sign and its multiplier.
+    """What a search chose for one ReLU, per row, and what is known of its operand there.
+
+    A row may be about some images of the box only. Where its bounds fix the sign of the operand, a
+    multiple of what they say may be subtracted from a lower bound.
 
     Attributes:
         low_slope: float64 (R, ...) or (1, ...), in [0, 1].
-        sign: likewise, +1 where z >= 0 is given, -1 where z <= 0 is, 0 elsewhere; None for none.
-        multiplier: likewise, at least 0; None for none.
+        low: likewise, lower bounds of the operand for these images; None for those of the box.
+        high: likewise, upper bounds.
+        multiplier: likewise, at least 0, of the fixed signs; None for none.
     """
 
     low_slope: Array
-    sign: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
     multiplier: Array | None = None
+
+    @property
+    def sign(self) -> Array | None:
+        """+1 where z >= 0 is known of these images, -1 where z <= 0 is, 0 elsewhere."""
+        if self.low is None or self.high is None:
+            return None
+        return np.where(self.low >= 0, 1.0, np.where(self.high <= 0, -1.0, 0.0))
 
 
 @dataclass
@@ -111,16 +123,33 @@ class Bounds:
 
 
 @dataclass
+class Line:
+    """Linear lower bounds: at every image x of the box, rows (x - mid) + centre.
+
+    Attributes:
+        rows: float64 (B, R, C, h, w), coefficients of a window of the image; 0 outside of it.
+        origin: of the window.
+        centre_BR: values at the centre of the box, less all that is lost to rounding.
+    """
+
+    rows: Array
+    origin: Origin
+    centre_BR: Array
+
+
+@dataclass
 class Lower:
     """What a backward pass gives.
 
     Attributes:
         bound_BR: float64, rigorous lower bounds; -inf where nothing finite is known.
         noise_BR: how much of it the rounding of the deployment costs.
+        line: the same as linear functions of the image; None where it was not asked for.
     """
 
     bound_BR: Array
     noise_BR: Array
+    line: Line | None = None
 
 
 class Network:
@@ -219,8 +248,8 @@ class Network:
             start: number of the value.
             coefficient: float64 (B, R, ...), of the value's shape or of a window of it.
             origin: of the window.
-            slopes: ReLU -> what a search chose, for B = 1; CROWN's slopes by default. Where signs
-                are given, the bound holds for the images of the box that have them.
+            slopes: ReLU -> what a search chose, for B = 1; CROWN's slopes by default. Where they
+                have bounds, the result holds for the images of the box that keep them.
             to_the_image: False stops at the outputs of nonlinear steps and takes their intervals
                 (IBP with the last affine layers merged).
         """
@@ -247,6 +276,7 @@ class _Backward:
         shape = (self.num_images, self.num_rows)
         self.constant, self.noise, self.total = (np.zeros(shape) for _ in range(3))
         self.pending: dict[int, Coefficients] = {}
+        self.at_image: tuple[Array, Origin, Array] | None = None
 
     def run(self, start: int, origin: Origin) -> Lower:
         flat = self.coefficient.reshape(-1, *self.coefficient.shape[2:])
@@ -254,8 +284,13 @@ class _Backward:
         for number in range(start, -1, -1):
             if number in self.pending:
                 self._carry(number, *self.pending.pop(number))
-        bound = self.constant - self.noise - self.network._error * self.total
-        return Lower(np.where(np.isfinite(bound), bound, -np.inf), self.noise)
+        lost = self.noise + self.network._error * self.total
+        bound = self.constant - lost
+        line = None
+        if self.at_image is not None:
+            rows, window, radius = self.at_image
+            line = Line(rows, window, bound + radius)
+        return Lower(np.where(np.isfinite(bound), bound, -np.inf), self.noise, line)
 
     def _carry(self, number: int, flat: Array, origin: Origin) -> None:
         """Take the rows of one value to what it is made of."""
@@ -270,6 +305,8 @@ class _Backward:
             self.constant += self._dot(rows, constant, origin)[..., 0]
         if ends_here:
             self.constant -= lost[..., 1]
+            if number == 0:
+                self.at_image = rows, origin, lost[..., 1]
             return
         self.noise += lost[..., 1]
         assert step is not None
@@ -297,14 +334,10 @@ class _Backward:
         given = self.bounds.values[source]
         chosen = self.slopes.get(number)
         if chosen is not None and isinstance(layer, Relu):
-            lines = layer.lines(given, chosen.low_slope)
-            if chosen.sign is not None:
-                is_on, is_free = chosen.sign > 0, chosen.sign == 0
-                fixed = is_on.astype(np.float64)
-                lines.low_slope = np.where(is_free, lines.low_slope, fixed)
-                lines.high_slope = np.where(is_free, lines.high_slope, fixed)
-                lines.low_offset = np.where(is_free, lines.low_offset, 0.0)
-                lines.high_offset = np.where(is_free, lines.high_offset, 0.0)
+            inside = given
+            if chosen.low is not None and chosen.high is not None:
+                inside = replace(given, low=chosen.low, high=chosen.high)
+            lines = layer.lines(inside, chosen.low_slope)
         else:
             if number not in self.bounds.lines:
                 self.bounds.lines[number] = layer.lines(given)
@@ -324,7 +357,7 @@ class _Backward:
         self.total += np.abs(offsets, out=offsets).sum(axis=axes)
         carried = above * low_slope + below * high_slope
         if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
-            # sign z >= 0 is given, so that subtracting a multiple of it keeps a lower bound.
+            # sign z >= 0 is known, so that subtracting a multiple of it keeps a lower bound.
             charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign
             charge = cut(charge, origin, rows.shape)[None]
             carried = carried - charge

@@ -9,7 +9,7 @@ Shape suffixes: B images, M = classes - 1 margins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from corobench.benchmark.certify.checker.activations import Relu
 from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval
-from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Network, Slopes
+from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Line, Network, Slopes
 from corobench.benchmark.certify.checker.rounding import Array
 
 METHODS = ("IBP", "CROWN-IBP", "CROWN")
@@ -149,6 +149,7 @@ def tightened(
     number: int,
     neurons: NDArray[np.int64],
     slopes: Mapping[int, Slopes] | None = None,
+    keep: Callable[[NDArray[np.int64], Line], None] | None = None,
 ) -> Interval:
     """The interval of a value, some of whose neurons are bounded by backward passes.
 
@@ -159,6 +160,8 @@ def tightened(
         neurons: which of its flattened values.
         slopes: ReLU -> slopes for the rows of the lower bounds of the neurons, then those of their
             upper bounds; CROWN's by default.
+        keep: told which of `neurons` were bounded, and with which lines: theirs, then those of
+            their negatives.
     """
     given, shape = known.values[number], network.shapes[number]
     low, high = given.low.copy(), given.high.copy()
@@ -170,7 +173,10 @@ def tightened(
         if slopes is not None:
             both = np.concatenate([places, len(neurons) + places])
             chosen = {relu: Slopes(one.low_slope[both]) for relu, one in slopes.items()}
-        bound = network.lower(known, number, rows[None], origin, chosen).bound_BR[0]
+        found = network.lower(known, number, rows[None], origin, chosen)
+        bound = found.bound_BR[0]
+        if keep is not None and found.line is not None:
+            keep(places, found.line)
         flat_low[which] = np.maximum(flat_low[which], bound[: len(which)])
         flat_high[which] = np.minimum(flat_high[which], -bound[len(which) :])
     return replace(given, low=low, high=high)
