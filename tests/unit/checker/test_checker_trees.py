@@ -1,4 +1,4 @@
-"""Trees of a search: leaves must cover all signs, and whatever is altered the bound stays sound."""
+"""Trees of a search: halves must meet, and whatever is altered the bound stays sound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from corobench.benchmark.certify import BranchBudget, Prover, prover
 from corobench.benchmark.certify.bab.budget import Ascent
 from corobench.benchmark.certify.checker.proofs import crown_bounds
 from corobench.benchmark.certify.checker.reading import read_network
-from corobench.benchmark.certify.checker.trees import Tree, covers, margins_by_cases
+from corobench.benchmark.certify.checker.trees import Tree, _roots, margins_by_cases
 
 TINY = (1, 2, 2)
 
@@ -32,7 +32,8 @@ def found_trees():
     real = prover.margins_by_cases
 
     def noted(network, bounds, label, tree):
-        if tree.sign_NL.any() and any(one is not None for one in tree.tightening):
+        is_split, is_clipped = (tree.parent_K >= 0).any(), tree.exponent_RT.any()
+        if is_split and is_clipped and any(one is not None for one in tree.tightening):
             found.append((network, bounds, label, tree))
         return real(network, bounds, label, tree)
 
@@ -43,7 +44,7 @@ def found_trees():
             model = redrawn(seed)
             x, low, high = boxes(TINY, 0.35, num=3, seed=seed)
             labels = model(x).argmax(dim=1)
-            budget = BranchBudget(1500, tighten_after=3, tighten=Ascent(5))
+            budget = BranchBudget(1500, tighten_after=3, tighten=Ascent(5), clips=1, root_clips=1)
             before = len(found)
             for image in range(3):
                 one = slice(image, image + 1)
@@ -80,134 +81,234 @@ def test_trees_of_searches_prove_what_is_true() -> None:
     for network, bounds, label, tree, exact in trees:
         margins = margins_by_cases(network, bounds, label, tree)
         assert margins.shape == (2,) and (margins <= exact + 1e-6).all()
-        there = np.unique(tree.margin_L)
+        there = np.unique(tree.margin_K)
         assert np.isfinite(margins[there]).all()
         proved += int((margins[there] > 0).all())
     assert proved >= 3
 
 
-# --- coverage ---
+# --- what a tree covers ---
 
 
 def all_signs(num: int) -> np.ndarray:
     return np.array(list(itertools.product((1.0, -1.0), repeat=num))).T.reshape(num, -1)
 
 
-def covers_by_counting(sign_NL: np.ndarray) -> bool:
-    """Whether every combination of signs lies in exactly one leaf."""
-    every = all_signs(len(sign_NL))
-    agrees = (sign_NL[:, :, None] * every[:, None, :] >= 0).all(axis=0)
-    return bool((agrees.sum(axis=0) == 1).all())
+def bare(parents, neurons, signs, margins=None) -> Tree:
+    """A tree without steps."""
+    num = len(parents)
+    nothing = np.zeros((9, 0))
+    return Tree(
+        [(0, np.arange(9))],
+        np.zeros(num, int) if margins is None else np.array(margins),
+        np.array(parents),
+        np.array(neurons),
+        np.array(signs, float),
+        np.zeros(0, int),
+        nothing,
+        nothing,
+        np.zeros((18, 0), np.uint8),
+    )
+
+
+def covers_by_counting(tree: Tree, is_closed: list[bool]) -> bool:
+    """Whether every combination of signs is in a closed node of its own."""
+    every = all_signs(5)
+    inside = np.ones((len(is_closed), every.shape[1]), bool)
+    for node, parent in enumerate(tree.parent_K):
+        if parent >= 0:
+            inside[node] = inside[parent] & (every[tree.neuron_K[node]] == tree.sign_K[node])
+    return bool(inside[np.array(is_closed)].any(axis=0).all())
 
 
 @st.composite
-def _leaves(draw) -> np.ndarray:
-    """Leaves of a random tree over few neurons, perhaps with one altered."""
-    num = draw(st.integers(1, 5))
-    leaves = [np.zeros(num)]
-    for _ in range(draw(st.integers(0, 8))):
-        place = draw(st.integers(0, len(leaves) - 1))
-        free = np.flatnonzero(leaves[place] == 0)
-        if not len(free):
+def _trees(draw) -> tuple[Tree, list[bool]]:
+    """A random tree over five neurons, perhaps with one node altered."""
+    parents, neurons, signs, is_closed, seen = [-1], [0], [0.0], [True], [set()]
+    for _ in range(draw(st.integers(0, 7))):
+        leaves = [node for node in range(len(parents)) if is_closed[node]]
+        leaf = draw(st.sampled_from(leaves))
+        free = sorted(set(range(5)) - seen[leaf])
+        if not free:
             continue
-        leaf, neuron = leaves.pop(place), free[draw(st.integers(0, len(free) - 1))]
+        neuron = draw(st.sampled_from(free))
+        is_closed[leaf] = False
         for sign in (1.0, -1.0):
-            half = leaf.copy()
-            half[neuron] = sign
-            leaves.append(half)
-    kind = draw(st.sampled_from(["as it is", "flipped", "dropped", "twice", "freed"]))
-    which, neuron = draw(st.integers(0, len(leaves) - 1)), draw(st.integers(0, num - 1))
+            parents.append(leaf)
+            neurons.append(neuron)
+            signs.append(sign)
+            is_closed.append(True)
+            seen.append(seen[leaf] | {neuron})
+    kind = draw(st.sampled_from(["as it is", "flipped", "open", "closed", "moved", "up"]))
+    which = draw(st.integers(0, len(parents) - 1))
     if kind == "flipped":
-        leaves[which] = leaves[which].copy()
-        leaves[which][neuron] *= -1
-    elif kind == "dropped":
-        leaves.pop(which)
-    elif kind == "twice":
-        leaves.append(leaves[which])
-    elif kind == "freed":
-        leaves[which] = leaves[which].copy()
-        leaves[which][neuron] = 0.0
-    return np.array(leaves).reshape(-1, num).T
+        signs[which] *= -1
+    elif kind in ("open", "closed"):
+        is_closed[which] = kind == "closed"
+    elif kind == "moved":
+        neurons[which] = draw(st.integers(0, 4))
+    elif kind == "up" and parents[which] > 0:
+        parents[which] = parents[parents[which]]
+    return bare(parents, neurons, signs), is_closed
 
 
-@settings(max_examples=400, deadline=None)
-@given(sign_NL=_leaves())
-def test_coverage_is_what_counting_says(sign_NL: np.ndarray) -> None:
-    assert covers(sign_NL) == covers_by_counting(sign_NL)
+@settings(max_examples=500, deadline=None)
+@given(made=_trees())
+def test_a_root_is_closed_only_where_all_signs_are(made) -> None:
+    """Never without; and always with, where the halves of every split are together."""
+    tree, is_closed = made
+    own = np.where(is_closed, 1.0, -np.inf)
+    ((_, value),) = [pair for pair in _roots(tree, own) if pair[0] == 0][-1:]
+    if np.isfinite(value):
+        assert covers_by_counting(tree, is_closed)
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    num=st.integers(1, 3),
-    leaves=st.lists(
-        st.lists(st.sampled_from([1.0, 0.0, -1.0]), min_size=3, max_size=3), max_size=6
-    ),
-)
-def test_coverage_of_any_leaves(num: int, leaves: list[list[float]]) -> None:
-    sign_NL = np.array(leaves).reshape(-1, 3).T[:num]
-    assert covers(sign_NL) == covers_by_counting(sign_NL)
+@settings(max_examples=200, deadline=None)
+@given(made=_trees(), values=st.lists(st.floats(-1, 1), min_size=15, max_size=15))
+def test_a_root_is_worth_what_its_worst_half_is(made, values) -> None:
+    tree, _ = made
+    own = np.array(values[: len(tree.margin_K)])
+    best = own.copy()
+    for node in range(len(own) - 1, -1, -1):
+        below: dict[tuple[int, float], float] = {}
+        for child in np.flatnonzero(tree.parent_K == node):
+            key = int(tree.neuron_K[child]), float(tree.sign_K[child])
+            below[key] = max(below.get(key, -np.inf), best[child])
+        pairs = [
+            min(value, below[neuron, -sign])
+            for (neuron, sign), value in below.items()
+            if sign and (neuron, -sign) in below
+        ]
+        best[node] = max([best[node], *pairs])
+    assert _roots(tree, own)[-1] == (0, best[0])
 
 
-def test_coverage_of_deep_leaves_is_counted_exactly() -> None:
-    """A comb of 80 neurons: its last two leaves hold 2**-80 of all combinations each."""
-    num = 80
-    comb = np.triu(np.ones((num, num + 1)), 1)
-    comb[np.arange(num), np.arange(num)] = -1.0
-    assert covers(comb)
-    assert not covers(comb[:, :-1]) and not covers(comb[:, 1:])
+def test_a_deep_comb_is_followed_to_its_end() -> None:
+    """80 splits of one half each: its last two leaves hold 2**-80 of all combinations."""
+    parents, neurons, signs, own = [-1], [0], [0.0], [-np.inf]
+    at = 0
+    for neuron in range(80):
+        for sign in (-1.0, 1.0):
+            parents.append(at)
+            neurons.append(neuron)
+            signs.append(sign)
+            own.append(1.0 if sign < 0 or neuron == 79 else -np.inf)
+        at = len(parents) - 1
+    tree = bare(parents, neurons, signs)
+    assert _roots(tree, np.array(own)) == [(0, 1.0)]
+    for leaf in np.flatnonzero(np.isfinite(own)):
+        open_ = np.array(own)
+        open_[leaf] = -np.inf
+        assert _roots(tree, open_) == [(0, -np.inf)]
 
 
 # --- a tree that is altered ---
 
 
-def test_a_leaf_that_is_missing_twice_or_of_another_sign_proves_nothing() -> None:
+def without(tree: Tree, node: int) -> Tree:
+    """The tree without a node and all below it."""
+    gone = np.zeros(len(tree.parent_K), bool)
+    gone[node] = True
+    for child in range(node + 1, len(gone)):
+        gone[child] |= tree.parent_K[child] >= 0 and gone[tree.parent_K[child]]
+    number = np.append(np.cumsum(~gone) - 1, -1)
+    steps = ~gone[tree.node_T]
+    return altered(
+        tree,
+        margin_K=tree.margin_K[~gone],
+        parent_K=number[tree.parent_K[~gone]],
+        neuron_K=tree.neuron_K[~gone],
+        sign_K=tree.sign_K[~gone],
+        node_T=number[tree.node_T[steps]],
+        alpha_NT=tree.alpha_NT[:, steps],
+        beta_NT=tree.beta_NT[:, steps],
+        exponent_RT=tree.exponent_RT[:, steps],
+    )
+
+
+def only_leaves(tree: Tree) -> Tree:
+    """The tree without the steps of nodes that are split: nothing is closed but leaves."""
+    steps = ~np.isin(tree.node_T, tree.parent_K)
+    return altered(
+        tree,
+        node_T=tree.node_T[steps],
+        alpha_NT=tree.alpha_NT[:, steps],
+        beta_NT=tree.beta_NT[:, steps],
+        exponent_RT=tree.exponent_RT[:, steps],
+    )
+
+
+def test_a_half_that_is_missing_or_of_the_other_sign_proves_nothing() -> None:
     for network, bounds, label, tree, _ in found_trees():
-        for leaf in range(min(6, len(tree.margin_L))):
-            margin = tree.margin_L[leaf]
-            if not tree.sign_NL[:, leaf].any():
-                continue
-            rest = np.delete(np.arange(len(tree.margin_L)), leaf)
-            both = np.append(np.arange(len(tree.margin_L)), leaf)
-            for columns in (rest, both):
-                changed = altered(
-                    tree,
-                    margin_L=tree.margin_L[columns],
-                    **{
-                        name: getattr(tree, name)[:, columns]
-                        for name in ("sign_NL", "alpha_NL", "beta_NL")
-                    },
-                )
+        whole = only_leaves(tree)
+        for node in np.flatnonzero(tree.parent_K >= 0)[:8].tolist():
+            margin = tree.margin_K[node]
+            sign = tree.sign_K.copy()
+            sign[node] *= -1
+            for changed in (without(whole, node), altered(whole, sign_K=sign)):
                 found = margins_by_cases(network, bounds, label, changed)
                 assert found[margin] == -np.inf
-            sign = tree.sign_NL.copy()
-            neuron = np.flatnonzero(sign[:, leaf])[0]
-            sign[neuron, leaf] *= -1
-            found = margins_by_cases(network, bounds, label, altered(tree, sign_NL=sign))
-            assert found[margin] == -np.inf
 
 
-def test_a_leaf_of_another_margin_leaves_a_hole_in_its_own() -> None:
+def test_a_half_of_another_margin_proves_nothing() -> None:
     for network, bounds, label, tree, exact in found_trees():
-        split_up = np.flatnonzero(tree.sign_NL.any(axis=0))
-        changed = tree.margin_L.copy()
-        changed[split_up[0]] = 1 - changed[split_up[0]]
-        found = margins_by_cases(network, bounds, label, altered(tree, margin_L=changed))
-        assert found[tree.margin_L[split_up[0]]] == -np.inf
-        assert (found <= exact + 1e-6).all()
+        inner = np.flatnonzero(tree.parent_K >= 0)
+        changed = tree.margin_K.copy()
+        changed[inner[0]] = 1 - changed[inner[0]]
+        found = margins_by_cases(network, bounds, label, altered(tree, margin_K=changed))
+        assert found.tolist() == [-np.inf, -np.inf] and (found <= exact + 1e-6).all()
+
+
+def test_what_follows_from_the_threshold_is_never_more_than_it() -> None:
+    """A large threshold assumes much: what is proven with it is at most the exact margin."""
+    for network, bounds, label, tree, exact in found_trees():
+        for threshold in (0.0, 1e-9, 1e-3, 0.1, 10.0, 1e6):
+            changed = altered(tree, threshold=threshold)
+            found = margins_by_cases(network, bounds, label, changed)
+            assert (found <= exact + 1e-6).all(), threshold
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 100, 160, 200, 255])
+def test_any_multiplier_of_the_constraint_is_sound(exponent: int) -> None:
+    for network, bounds, label, tree, exact in found_trees():
+        for threshold in (0.0, 0.3):
+            wild = altered(
+                tree, exponent_RT=np.full_like(tree.exponent_RT, exponent), threshold=threshold
+            )
+            found = margins_by_cases(network, bounds, label, wild)
+            assert (found <= exact + 1e-6).all()
+
+
+def test_the_constraint_is_needed_for_some_proofs() -> None:
+    lost = 0
+    for network, bounds, label, tree, _ in found_trees():
+        plain = altered(tree, exponent_RT=np.zeros_like(tree.exponent_RT))
+        there = np.unique(tree.margin_K)
+        lost += int((margins_by_cases(network, bounds, label, plain)[there] == -np.inf).any())
+    assert lost
 
 
 def _bad(tree: Tree) -> dict[str, dict[str, object]]:
-    num = len(tree.sign_NL)
-    nan = tree.alpha_NL.copy()
+    num = len(tree.alpha_NT)
+    nan = tree.alpha_NT.copy()
     nan[0, 0] = np.nan
+    inner = np.arange(len(tree.parent_K)) > 0
     (first, places), *others = tree.neurons
     return {
-        "a number that is none": {"alpha_NL": nan},
-        "an infinite multiplier": {"beta_NL": np.where(nan == nan, tree.beta_NL, np.inf)},
-        "a row too few": {"sign_NL": tree.sign_NL[:-1]},
-        "a leaf too few": {"beta_NL": tree.beta_NL[:, :-1]},
-        "a margin that is not there": {"margin_L": tree.margin_L + 2},
-        "a margin below 0": {"margin_L": tree.margin_L - 1 - tree.margin_L.max()},
+        "a number that is none": {"alpha_NT": nan},
+        "an infinite multiplier": {"beta_NT": np.where(nan == nan, tree.beta_NT, np.inf)},
+        "a row too few": {"exponent_RT": tree.exponent_RT[:-1]},
+        "a step too few": {"beta_NT": tree.beta_NT[:, :-1]},
+        "a step of a node that is not there": {"node_T": tree.node_T + len(tree.parent_K)},
+        "a node too few": {"sign_K": tree.sign_K[:-1]},
+        "a sign that is none": {"sign_K": np.where(inner, 0.5, 0.0)},
+        "a parent that comes later": {"parent_K": np.where(inner, tree.parent_K + 10**6, -1)},
+        "a node that is its own parent": {"parent_K": np.arange(len(inner))},
+        "a split that is not there": {"neuron_K": tree.neuron_K + 10**6},
+        "a margin that is not there": {"margin_K": tree.margin_K + 2},
+        "a margin below 0": {"margin_K": tree.margin_K - 1 - tree.margin_K.max()},
+        "a threshold below 0": {"threshold": -1e-6},
+        "a threshold that is none": {"threshold": np.nan},
         "a neuron twice": {"neurons": [(first, places[[0, *range(len(places) - 1)]]), *others]},
         "a neuron beyond its layer": {"neurons": [(first, places + 10**6), *others]},
         "a neuron below 0": {"neurons": [(first, places - 10**6), *others]},
@@ -215,16 +316,24 @@ def _bad(tree: Tree) -> dict[str, dict[str, object]]:
         "a layer below 0": {"neurons": [(-1, places), *others]},
         "layers out of order": {"neurons": [*others, (first, places)]},
         "slopes of parts that are not there": {"tightening": [None]},
-        "no leaves": {
-            "margin_L": tree.margin_L[:0],
-            **dict.fromkeys(("sign_NL", "alpha_NL", "beta_NL"), np.zeros((num, 0))),
+        "no nodes": {
+            **dict.fromkeys(("margin_K", "parent_K", "neuron_K", "node_T"), np.zeros(0, int)),
+            "sign_K": np.zeros(0),
+            **dict.fromkeys(("alpha_NT", "beta_NT"), np.zeros((num, 0))),
+            "exponent_RT": np.zeros((2 * num, 0), np.uint8),
         },
     }
 
 
-@pytest.mark.parametrize(
-    "kind", _bad(Tree([(0, np.arange(3))], np.zeros(1, int), *np.zeros((3, 3, 1))))
-)
+def _one_step() -> Tree:
+    """A root with one step, over three neurons."""
+    ones = np.ones((3, 1))
+    bytes_ = np.ones((6, 1), np.uint8)
+    zero = np.zeros(1, int)
+    return Tree([(0, np.arange(3))], zero, zero - 1, zero, zero * 1.0, zero, ones, ones, bytes_)
+
+
+@pytest.mark.parametrize("kind", _bad(_one_step()))
 def test_a_tree_that_makes_no_sense_proves_nothing(kind: str) -> None:
     network, bounds, label, tree, _ = found_trees()[0]
     found = margins_by_cases(network, bounds, label, altered(tree, **_bad(tree)[kind]))
@@ -234,18 +343,18 @@ def test_a_tree_that_makes_no_sense_proves_nothing(kind: str) -> None:
 @pytest.mark.parametrize("value", [-1e300, -5.0, 1.5, 1e300])
 def test_slopes_outside_their_range_are_clipped(value: float) -> None:
     for network, bounds, label, tree, exact in found_trees()[:2]:
-        inside = np.full_like(tree.alpha_NL, np.clip(value, 0, 1))
-        expected = margins_by_cases(network, bounds, label, altered(tree, alpha_NL=inside))
-        wild = np.full_like(tree.alpha_NL, value)
-        found = margins_by_cases(network, bounds, label, altered(tree, alpha_NL=wild))
+        inside = np.full_like(tree.alpha_NT, np.clip(value, 0, 1))
+        expected = margins_by_cases(network, bounds, label, altered(tree, alpha_NT=inside))
+        wild = np.full_like(tree.alpha_NT, value)
+        found = margins_by_cases(network, bounds, label, altered(tree, alpha_NT=wild))
         assert np.array_equal(found, expected) and (found <= exact + 1e-6).all()
 
 
 def test_multipliers_below_0_are_not_believed() -> None:
     for network, bounds, label, tree, exact in found_trees()[:2]:
-        none = altered(tree, beta_NL=np.zeros_like(tree.beta_NL))
+        none = altered(tree, beta_NT=np.zeros_like(tree.beta_NT))
         expected = margins_by_cases(network, bounds, label, none)
-        below = altered(tree, beta_NL=-1.0 - tree.beta_NL)
+        below = altered(tree, beta_NT=-1.0 - tree.beta_NT)
         found = margins_by_cases(network, bounds, label, below)
         assert np.array_equal(found, expected) and (found <= exact + 1e-6).all()
 
@@ -253,14 +362,14 @@ def test_multipliers_below_0_are_not_believed() -> None:
 @pytest.mark.parametrize("factor", [1e3, 1e12, 1e200, 1.7e308])
 def test_huge_multipliers_stay_sound(factor: float) -> None:
     for network, bounds, label, tree, exact in found_trees()[:2]:
-        wild = altered(tree, beta_NL=np.minimum(tree.beta_NL, 1.0) * factor)
+        wild = altered(tree, beta_NT=np.minimum(tree.beta_NT, 1.0) * factor)
         assert (margins_by_cases(network, bounds, label, wild) <= exact + 1e-6).all()
 
 
 def test_slopes_of_better_bounds_matter_and_are_not_believed() -> None:
     gained = 0
     for network, bounds, label, tree, exact in found_trees():
-        there = np.unique(tree.margin_L)
+        there = np.unique(tree.margin_K)
         expected = margins_by_cases(network, bounds, label, tree)
         without = margins_by_cases(network, bounds, label, altered(tree, tightening=[]))
         assert (without[there] <= expected[there] + 1e-6).all()
@@ -276,7 +385,21 @@ def test_slopes_of_better_bounds_matter_and_are_not_believed() -> None:
 @given(data=st.data())
 def test_any_one_alteration_leaves_a_sound_bound_or_none(data) -> None:
     network, bounds, label, tree, exact = data.draw(st.sampled_from(range(4)).map(_one))
-    name = data.draw(st.sampled_from(["sign_NL", "alpha_NL", "beta_NL", "margin_L", "tightening"]))
+    name = data.draw(
+        st.sampled_from(
+            [
+                "sign_K",
+                "parent_K",
+                "neuron_K",
+                "margin_K",
+                "node_T",
+                "alpha_NT",
+                "beta_NT",
+                "exponent_RT",
+                "tightening",
+            ]
+        )
+    )
     value = data.draw(
         st.floats(-3, 3) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, -1.0, 1e30, -1e30])
     )
@@ -291,8 +414,10 @@ def test_any_one_alteration_leaves_a_sound_bound_or_none(data) -> None:
             changed = altered(tree, tightening=slopes)
         else:
             array = getattr(tree, name).copy()
-            if name == "margin_L":
-                value = data.draw(st.integers(-1, 3))
+            if name == "exponent_RT":
+                value = data.draw(st.integers(0, 255))
+            elif name not in ("sign_K", "alpha_NT", "beta_NT"):
+                value = data.draw(st.integers(-1, 40))
             array.reshape(-1)[data.draw(st.integers(0, array.size - 1))] = value
             changed = altered(tree, **{name: array})
         found = margins_by_cases(network, bounds, label, changed)
@@ -313,9 +438,13 @@ def test_a_bound_of_neurons_that_is_too_wide_is_only_looser() -> None:
     tree = Tree(
         [(0, np.arange(8)), (1, np.arange(6))],
         np.array([0, 1]),
-        np.zeros((14, 2)),
+        np.array([-1, -1]),
+        np.array([-1, -1]),
+        np.zeros(2),
+        np.array([0, 1]),
         np.full((14, 2), 0.4),
         np.zeros((14, 2)),
+        np.zeros((28, 2), np.uint8),
     )
     exact = exact_margins(model, low, high, torch.tensor([label]))[0].numpy()
     loose, found = (margins_by_cases(network, b, label, tree) for b in (wide, tight))
