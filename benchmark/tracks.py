@@ -176,8 +176,8 @@ class Protocol:
     closing_certifiers: tuple[str, ...] = ("alpha-CROWN", "BaB")
     crown_max_hidden_units: int = 20000
     closing_group: int = 16
-    max_subdomains: int = 500
-    certify_budget_s: float = 60.0
+    max_subdomains: int = 2000
+    certify_budget_s: float = 300.0
     audit_images: int = 50
     plain_attacks: bool = False
 

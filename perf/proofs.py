@@ -5,9 +5,9 @@
 
 Every correct image is asked about by all certifiers. Then the checker alone confirms each
 certificate once more, which is timed. Then one number of a handed-over proof is altered at random,
-as often as asked: a sign, a leaf, the margin it belongs to, a slope, a multiplier. What no longer
-covers all cases must be refused; where slopes and multipliers differ the bound is another one, and
-no image that was found with those signs may lie below it.
+as often as asked: a sign, a node, the margin it belongs to, a slope, a multiplier. A proof in which
+the halves of a split no longer meet must be refused; where slopes and multipliers differ the bound
+is another one, and no image that was found with those signs may lie below it.
 Last line: certificates, refused ones of them, alterations that broke a proof and were not refused.
 """
 
@@ -26,15 +26,17 @@ import torch
 from corobench.benchmark.certify import BranchBudget, Prover
 from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins
 from corobench.benchmark.certify.checker.reading import read_network
-from corobench.benchmark.certify.checker.trees import Tree, covers, margins_by_cases
+from corobench.benchmark.certify.checker.trees import Tree, margins_by_cases
 from corobench.benchmark.certify.prover import ALPHA, tree_of
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.referee import threat
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import Protocol, parse_epsilon
 
+#: What bounds of neurons are compared with: small, as the margins are at least 1e-5.
+THRESHOLD = 1e-6
 ROOT = Path(__file__).parents[1]
-KINDS = ("sign", "leaf dropped", "leaf doubled", "margin", "slope", "multiplier")
+KINDS = ("sign", "node moved", "margin", "step moved", "slope", "multiplier", "constraint")
 
 
 def main() -> None:
@@ -99,11 +101,11 @@ def _proofs(entry, lower, upper, y):
             (answer,) = prover.search(certifier, lower[one], upper[one], y[one], budget)
             if answer.is_certified:
                 methods[row] = certifier
-                if answer.leaves is not None:
+                if answer.proof is not None:
                     root = prover.search(
                         ALPHA, lower[one], upper[one], y[one], replace(budget, max_subdomains=0)
                     )[0]
-                    trees[row] = (root.margins.double().numpy(), tree_of(answer))
+                    trees[row] = (root.margins.double().numpy(), tree_of(answer, THRESHOLD))
     return methods, trees
 
 
@@ -121,50 +123,50 @@ def _altered(network, low, high, labels, trees, num):
         other = _alter(tree, kind, draw)
         by_cases = margins_by_cases(network, bounds[row], int(labels[row]), other)
         passes = bool((np.maximum(known, by_cases) > 0).all())
-        follows = all(
-            known[margin] > 0
-            or (
-                bool((other.margin_L == margin).any())
-                and covers(other.sign_NL[:, other.margin_L == margin])
-            )
-            for margin in range(len(known))
-        )
+        follows = all(known[m] > 0 or _may_close(other, m) for m in range(len(known)))
         counts[kind, "passes" if passes else "refused"] += 1
         wrong += passes and not follows
     print({f"{kind}: {answer}": count for (kind, answer), count in sorted(counts.items())})
     return wrong
 
 
+def _may_close(tree: Tree, margin: int) -> bool:
+    """Whether a root is closed if every node with a step is closed by it, unless it was split."""
+    sides: dict[int, set[tuple[int, float]]] = {}
+    stepped = set(tree.node_T.tolist())
+    for node in range(len(tree.margin_K) - 1, -1, -1):
+        below = sides.get(node, set())
+        is_split = any((neuron, -sign) in below for neuron, sign in below)
+        is_closed = is_split or (node in stepped and not below)
+        if tree.parent_K[node] < 0:
+            if is_closed and tree.margin_K[node] == margin:
+                return True
+        elif is_closed:
+            key = int(tree.neuron_K[node]), float(tree.sign_K[node])
+            sides.setdefault(int(tree.parent_K[node]), set()).add(key)
+    return False
+
+
 def _alter(tree: Tree, kind: str, draw: np.random.Generator) -> Tree:
-    """A proof with one number altered."""
-    leaf = int(draw.integers(len(tree.margin_L)))
-    neuron = int(draw.integers(len(tree.sign_NL))) if len(tree.sign_NL) else 0
-    fields = {
-        "margin_L": tree.margin_L.copy(),
-        "sign_NL": tree.sign_NL.copy(),
-        "alpha_NL": tree.alpha_NL.copy(),
-        "beta_NL": tree.beta_NL.copy(),
-    }
-    fixed = np.flatnonzero(fields["sign_NL"][:, leaf])
+    """A proof with one number altered; a step of a node that was split closes nothing."""
+    node, step = int(draw.integers(len(tree.margin_K))), int(draw.integers(len(tree.node_T)))
+    neuron = int(draw.integers(len(tree.alpha_NT))) if len(tree.alpha_NT) else 0
+    names = ("margin_K", "parent_K", "sign_K", "node_T", "alpha_NT", "beta_NT", "exponent_RT")
+    fields = {name: getattr(tree, name).copy() for name in names}
     if kind == "sign":
-        where = int(draw.choice(fixed)) if len(fixed) else neuron
-        fields["sign_NL"][where, leaf] = draw.choice(
-            [sign for sign in (-1.0, 0.0, 1.0) if sign != fields["sign_NL"][where, leaf]]
-        )
-    elif kind == "leaf dropped":
-        fields = {name: np.delete(value, leaf, axis=-1) for name, value in fields.items()}
-    elif kind == "leaf doubled":
-        fields = {
-            name: np.concatenate([value, value[..., leaf : leaf + 1]], axis=-1)
-            for name, value in fields.items()
-        }
+        fields["sign_K"][node] *= -1
+    elif kind == "node moved":
+        fields["parent_K"][node] = draw.integers(-1, max(node, 1) - (node == 0))
     elif kind == "margin":
-        fields["margin_L"][leaf] = (fields["margin_L"][leaf] + 1) % 9
+        fields["margin_K"][node] = (fields["margin_K"][node] + 1) % 9
+    elif kind == "step moved":
+        fields["node_T"][step] = draw.integers(len(tree.margin_K))
     elif kind == "slope":
-        fields["alpha_NL"][neuron, leaf] = draw.normal()
+        fields["alpha_NT"][neuron, step] = draw.normal()
+    elif kind == "multiplier":
+        fields["beta_NT"][neuron, step] = draw.normal() * 10
     else:
-        where = int(draw.choice(fixed)) if len(fixed) else neuron
-        fields["beta_NL"][where, leaf] = draw.normal() * 10
+        fields["exponent_RT"][neuron, step] = draw.integers(256)
     return replace(tree, **fields)
 
 

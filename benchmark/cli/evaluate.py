@@ -58,6 +58,12 @@ from corobench.benchmark.executors.limits import Limits
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds of branch and bound per image, instead of those of the protocol; never ranked.",
 )
+@click.option(
+    "--max-subdomains",
+    type=click.IntRange(min=0),
+    help="Cases of branch and bound per image, instead of those of the protocol: more prove more, "
+    "and take longer; never ranked.",
+)
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 @many.scaling
 @cli_options.process_limits
@@ -73,6 +79,7 @@ def evaluate(
     data_root: Path | None,
     plain_attacks: bool,
     certify_budget_s: float | None,
+    max_subdomains: int | None,
     force: bool,
     wish: many.Wish,
     limits: Limits | None,
@@ -92,6 +99,7 @@ def evaluate(
     Examples:
       corobench evaluate submissions/my-model
       corobench evaluate submissions/my-model --subset 100 --out /tmp/quick
+      corobench evaluate submissions/my-model --max-subdomains 20000 --out /tmp/patient
       corobench evaluate submissions/* --missing-only --workers 8
       corobench evaluate submissions/* --device all --workers-per-device 2 --tf32
       corobench evaluate submissions/* --missing-only --shard 3/20
@@ -113,6 +121,7 @@ def evaluate(
         out=out,
         force=force,
         certify_budget_s=certify_budget_s,
+        max_subdomains=max_subdomains,
         plain_attacks=plain_attacks,
         is_limited=limits is not None and limits.is_less_than(Limits()),
     )

@@ -20,6 +20,10 @@ from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
 
 
+IMAGES_OF_A_JOB = 4
+"""A search may take minutes: groups are handed out in parts, so that workers share their end."""
+
+
 @dataclass
 class _Found:
     """What one certifier found at one epsilon; nothing counts until it passed all its checks."""
@@ -85,20 +89,17 @@ def _ask(evaluation: Stages, certifier: str, epsilon: str, found: _Found) -> Non
     size = evaluation.protocol.closing_group
     groups = [todo[start : start + size] for start in range(0, len(todo), size)]
     report.stage(f"{certifier} {epsilon}", len(todo))
-    answers = evaluation.proofs(
-        [
-            Job(
-                chunk_name(f"certify-{certifier}", epsilon, number),
-                "close",
-                tuple(rows.tolist()),
-                epsilon,
-                {"certifier": certifier},
-            )
-            for number, rows in enumerate(groups)
-        ]
-    )
-    with closing(answers):
-        for number, (job, answer) in enumerate(answers):
+    jobs, ends = [], []
+    for number, rows in enumerate(groups):
+        name = chunk_name(f"certify-{certifier}", epsilon, number)
+        for start in range(0, len(rows), IMAGES_OF_A_JOB):
+            part = tuple(rows[start : start + IMAGES_OF_A_JOB].tolist())
+            told = {"certifier": certifier}
+            jobs.append(Job(f"{name}.{start:02d}", "close", part, epsilon, told))
+        ends.append(len(jobs))
+    is_decided, group = False, 0
+    with closing(evaluation.proofs(jobs)) as answers:
+        for number, (job, answer) in enumerate(answers, start=1):
             rows = job.places
             evaluation.spend("certify", facts, rows, float(answer["seconds"]))
             found.proven[rows], found.margin[rows] = answer["certified"], answer["margin"]
@@ -106,11 +107,15 @@ def _ask(evaluation: Stages, certifier: str, epsilon: str, found: _Found) -> Non
             refuted = rows[answer["refuted"]].tolist()
             found.refuted.update(zip(refuted, answer["adversarial"], strict=True))
             report.advance(len(rows), _bracket(evaluation, epsilon, found))
-            if not (answer["certified"].any() or len(refuted)) and number + 1 < len(groups):
-                found.unanswered[np.concatenate(groups[number + 1 :])] = True
+            is_decided |= bool(answer["certified"].any()) or bool(refuted)
+            if number < ends[group]:
+                continue
+            if not is_decided and group + 1 < len(groups):
+                found.unanswered[np.concatenate(groups[group + 1 :])] = True
                 left = int(found.unanswered.sum())
                 report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
                 return
+            is_decided, group = False, group + 1
     report.finish(_note(evaluation, epsilon, found))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.tracks import Protocol
@@ -24,6 +25,8 @@ class Settings:
         force: replace another result of the same name.
         certify_budget_s: seconds per image of branch and bound, or None for the protocol's; with
             another one the result is never ranked.
+        max_subdomains: per image of branch and bound, or None for the protocol's; with another
+            number the result is never ranked.
         tf32: let attacks on a GPU search in TF32; successes are measured in float32 all the same.
         earlier: result file of the same weights and images, whose attacks need not be repeated; it
             sets n, radii and seed.
@@ -40,6 +43,7 @@ class Settings:
     out: Path = Path("results")
     force: bool = False
     certify_budget_s: float | None = None
+    max_subdomains: int | None = None
     tf32: bool = False
     plain_attacks: bool = False
     is_limited: bool = False
@@ -48,10 +52,12 @@ class Settings:
     @property
     def protocol(self) -> Protocol:
         """The protocol, with what the user changed of it."""
-        budget_s = self.certify_budget_s
-        if budget_s is None:
-            budget_s = Protocol.certify_budget_s
-        return Protocol(certify_budget_s=budget_s, plain_attacks=self.plain_attacks)
+        changed: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("certify_budget_s", "max_subdomains")
+            if getattr(self, name) is not None
+        }
+        return Protocol(plain_attacks=self.plain_attacks, **changed)
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,7 @@ def test_the_budget_of_the_user_makes_a_result_unranked() -> None:
 
     assert Settings().protocol == Protocol()
     assert Settings(certify_budget_s=5).protocol == replace(Protocol(), certify_budget_s=5)
+    assert Settings(max_subdomains=7).protocol == replace(Protocol(), max_subdomains=7)
     plain = Settings(plain_attacks=True).protocol
     assert plain.as_settings() == {**Protocol().as_settings(), "plain_attacks": True}
     assert "plain_attacks" not in Protocol().as_settings()
