@@ -19,7 +19,6 @@ from corobench.benchmark.evaluation.stages import Stages
 from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
 
-
 IMAGES_OF_A_JOB = 4
 """A search may take minutes: groups are handed out in parts, so that workers share their end."""
 

@@ -31,12 +31,12 @@ from corobench.benchmark.certify.bab.tightening import NeuronLines
 EXPONENTS = 255
 """gamma is 0 or 2**((e - ZERO) / STEPS), e from 1 to this: a byte says which."""
 
-ZERO, STEPS = 160, 4
+ZERO, STEPS = 160, 8
 
-ROUNDS = 6
+ROUNDS = 7
 """Halvings of the range of exponents."""
 
-BELOW, ABOVE = 24, 40
+BELOW, ABOVE = 48, 80
 """The range around the ratio of a row to the constraint, in exponents."""
 
 VALUES_AT_ONCE = {"cpu": 2**18}
@@ -51,7 +51,7 @@ ROUNDING = 1e-6
 def gamma_of(exponent: Tensor) -> Tensor:
     """The multiplier that a byte stands for.
 
-    >>> gamma_of(torch.tensor([0, 160, 164], dtype=torch.uint8)).tolist()
+    >>> gamma_of(torch.tensor([0, 160, 168], dtype=torch.uint8)).tolist()
     [0.0, 1.0, 2.0]
     """
     return torch.exp2((exponent.float() - ZERO) / STEPS) * (exponent > 0)

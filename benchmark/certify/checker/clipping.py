@@ -23,13 +23,13 @@ _VALUES_AT_ONCE = 2**20
 
 
 def gamma_of(exponent: NDArray[np.uint8]) -> Array:
-    """The multiplier that a byte stands for: 0, or 2**((e - 160) / 4).
+    """The multiplier that a byte stands for: 0, or 2**((e - 160) / 8).
 
-    >>> gamma_of(np.array([0, 160, 164], dtype=np.uint8)).tolist()
+    >>> gamma_of(np.array([0, 160, 168], dtype=np.uint8)).tolist()
     [0.0, 1.0, 2.0]
     """
     whole = exponent.astype(np.float64)
-    return np.where(exponent > 0, np.exp2((whole - 160.0) / 4.0), 0.0)
+    return np.where(exponent > 0, np.exp2((whole - 160.0) / 8.0), 0.0)
 
 
 @dataclass
