@@ -33,6 +33,7 @@ from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.referee import threat
 from corobench.benchmark.submission import load_submission
 
+DECIDED = ("certified", "refuted")
 CHEAP = ("IBP", "CROWN-IBP", "CROWN")
 
 
@@ -58,6 +59,7 @@ class Bracket:
         self.proven = torch.zeros(len(x), dtype=torch.bool)
         self.broken = torch.zeros(len(x), dtype=torch.bool)
         self.lines: list[tuple[str, int, int, int, float, str]] = []
+        self.searches: list[tuple[int, float, str]] = []
 
     @property
     def robust(self) -> int:
@@ -91,6 +93,7 @@ class Bracket:
         counts = [f"{sum(one.status == name for one in found)} {name}" for name in statuses]
         num = sum(one.num_subdomains for one in found)
         slowest = max((one.seconds for one in found), default=0.0)
+        self.searches += [(one.num_subdomains, one.seconds, one.status) for one in found]
         counts.append(f"{num} subdomains, slowest image {slowest:.1f} s")
         self._line(certifier, rows, start, ", ".join(counts))
 
@@ -117,6 +120,15 @@ class Bracket:
         seconds = (time.perf_counter() - start) / max(len(rows), 1)
         proven = int(self.proven.sum())
         self.lines.append((name, proven, self.robust, len(rows), seconds, note))
+
+    def print_budgets(self) -> None:
+        """What smaller budgets of subdomains would have decided, and the seconds of that."""
+        decided = [(num, s) for num, s, status in self.searches if status in DECIDED]
+        for budget in (64, 125, 250, 500, 1000, 2000, 4000, 8000):
+            within = [s for num, s in decided if num <= budget]
+            print(f"decided with at most {budget} subdomains: {len(within)}, {sum(within):.0f} s")
+        rest = [s for _, s, status in self.searches if status not in DECIDED]
+        print(f"not decided: {len(rest)}, {sum(rest):.0f} s")
 
     def print(self) -> None:
         """The table; until the attack has run, the upper end is the clean count."""
@@ -151,7 +163,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--attack", choices=("autoattack", "pgd"), default="autoattack")
     parser.add_argument("--max-subdomains", type=int, default=BranchBudget().max_subdomains)
-    parser.add_argument("--at-least", type=float, default=0.5)
+    parser.add_argument("--at-least", type=float, default=0.85)
     options = parser.parse_args()
     submission = load_submission(options.entry)
     model, track = submission.model.eval().requires_grad_(False), submission.track
@@ -167,6 +179,7 @@ def main() -> None:
     for certifier in ("alpha-CROWN", "BaB"):
         bracket.search(certifier, bracket.undecided(), budget)
     bracket.print()
+    bracket.print_budgets()
     if bool((bracket.proven & bracket.broken).any()):
         print("contradiction: a certified image was broken")
         sys.exit(3)

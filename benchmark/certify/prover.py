@@ -22,7 +22,8 @@ from corobench.benchmark.certify.bab.boxes import search_box
 from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget, BranchResult
 from corobench.benchmark.certify.checker.activations import Relu
 from corobench.benchmark.certify.checker.intervals import UncheckableError
-from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Network
+from corobench.benchmark.certify.checker.network import NONLINEAR, Network
+from corobench.benchmark.certify.checker.passes import Bounds
 from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.rounding import Array

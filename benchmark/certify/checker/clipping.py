@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.intervals import Origin, cut
-from corobench.benchmark.certify.checker.network import Line
+from corobench.benchmark.certify.checker.passes import Line
 from corobench.benchmark.certify.checker.rounding import Array, sum_error
 
 _VALUES_AT_ONCE = 2**20

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from corobench.benchmark.certify.checker.activations import Relu
 from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval
-from corobench.benchmark.certify.checker.network import NONLINEAR, Bounds, Line, Network, Slopes
+from corobench.benchmark.certify.checker.network import NONLINEAR, Network
+from corobench.benchmark.certify.checker.passes import Bounds, Line, Slopes
 from corobench.benchmark.certify.checker.rounding import Array
 
 METHODS = ("IBP", "CROWN-IBP", "CROWN")

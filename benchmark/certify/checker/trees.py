@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.clipping import Constraint, NeuronRows
 from corobench.benchmark.certify.checker.intervals import Interval
-from corobench.benchmark.certify.checker.network import Bounds, Line, Network, Slopes
+from corobench.benchmark.certify.checker.network import Network
+from corobench.benchmark.certify.checker.passes import Bounds, Line, Slopes
 from corobench.benchmark.certify.checker.proofs import specification, tightened
 from corobench.benchmark.certify.checker.rounding import Array, centre
 

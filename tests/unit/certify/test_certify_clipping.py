@@ -19,7 +19,7 @@ from corobench.benchmark.certify.bab.proof_log import ProofLog
 from corobench.benchmark.certify.bab.reduced import ReducedNet
 from corobench.benchmark.certify.bab.tightening import NeuronLines
 from corobench.benchmark.certify.checker import clipping as checked
-from corobench.benchmark.certify.checker.network import Line
+from corobench.benchmark.certify.checker.passes import Line
 
 NUM_NEURONS, NUM_INPUTS = 6, 12
 

@@ -27,7 +27,8 @@ from corobench.benchmark.certify import BoundedModel
 from corobench.benchmark.certify.checker.exact import Pad
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.layers import Add, Affine, Linear
-from corobench.benchmark.certify.checker.network import Network, Slopes, Step, require_flat_logits
+from corobench.benchmark.certify.checker.network import Network, Step, require_flat_logits
+from corobench.benchmark.certify.checker.passes import Slopes
 from corobench.benchmark.certify.checker.proofs import (
     METHODS,
     _is_made_by_affine,
