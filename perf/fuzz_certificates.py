@@ -1,6 +1,6 @@
 """Random networks certified up to the edge of the proof, then attacked inside the certified ball.
 
-    python perf/fuzz_certificates.py [--seconds S] [--count N] [--seed 0] [--images 48]
+    python perf/fuzz_certificates.py [--seconds S] [--count N] [--seed 0] [--images 48] [--only BaB]
 
 For each network, image and certifier the largest certified radius is bisected. Inside that box the
 images of smallest margin are searched: corners, gradient descent in float64 from many starts, many
@@ -30,8 +30,11 @@ from torch import Tensor, nn
 
 Claims = Callable[[nn.Module, Tensor, Tensor, Tensor, Sequence[str]], Mapping[str, Tensor]]
 
-SHARES = {"IBP": 1.0, "CROWN-IBP": 1.0, "CROWN": 0.125}
-"""Of the images of a network which share each certifier is asked about; CROWN is the slowest."""
+SHARES = {"IBP": 1.0, "CROWN-IBP": 1.0, "CROWN": 0.125, "BaB": 0.02}
+"""Of the images of a network which share each certifier is asked about; the last is the slowest."""
+
+SUBDOMAINS, PLAIN = 200, 6
+"""Of branch and bound; after the second number neurons are bounded under the output."""
 
 DEPLOYMENTS: dict[str, Deployment | None] = {
     "torch": None,
@@ -77,10 +80,30 @@ def claims(
         from corobench.benchmark.certify.checker.reading import read_network
     except ImportError:
         return _library_claims(network, low, high, labels, certifiers)
-    known: Any = _kept(network, lambda: read_network(network, low.shape[1:]))
+    if "BaB" in certifiers:
+        return {"BaB": _searched(network, low, high, labels)}
+    known: Any = _kept(network, "checker", lambda: read_network(network, low.shape[1:]))
     box = tuple(side.double().numpy() for side in (low, high))
     found = {name: margins(known, *box, labels.numpy(), name) for name in certifiers}
     return {name: torch.from_numpy(one.min(axis=1) > 0) for name, one in found.items()}
+
+
+def _searched(network: nn.Module, low: Tensor, high: Tensor, labels: Tensor) -> Tensor:
+    """Which boxes branch and bound proves, neurons bounded under the output from early on."""
+    from corobench.benchmark.certify import BranchBudget, NotCertifiable, Prover
+
+    with torch.no_grad():
+        num_classes = network(low[:1]).shape[1]
+    prover: Any = _kept(network, "prover", lambda: Prover(network, low.shape[1:], num_classes))
+    budget = BranchBudget(SUBDOMAINS, tighten_after=PLAIN)
+    none = torch.zeros(len(low), dtype=torch.bool)
+    if "BaB" in prover.refusals:
+        return none
+    try:
+        found = prover.search("BaB", low, high, labels, budget)
+    except NotCertifiable:
+        return none
+    return torch.tensor([one.is_certified for one in found])
 
 
 def _library_claims(
@@ -92,7 +115,7 @@ def _library_claims(
     with torch.no_grad():
         logits = network((low + high) / 2)
     bounded: Any = _kept(
-        network, lambda: engine.BoundedModel(network, low.shape[1:], logits.shape[1])
+        network, "library", lambda: engine.BoundedModel(network, low.shape[1:], logits.shape[1])
     )
     found = {}
     for method in certifiers:
@@ -104,14 +127,14 @@ def _library_claims(
     return found
 
 
-_LAST: list[Any] = [None, None]
+_LAST: dict[str, tuple[nn.Module, object]] = {}
 
 
-def _kept(network: nn.Module, build: Callable[[], object]) -> object:
+def _kept(network: nn.Module, kind: str, build: Callable[[], object]) -> object:
     """What an engine makes of a network, built once for each network in turn."""
-    if _LAST[0] is not network:
-        _LAST[:] = [network, build()]
-    return _LAST[1]
+    if kind not in _LAST or _LAST[kind][0] is not network:
+        _LAST[kind] = network, build()
+    return _LAST[kind][1]
 
 
 @dataclass
@@ -340,8 +363,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=sys.maxsize, help="certificates to try")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=tuple(SHARES), help="one certifier, about every image")
     parser.add_argument("--images", type=int, default=48, help="of each network")
     options = parser.parse_args()
+    if options.only:
+        SHARES.clear()
+        SHARES[options.only] = 1.0
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     end = time.monotonic() + options.seconds
