@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.intervals import (
     Interval,
@@ -108,7 +107,7 @@ class Curve(Activation):
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
         low, high = self._function(given.low), self._function(given.high)
-        noise = np.where(_is_finite(given), CURVE_ERROR, np.inf)
+        noise = np.where(given.is_finite, CURVE_ERROR, np.inf)
         return Interval(low - noise, high + noise, noise)
 
     def lines(self, given: Interval) -> Lines:
@@ -145,12 +144,6 @@ class Curve(Activation):
         return found - error if best is np.minimum else found + error
 
 
-def _is_finite(given: Interval) -> NDArray[np.bool_]:
-    """Where a deployed value is a number: one that may overflow may be none, which no function of a
-    bounded range mends."""
-    return np.isfinite(given.low) & np.isfinite(given.high)
-
-
 def _sigmoid(z: Array) -> Array:
     return 0.5 + 0.5 * np.tanh(0.5 * z)
 
@@ -184,7 +177,7 @@ class Quantise(Activation):
         (given,) = operands
         low, high = self._step(given.low, -1.0), self._step(given.high, +1.0)
         noise = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))
-        noise = np.where(_is_finite(given), noise, np.inf)
+        noise = np.where(given.is_finite, noise, np.inf)
         return Interval(low - noise, high + noise, noise)
 
     def lines(self, given: Interval) -> Lines:

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corobench.benchmark.certify.checker.activations import Curve, MaxPool
+from corobench.benchmark.certify.checker.boxed import Product
+from corobench.benchmark.certify.checker.curves import CURVES, Smooth
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Reshape
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
 from corobench.benchmark.certify.checker.layers import Add, Mean, Scale
@@ -56,14 +59,22 @@ class Builder:
 
     Args:
         input_shape: (C, H, W).
+        max_as_relus: whether max pools become trees of ReLUs, where their windows are small.
+
+    Attributes:
+        borders: value -> a border around it that is never the largest value.
     """
 
-    def __init__(self, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, input_shape: tuple[int, ...], max_as_relus: bool = False) -> None:
+        self.max_as_relus = max_as_relus
+        self.borders: dict[int, tuple[int, int, int, int]] = {}
         self.steps: list[Step] = []
         self.shapes: list[tuple[int, ...]] = [input_shape]
 
     def add(self, layer: Layer, *sources: int) -> Value:
         """A step, and the shape that it gives."""
+        if not self.borders.keys().isdisjoint(sources) and not isinstance(layer, MaxPool):
+            raise UncheckableError("a border of -inf that no max pool reads")
         self.steps.append(Step(layer, sources))
         self.shapes.append(_shape_of(layer, [self.shapes[source] for source in sources]))
         return Value(len(self.steps))
@@ -114,6 +125,8 @@ class Builder:
             if kind == "sub" and self.shapes[first] == self.shapes[second]:
                 minus = self.add(Scale(np.full((), -1.0), np.zeros(())), second)
                 return self.add(Add(), first, minus)
+            if kind == "mul":
+                return self.product(first, second)
             raise UncheckableError(f"the operator {kind} of two activations")
         if isinstance(first, Value):
             return self.with_constant(kind, first, second)
@@ -123,6 +136,17 @@ class Builder:
             minus = self.add(Scale(np.full((), -1.0), np.zeros(())), require(second))
             return self.with_constant("add", minus, first)
         raise UncheckableError("a division by an activation")
+
+    def product(self, first: Value, second: Value) -> Value:
+        """The product of two activations; z sigmoid(z) is a curve."""
+        if self.shapes[first] != self.shapes[second]:
+            raise UncheckableError("the operator mul of two activations of unequal shapes")
+        for one, other in ((first, second), (second, first)):
+            step = self.steps[other - 1] if other else None
+            layer = None if step is None or step.sources != (one,) else step.layer
+            if isinstance(layer, Curve) and layer.name == "sigmoid":
+                return self.add(Smooth(CURVES["silu"]), one)
+        return self.add(Product(first == second), first, second)
 
     def with_constant(self, kind: str, source: int, constant: Any) -> Value:
         """The same with a stored operand on the right."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.rounding import Array
 
@@ -57,6 +58,12 @@ class Interval:
     def reached(self) -> Array:
         """What the values and partial sums of them may reach."""
         return self.size if self.peak is None else np.maximum(self.peak, self.size)
+
+    @property
+    def is_finite(self) -> NDArray[np.bool_]:
+        """Where a deployed value is a number: one that may overflow may be none, which no function
+        of a bounded range mends."""
+        return np.isfinite(self.low) & np.isfinite(self.high)
 
     def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
         """Values that an exact step takes from these."""

@@ -291,6 +291,7 @@ class AveragePool(Affine):
         pads: top, left, bottom, right.
         counts_padding: whether padding counts in the divisor.
         shape: of the operand.
+        beyond: what hangs over below and on the right, and counts nowhere.
     """
 
     def __init__(
@@ -300,8 +301,10 @@ class AveragePool(Affine):
         pads: tuple[int, int, int, int],
         counts_padding: bool,
         shape: Shape,
+        beyond: tuple[int, int] = (0, 0),
     ) -> None:
-        self.kernel, self.stride, self.pads = kernel, stride, pads
+        self.kernel, self.stride = kernel, stride
+        self.pads = (pads[0], pads[1], pads[2] + beyond[0], pads[3] + beyond[1])
         self.bias = np.zeros(())
         self.divisor = float(kernel[0] * kernel[1])
         self.weights = (1.0 / self.divisor, 1.0)
@@ -313,7 +316,11 @@ class AveragePool(Affine):
             ((0, 0), (0, 0), (top, bottom), (left, right)),
             constant_values=float(counts_padding),
         )
-        self._share = 1.0 / windows(inside, kernel, stride).sum(axis=(4, 5))[0]
+        inside = np.pad(inside, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
+        num_counted = windows(inside, kernel, stride).sum(axis=(4, 5))[0]
+        if (num_counted == 0).any():
+            raise UncheckableError("average pooling of a window that counts nothing")
+        self._share = 1.0 / num_counted
 
     def linear(self, x: Array) -> Array:
         top, left, bottom, right = self.pads

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from corobench.benchmark.certify.checker.activations import Curve, MaxPool, Quantise, Relu
+from corobench.benchmark.certify.checker import nonlinear, pooling
 from corobench.benchmark.certify.checker.building import (
     LEAST_DIVISOR,
     Builder,
@@ -57,12 +57,15 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
         return _elementwise(builder, module, arguments)
     if name == "Concat":
         return builder.concat(arguments, int(module.axis))
+    if name in nonlinear.SEVERAL:
+        return nonlinear.SEVERAL[name](builder, arguments)
     source = require(arguments[0])
-    for kinds, add in _LAYERS:
+    for kinds, add in (*_LAYERS, *nonlinear.LAYERS):
         if isinstance(module, kinds):
             return add(builder, module, source)
-    if name in _NAMED:
-        return _NAMED[name](builder, module, source)
+    for table in (_NAMED, nonlinear.NAMED):
+        if name in table:
+            return table[name](builder, module, source)
     if type(module) is nn.Sequential:
         found = Value(source)
         for part in module.children():
@@ -81,6 +84,8 @@ def _with_stored(module: Any, arguments: list[Any]) -> list[Any]:
 
 def _elementwise(builder: Builder, module: Any, arguments: list[Any]) -> Value:
     kind = _KINDS.get(module.function)
+    if kind is None and module.function is torch.abs:
+        return Value(nonlinear.call(builder, torch.abs, arguments, {}))
     if kind is None:
         raise UncheckableError(f"the operator {module.op_name}")
     return builder.binary(kind, *arguments)
@@ -93,16 +98,16 @@ def _nothing(builder: Builder, module: Any, source: int) -> Value:
 def _conv(builder: Builder, module: Any, source: int) -> Value:
     if module.padding_mode != "zeros":
         raise UncheckableError(f"a convolution with padding_mode {module.padding_mode!r}")
-    kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
+    kernel, dilation = pooling.pair(module.kernel_size), pooling.pair(module.dilation)
     if module.padding == "same":
         totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         top, left = (total // 2 for total in totals)
         pads = (top, left, totals[0] - top, totals[1] - left)
     else:
-        down, across = (0, 0) if module.padding == "valid" else _pair(module.padding)
+        down, across = (0, 0) if module.padding == "valid" else pooling.pair(module.padding)
         pads = (down, across, down, across)
     weight, bias = _weights(module)
-    layer = Conv(weight, bias, _pair(module.stride), pads, dilation, module.groups)
+    layer = Conv(weight, bias, pooling.pair(module.stride), pads, dilation, module.groups)
     return builder.add(layer, source)
 
 
@@ -151,17 +156,32 @@ def _normalize(builder: Builder, module: Any, source: int) -> Value:
 
 
 def _average(builder: Builder, module: Any, source: int) -> Value:
-    if module.ceil_mode or module.divisor_override:
-        raise UncheckableError("average pooling with ceil_mode or a divisor of its own")
-    kernel, (down, across) = _pair(module.kernel_size), _pair(module.padding)
-    layer = AveragePool(
-        kernel,
-        _pair(module.stride if module.stride is not None else module.kernel_size),
-        (down, across, down, across),
-        module.count_include_pad,
-        builder.shapes[source],
-    )
+    if module.divisor_override:
+        raise UncheckableError("average pooling with a divisor of its own")
+    down, across = pooling.pair(module.padding)
+    pads = (down, across, down, across)
+    return _averaged(builder, module, source, pads, module.count_include_pad)
+
+
+def _averaged(
+    builder: Builder, module: Any, source: int, pads: tuple[int, int, int, int], counts: bool
+) -> Value:
+    """Means of windows; what hangs over where their number is rounded up counts nowhere."""
+    kernel, shape = pooling.pair(module.kernel_size), builder.shapes[source]
+    stride = pooling.pair(module.stride if module.stride is not None else module.kernel_size)
+    over = pooling.beyond(shape, kernel, stride, pads) if module.ceil_mode else (0, 0)
+    layer = AveragePool(kernel, stride, pads, bool(counts), shape, over)
     return builder.add(layer, source)
+
+
+def _padded_average(builder: Builder, module: Any, source: int) -> Value:
+    """Means over windows of a padded map in which the border does not count."""
+    pads = list(module.pad.padding)
+    inner = pooling.pair(getattr(module.pool, "padding", 0))
+    if type(module.pool) is not nn.AvgPool2d or inner != (0, 0) or module.pool.ceil_mode:
+        raise UncheckableError("average pooling of such windows")
+    left, right, top, bottom = pads
+    return _averaged(builder, module.pool, source, (top, left, bottom, right), False)
 
 
 def _adaptive(builder: Builder, module: Any, source: int) -> Value:
@@ -177,25 +197,6 @@ def _adaptive(builder: Builder, module: Any, source: int) -> Value:
     return builder.add(AveragePool(kernel, kernel, (0, 0, 0, 0), True, shape), source)
 
 
-def _max(builder: Builder, module: Any, source: int) -> Value:
-    if module.ceil_mode or _pair(module.dilation) != (1, 1) or module.return_indices:
-        raise UncheckableError("max pooling with ceil_mode, dilation or indices")
-    down, across = _pair(module.padding)
-    stride = _pair(module.stride if module.stride is not None else module.kernel_size)
-    layer = MaxPool(_pair(module.kernel_size), stride, (down, across, down, across))
-    return builder.add(layer, source)
-
-
-def _quantise(builder: Builder, module: Any, source: int) -> Value:
-    scale, zero = array(module.scale), array(module.zero)
-    if not (scale > 0).all():
-        raise UncheckableError("steps of a size that is not positive")
-    require_normal("a size of steps", scale)
-    rank = len(builder.shapes[source])
-    scale, zero = (one[0] if one.ndim > rank and len(one) == 1 else one for one in (scale, zero))
-    return builder.add(Quantise(scale, zero, int(module.low), int(module.high)), source)
-
-
 def _slice(builder: Builder, module: Any, source: int) -> Value:
     shape = builder.shapes[source]
     index = [slice(None)] * (len(shape) + 1)
@@ -205,27 +206,18 @@ def _slice(builder: Builder, module: Any, source: int) -> Value:
     return builder.add(Pick(numbers[tuple(index[1:])]), source)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    found = (value, value) if isinstance(value, int) else tuple(value)
-    return int(found[0]), int(found[-1])
-
-
 _Add = Callable[[Builder, Any, int], Value]
 _LAYERS: tuple[tuple[Any, _Add], ...] = (
     (NOTHING, _nothing),
     (nn.Conv2d, _conv),
     (nn.Linear, _linear),
     ((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
-    (nn.ReLU, lambda builder, module, source: builder.add(Relu(), source)),
-    (nn.Sigmoid, lambda builder, module, source: builder.add(Curve("sigmoid"), source)),
-    (nn.Tanh, lambda builder, module, source: builder.add(Curve("tanh"), source)),
     (
         nn.Flatten,
         lambda builder, module, source: builder.flatten(source, module.start_dim, module.end_dim),
     ),
     (nn.AvgPool2d, _average),
     (nn.AdaptiveAvgPool2d, _adaptive),
-    (nn.MaxPool2d, _max),
     (
         (nn.ZeroPad2d, nn.ConstantPad2d),
         lambda builder, module, source: builder.pad(
@@ -234,6 +226,7 @@ _LAYERS: tuple[tuple[Any, _Add], ...] = (
     ),
 )
 _NAMED: dict[str, _Add] = {
+    "AveragePool": _padded_average,
     "GlobalAveragePool": lambda builder, module, source: builder.mean_over(
         source, tuple(range(2, len(builder.shapes[source]) + 1)), True
     ),
@@ -244,7 +237,6 @@ _NAMED: dict[str, _Add] = {
     "Pad": lambda builder, module, source: builder.pad(
         list(module.pads), float(module.value), source
     ),
-    "Quantise": _quantise,
     "Reshape": lambda builder, module, source: builder.to_shape(
         source, list(module.shape), builder.shapes[source]
     ),

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from corobench.benchmark.certify.checker.activations import Activation, MaxPool, Relu
+from corobench.benchmark.certify.checker.bends import Combination, Every, Shift
+from corobench.benchmark.certify.checker.boxed import Boxed
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import (
     FLAT,
@@ -29,10 +31,10 @@ from corobench.benchmark.certify.checker.layers import Add, Affine, AveragePool,
 from corobench.benchmark.certify.checker.passes import Bounds, Line, Lower, Slopes
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array, sum_error
 
-NONLINEAR = Activation | MaxPool
-"""Layers that lie between two lines, instead of being affine."""
+NONLINEAR = Activation | MaxPool | Boxed
+"""Layers that lie between two lines or two constants, instead of being affine."""
 
-_KEEPS_WINDOWS = (AveragePool, Conv, Pad, Scale)
+_KEEPS_WINDOWS = (AveragePool, Conv, Every, Pad, Scale, Shift)
 
 Layer = Affine | NONLINEAR | Reshape | Pick | Concat | Pad
 Coefficients = tuple[Array, Origin]
@@ -70,7 +72,9 @@ class Network:
         self.depths = [0]
         for step in self.steps:
             before = max(self.depths[source] for source in step.sources)
-            mixes = not isinstance(step.layer, Scale | Reshape | Pick | Pad | Concat)
+            mixes = not isinstance(
+                step.layer, Scale | Shift | Every | Reshape | Pick | Pad | Concat
+            )
             self.depths.append(before + mixes)
         self._error = sum_error(2 * sum(int(np.prod(shape)) for shape in self.shapes))
         self.relus = tuple(
@@ -117,12 +121,12 @@ class Network:
         found = Bounds([Interval(low, high, None)], len(low))
         refined: set[int] = set()
         for step in self.steps:
-            if refine is not None and isinstance(step.layer, NONLINEAR):
-                (source,) = step.sources
-                better = None if source in refined else refine(found, source)
-                refined.add(source)
-                if better is not None:
-                    found.values[source] = better
+            if refine is not None and isinstance(step.layer, NONLINEAR | Shift):
+                for source in step.sources:
+                    better = None if source in refined else refine(found, source)
+                    refined.add(source)
+                    if better is not None:
+                        found.values[source] = better
             found.values.append(step.layer.bounds([found.values[n] for n in step.sources]))
         return found
 
@@ -190,8 +194,9 @@ class _Backward:
         """Take the rows of one value to what it is made of."""
         rows = self._rows(flat)
         step = self.network.steps[number - 1] if number else None
-        is_nonlinear = step is not None and isinstance(step.layer, NONLINEAR)
-        ends_here = step is None or (is_nonlinear and not self.to_the_image)
+        ends_here = step is None or isinstance(step.layer, Boxed)
+        if step is not None and not self.to_the_image:
+            ends_here = isinstance(step.layer, NONLINEAR | Combination)
         charges, constant = self.bounds.charges(number, self.network.constants[number], ends_here)
         lost = self._dot(np.abs(rows), charges, origin)
         self.total += lost[..., 0]
@@ -212,6 +217,10 @@ class _Backward:
         elif isinstance(layer, Add):
             for source in sources:
                 self._put(source, flat, origin)
+        elif isinstance(layer, Combination):
+            for source, part in zip(sources, layer.parts(flat, origin), strict=True):
+                if part is not None:
+                    self._put(source, part, origin)
         elif isinstance(layer, Concat):
             flat = whole(flat, origin, self.network.shapes[number])
             for source, part in zip(sources, layer.parts(flat), strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.bends import Bend, Every, Extreme, Shift
 from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval
 from corobench.benchmark.certify.checker.network import NONLINEAR, Network
@@ -121,10 +122,11 @@ def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
         if network.depths[number] <= 1 or not _is_made_by_affine(network, number):
             return None
         is_open = np.ones(given.low.shape[1:], dtype=bool)
-        if all(
-            isinstance(layer, Relu) for layer in readers[number] if isinstance(layer, NONLINEAR)
-        ):
-            is_open = ((given.low < 0) & (given.high > 0))[0]
+        bent = [layer for layer in readers[number] if isinstance(layer, NONLINEAR | Shift)]
+        if all(isinstance(layer, Relu | Shift) for layer in bent):
+            kinks = [layer.kink if isinstance(layer, Shift) else 0.0 for layer in bent]
+            crosses = [(given.low < kink) & (given.high > kink) for kink in kinks]
+            is_open = np.logical_or.reduce(crosses)[0]
         return tightened(network, known, number, np.flatnonzero(is_open))
 
     with np.errstate(all="ignore"):
@@ -134,12 +136,13 @@ def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
 def _is_made_by_affine(network: Network, number: int) -> bool:
     """Whether the last step before a value that computes anything is affine.
 
-    An activation right after another one is as tight as what goes into the first.
+    An activation right after another one is as tight as what goes into the first, and a value less
+    a kink as the value.
     """
     while number:
         step = network.steps[number - 1]
-        if not isinstance(step.layer, Reshape | Pick | Pad):
-            return not isinstance(step.layer, NONLINEAR)
+        if not isinstance(step.layer, Reshape | Pick | Pad | Every):
+            return not isinstance(step.layer, NONLINEAR | Bend | Extreme | Shift)
         (number,) = step.sources
     return True
 

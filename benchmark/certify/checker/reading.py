@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
+from corobench.benchmark.certify.checker import nonlinear
 from corobench.benchmark.certify.checker.activations import Curve, Relu
 from corobench.benchmark.certify.checker.building import Builder, Size, Value, array, require
 from corobench.benchmark.certify.checker.intervals import UncheckableError
@@ -38,7 +39,6 @@ _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 _POOLS = {
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-    F.max_pool2d: nn.MaxPool2d,
 }
 _KEYWORDS = {"inplace", "start_dim", "end_dim", "dim", "keepdim"}
 """Those that the readers below look at; any other is refused."""
@@ -52,12 +52,15 @@ _LAYERS_OF = (
 _MEANS = (torch.mean, "mean")
 
 
-def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
+def read_network(
+    model: nn.Module, input_shape: Sequence[int], max_as_relus: bool = False
+) -> Network:
     """The network of a model, with its pruning masks and reparametrizations baked in.
 
     Args:
         model: classifier for float32 inputs (B, *input_shape), in eval mode; stays as it is.
         input_shape: (C, H, W).
+        max_as_relus: whether max pools become trees of ReLUs, where their windows are small.
 
     Raises:
         UncheckableError: names what the checker does not know.
@@ -81,7 +84,7 @@ def read_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
         ) from error
     _refuse_overwritten(copied, graph)
     try:
-        network = _Reader(copied, tuple(input_shape)).read(graph)
+        network = _Reader(copied, tuple(input_shape), max_as_relus).read(graph)
     except UncheckableError:
         raise
     except Exception as error:  # arguments that none of the readers below expects
@@ -131,7 +134,7 @@ def _overwrites(model: nn.Module, node: fx.Node) -> bool:
         is_in_place
         or node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv)
         or bool(node.kwargs.get("inplace"))
-        or (node.target is F.relu and len(node.args) > 1 and bool(node.args[1]))
+        or (node.op == "call_function" and any(one is True for one in node.args[1:]))
     )
 
 
@@ -144,9 +147,9 @@ def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
 
 
 class _Reader:
-    def __init__(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, model: nn.Module, input_shape: tuple[int, ...], max_as_relus: bool) -> None:
         self.model, self.input_shape = model, input_shape
-        self.builder = Builder(input_shape)
+        self.builder = Builder(input_shape, max_as_relus)
         self.values: dict[fx.Node, Any] = {}
 
     def read(self, graph: fx.Graph) -> Network:
@@ -179,6 +182,10 @@ class _Reader:
         if target in _POOLS:
             layer = _POOLS[target](*arguments[1:], **node.kwargs).eval()
             return add_module(self.builder, layer, arguments[:1])
+        if node.op != "call_module":
+            found = nonlinear.call(self.builder, target, arguments, self._keywords(node))
+            if found is not None:
+                return found
         unknown = sorted(set(node.kwargs) - _KEYWORDS)
         if unknown:
             raise UncheckableError(f"the keyword {unknown[0]} of {_name_of(target)}")
@@ -201,6 +208,9 @@ class _Reader:
         if target in ("contiguous",):
             return arguments[0]
         raise UncheckableError(f"the operator {_name_of(target)}")
+
+    def _keywords(self, node: fx.Node) -> dict[str, Any]:
+        return {key: self._argument(value) for key, value in node.kwargs.items()}
 
     def _argument(self, one: Any) -> Any:
         if isinstance(one, fx.Node):

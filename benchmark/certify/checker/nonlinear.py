@@ -1,0 +1,319 @@
+"""Nonlinear layers of torch and of ONNX files as steps of the checker's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from corobench.benchmark.certify.checker import bends, curves, pooling
+from corobench.benchmark.certify.checker.activations import Curve, Quantise, Relu
+from corobench.benchmark.certify.checker.boxed import Norm, Softmax
+from corobench.benchmark.certify.checker.building import (
+    Builder,
+    Value,
+    array,
+    require,
+    require_normal,
+)
+from corobench.benchmark.certify.checker.endings import LogSoftmax
+from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.rounding import Array
+
+# ------------------------------------------------------------------------------ pieces
+
+
+def bent(builder: Builder, source: int, bend: bends.Bend) -> Value:
+    """The steps of a function of straight pieces: z - kink, its ReLU, and their sum."""
+    relus = []
+    for kink in bend.kinks:
+        at = builder.add(bends.Shift(kink), source) if kink.any() else source
+        relus.append(builder.add(Relu(), at))
+    return builder.add(bend, source, *relus)
+
+
+def clipped(builder: Builder, source: int, low: Any, high: Any) -> Value:
+    """Values cut to a range; either end may be a number, a stored tensor, or None."""
+    ends = [None if end is None else _stored(builder, source, end) for end in (low, high)]
+    if ends[1] is None and ends[0] is not None and not ends[0].any():
+        return builder.add(Relu(), source)
+    if all(end is None for end in ends):
+        return Value(source)
+    return bent(builder, source, bends.clip(*ends))
+
+
+def _stored(builder: Builder, source: int, value: Any) -> Array:
+    """A stored operand that broadcasts over one image."""
+    if isinstance(value, Value):
+        raise UncheckableError("a range that depends on the image")
+    if isinstance(value, Tensor):
+        value = array(value)
+    found = np.asarray(value, dtype=np.float64)
+    if isinstance(value, float | int):
+        found = np.asarray(float(np.float32(value)))
+    shape = builder.shapes[source]
+    while found.ndim > len(shape) and found.shape[0] == 1:
+        found = found[0]
+    try:
+        fits = np.broadcast_shapes(found.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits or not np.isfinite(found).all():
+        raise UncheckableError("a constant that changes the shape, or is not finite")
+    return found
+
+
+def larger_or_smaller(builder: Builder, operands: Sequence[Any], is_largest: bool) -> Value:
+    """The largest or smallest of values and stored numbers, one after another."""
+    values = [one for one in operands if isinstance(one, Value)]
+    constants = [one for one in operands if not isinstance(one, Value)]
+    if not values or len({builder.shapes[value] for value in values}) > 1:
+        raise UncheckableError("a maximum or minimum of values of unequal shapes")
+    found = values[0]
+    for value in values[1:]:
+        found = pooling.extreme(builder, found, value, is_largest)
+    for constant in constants:
+        found = clipped(builder, found, *((constant, None) if is_largest else (None, constant)))
+    return found
+
+
+def _prelu(builder: Builder, source: int, slope: Array) -> Value:
+    """A slope below 0 for all values, or one per channel as torch has it."""
+    rank = len(builder.shapes[source])
+    slope = slope.reshape(()) if slope.size == 1 else slope.reshape(-1, *[1] * (rank - 1))
+    return bent(builder, source, bends.leaky(_stored(builder, source, slope)))
+
+
+def _number(value: Any) -> Array:
+    return np.asarray(float(np.float32(value)))
+
+
+def _hard_sigmoid(builder: Builder, source: int, slope: float, middle: float) -> Value:
+    return bent(builder, source, bends.hard_sigmoid(slope, middle))
+
+
+# ------------------------------------------------------------------------------ curves
+
+
+def _elu(builder: Builder, module: Any, source: int) -> Value:
+    alpha = float(np.float32(module.alpha))
+    if not 2.0**-20 <= alpha <= 2.0**20:
+        raise UncheckableError("an ELU whose alpha is not a plain number above 0")
+    made = curves.celu(alpha) if isinstance(module, nn.CELU) else curves.elu(alpha)
+    return builder.add(curves.Smooth(made), source)
+
+
+def _softplus(builder: Builder, module: Any, source: int) -> Value:
+    beta = float(np.float32(module.beta))
+    if not 2.0**-10 <= beta <= 2.0**10 or module.threshold < 20:
+        raise UncheckableError("a softplus with a threshold below 20, or such a beta")
+    return builder.add(curves.Smooth(curves.softplus(beta)), source)
+
+
+def smooth(name: str) -> Callable[[Builder, Any, int], Value]:
+    """What adds a curve of `curves.CURVES`."""
+    return lambda builder, module, source: builder.add(curves.Smooth(curves.CURVES[name]), source)
+
+
+def _gelu(builder: Builder, module: Any, source: int) -> Value:
+    name = {"none": "gelu", "tanh": "gelu_tanh"}[module.approximate]
+    return smooth(name)(builder, module, source)
+
+
+# ------------------------------------------------------------------------------ statistics
+
+
+def _parameters(module: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    weight = getattr(module, "weight", None)
+    bias = getattr(module, "bias", None)
+    return (
+        np.ones(()) if weight is None else array(weight).reshape(shape),
+        np.zeros(()) if bias is None else array(bias).reshape(shape),
+    )
+
+
+def _layer_norm(builder: Builder, module: Any, source: int) -> Value:
+    shape = builder.shapes[source]
+    over = tuple(module.normalized_shape)
+    if shape[len(shape) - len(over) :] != over:
+        raise UncheckableError("a layer norm of other sizes")
+    axes = tuple(range(len(shape) - len(over) + 1, len(shape) + 1))
+    weight, bias = _parameters(module, over)
+    eps = float(np.float32(module.eps))
+    return builder.add(Norm(axes, shape, weight, bias, eps), source)
+
+
+def _group_norm(builder: Builder, module: Any, source: int) -> Value:
+    return _grouped(builder, module, source, int(module.num_groups))
+
+
+def _instance_norm(builder: Builder, module: Any, source: int) -> Value:
+    if module.running_mean is not None:
+        raise UncheckableError("an instance norm with running statistics")
+    return _grouped(builder, module, source, builder.shapes[source][0])
+
+
+def _grouped(builder: Builder, module: Any, source: int, groups: int) -> Value:
+    channels, *rest = builder.shapes[source]
+    split = (groups, channels // groups, *rest)
+    weight, bias = (
+        one if one.ndim == 0 else one.reshape(groups, -1, *[1] * len(rest))
+        for one in _parameters(module, (-1,))
+    )
+    axes = tuple(range(2, len(split) + 1))
+    return builder.add(Norm(axes, split, weight, bias, float(np.float32(module.eps))), source)
+
+
+def _last_axis(builder: Builder, module: Any, source: int) -> None:
+    if len(builder.shapes[source]) != 1 or module.dim not in (1, -1):
+        raise UncheckableError(f"a {type(module).__name__} that is not over one row of logits")
+
+
+def _reduced(builder: Builder, module: Any, source: int) -> Value:
+    if module.function is not torch.amax:
+        raise UncheckableError("a sum over axes")
+    return pooling.global_max(builder, source, module.axes, bool(module.keep))
+
+
+def _log_softmax(builder: Builder, module: Any, source: int) -> Value:
+    _last_axis(builder, module, source)
+    return builder.add(LogSoftmax(), source)
+
+
+def _softmax(builder: Builder, module: Any, source: int) -> Value:
+    _last_axis(builder, module, source)
+    return builder.add(Softmax(), source)
+
+
+def _quantise(builder: Builder, module: Any, source: int) -> Value:
+    scale, zero = array(module.scale), array(module.zero)
+    if not (scale > 0).all():
+        raise UncheckableError("steps of a size that is not positive")
+    require_normal("a size of steps", scale)
+    rank = len(builder.shapes[source])
+    scale, zero = (one[0] if one.ndim > rank and len(one) == 1 else one for one in (scale, zero))
+    return builder.add(Quantise(scale, zero, int(module.low), int(module.high)), source)
+
+
+# ------------------------------------------------------------------------------ tables
+
+_Add = Callable[[Builder, Any, int], Value]
+
+LAYERS: tuple[tuple[Any, _Add], ...] = (
+    (nn.ReLU, lambda builder, module, source: builder.add(Relu(), source)),
+    (nn.Sigmoid, lambda builder, module, source: builder.add(Curve("sigmoid"), source)),
+    (nn.Tanh, lambda builder, module, source: builder.add(Curve("tanh"), source)),
+    (
+        nn.Hardtanh,  # nn.ReLU6 is one
+        lambda builder, module, source: clipped(builder, source, module.min_val, module.max_val),
+    ),
+    (
+        nn.LeakyReLU,
+        lambda builder, module, source: bent(
+            builder, source, bends.leaky(_number(module.negative_slope))
+        ),
+    ),
+    (
+        nn.PReLU,
+        lambda builder, module, source: _prelu(builder, source, array(module.weight)),
+    ),
+    (
+        nn.Hardsigmoid,
+        lambda builder, module, source: _hard_sigmoid(builder, source, 1.0 / 6.0, 0.5),
+    ),
+    (nn.MaxPool2d, pooling.max_of),
+    ((nn.ELU, nn.CELU), _elu),
+    (nn.SELU, smooth("selu")),
+    (nn.SiLU, smooth("silu")),
+    (nn.Mish, smooth("mish")),
+    (nn.Hardswish, smooth("hardswish")),
+    (nn.GELU, _gelu),
+    (nn.Softplus, _softplus),
+    (nn.LayerNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
+    ((nn.InstanceNorm1d, nn.InstanceNorm2d), _instance_norm),
+    (nn.LogSoftmax, _log_softmax),
+    (nn.Softmax, _softmax),
+)
+
+NAMED: dict[str, _Add] = {
+    "Clip": lambda builder, module, source: clipped(builder, source, module.low, module.high),
+    "GlobalMaxPool": lambda builder, module, source: pooling.global_max(
+        builder, source, range(2, len(builder.shapes[source]) + 1), True
+    ),
+    "Hardsigmoid": lambda builder, module, source: _hard_sigmoid(
+        builder, source, _float32(module.alpha), _float32(module.beta)
+    ),
+    "LowestPad": pooling.lowest_border,
+    "Quantise": _quantise,
+    "_Reduced": _reduced,
+}
+"""Layers of ONNX files, by name."""
+
+SEVERAL: dict[str, Callable[[Builder, list[Any]], Value]] = {
+    "Max": lambda builder, operands: larger_or_smaller(builder, operands, True),
+    "Min": lambda builder, operands: larger_or_smaller(builder, operands, False),
+    "PRelu": lambda builder, operands: bent(
+        builder,
+        require(operands[0]),
+        bends.leaky(_stored(builder, require(operands[0]), operands[1])),
+    ),
+}
+"""Layers of ONNX files that read more than one operand."""
+
+CALLED: dict[Any, type[nn.Module]] = {
+    F.relu6: nn.ReLU6,
+    F.hardtanh: nn.Hardtanh,
+    F.leaky_relu: nn.LeakyReLU,
+    F.hardsigmoid: nn.Hardsigmoid,
+    F.max_pool2d: nn.MaxPool2d,
+    F.elu: nn.ELU,
+    F.celu: nn.CELU,
+    **dict.fromkeys((F.selu, torch.selu), nn.SELU),
+    F.silu: nn.SiLU,
+    F.mish: nn.Mish,
+    F.hardswish: nn.Hardswish,
+    F.gelu: nn.GELU,
+    F.softplus: nn.Softplus,
+    **dict.fromkeys((F.log_softmax, torch.log_softmax, "log_softmax"), nn.LogSoftmax),
+    **dict.fromkeys((F.softmax, torch.softmax, "softmax"), nn.Softmax),
+}
+"""Functions and methods, and the layer that takes their settings in the same order."""
+
+_CLAMPS = (torch.clamp, torch.clip, "clamp", "clip")
+
+
+def call(builder: Builder, target: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+    """The steps of a function or method; None where it is none of those here.
+
+    Raises:
+        UncheckableError: a use of it that is not known.
+    """
+    given = {key: value for key, value in keywords.items() if value is not None}
+    if target in CALLED:
+        given.pop("_stacklevel", None)
+        layer = CALLED[target](*arguments[1:], **given).eval()
+        for kinds, add in LAYERS:
+            if isinstance(layer, kinds):
+                return add(builder, layer, require(arguments[0]))
+    if target in _CLAMPS:
+        ends = dict(zip(("min", "max"), arguments[1:], strict=False)) | given
+        if set(ends) - {"min", "max"}:
+            raise UncheckableError("such a keyword of clamp")
+        return clipped(builder, require(arguments[0]), ends.get("min"), ends.get("max"))
+    if target in (torch.abs, "abs") and not given:
+        return bent(builder, require(arguments[0]), bends.absolute())
+    if target in (torch.maximum, torch.minimum, "maximum", "minimum") and not given:
+        is_largest = target in (torch.maximum, "maximum")
+        return larger_or_smaller(builder, arguments, is_largest)
+    if target in (F.prelu, torch.prelu) and not given:
+        return _prelu(builder, require(arguments[0]), np.asarray(arguments[1]))
+    return None
+
+
+def _float32(value: Any) -> float:
+    return float(np.float32(value))
