@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from corobench.benchmark.certify.bab.boxes import search_box
 from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget, BranchResult
-from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.activations import MaxPool, Relu
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.network import NONLINEAR, Network
 from corobench.benchmark.certify.checker.passes import Bounds
@@ -32,6 +32,7 @@ from corobench.benchmark.certify.lirpa.bounded import BoundedModel
 from corobench.benchmark.certify.lirpa.checks import is_out_of_memory
 from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING
 from corobench.benchmark.certify.margin_spec import check_boxes
+from corobench.benchmark.certify.replayed import Replayed, is_rewritten
 from corobench.benchmark.certify.witness import Witness, between, downward, float64, labels64
 from corobench.benchmark.errors import NotCertifiable
 from corobench.benchmark.network.prepare import prepare
@@ -62,6 +63,7 @@ _LIBRARY_LIMITS = (
     "overlapping-average-pool",
     "overlapping-max-pool",
     "product-of-activations",
+    "division-by-activation",
 )
 """Refusals that say what the library cannot do; there the checker is asked alone."""
 
@@ -137,12 +139,15 @@ class Prover:
         self._prepare_search()
 
     def _prepare_search(self) -> None:
+        self._relu_network = self._network
+        refusal = None
+        if any(isinstance(step.layer, MaxPool) for step in self._network.steps):
+            self._relu_network = read_network(self.model, self.input_shape, max_as_relus=True)
         others = [
             type(step.layer).__name__
-            for step in self._network.steps
+            for step in self._relu_network.steps
             if isinstance(step.layer, NONLINEAR) and not isinstance(step.layer, Relu)
         ]
-        refusal = None
         if others:
             refusal = NotCertifiable(
                 "not-a-relu-net",
@@ -150,6 +155,8 @@ class Prover:
             )
         elif "CROWN" in self.refusals:
             refusal = self.refusals["CROWN"]
+        elif is_rewritten(self._relu_network):
+            self._searchable = Replayed(self._relu_network).to(self.device)
         else:
             try:
                 self._searchable = prepare(self.model, self.input_shape).to(self.device)
@@ -251,7 +258,7 @@ class Prover:
     ) -> BranchResult:
         started = time.perf_counter()
         low, high, label_number = float64(x_L), float64(x_U), int(label)
-        network, last = self._network, len(self._network.steps)
+        network, last = self._relu_network, len(self._relu_network.steps)
         tight = crown_bounds(network, low, high)
         rows = specification(labels64(label), self.num_classes)
         root = network.lower(tight, last, rows)
@@ -298,8 +305,8 @@ class Prover:
         """Search one box, with fewer subdomains at once while memory runs out."""
         assert self._searchable is not None
         layers = []
-        for relu in self._network.relus:
-            given = tight.values[self._network.steps[relu - 1].sources[0]]
+        for relu in self._relu_network.relus:
+            given = tight.values[self._relu_network.steps[relu - 1].sources[0]]
             sides = (given.low[0].reshape(-1), given.high[0].reshape(-1))
             layers.append(tuple(torch.from_numpy(one).float().to(self.device) for one in sides))
         low, high = (x.detach().clone().to(self.device, torch.float32) for x in (x_L, x_U))

@@ -137,6 +137,10 @@ class Norm(Boxed):
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
+        with np.errstate(all="ignore"):
+            return self._bounds(given)
+
+    def _bounds(self, given: Interval) -> Interval:
         shape = given.low.shape
         low, high = (x.reshape(-1, *self.split) for x in (given.low, given.high))
         size = np.maximum(np.abs(low), np.abs(high))

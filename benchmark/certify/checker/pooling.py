@@ -8,7 +8,7 @@ from typing import Any
 from corobench.benchmark.certify.checker.activations import MaxPool, Relu
 from corobench.benchmark.certify.checker.bends import Difference, Every, Extreme
 from corobench.benchmark.certify.checker.building import Builder, Value
-from corobench.benchmark.certify.checker.exact import Reshape
+from corobench.benchmark.certify.checker.exact import Pad, Reshape
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 
 TREE_PLACES = 9
@@ -30,11 +30,15 @@ def max_pool(
     pads: tuple[int, int, int, int],
 ) -> Value:
     """The largest value of every window: one step, or a tree of ReLUs where `Builder` wants it."""
-    pool = MaxPool(kernel, stride, pads)
-    places = kernel[0] * kernel[1]
+    wants_tree = builder.max_as_relus and kernel[0] * kernel[1] <= TREE_PLACES
+    if any(pads) and wants_tree:
+        step = builder.steps[source - 1] if source and source not in builder.borders else None
+        wants_tree = step is not None and isinstance(step.layer, Relu)
+    if not wants_tree or len(builder.shapes[source]) != 3:
+        return builder.add(MaxPool(kernel, stride, pads), source)
+    if any(pads):  # behind a ReLU a border of 0 is never the only largest value
+        source = builder.add(Pad(pads, 0.0), source)
     shape = builder.shapes[source]
-    if not builder.max_as_relus or any(pads) or places > TREE_PLACES or len(shape) != 3:
-        return builder.add(pool, source)
     size = (
         (shape[1] - kernel[0]) // stride[0] + 1,
         (shape[2] - kernel[1]) // stride[1] + 1,

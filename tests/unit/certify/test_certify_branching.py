@@ -537,7 +537,7 @@ def test_a_hidden_counterexample_is_never_certified(top, status):
     [
         (
             lambda: nn.Sequential(
-                nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+                nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(4, 2, 1), nn.Flatten(), nn.Linear(32, 3)
             ),
             "not-a-relu-net",
         ),
