@@ -47,7 +47,7 @@ def _known(low: Array, high: Array, noise: Array, *operands: Interval) -> Interv
 
 
 class Product(Boxed):
-    """The product of two activations of equal shape; one rounding.
+    """The product of two activations, of which one may be broadcast; one rounding.
 
     Args:
         is_square: whether both are the same one.

@@ -139,8 +139,8 @@ class Builder:
 
     def product(self, first: Value, second: Value) -> Value:
         """The product of two activations; z sigmoid(z) is a curve."""
-        if self.shapes[first] != self.shapes[second]:
-            raise UncheckableError("the operator mul of two activations of unequal shapes")
+        if len(self.shapes[first]) != len(self.shapes[second]):
+            raise UncheckableError("the operator mul of two activations of unequal ranks")
         for one, other in ((first, second), (second, first)):
             step = self.steps[other - 1] if other else None
             layer = None if step is None or step.sources != (one,) else step.layer

@@ -15,6 +15,7 @@ from corobench.benchmark.certify.checker.activations import Curve, Quantise, Rel
 from corobench.benchmark.certify.checker.boxed import Norm, Softmax
 from corobench.benchmark.certify.checker.building import (
     Builder,
+    Size,
     Value,
     array,
     require,
@@ -48,8 +49,8 @@ def clipped(builder: Builder, source: int, low: Any, high: Any) -> Value:
 
 def _stored(builder: Builder, source: int, value: Any) -> Array:
     """A stored operand that broadcasts over one image."""
-    if isinstance(value, Value):
-        raise UncheckableError("a range that depends on the image")
+    if isinstance(value, Value) or (isinstance(value, Size) and value < 0):
+        raise UncheckableError("a range or a slope that depends on the image")
     if isinstance(value, Tensor):
         value = array(value)
     found = np.asarray(value, dtype=np.float64)
@@ -311,7 +312,9 @@ def call(builder: Builder, target: Any, arguments: list[Any], keywords: dict[str
         is_largest = target in (torch.maximum, "maximum")
         return larger_or_smaller(builder, arguments, is_largest)
     if target in (F.prelu, torch.prelu) and not given:
-        return _prelu(builder, require(arguments[0]), np.asarray(arguments[1]))
+        if not isinstance(arguments[1], np.ndarray):
+            raise UncheckableError("a slope that depends on the image")
+        return _prelu(builder, require(arguments[0]), arguments[1])
     return None
 
 

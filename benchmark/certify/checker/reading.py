@@ -134,7 +134,11 @@ def _overwrites(model: nn.Module, node: fx.Node) -> bool:
         is_in_place
         or node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv)
         or bool(node.kwargs.get("inplace"))
-        or (node.op == "call_function" and any(one is True for one in node.args[1:]))
+        or (
+            (node.target is F.relu or node.target in nonlinear.CALLED)
+            and "pool" not in name
+            and any(one is True for one in node.args[1:])
+        )
     )
 
 

@@ -96,6 +96,9 @@ SMOOTH = {
 }
 BOXED = {
     "product": lambda: Written(lambda net, z: z * torch.sigmoid(z + 0.3)),
+    "channels weighed": lambda: Written(
+        lambda net, z: z * torch.sigmoid(z.mean((2, 3), keepdim=True))
+    ),
     "square": lambda: Written(lambda net, z: z * z),
     "LayerNorm": LayerNormed,
     "GroupNorm": lambda: simply(nn.GroupNorm(2, 4), nn.ReLU()),

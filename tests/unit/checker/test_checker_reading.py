@@ -312,6 +312,8 @@ class Reused(nn.Module):
             return self.fc((self.relu(z) + z).flatten(1))
         if self.kind == "function":
             return self.fc((F.relu(z, inplace=True) + z).flatten(1))
+        if self.kind == "a leaky one by place":
+            return self.fc((F.leaky_relu(z, 0.1, True) + z).flatten(1))
         if self.kind == "by place":
             return self.fc((F.relu(z, True) + z).flatten(1))
         if self.kind == "method":
@@ -360,7 +362,18 @@ REFUSED = {
         lambda: Calls(lambda x: x.view(-1, x.size(dim=1), 64)),
         "a use of an operator",
     ),
-    "unequal product": (lambda: Calls(lambda x: x * x.mean(3, True)), "mul of two activations of"),
+    "unequal product": (
+        lambda: Calls(lambda x: x * x.mean(3)),
+        "mul of two activations of unequal ranks",
+    ),
+    "a range of activations": (
+        lambda: Calls(lambda x: x.clamp(x.mean(3, True))),
+        "a range or a slope that depends",
+    ),
+    "a slope of activations": (
+        lambda: Calls(lambda x: F.prelu(x, x.mean((1, 2, 3)))),
+        "a slope that depends",
+    ),
     "unequal sum": (lambda: Calls(lambda x: x + x.mean(1, True).mean(2, True)), "the operator add"),
     "unequal difference": (lambda: Calls(lambda x: x - x.mean(3, True)), "the operator sub"),
     "division by an activation": (lambda: Calls(lambda x: 1 / x), "a division by an activation"),
@@ -412,7 +425,15 @@ REFUSED = {
     ),
     **{
         f"overwritten, {kind}": (lambda kind=kind: Reused(kind), "overwritten in place")
-        for kind in ("module", "function", "by place", "method", "a view", "through a dropout")
+        for kind in (
+            "module",
+            "function",
+            "by place",
+            "a leaky one by place",
+            "method",
+            "a view",
+            "through a dropout",
+        )
     },
 }
 
