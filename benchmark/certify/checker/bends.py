@@ -207,7 +207,8 @@ class Every(Affine):
             slice(first, first + (size - 1) * step + 1, step)
             for first, step, size in zip(self.place, self.stride, self.size, strict=True)
         )
-        return x[..., rows, columns]
+        found: Array = x[..., rows, columns]
+        return found
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         pads = (-self.place[0], -self.place[1], 0, 0)

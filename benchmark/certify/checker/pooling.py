@@ -107,7 +107,8 @@ def global_max(builder: Builder, source: int, axes: Sequence[int], keep: bool) -
     over = sorted(axis % (len(shape) + 1) for axis in axes)
     if len(shape) != 3 or over != [2, 3]:
         raise UncheckableError("a maximum over other axes than height and width")
-    found = max_pool(builder, source, shape[1:], shape[1:], (0, 0, 0, 0))
+    whole = shape[1], shape[2]
+    found = max_pool(builder, source, whole, whole, (0, 0, 0, 0))
     return found if keep else builder.to_shape(found, [shape[0]], (shape[0], 1, 1))
 
 
