@@ -81,12 +81,9 @@ def _replay(
         return F.linear(x, numbers["weight"], numbers["bias"])
     if isinstance(layer, Conv):
         top, left, bottom, right = layer.pads
-        settings = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
-        if (top, left) == (bottom, right):
-            settings["padding"] = (top, left)
-        else:
-            x = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(x, numbers["weight"], numbers["bias"], **settings)  # type: ignore[arg-type]
+        padded = F.pad(x, (left, right, top, bottom)) if any(layer.pads) else x
+        weight, bias = numbers["weight"], numbers["bias"]
+        return F.conv2d(padded, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
     if isinstance(layer, Relu):
         return F.relu(x)
     if isinstance(layer, Scale):

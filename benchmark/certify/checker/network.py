@@ -226,6 +226,7 @@ class _Backward:
             for source, part in zip(sources, layer.parts(flat), strict=True):
                 self._put(source, part, FLAT)
         else:
+            assert not isinstance(layer, Boxed)  # rows end at what it gives
             if not isinstance(layer, _KEEPS_WINDOWS):
                 flat, origin = whole(flat, origin, self.network.shapes[number]), FLAT
             shape = self.network.shapes[sources[0]]
