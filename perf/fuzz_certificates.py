@@ -33,7 +33,7 @@ Claims = Callable[[nn.Module, Tensor, Tensor, Tensor, Sequence[str]], Mapping[st
 SHARES = {"IBP": 1.0, "CROWN-IBP": 1.0, "CROWN": 0.125, "BaB": 0.02}
 """Of the images of a network which share each certifier is asked about; the last is the slowest."""
 
-SUBDOMAINS, PLAIN = 200, 6
+SUBDOMAINS, PLAIN = 80, 2
 """Of branch and bound; after the second number neurons are bounded under the output."""
 
 DEPLOYMENTS: dict[str, Deployment | None] = {
@@ -56,7 +56,7 @@ NUM_SCATTERED = 96
 NUM_JUDGED = 16
 """Candidates of each image that are judged under every deployment: those of smallest margin."""
 
-BISECTIONS = 28
+BISECTIONS, OF_A_SEARCH = 28, 11
 SMALLEST_RADIUS = 1e-7
 
 
@@ -165,7 +165,7 @@ def box(x: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
 def largest(drawn: Drawn, x: Tensor, y: Tensor, asked: Claims, certifier: str) -> Tensor:
     """The largest radius found at which a certifier claims each image; 0 for none."""
     inside, outside = torch.zeros(len(x)), torch.ones(len(x))
-    for step in range(BISECTIONS):
+    for step in range(OF_A_SEARCH if certifier == "BaB" else BISECTIONS):
         middle = (inside.clamp(min=SMALLEST_RADIUS) * outside).sqrt()
         radius = torch.full_like(middle, SMALLEST_RADIUS) if step == 0 else middle
         claimed = asked(drawn.network, *box(x, radius), y, [certifier])[certifier]

@@ -124,7 +124,8 @@ class Clipper:
         exponent = torch.zeros(
             2 * net.num_unstable, len(subdomains), dtype=torch.uint8, device=slope.device
         )
-        free = Lines.of(subdomains).free_NB > 0
+        # The upper line of a neuron leans on its bounds, the lower one does not.
+        free = (Lines.of(subdomains).free_NB > 0) & (found.coefficient_NB < 0)
         for one in self._layers:
             wanted = (one.gain(slope, slack) > 0) & free[one.layer].repeat(2, 1)
             pairs = wanted.nonzero()

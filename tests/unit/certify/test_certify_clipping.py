@@ -25,7 +25,7 @@ NUM_NEURONS, NUM_INPUTS = 6, 12
 
 
 def made(seed: int, seen: int = NUM_INPUTS) -> tuple[ReducedNet, NeuronLines]:
-    """A layer of neurons that see some inputs each, and one margin over them."""
+    """A layer of neurons that see some inputs each, and one margin that their outputs lower."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -46,7 +46,7 @@ def made(seed: int, seen: int = NUM_INPUTS) -> tuple[ReducedNet, NeuronLines]:
         bias_N=bias,
         lower_N=(centre - reach).clamp(max=-1e-3),
         upper_N=(centre + reach).clamp(min=1e-3),
-        spec=torch.cat([normal(1, NUM_INPUTS), normal(1, NUM_NEURONS)], dim=1),
+        spec=torch.cat([normal(1, NUM_INPUTS), -normal(1, NUM_NEURONS).abs() - 0.1], dim=1),
         spec_bias_S=torch.zeros(1),
         mid_X=mid,
         rad_X=rad,
