@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.certify import batch_sizes
+from corobench.benchmark.certify.folding import fold_affine
 from corobench.benchmark.certify.hidden_units import num_hidden_units
 from corobench.benchmark.certify.lirpa import compat as lirpa_compat
 from corobench.benchmark.certify.lirpa.checks import (
@@ -126,7 +127,8 @@ class BoundedModel:
     # --- building and checking ---
 
     def _prepare(self, model: nn.Module) -> None:
-        self._model = prepare(model, self.input_shape).to(self.device)
+        plain = prepare(model, self.input_shape).cpu()
+        self._model = fold_affine(plain, self.input_shape).to(self.device)
         with torch.no_grad():
             logits = self._model(self._example(2))
         if not isinstance(logits, Tensor) or logits.shape != (2, self.num_classes):
