@@ -158,7 +158,7 @@ def import_graph(
     refuse_existing(out)
     try:
         content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
-        graph = read_network(content)
+        graph = read_network(content, chosen.shape)
     except FileFaultError as error:
         raise SubmissionError(source, [str(error)]) from error
     sparsity = compactness.sparsity(graph.network)
@@ -190,7 +190,7 @@ def import_graph(
         images=f"{sample.what}, compared with onnxruntime,",
         max_difference=difference,
         is_against_reference=True,
-        notes=_notes(manifest, ()),
+        notes=(*graph.notes, *_notes(manifest, ())),
     )
 
 

@@ -35,7 +35,7 @@ def measure_latency(submission: Submission, repeats: int = REPEATS) -> Latency:
 
     reference = submission.reference
     if isinstance(reference, Runtime):
-        runtime = Runtime(reference.content, reference.batch)
+        runtime = Runtime(reference.content, reference.batch, layout=reference.layout)
     else:
         runtime = Runtime(export(submission.model, submission.track.shape))
     x = torch.rand(runtime.batch or 1, *submission.track.shape)

@@ -175,7 +175,7 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
         )
     try:
         content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)
-        graph = read_network(content)
+        graph = read_network(content, track.shape)
     except FileFaultError as error:
         text = str(error)
         text = text if text.startswith(name) else f"{name}: {text}"
@@ -200,7 +200,9 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
         compactness.sparsity(graph.network),
         format="onnx-qdq" if graph.is_quantised else "onnx",
         # Integer kernels of some processors saturate; a quantised file means what it says.
-        reference=Runtime(content, graph.batch, optimise=not graph.is_quantised),
+        reference=Runtime(
+            content, graph.batch, optimise=not graph.is_quantised, layout=graph.layout
+        ),
         codes=graph.codes if graph.codes.num_values else None,
     )
 

@@ -75,8 +75,8 @@ def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
                 return np.asarray(found)
         if node.op in _REARRANGING:
             return _rearranged(node, values)
-        if node.op == "Cast" and node.attributes.get("to") == 1 and values[0].dtype == np.float32:
-            return values[0]
+        if node.op == "Cast" and node.attributes.get("to") == 1 and values[0].dtype.kind == "f":
+            return values[0].astype(np.float32)
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise GraphFaultError(
             "onnx-sizes", f"{node.label}: its operands do not fit together ({str(error)[:80]})"

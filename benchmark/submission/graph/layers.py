@@ -62,6 +62,17 @@ class Concat(nn.Module):
         return torch.cat(values, dim=self.axis)
 
 
+class Power(nn.Module):
+    """Values to the power of a whole number."""
+
+    def __init__(self, exponent: int) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x**self.exponent
+
+
 class Clip(nn.Module):
     """Values cut to a range, which are settings and no tensors."""
 

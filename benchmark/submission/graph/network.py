@@ -20,9 +20,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from corobench.benchmark.network.sizes import Codes
-from corobench.benchmark.submission.architectures.parts import Normalize
+from corobench.benchmark.submission.graph.choosing import (
+    COMPARISONS,
+    Choice,
+    Condition,
+    softplus_threshold,
+)
 from corobench.benchmark.submission.graph.constants import constant_of, fold
+from corobench.benchmark.submission.graph.input_layout import InputLayout, layout_of
+from corobench.benchmark.submission.graph.joining import filled, split_of
 from corobench.benchmark.submission.graph.layers import Elementwise, GraphNetwork, WithConstants
+from corobench.benchmark.submission.graph.normalisation import with_normalisation
 from corobench.benchmark.submission.graph.operators import module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
@@ -41,7 +49,7 @@ class Activation:
     shape: Shape
 
 
-Value = Activation | Quantised | np.ndarray
+Value = Activation | Condition | Quantised | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,8 @@ class GraphModel:
     Attributes:
         network: in eval mode, float32.
         image_shape: channels, height, width.
+        layout: how images go into the file; the network takes them as (B, *image_shape).
+        notes: what is computed otherwise than one might expect, for people.
         output_shape: of the output for one image; (classes,) for logits.
         description: its steps and how they are wired, as text; equal graphs have equal text.
         is_quantised: whether values between layers are rounded to whole steps.
@@ -65,6 +75,8 @@ class GraphModel:
     is_quantised: bool
     codes: Codes
     batch: int | None
+    layout: InputLayout
+    notes: tuple[str, ...] = ()
 
     def sha256(self, weights_sha256: str) -> str:
         """The hash that identifies the graph together with its weights, 64 hex digits."""
@@ -72,15 +84,20 @@ class GraphModel:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_network(content: bytes) -> GraphModel:
+def read_network(content: bytes, image_shape: tuple[int, int, int] | None = None) -> GraphModel:
     """The network in an ONNX file.
+
+    Args:
+        content: the file.
+        image_shape: channels, height, width of the images that it is for, which it may take in
+            another order (`input_layout`); by default its own.
 
     Raises:
         GraphFaultError: the first rule of RULES.md that the file breaks.
     """
     graph = read_graph(content)
     try:
-        return _Builder(graph).build()
+        return _Builder(graph, layout_of(graph.input_shape, image_shape)).build()
     except GraphFaultError:
         raise
     except Exception as error:  # no file of a stranger may end in a traceback
@@ -93,6 +110,7 @@ def read_network(content: bytes) -> GraphModel:
 @dataclass
 class _Builder:
     graph: Graph
+    layout: InputLayout
     steps: list[nn.Module] = field(default_factory=list)
     sources: list[tuple[int, ...]] = field(default_factory=list)
     lines: list[Any] = field(default_factory=list)
@@ -105,22 +123,41 @@ class _Builder:
     def build(self) -> GraphModel:
         graph = self.graph
         self.values = dict(graph.constants)
-        self.values[graph.image] = Activation(0, (BATCH, *graph.image_shape))
+        image = Activation(0, (BATCH, *self.layout.image_shape))
+        for module in self.layout.modules():
+            image = self._step(Node("", (), "", label="the image"), module, [image])
+        self.values[graph.image] = image
         for node in graph.nodes:
-            self.values[node.output] = self._value(node)
+            if node.op == "Split":
+                self._split(node)
+            else:
+                self.values[node.output] = self._value(node)
         logits = self.values[graph.logits]
         if not isinstance(logits, Activation) or logits.number == 0:
             raise GraphFaultError("onnx-output", "expected logits that depend on the image")
         network = self._network(logits.number)
         return GraphModel(
             network=network.eval().requires_grad_(False),
-            image_shape=graph.image_shape,
+            image_shape=self.layout.image_shape,
             output_shape=logits.shape[1:],
             description=json.dumps(self.lines, separators=(",", ":"), sort_keys=True),
             is_quantised=any(line[0] == "Quantise" for line in self.lines) or bool(self.coded),
             codes=self.codes,
             batch=graph.batch,
+            layout=self.layout,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [self.layout.note] if self.layout.note else []
+        stored = [*self.graph.constants.values()]
+        num = sum(array.size for array in stored if array.dtype == np.float16)
+        if num:
+            notes.append(
+                f"{num:,} numbers are stored as float16 and computed with in float32, as the Cast "
+                "operators of the file say"
+            )
+        return tuple(notes)
 
     def _value(self, node: Node) -> Value:
         if node.op == "Constant":
@@ -136,7 +173,18 @@ class _Builder:
                 f"{node.label}: its operands are integers; expected DequantizeLinear before it "
                 "(QDQ)",
             )
+        if node.op in COMPARISONS and len(operands) == 2:
+            return Condition(node, (operands[0], operands[1]))
+        if isinstance(operands[0], Condition) and node.op == "Where":
+            return self._choice(node, operands)
+        if any(isinstance(value, Condition) for value in operands):
+            raise GraphFaultError(
+                "onnx-operator", f"{node.label}: a comparison is supported for Where alone"
+            )
         if not any(isinstance(value, Activation) for value in operands):
+            if node.op in ("ConstantOfShape", "Expand"):
+                arrays = [value for value in operands if isinstance(value, np.ndarray)]
+                return filled(node, arrays, BATCH)
             return fold(node, [value for value in operands if isinstance(value, np.ndarray)])
         return self._on_activations(node, operands)
 
@@ -151,7 +199,7 @@ class _Builder:
                 raise GraphFaultError("onnx-training", f"{node.label}: is in training mode")
             assert isinstance(first, Activation)
             return first
-        if node.op not in OPERATORS:
+        if node.op not in (*OPERATORS, "Gather") or node.op in (*COMPARISONS, "Where"):
             raise GraphFaultError(
                 "onnx-dynamic", f"{node.label}: is supported for shapes only, not for activations"
             )
@@ -170,6 +218,51 @@ class _Builder:
         made_here = self._step(node, module, made)
         self.uses[made_here.number] = [id(array) for array in stored if id(array) in self.coded]
         return made_here
+
+    def _choice(self, node: Node, operands: list[Value | None]) -> Value:
+        """A Where on a comparison; a Softplus with a threshold where it is one."""
+        condition = operands[0]
+        assert isinstance(condition, Condition)
+        chosen = operands[1:]
+        if len(chosen) != 2 or any(value is None for value in chosen):
+            raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
+        threshold = softplus_threshold(condition, chosen, self._made_by(chosen[1]))
+        if threshold is not None:
+            layer = nn.Softplus(beta=1, threshold=threshold)
+            return self._step(
+                node, layer, [value for value in chosen[:1] if isinstance(value, Activation)]
+            )
+        every = [*condition.operands, *chosen]
+        made = [value for value in every if isinstance(value, Activation)]
+        stored = [value if isinstance(value, np.ndarray) else None for value in every]
+        if len(made) + sum(array is not None for array in stored) != 4 or any(
+            array is not None and array.dtype != np.float32 for array in stored
+        ):
+            raise GraphFaultError("onnx-type", f"{node.label}: expected float32 operands")
+        tensors = [None if array is None else torch.from_numpy(array.copy()) for array in stored]
+        module: nn.Module = Choice(condition.node.op)
+        if len(made) < 4:
+            module = WithConstants(module, tensors)
+        return self._step(node, module, made)
+
+    def _made_by(self, value: Value | None) -> tuple[nn.Module, int] | None:
+        """The step that makes a value, and the number of what it reads."""
+        if not isinstance(value, Activation) or value.number == 0:
+            return None
+        return self.steps[value.number - 1], self.sources[value.number - 1][0]
+
+    def _split(self, node: Node) -> None:
+        """Each part of an activation as a step of its own."""
+        operands = [self.values[name] if name else None for name in node.inputs]
+        source = operands[0] if operands else None
+        if not isinstance(source, Activation):
+            raise GraphFaultError(
+                "onnx-computed-constant", f"{node.label}: expected an activation as its operand"
+            )
+        stored = [value if isinstance(value, np.ndarray) else None for value in operands]
+        parts = split_of(node, stored, source.shape)
+        for name, module in zip(node.outputs, parts, strict=True):
+            self.values[name] = self._step(node, module, [source])
 
     def _step(self, node: Node, module: nn.Module, made: list[Activation]) -> Activation:
         """Add a step; its shape says whether its operands fit and the batch is kept."""
@@ -225,7 +318,7 @@ class _Builder:
         sources = [tuple(renumbered[s] for s in self.sources[number - 1]) for number in kept]
         if 0 not in needed:
             raise GraphFaultError("onnx-output", "expected logits that depend on the image")
-        steps, sources = _with_normalisation(steps, sources, self.graph.image_shape[0])
+        steps, sources = with_normalisation(steps, sources, self.layout.image_shape[0])
         self.lines = [
             [_kind(step), _settings(step), list(numbers)]
             for step, numbers in zip(steps, sources, strict=True)
@@ -262,33 +355,6 @@ def _shape(node: Node, module: nn.Module, shapes: list[Shape]) -> Shape:
             f"{math.prod(shape[1:])}",
         )
     return shape
-
-
-def _with_normalisation(
-    steps: list[nn.Module], sources: list[tuple[int, ...]], channels: int
-) -> tuple[list[nn.Module], list[tuple[int, ...]]]:
-    """A subtraction and a division per channel right at the image become one `Normalize`."""
-    if len(steps) < 3 or sources[:2] != [(0,), (1,)]:
-        return steps, sources
-    if any(number < 2 for numbers in sources[2:] for number in numbers):
-        return steps, sources
-    numbers = []
-    for step, kind in zip(steps[:2], ("sub", "div"), strict=True):
-        if not isinstance(step, WithConstants) or step.is_stored != [False, True]:
-            return steps, sources
-        constant = step.get_buffer("constant1")
-        name = getattr(step.operator, "op_name", type(step.operator).__name__).lower()
-        is_per_channel = tuple(constant.shape) in (
-            (channels, 1, 1),
-            (1, channels, 1, 1),
-            (),
-            (1,),
-        )
-        if name != kind or not is_per_channel or (kind == "div" and bool((constant <= 0).any())):
-            return steps, sources
-        numbers.append(constant.reshape(-1).expand(channels).tolist())
-    rest = [tuple(max(0, number - 1) for number in item) for item in sources[2:]]
-    return [Normalize(*numbers), *steps[2:]], [(0,), *rest]
 
 
 def _kind(step: nn.Module) -> str:

@@ -14,23 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.submission.graph.constants import integers
+from corobench.benchmark.submission.graph.joining import concat_of, expand_of, gather_of
 from corobench.benchmark.submission.graph.layers import (
     Clip,
     Concat,
     Mean,
     Pad,
+    Power,
     Reshape,
     Slice,
+    Transpose,
     WithConstants,
 )
+from corobench.benchmark.submission.graph.norms import NORMS, norm_of
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import GraphFaultError
 from corobench.benchmark.submission.graph.table import Shape, module_from_table, with_weights
 
 #: Operators whose further operands are stored weights, and how many of them there may be.
-_WEIGHTED = {"BatchNormalization": (4, 4), "Conv": (1, 2), "Gemm": (1, 2), "PRelu": (1, 1)}
+_WEIGHTED = {
+    "BatchNormalization": (4, 4),
+    "Conv": (1, 2),
+    "Gemm": (1, 2),
+    "GroupNormalization": (2, 2),
+    "InstanceNormalization": (2, 2),
+    "LayerNormalization": (1, 2),
+    "PRelu": (1, 1),
+}
+MAX_EXPONENT = 8
 _ELEMENTWISE = ("Add", "Div", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub")
-_REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceSum")
+_REDUCTIONS = ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum")
 
 
 def module_of(
@@ -50,7 +63,7 @@ def module_of(
     _check_weights(node, stored)
     if node.op in _ELEMENTWISE and not all(node.inputs):  # onnxruntime may crash on these
         raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
-    if node.op not in _ELEMENTWISE and stored[0] is not None:
+    if node.op not in (*_ELEMENTWISE, "Concat") and stored[0] is not None:
         raise GraphFaultError(
             "onnx-weights", f"{node.label}: expected an activation as the first operand"
         )
@@ -63,8 +76,18 @@ def module_of(
     if node.op in _REDUCTIONS:
         return _reduction(node, stored, len(shapes[0]))
     if node.op == "Concat":
-        _only_from_graph(node, stored)
-        return Concat(_axis(node, "axis", None, len(shapes[0])))
+        axis = _axis(node, "axis", None, len(shapes[0]))
+        if all(array is None for array in stored):
+            return Concat(axis)
+        return concat_of(node, stored, axis, len(shapes[0]))
+    if node.op == "Expand":
+        return expand_of(node, stored, shapes[0])
+    if node.op == "Gather":
+        return gather_of(node, stored, shapes[0])
+    if node.op == "Pow":
+        return _power(node, stored)
+    if node.op in NORMS:
+        return norm_of(node, stored, shapes[0], opset)
     if node.op == "Flatten":
         if _axis(node, "axis", 1, len(shapes[0])) != 1:
             raise GraphFaultError("onnx-batch", f"{node.label}: would mix images of a batch")
@@ -74,7 +97,7 @@ def module_of(
     if node.op == "Gemm":
         return _linear(node, stored)
     if node.op == "MatMul":
-        return _product(stored, node)
+        return _product(stored, node, shapes[0])
     if node.op == "BatchNormalization" and node.attributes.get("training_mode"):
         raise GraphFaultError("onnx-training", f"{node.label}: is in training mode")
     return _from_table(node, stored, shapes, opset)
@@ -126,7 +149,11 @@ def _check_weights(node: Node, stored: Sequence[np.ndarray | None]) -> None:
     if node.op in (*_WEIGHTED, *_ELEMENTWISE) and any(
         array is not None and array.dtype != np.float32 for array in stored
     ):
-        raise GraphFaultError("onnx-type", f"{node.label}: expected float32 operands")
+        raise GraphFaultError(
+            "onnx-type",
+            f"{node.label}: expected float32 operands; stored float16 needs a Cast to float32, "
+            "and integers a DequantizeLinear",
+        )
 
 
 def _only_from_graph(node: Node, stored: Sequence[np.ndarray | None]) -> None:
@@ -198,7 +225,27 @@ def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn
         )
     if node.op == "ReduceMean":
         return Mean(axes, keep)
-    return _Reduced(torch.amax if node.op == "ReduceMax" else torch.sum, axes, keep)
+    functions = {
+        "ReduceL2": torch.linalg.vector_norm,
+        "ReduceMax": torch.amax,
+        "ReduceSum": torch.sum,
+    }
+    return _Reduced(functions[node.op], axes, keep)
+
+
+def _power(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
+    """Pow with one stored whole number."""
+    exponent = stored[1] if len(stored) > 1 else None
+    if exponent is None or exponent.size != 1:
+        raise GraphFaultError("onnx-dynamic", f"{node.label}: expected one stored exponent")
+    number = float(exponent.reshape(-1)[0])
+    if number != int(number) or not 1 <= number <= MAX_EXPONENT:
+        raise GraphFaultError(
+            "onnx-attribute",
+            f"{node.label}: expected a whole number from 1 to {MAX_EXPONENT} as exponent, but "
+            f"found {number:g}; a root is written with Sqrt, a quotient with Div",
+        )
+    return Power(int(number))
 
 
 class _Reduced(nn.Module):
@@ -209,7 +256,7 @@ class _Reduced(nn.Module):
         self.function, self.axes, self.keep = function, axes, keep
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, self.axes, keepdim=self.keep)
+        return self.function(x, dim=self.axes, keepdim=self.keep)
 
 
 def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
@@ -270,10 +317,17 @@ def _times(node: Node, array: np.ndarray, key: str, factor: float) -> np.ndarray
     return found
 
 
-def _product(stored: Sequence[np.ndarray | None], node: Node) -> nn.Module:
-    """MatMul with stored weights on the right, which is a linear layer, or of two activations."""
-    if stored[0] is None and stored[1] is not None and stored[1].ndim == 2:
-        return _linear_layer(stored[1].T, None)
+def _product(stored: Sequence[np.ndarray | None], node: Node, shape: Shape) -> nn.Module:
+    """MatMul with stored weights on one side, which is a linear layer, or of two activations."""
+    left, right = stored[:2]
+    if left is None and right is not None and right.ndim == 2:
+        return _linear_layer(right.T, None)
+    if left is not None and left.ndim == 2 and len(shape) == 3:
+        if shape[2] == 1:  # one column for each image
+            linear = _linear_layer(left, None)
+            return nn.Sequential(nn.Flatten(1), linear, Reshape((len(left), 1)))
+        turned = Transpose([0, 2, 1])
+        return nn.Sequential(turned, _linear_layer(left, None), Transpose([0, 2, 1]))
     _only_from_graph(node, stored)
     return _Product()
 

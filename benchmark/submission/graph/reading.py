@@ -23,12 +23,20 @@ from corobench.benchmark.submission.graph.rules import (
     MIN_OPSET,
     OPERATORS,
     RESOLVED,
+    WAYS_OUT,
     GraphFaultError,
     shown,
 )
 
 #: A number, text, a list of numbers, or an array.
 Attribute = Any
+
+#: Type of the input -> the way out.
+_INPUT_WAYS = {
+    "float16": "; export a float32 network (`model.float()`): float16 is for stored weights only",
+    "uint8": "; take the Cast and the division by 255 out: images come in [0, 1]",
+}
+_OPEN = "; export with fixed sizes, the batch alone may be open"
 
 #: Types of stored tensors by their number in the format -> numpy's.
 _TYPES: dict[int, type[np.generic]] = {
@@ -37,6 +45,7 @@ _TYPES: dict[int, type[np.generic]] = {
     3: np.int8,
     6: np.int32,
     7: np.int64,
+    10: np.float16,
 }
 _FLOAT = 1
 
@@ -48,9 +57,10 @@ class Node:
     Attributes:
         op: its type.
         inputs: names of values; "" where an optional one is left out.
-        output: name of its one value.
+        output: name of its first value.
         attributes: by name, in plain types.
         label: for messages.
+        outputs: names of all its values; only a Split has several.
     """
 
     op: str
@@ -58,6 +68,7 @@ class Node:
     output: str
     attributes: dict[str, Attribute] = field(default_factory=dict)
     label: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Graph:
         constants: stored tensors by name.
         nodes: in an order in which each value is made before it is used.
         image: name of the input.
-        image_shape: channels, height, width.
+        input_shape: sizes of the input behind the batch.
         batch: the one batch size the file is made for, or None for any.
         logits: name of the output.
     """
@@ -78,7 +89,7 @@ class Graph:
     constants: dict[str, np.ndarray]
     nodes: tuple[Node, ...]
     image: str
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     batch: int | None
     logits: str
 
@@ -112,7 +123,7 @@ def read_graph(content: bytes) -> Graph:
     graph = model.graph
     constants = _constants(graph.initializer)
     names = set(constants)
-    image, image_shape, batch = _input(graph, names)
+    image, input_shape, batch = _input(graph, names)
     names |= {image, ""}
     nodes = tuple(_node(item, number, names) for number, item in enumerate(graph.node))
     return Graph(
@@ -120,7 +131,7 @@ def read_graph(content: bytes) -> Graph:
         constants=constants,
         nodes=nodes,
         image=image,
-        image_shape=image_shape,
+        input_shape=input_shape,
         batch=batch,
         logits=_output(graph, names),
     )
@@ -190,8 +201,8 @@ def _array(tensor: Any) -> np.ndarray:
     if tensor.data_type not in _TYPES or tensor.HasField("segment"):
         raise GraphFaultError(
             "onnx-type",
-            f"{label}: expected float32, int8, uint8, int32 or int64, but found "
-            f"{_type_name(tensor.data_type)}",
+            f"{label}: expected float32, float16, int8, uint8, int32 or int64, but "
+            f"found {_type_name(tensor.data_type)}",
         )
     dims = list(tensor.dims)
     size = math.prod(dims)
@@ -211,12 +222,12 @@ def _array(tensor: Any) -> np.ndarray:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
         raise GraphFaultError("onnx-sizes", f"{label}: cannot read its values") from error
-    if array.dtype == np.float32 and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise GraphFaultError("onnx-not-finite", f"{label}: holds NaN or infinite values")
     return array
 
 
-def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, int, int], int | None]:
+def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, ...], int | None]:
     inputs = [item for item in graph.input if item.name not in constants]
     if len(inputs) != 1 or not inputs[0].name:
         raise GraphFaultError(
@@ -225,15 +236,16 @@ def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, int, int], 
     kind = inputs[0].type.tensor_type
     dims = list(kind.shape.dim)
     sizes = [int(dim.dim_value) for dim in dims]
-    if kind.elem_type != _FLOAT or len(dims) != 4 or any(size < 1 for size in sizes[1:]):
+    if kind.elem_type != _FLOAT or len(dims) < 2 or any(size < 1 for size in sizes[1:]):
         raise GraphFaultError(
             "onnx-input",
             "expected the input float32 (batch, channels, height, width) with all sizes but the "
-            f"batch fixed, but found {_type_name(kind.elem_type)} and sizes {sizes}",
+            f"batch fixed, but found {_type_name(kind.elem_type)} and sizes {sizes}"
+            + _INPUT_WAYS.get(_type_name(kind.elem_type), _OPEN if len(dims) > 1 else ""),
         )
     if sizes[0] < 0 or max(sizes) > 2**16:
         raise GraphFaultError("onnx-input", f"expected sizes up to {2**16}, but found {sizes}")
-    return inputs[0].name, (sizes[1], sizes[2], sizes[3]), sizes[0] or None
+    return inputs[0].name, tuple(sizes[1:]), sizes[0] or None
 
 
 def _output(graph: Any, names: set[str]) -> str:
@@ -252,8 +264,9 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
     if item.domain not in DOMAINS or allowed is None:
         raise GraphFaultError(
             "onnx-operator",
-            f"{label}: is not a supported operator; see RULES.md"
-            + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else ""),
+            f"{label}: is not a supported operator"
+            + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else "")
+            + f"; {WAYS_OUT.get(item.op_type, 'RULES.md lists those to write it with')}",
         )
     for name in item.input:
         if name not in names:
@@ -261,9 +274,11 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
                 "onnx-order", f"{label}: uses {shown(name)}, which no node before it makes"
             )
     outputs = [name for name in item.output if name]
-    if len(outputs) != 1 or item.output[0] in names:
+    is_split = item.op_type == "Split" and len(outputs) == len(set(outputs)) > 0
+    own = set(item.output if is_split else item.output[:1])
+    if not (is_split or len(outputs) == 1) or names & own:
         raise GraphFaultError("onnx-names", f"{label}: expected one output with a name of its own")
-    names.add(outputs[0])
+    names.update(outputs)
     attributes = {}
     for attribute in item.attribute:
         if attribute.name not in allowed or attribute.name in attributes:
@@ -273,7 +288,7 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
                 "twice",
             )
         attributes[attribute.name] = _attribute(attribute, label)
-    return Node(str(item.op_type), tuple(item.input), outputs[0], attributes, label)
+    return Node(str(item.op_type), tuple(item.input), outputs[0], attributes, label, tuple(outputs))
 
 
 def _attribute(attribute: Any, label: str) -> Attribute:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corobench.benchmark.errors import DependencyError
+from corobench.benchmark.submission.graph.input_layout import InputLayout
 
 
 class Runtime:
@@ -18,10 +19,18 @@ class Runtime:
         content: the file.
         batch: the one batch size the file is made for, or None for any.
         optimise: whether the runtime may rewrite the graph, as it does by default.
+        layout: how images go into the file; as they are by default.
     """
 
-    def __init__(self, content: bytes, batch: int | None = None, optimise: bool = True) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        batch: int | None = None,
+        optimise: bool = True,
+        layout: InputLayout | None = None,
+    ) -> None:
         self.content, self.batch, self.optimise = content, batch, optimise
+        self.layout = layout
         self._session: Any = None
 
     def __call__(self, x_BCHW: Tensor) -> Tensor:
@@ -30,7 +39,8 @@ class Runtime:
         Raises:
             RuntimeError: the runtime does not take the file or fails.
         """
-        images = x_BCHW.detach().cpu().numpy()
+        x_BCHW = x_BCHW.detach().cpu()
+        images = (x_BCHW if self.layout is None else self.layout.apply(x_BCHW)).numpy()
         step = self.batch or max(1, len(images))
         found = [self._run(images[start : start + step]) for start in range(0, len(images), step)]
         return torch.from_numpy(np.concatenate(found))

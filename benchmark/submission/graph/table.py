@@ -29,6 +29,7 @@ from corobench.benchmark.submission.graph.layers import (
     Min,
     PRelu,
     Transpose,
+    WithConstants,
 )
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import GraphFaultError
@@ -39,6 +40,7 @@ _KEYS = (("strides", "stride", 1), ("dilations", "dilation", 1), ("pads", "paddi
 _PADS: Mapping[int, Any] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d}
 _MEANS: Mapping[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _MAXIMA: Mapping[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_SELU = (("alpha", 1.6732632423543772), ("gamma", 1.0507009873554805))
 _NORMS: Mapping[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
 
 
@@ -225,6 +227,17 @@ def _hard_sigmoid(use: _Use) -> nn.Module:
     return nn.Hardsigmoid() if is_torchs else Hardsigmoid(alpha, beta)
 
 
+def _selu(use: _Use) -> nn.Module:
+    """torch's own where the numbers are its own, else ``gamma * elu(x, alpha)``."""
+    alpha, gamma = (float(use.get(key, default)) for key, default in _SELU)
+    if all(math.isclose(use.get(key, default), default, rel_tol=1e-6) for key, default in _SELU):
+        return nn.SELU()
+    factor = torch.tensor(gamma, dtype=torch.float32)
+    return nn.Sequential(
+        nn.ELU(alpha), WithConstants(Elementwise(torch.mul), [None, factor]).eval()
+    )
+
+
 def _normalised(use: _Use, kind: Callable[[int], nn.Module]) -> nn.Module:
     """Softmax over one axis; before version 13 over that axis and all behind it, as one."""
     is_one, rank = use.opset >= 13, len(use.shape)
@@ -248,9 +261,11 @@ TABLE: Mapping[str, Callable[[_Use], nn.Module]] = {
     "Add": lambda use: Elementwise(torch.add),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
+    "Celu": lambda use: nn.CELU(float(use.get("alpha", 1.0))),
     "Conv": _conv,
     "Div": lambda use: Elementwise(torch.div),
     "Elu": lambda use: nn.ELU(float(use.get("alpha", 1.0))),
+    "Erf": lambda use: Elementwise(torch.erf),
     "Gelu": lambda use: nn.GELU(use.get("approximate", "none")),
     "GlobalAveragePool": lambda use: GlobalAveragePool(),
     "GlobalMaxPool": lambda use: GlobalMaxPool(),
@@ -261,13 +276,17 @@ TABLE: Mapping[str, Callable[[_Use], nn.Module]] = {
     "Max": lambda use: Max(),
     "MaxPool": _max_pool,
     "Min": lambda use: Min(),
+    "Mish": lambda use: nn.Mish(),
     "Mul": lambda use: Elementwise(torch.mul),
     "Neg": lambda use: Elementwise(torch.neg),
     "PRelu": lambda use: PRelu(),
     "Relu": lambda use: nn.ReLU(),
+    "Selu": _selu,
     "Sigmoid": lambda use: nn.Sigmoid(),
     "Softmax": lambda use: _normalised(use, nn.Softmax),
     "Softplus": lambda use: nn.Softplus(beta=1),
+    "Softsign": lambda use: nn.Softsign(),
+    "Sqrt": lambda use: Elementwise(torch.sqrt),
     "Sub": lambda use: Elementwise(torch.sub),
     "Tanh": lambda use: nn.Tanh(),
     "Transpose": _transpose,
