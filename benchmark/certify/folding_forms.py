@@ -187,8 +187,11 @@ def layer_of(graph: Traced, node: fx.Node) -> nn.Module | None:
     }
     if node.target in _PRODUCTS and len(values) == 2 and not named:
         weight = values[1]
-        if isinstance(weight, Tensor) and weight.ndim == 2 and _is_flat(graph, node.args[0]):
+        is_stored = isinstance(weight, Tensor) and weight.ndim == 2 and _is_stored(node.args[1])
+        if is_stored and _is_flat(graph, node.args[0]):
             return _linear(weight.T, None)
+    if not all(_is_stored(one) for one in node.all_input_nodes if one in graph.constants):
+        return None
     if node.target is F.linear:
         given = dict(zip(("input", "weight", "bias"), values, strict=False)) | named
         weight, bias = given.get("weight"), given.get("bias")
@@ -202,6 +205,15 @@ def layer_of(graph: Traced, node: fx.Node) -> nn.Module | None:
         keys = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         return _convolution(dict(zip(keys, values, strict=False)) | named)
     return None
+
+
+def _is_stored(node: Any) -> bool:
+    """Whether a weight lies in the network, transposed or not: no mask is still multiplied."""
+    while isinstance(node, fx.Node) and node.op == "call_method":
+        if node.target not in ("t", "transpose", "permute", "view", "reshape", "contiguous"):
+            return False
+        node = node.args[0]
+    return isinstance(node, fx.Node) and node.op == "get_attr"
 
 
 def _is_flat(graph: Traced, node: Any) -> bool:

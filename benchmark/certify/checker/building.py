@@ -11,7 +11,7 @@ from torch import Tensor
 from corobench.benchmark.certify.checker.activations import Curve, MaxPool
 from corobench.benchmark.certify.checker.boxed import Product
 from corobench.benchmark.certify.checker.curves import CURVES, Smooth
-from corobench.benchmark.certify.checker.exact import Concat, Pad, Reshape
+from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
 from corobench.benchmark.certify.checker.layers import Add, Mean, Scale
 from corobench.benchmark.certify.checker.network import Layer, Step
@@ -110,7 +110,11 @@ class Builder:
 
     def concat(self, operands: list[Any], axis: int) -> Value:
         """Operands side by side."""
-        sources = [require(one) for one in operands]
+        given = [one for one in operands if isinstance(one, Value)]
+        sources = [
+            require(one) if isinstance(one, Value) else self.stored(one, require(*given[:1]))
+            for one in operands
+        ]
         shapes = [self.shapes[source] for source in sources]
         axis %= len(shapes[0]) + 1
         if axis == 0:
@@ -120,11 +124,12 @@ class Builder:
     def binary(self, kind: str, first: Any, second: Any) -> Value:
         """The sum, difference, product or quotient of two operands, of which one may be stored."""
         if isinstance(first, Value) and isinstance(second, Value):
+            if kind in ("add", "sub"):
+                first, second = self.broadcast(first, second)
             if kind == "add" and self.shapes[first] == self.shapes[second]:
                 return self.add(Add(), first, second)
             if kind == "sub" and self.shapes[first] == self.shapes[second]:
-                minus = self.add(Scale(np.full((), -1.0), np.zeros(())), second)
-                return self.add(Add(), first, minus)
+                return self.add(Add(), first, self.negative(second))
             if kind == "mul":
                 return self.product(first, second)
             raise UncheckableError(f"the operator {kind} of two activations")
@@ -133,8 +138,7 @@ class Builder:
         if kind in ("add", "mul"):
             return self.with_constant(kind, require(second), first)
         if kind == "sub":  # c - x
-            minus = self.add(Scale(np.full((), -1.0), np.zeros(())), require(second))
-            return self.with_constant("add", minus, first)
+            return self.with_constant("add", self.negative(require(second)), first)
         raise UncheckableError("a division by an activation")
 
     def product(self, first: Value, second: Value) -> Value:
@@ -147,6 +151,10 @@ class Builder:
             if isinstance(layer, Curve) and layer.name == "sigmoid":
                 return self.add(Smooth(CURVES["silu"]), one)
         return self.add(Product(first == second), first, second)
+
+    def negative(self, source: int) -> Value:
+        """Values with the other sign."""
+        return self.add(Scale(np.full((), -1.0), np.zeros(())), source)
 
     def with_constant(self, kind: str, source: int, constant: Any) -> Value:
         """The same with a stored operand on the right."""
@@ -163,10 +171,10 @@ class Builder:
                 raise UncheckableError("a constant per image of the batch")
             value = value.reshape(value.shape[value.ndim - len(shape) :])
         try:
-            if np.broadcast_shapes(value.shape, shape) != shape:
-                raise ValueError
+            wanted = np.broadcast_shapes(value.shape, shape)
         except ValueError as error:
-            raise UncheckableError("a constant that changes the shape") from error
+            raise UncheckableError("a constant that does not fit") from error
+        source, shape = self.expand(source, wanted), wanted
         one, zero = np.ones(()), np.zeros(())
         if kind == "add":
             return self.add(Scale(one, value), source)
@@ -176,6 +184,41 @@ class Builder:
             return self.add(Scale(value, zero), source)
         require_normal("a division by a number", value)
         return self.add(Scale(1.0 / value, zero), source)
+
+    def pick(self, places: Array, source: int) -> Value:
+        """Some values in another order; places are whole numbers."""
+        return self.add(Pick(places), source)
+
+    def expand(self, source: int, shape: tuple[int, ...]) -> Value:
+        """Values repeated along axes, as a sum with a larger tensor does."""
+        have = self.shapes[source]
+        if have == shape:
+            return Value(source)
+        if len(have) != len(shape):
+            raise UncheckableError("operands with another number of axes")
+        places = np.broadcast_to(np.arange(int(np.prod(have))).reshape(have), shape)
+        return self.pick(places, source)
+
+    def broadcast(self, first: int, second: int) -> tuple[Value, Value]:
+        """Two operands of one shape."""
+        try:
+            shape = np.broadcast_shapes(self.shapes[first], self.shapes[second])
+        except ValueError as error:
+            raise UncheckableError("operands that do not fit") from error
+        return self.expand(first, shape), self.expand(second, shape)
+
+    def stored(self, constant: Any, beside: int) -> Value:
+        """A stored tensor as a value that is the same for every image.
+
+        Args:
+            constant: with an axis of one image.
+            beside: any value.
+        """
+        value = array(constant) if isinstance(constant, Tensor) else np.asarray(constant)
+        if value.ndim < 2 or len(value) != 1:
+            raise UncheckableError("a constant per image of the batch")
+        zeros = self.pick(np.zeros(value.shape[1:], dtype=np.int64), beside)
+        return self.add(Scale(np.zeros(()), value[0]), zeros)
 
     def pad(self, pads: list[int], value: float, source: int) -> Value:
         """Pads as torch has them: left, right, top, bottom, then those of further axes."""

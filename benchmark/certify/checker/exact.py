@@ -32,7 +32,7 @@ class Reshape:
 
 
 class Pick:
-    """Some of the operand's values, each at most once; exact: a slice or a transposition.
+    """Some of the operand's values; exact: a slice, a transposition, or values repeated.
 
     Args:
         places: int, of the output's shape: which value of the flattened operand.
@@ -40,6 +40,7 @@ class Pick:
 
     def __init__(self, places: np.ndarray) -> None:
         self.places = places
+        self._repeats = len(np.unique(places)) < places.size
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
@@ -51,7 +52,11 @@ class Pick:
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         found = np.zeros((len(coefficient), int(np.prod(shape))))
-        found[:, self.places.reshape(-1)] = coefficient.reshape(len(coefficient), -1)
+        rows = coefficient.reshape(len(coefficient), -1)
+        if self._repeats:
+            np.add.at(found, (slice(None), self.places.reshape(-1)), rows)
+        else:
+            found[:, self.places.reshape(-1)] = rows
         return found.reshape(-1, *shape), FLAT
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from corobench.benchmark.certify.checker import nonlinear, pooling
+from corobench.benchmark.certify.checker import nonlinear, pooling, rearranging
 from corobench.benchmark.certify.checker.building import (
     LEAST_DIVISOR,
     Builder,
@@ -19,7 +19,6 @@ from corobench.benchmark.certify.checker.building import (
     require,
     require_normal,
 )
-from corobench.benchmark.certify.checker.exact import Pick
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
@@ -33,6 +32,8 @@ _KINDS: dict[Any, str] = {
     **dict.fromkeys((operator.mul, torch.mul), "mul"),
     **dict.fromkeys((operator.truediv, torch.div, torch.true_divide), "div"),
 }
+
+NEGATIVE = (operator.neg, torch.neg, torch.negative)
 
 
 def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
@@ -55,7 +56,7 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
         return add_module(builder, module.operator, _with_stored(module, arguments))
     if name == "Elementwise":
         return _elementwise(builder, module, arguments)
-    if name == "Concat":
+    if name in ("Beside", "Concat"):
         return builder.concat(arguments, int(module.axis))
     if name in nonlinear.SEVERAL:
         return nonlinear.SEVERAL[name](builder, arguments)
@@ -83,6 +84,8 @@ def _with_stored(module: Any, arguments: list[Any]) -> list[Any]:
 
 
 def _elementwise(builder: Builder, module: Any, arguments: list[Any]) -> Value:
+    if module.function in NEGATIVE and len(arguments) == 1:
+        return builder.negative(require(*arguments))
     kind = _KINDS.get(module.function)
     if kind is None and module.function is torch.abs:
         return Value(nonlinear.call(builder, torch.abs, arguments, {}))
@@ -112,9 +115,39 @@ def _conv(builder: Builder, module: Any, source: int) -> Value:
 
 
 def _linear(builder: Builder, module: Any, source: int) -> Value:
-    if len(builder.shapes[source]) != 1:
-        raise UncheckableError("a linear layer on more than one axis")
-    return builder.add(Linear(*_weights(module)), source)
+    return add_linear(builder, *_weights(module), source)
+
+
+def add_linear(builder: Builder, weight: Array, bias: Array, source: int) -> Value:
+    """A linear layer on the last axis; on several rows it is a convolution of one value."""
+    shape = builder.shapes[source]
+    if len(shape) == 1:
+        return builder.add(Linear(weight, bias), source)
+    num_rows = int(np.prod(shape[:-1]))
+    numbers = np.arange(num_rows * shape[-1]).reshape(num_rows, shape[-1])
+    columns = builder.pick(numbers.T[:, :, None], source)
+    window = (1, 1)
+    layer = Conv(weight[:, :, None, None], bias, window, (0, 0, 0, 0), window, 1)
+    found = builder.add(layer, columns)
+    numbers = np.arange(num_rows * len(weight)).reshape(len(weight), num_rows)
+    return builder.pick(numbers.T.reshape(*shape[:-1], len(weight)), found)
+
+
+def add_convolution(builder: Builder, given: dict[str, Any]) -> Value:
+    """A convolution written as a function, by the names of its arguments."""
+    weight, bias, padding = given["weight"], given.get("bias"), given.get("padding", 0)
+    if isinstance(padding, str) or not isinstance(weight, np.ndarray) or isinstance(bias, Value):
+        raise UncheckableError("a convolution whose weights or padding are computed")
+    down, across = pooling.pair(padding)
+    layer = Conv(
+        weight,
+        np.zeros(len(weight)) if bias is None else bias,
+        pooling.pair(given.get("stride", 1)),
+        (down, across, down, across),
+        pooling.pair(given.get("dilation", 1)),
+        int(given.get("groups", 1)),
+    )
+    return builder.add(layer, require(given["input"]))
 
 
 def _weights(module: Any) -> tuple[Array, Array]:
@@ -197,13 +230,9 @@ def _adaptive(builder: Builder, module: Any, source: int) -> Value:
     return builder.add(AveragePool(kernel, kernel, (0, 0, 0, 0), True, shape), source)
 
 
-def _slice(builder: Builder, module: Any, source: int) -> Value:
-    shape = builder.shapes[source]
-    index = [slice(None)] * (len(shape) + 1)
-    for axis, start, end, step in module.parts:
-        index[axis] = slice(start, end, step)
-    numbers = np.arange(int(np.prod(shape))).reshape(shape)
-    return builder.add(Pick(numbers[tuple(index[1:])]), source)
+def _rearranged(builder: Builder, module: Any, source: int) -> Value:
+    (places,) = rearranging.places_of(module, builder.shapes[source])
+    return builder.pick(places, source)
 
 
 _Add = Callable[[Builder, Any, int], Value]
@@ -212,6 +241,7 @@ _LAYERS: tuple[tuple[Any, _Add], ...] = (
     (nn.Conv2d, _conv),
     (nn.Linear, _linear),
     ((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
+    (rearranging.MODULES, _rearranged),
     (
         nn.Flatten,
         lambda builder, module, source: builder.flatten(source, module.start_dim, module.end_dim),
@@ -227,6 +257,7 @@ _LAYERS: tuple[tuple[Any, _Add], ...] = (
 )
 _NAMED: dict[str, _Add] = {
     "AveragePool": _padded_average,
+    **dict.fromkeys(rearranging.NAMED, _rearranged),
     "GlobalAveragePool": lambda builder, module, source: builder.mean_over(
         source, tuple(range(2, len(builder.shapes[source]) + 1)), True
     ),
@@ -240,7 +271,6 @@ _NAMED: dict[str, _Add] = {
     "Reshape": lambda builder, module, source: builder.to_shape(
         source, list(module.shape), builder.shapes[source]
     ),
-    "Slice": _slice,
 }
 """Layers of architectures and of ONNX files, by name: the tracer stops at no other class of these
 names."""

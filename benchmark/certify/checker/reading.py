@@ -10,16 +10,22 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from corobench.benchmark.certify.checker import nonlinear
+from corobench.benchmark.certify.checker import nonlinear, rearranging
 from corobench.benchmark.certify.checker.activations import Curve, Relu
 from corobench.benchmark.certify.checker.building import Builder, Size, Value, array, require
 from corobench.benchmark.certify.checker.intervals import UncheckableError
-from corobench.benchmark.certify.checker.modules import NOTHING, add_module
+from corobench.benchmark.certify.checker.modules import (
+    NEGATIVE,
+    add_convolution,
+    add_linear,
+    add_module,
+)
 from corobench.benchmark.certify.checker.network import Layer, Network, require_flat_logits
 from corobench.benchmark.certify.checker.rounding import Array
 from corobench.benchmark.network.prepare import bake_weights, copy_detached
@@ -35,6 +41,15 @@ _BINARY = {
     **dict.fromkeys((operator.mul, torch.mul, "mul"), "mul"),
     **dict.fromkeys((operator.truediv, torch.div, "div"), "div"),
 }
+_PRODUCTS = (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")
+_LAYERS = {
+    F.linear: ("input", "weight", "bias"),
+    **dict.fromkeys(
+        (F.conv2d, torch.conv2d),
+        ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    ),
+}
+_SEVERAL = (torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind")
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 _POOLS = {
     F.avg_pool2d: nn.AvgPool2d,
@@ -146,8 +161,9 @@ def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
     """Whether what a node gives may lie in the memory of its first operand."""
     if node.op == "call_module":
         layer = model.get_submodule(str(node.target))
-        return isinstance(layer, nn.Flatten | NOTHING) or _overwrites(model, node)
-    return node.target in (*_FLATTENING, "contiguous") or _overwrites(model, node)
+        return rearranging.is_layer(layer) or _overwrites(model, node)
+    keeps = node.target in (*_FLATTENING, "contiguous") or rearranging.rearranges(node.target)
+    return keeps or _overwrites(model, node)
 
 
 class _Reader:
@@ -186,6 +202,9 @@ class _Reader:
         if target in _POOLS:
             layer = _POOLS[target](*arguments[1:], **node.kwargs).eval()
             return add_module(self.builder, layer, arguments[:1])
+        spelt = self._spelt(node, arguments)
+        if spelt is not None:
+            return spelt
         if node.op != "call_module":
             found = nonlinear.call(self.builder, target, arguments, self._keywords(node))
             if found is not None:
@@ -198,6 +217,10 @@ class _Reader:
             return add_module(self.builder, module, arguments)
         if target in _ACTIVATIONS:
             return self.builder.add(_ACTIVATIONS[target](), require(arguments[0]))
+        if target in (*NEGATIVE, "neg") and len(arguments) == 1:
+            return self.builder.negative(require(*arguments))
+        if target in (torch.rsub, "rsub") and len(arguments) == 2:
+            return self.builder.binary("sub", arguments[1], arguments[0])
         if target in _BINARY and len(arguments) == 2 and not node.kwargs:
             return self.builder.binary(_BINARY[target], *arguments)
         if target in _FLATTENING:
@@ -216,11 +239,42 @@ class _Reader:
     def _keywords(self, node: fx.Node) -> dict[str, Any]:
         return {key: self._argument(value) for key, value in node.kwargs.items()}
 
+    def _spelt(self, node: fx.Node, arguments: list[Any]) -> Any:
+        """Values in another order, and layers written as functions; None for anything else."""
+        target, first = node.target, arguments[0] if arguments else None
+        keywords = {key: self._argument(one) for key, one in node.kwargs.items()}
+        stored = rearranging.constant(target, arguments, keywords)
+        if stored is not None:
+            return stored
+        if target in _PRODUCTS and not keywords and len(arguments) == 2:
+            weight = arguments[1]
+            if isinstance(first, Value) and isinstance(weight, np.ndarray) and weight.ndim == 2:
+                return add_linear(self.builder, weight.T, np.zeros(weight.shape[1]), first)
+        if target in _LAYERS:
+            given = dict(zip(_LAYERS[target], arguments, strict=False)) | keywords
+            if target is not F.linear:
+                return add_convolution(self.builder, given)
+            weight, bias = given["weight"], given.get("bias")
+            bias = np.zeros(len(weight)) if bias is None else bias
+            return add_linear(self.builder, weight, bias, require(given["input"]))
+        if not isinstance(first, Value) or not rearranging.rearranges(target):
+            return None
+        call = getattr(torch.Tensor, target) if isinstance(target, str) else target
+        parts = rearranging.places_of(
+            lambda x: call(x, *arguments[1:], **keywords), self.builder.shapes[first]
+        )
+        values = [self.builder.pick(places, first) for places in parts]
+        is_several = target in _SEVERAL
+        return tuple(values) if is_several else values[0]
+
     def _argument(self, one: Any) -> Any:
         if isinstance(one, fx.Node):
             return self.values[one]
         if isinstance(one, list | tuple):
-            return [self._argument(item) for item in one]
+            found = [self._argument(item) for item in one]
+            return found if isinstance(one, list) else tuple(found)
+        if isinstance(one, slice):
+            return slice(*(self._argument(end) for end in (one.start, one.stop, one.step)))
         return one
 
     def _size(self, node: fx.Node, arguments: list[Any]) -> Any:
@@ -233,6 +287,8 @@ class _Reader:
             return shape if len(arguments) == 1 else Size(shape[arguments[1]])
         if node.target is operator.getitem and isinstance(first, tuple):
             found = first[arguments[1]]
+            if isinstance(found, Value):
+                return found
             return Size(found) if isinstance(found, int) else found
         raise UncheckableError(f"the operator {_name_of(node.target)}")
 

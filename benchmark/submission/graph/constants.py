@@ -126,10 +126,15 @@ def _arithmetic(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
     if node.op == "Concat":
         axis = int(node.attributes.get("axis", 0))
         return np.concatenate(values, axis=axis)
-    if node.op == "Slice" and first.ndim == 1:
+    if node.op == "Slice":
         starts, ends = (integers(node, values, i, key) for i, key in ((1, "starts"), (2, "ends")))
-        steps = integers(node, values, 4, "steps") or [1]
-        return first[starts[0] : ends[0] : steps[0]]
+        axes = integers(node, values, 3, "axes") or list(range(len(starts)))
+        steps = integers(node, values, 4, "steps") or [1] * len(starts)
+        index = [slice(None)] * first.ndim
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            # Before the first value, as -1 counts from the end here and there.
+            index[axis] = slice(start, None if step < 0 and end < -first.shape[axis] else end, step)
+        return first[tuple(index)]
     if node.op == "ReduceProd":
         return np.asarray(np.prod(first), dtype=np.int64).reshape(
             [1] * first.ndim if node.attributes.get("keepdims", 1) else []

@@ -28,6 +28,22 @@ class Beside(nn.Module):
         return torch.cat([value.expand(num, *value.shape[1:]) for value in values], dim=self.axis)
 
 
+class Border(nn.Module):
+    """A border that repeats values of the map: mirrored, or those of the edge.
+
+    Args:
+        pads: left, right, top, bottom.
+        mode: of torch, "reflect" or "replicate".
+    """
+
+    def __init__(self, pads: Sequence[int], mode: str) -> None:
+        super().__init__()
+        self.pads, self.mode = list(pads), mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, self.pads, mode=self.mode)
+
+
 class Broadcast(nn.Module):
     """Values of each image repeated along axes of size 1.
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.submission.graph.constants import integers
-from corobench.benchmark.submission.graph.joining import concat_of, expand_of, gather_of
+from corobench.benchmark.submission.graph.joining import Border, concat_of, expand_of, gather_of
 from corobench.benchmark.submission.graph.layers import (
     Clip,
     Concat,
+    Elementwise,
     Mean,
     Pad,
     Power,
@@ -84,6 +85,8 @@ def module_of(
         return expand_of(node, stored, shapes[0])
     if node.op == "Gather":
         return gather_of(node, stored, shapes[0])
+    if node.op == "Sqrt":
+        return Elementwise(torch.sqrt)
     if node.op == "Pow":
         return _power(node, stored)
     if node.op in NORMS:
@@ -203,8 +206,12 @@ def _slice(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Mod
 
 
 def _pad(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Module:
-    if node.attributes.get("mode", "constant") != "constant":
-        raise GraphFaultError("onnx-attribute", f"{node.label}: expected the mode constant")
+    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
+    mode = modes.get(node.attributes.get("mode", "constant"))
+    if mode is None:
+        raise GraphFaultError(
+            "onnx-attribute", f"{node.label}: expected the mode constant, reflect or edge"
+        )
     given = integers(node, stored, 1, "pads")
     axes = integers(node, stored, 3, "axes") or list(range(rank))
     if len(given) != 2 * len(axes) or any(not -rank <= axis < rank for axis in axes):
@@ -213,6 +220,12 @@ def _pad(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn.Modul
     for position, axis in enumerate(axes):
         place = 2 * (rank - 1 - axis % rank)
         pads[place : place + 2] = given[position], given[len(axes) + position]
+    if mode != "constant":
+        if rank != 4 or any(pads[4:]) or min(pads) < 0:
+            raise GraphFaultError(
+                "onnx-attribute", f"{node.label}: in mode {mode} height and width alone are padded"
+            )
+        return Border(pads[:4], mode)
     return Pad(pads, _number(node, stored, 2, "value") or 0.0)
 
 

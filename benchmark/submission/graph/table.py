@@ -286,7 +286,6 @@ TABLE: Mapping[str, Callable[[_Use], nn.Module]] = {
     "Softmax": lambda use: _normalised(use, nn.Softmax),
     "Softplus": lambda use: nn.Softplus(beta=1),
     "Softsign": lambda use: nn.Softsign(),
-    "Sqrt": lambda use: Elementwise(torch.sqrt),
     "Sub": lambda use: Elementwise(torch.sub),
     "Tanh": lambda use: nn.Tanh(),
     "Transpose": _transpose,

@@ -38,6 +38,7 @@ CASES: dict[str, tuple] = {
             "v": np.abs(weights(3, seed=3)) + np.float32(0.1),
         },
     ),
+    "Celu": ([node("Celu", "x", "y", alpha=0.5)], {}),
     "Clip": ([node("Clip", "x lo hi", "y")], {"lo": scalar(0.2), "hi": scalar(0.6)}),
     "Clip below only": ([node("Clip", "x lo", "y")], {"lo": scalar(0.0)}),
     "Clip by attributes": ([node("Clip", "x", "y", min=0.1, max=0.9)], {}, 10),
@@ -52,6 +53,11 @@ CASES: dict[str, tuple] = {
     "Conv same": ([node("Conv", "x w", "y", auto_pad="SAME_UPPER", strides=[2, 2])], {"w": W}),
     "Div": ([node("Div", "x c", "y")], {"c": np.abs(weights(3, 1, 1)) + np.float32(0.5)}),
     "Elu": ([node("Elu", "x", "y", alpha=0.7)], {}),
+    "Erf": ([node("Erf", "x", "y")], {}),
+    "Expand": (
+        [node("ReduceMean", "x", "m", axes=[1]), node("Expand", "m s", "y")],
+        {"s": ints(1, 4, 8, 8)},
+    ),
     "Flatten": ([node("Flatten", "x", "y")], {}),
     "Gelu": ([node("Gelu", "x", "y")], {}, 20),
     "Gemm": (
@@ -64,8 +70,37 @@ CASES: dict[str, tuple] = {
     ),
     "GlobalAveragePool": ([node("GlobalAveragePool", "x", "y")], {}),
     "GlobalMaxPool": ([node("GlobalMaxPool", "x", "y")], {}),
+    "Greater": (
+        [node("Greater", "x c", "g"), node("Where", "g x z", "y")],
+        {"c": scalar(0.5), "z": scalar(0.1)},
+    ),
+    "GreaterOrEqual": (
+        [node("GreaterOrEqual", "x c", "g"), node("Where", "g x z", "y")],
+        {"c": scalar(0.5), "z": scalar(0.1)},
+    ),
+    "GroupNormalization": (
+        [node("GroupNormalization", "x s b", "y", num_groups=3)],
+        {"s": weights(3), "b": weights(3, seed=1)},
+        18,
+    ),
     "HardSigmoid": ([node("HardSigmoid", "x", "y", alpha=0.3, beta=0.4)], {}),
     "HardSwish": ([node("HardSwish", "x", "y")], {}),
+    "InstanceNormalization": (
+        [node("InstanceNormalization", "x s b", "y")],
+        {"s": weights(3), "b": weights(3, seed=1)},
+    ),
+    "LayerNormalization": (
+        [node("LayerNormalization", "x s b", "y", epsilon=1e-3)],
+        {"s": weights(8), "b": weights(8, seed=1)},
+    ),
+    "Less": (
+        [node("Less", "x c", "g"), node("Where", "g x z", "y")],
+        {"c": scalar(0.5), "z": scalar(0.1)},
+    ),
+    "LessOrEqual": (
+        [node("LessOrEqual", "x c", "g"), node("Where", "g x z", "y")],
+        {"c": scalar(0.5), "z": scalar(0.1)},
+    ),
     "LeakyRelu": ([node("Sub", "x c", "d"), node("LeakyRelu", "d", "y")], {"c": scalar(0.5)}),
     "LogSoftmax": ([node("Flatten", "x", "f"), node("LogSoftmax", "f", "y", axis=1)], {}),
     "MatMul": ([node("Flatten", "x", "f"), node("MatMul", "f w", "y")], {"w": weights(192, 5)}),
@@ -84,6 +119,7 @@ CASES: dict[str, tuple] = {
         {},
     ),
     "Min": ([node("Min", "x c", "y")], {"c": scalar(0.5)}),
+    "Mish": ([node("Mish", "x", "y")], {}, 18),
     "Mul": ([node("Mul", "c x", "y")], {"c": weights(3, 1, 1)}),
     "Neg": ([node("Neg", "x", "y")], {}),
     "PRelu": (
@@ -91,6 +127,8 @@ CASES: dict[str, tuple] = {
         {"c": scalar(0.5), "s": weights(3, 1, 1)},
     ),
     "Pad": ([node("Pad", "x p v", "y")], {"p": ints(0, 0, 1, 2, 0, 0, 0, 1), "v": scalar(0.3)}),
+    "Pow": ([node("Pow", "x e", "y")], {"e": np.array(2, dtype=np.int64)}),
+    "ReduceL2": ([node("ReduceL2", "x", "y", axes=[2, 3], keepdims=0)], {}),
     "ReduceMax": ([node("ReduceMax", "x", "y", axes=[2, 3], keepdims=0)], {}),
     "ReduceMean": ([node("ReduceMean", "x", "y", axes=[-1, -2], keepdims=1)], {}),
     "ReduceMean by operand": ([node("ReduceMean", "x a", "y", keepdims=0)], {"a": ints(2, 3)}, 18),
@@ -108,6 +146,7 @@ CASES: dict[str, tuple] = {
         ],
         {"i": np.int64(0).reshape(()), "z": ints(0), "m": ints(-1)},
     ),
+    "Selu": ([node("Selu", "x", "y")], {}),
     "Sigmoid": ([node("Sigmoid", "x", "y")], {}),
     "Slice": (
         [node("Slice", "x b e a s", "y")],
@@ -115,6 +154,12 @@ CASES: dict[str, tuple] = {
     ),
     "Softmax": ([node("Softmax", "x", "y", axis=1)], {}),
     "Softplus": ([node("Softplus", "x", "y")], {}),
+    "Softsign": ([node("Softsign", "x", "y")], {}),
+    "Split": (
+        [node("Split", "x p", "a b", axis=1), node("Concat", "b a", "y", axis=1)],
+        {"p": ints(1, 2)},
+    ),
+    "Sqrt": ([node("Sqrt", "x", "y")], {}),
     "Squeeze": (
         [node("GlobalAveragePool", "x", "p"), node("Squeeze", "p a", "y")],
         {"a": ints(2, 3)},

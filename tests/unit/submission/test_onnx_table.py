@@ -54,7 +54,7 @@ PLAIN: dict[str, Case] = {
     "MaxPool": ([node("MaxPool", "x", "y", kernel_shape=[3, 2])], {}),
     "Transpose": ([node("Transpose", "x", "y", perm=[0, 3, 1, 2])], {}),
 }
-FIRST = {"Gelu": 20, "HardSwish": 14}
+FIRST = {"Celu": 12, "Gelu": 20, "HardSwish": 14, "Mish": 18}
 
 
 def _agree(
@@ -87,6 +87,87 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "HardSigmoid": ([node("HardSigmoid", "x", "y", alpha=0.17, beta=0.5)], {}),
     "HardSigmoid, torch's": ([node("HardSigmoid", "x", "y", alpha=1 / 6, beta=0.5)], {}),
     "LeakyRelu": ([node("LeakyRelu", "x", "y", alpha=0.3)], {}),
+    "Celu": ([node("Celu", "x", "y", alpha=0.5)], {}),
+    "GroupNormalization, a number a channel": (
+        [node("GroupNormalization", "x s b", "y", num_groups=3, epsilon=0.1)],
+        {"s": weights(3), "b": weights(3, seed=1)},
+        21,
+    ),
+    "InstanceNormalization of three axes": (
+        [node("Reshape", "x t", "f"), node("InstanceNormalization", "f s b", "y", epsilon=0.1)],
+        {"t": _ints(0, 4, 48), "s": weights(4), "b": weights(4, seed=1)},
+    ),
+    "LayerNormalization over three axes": (
+        [node("LayerNormalization", "x s", "y", axis=1, epsilon=0.1)],
+        {"s": weights(*IMAGE)},
+    ),
+    "Pow to the third": ([node("Pow", "x e", "y")], {"e": np.float32(3).reshape(())}),
+    "Selu with other numbers": ([node("Selu", "x", "y", alpha=1.5, gamma=0.5)], {}),
+    "Split into equal parts": (
+        [
+            node("Split", "x", "a b", axis=2, num_outputs=2),
+            node("Relu", "b", "r"),
+            node("Add", "a r", "y"),
+        ],
+        {},
+        18,
+    ),
+    "Split by an attribute": (
+        [
+            node("Split", "x", "a b", axis=1, split=[1, 2]),
+            node("Concat", "b a", "y", axis=1),
+        ],
+        {},
+        11,
+    ),
+    "Gather of one channel": (
+        [node("Gather", "x i", "y", axis=1)],
+        {"i": np.int64(-1).reshape(())},
+    ),
+    "Gather that keeps the axis": ([node("Gather", "x i", "y", axis=3)], {"i": _ints(2)}),
+    "a mirrored border": (
+        [node("Pad", "x p", "y", mode="reflect")],
+        {"p": _ints(0, 0, 1, 2, 0, 0, 2, 0)},
+    ),
+    "a border of the edge": (
+        [node("Pad", "x p", "y", mode="edge")],
+        {"p": _ints(0, 0, 1, 2, 0, 0, 2, 0)},
+    ),
+    "weights on the left": (
+        [node("Reshape", "x t", "f"), node("MatMul", "w f", "y")],
+        {"t": _ints(0, 192, 1), "w": weights(5, 192)},
+    ),
+    "weights on the left of several columns": (
+        [node("Reshape", "x t", "f"), node("MatMul", "w f", "y")],
+        {"t": _ints(0, 48, 4), "w": weights(5, 48)},
+    ),
+    "a shortcut by channels of zeros": (
+        [
+            node("Slice", "x b e a s", "half"),
+            node("Shape", "half", "sizes"),
+            node("ConstantOfShape", "sizes", "zeros"),
+            node("Concat", "zeros half zeros", "y", axis=1),
+        ],
+        {"b": _ints(0, 0), "e": _ints(2**62, 2**62), "a": _ints(2, 3), "s": _ints(2, 2)},
+    ),
+    "stored values beside the image": (
+        [node("Expand", "c s", "more"), node("Concat", "x more", "y", axis=1)],
+        {"c": weights(1, 2, 1, 8), "s": _ints(1, 2, 8, 8)},
+        17,
+        (3, 8, 8),
+    ),
+    "a threshold of each channel": (
+        [node("Less", "x t", "is"), node("Where", "is z x", "y")],
+        {"t": weights(3, 1, 1), "z": np.float32(0).reshape(())},
+    ),
+    "Softplus by its definition": (
+        [
+            node("Greater", "x t", "is"),
+            node("Softplus", "x", "s"),
+            node("Where", "is x s", "y"),
+        ],
+        {"t": np.float32(20).reshape(())},
+    ),
     "Max of three": (
         [node("Neg", "x", "n"), node("Max", "x c n", "y")],
         {"c": weights(3, 1, 1, scale=2)},
@@ -191,6 +272,7 @@ def test_softmax_has_the_axes_of_its_version(op: str) -> None:
 TORCHS: dict[str, type[nn.Module]] = {
     "AveragePool": nn.AvgPool2d,
     "BatchNormalization": nn.BatchNorm2d,
+    "Celu": nn.CELU,
     "Conv": nn.Conv2d,
     "Elu": nn.ELU,
     "Gelu": nn.GELU,
@@ -198,10 +280,13 @@ TORCHS: dict[str, type[nn.Module]] = {
     "LeakyRelu": nn.LeakyReLU,
     "LogSoftmax": nn.LogSoftmax,
     "MaxPool": nn.MaxPool2d,
+    "Mish": nn.Mish,
     "Relu": nn.ReLU,
+    "Selu": nn.SELU,
     "Sigmoid": nn.Sigmoid,
     "Softmax": nn.Softmax,
     "Softplus": nn.Softplus,
+    "Softsign": nn.Softsign,
     "Tanh": nn.Tanh,
 }
 
@@ -216,6 +301,13 @@ def test_what_torch_has_is_torchs_and_the_rest_is_ours(op: str) -> None:
         assert type(layer) is TORCHS[op]
     else:
         assert type(layer).__module__ == layers.__name__
+
+
+def test_a_softplus_with_its_threshold_is_one_layer() -> None:
+    nodes, constants = SETTINGS["Softplus by its definition"]
+    network = read_network(model(nodes, constants).SerializeToString()).network
+    (layer,) = (one for one in network.modules() if isinstance(one, nn.Softplus))
+    assert layer.threshold == 20
 
 
 def test_the_table_is_of_the_list() -> None:
@@ -269,6 +361,20 @@ REFUSED: dict[str, tuple[Case, str]] = {
     ),
     "an axis that is not there": (_of("Softmax", axis=4), "onnx-sizes"),
     "another approximation": (_of("Gelu", approximate="erf"), "onnx-sizes"),
+    "a root as an exponent": (_of("Pow", {"c": np.float32(0.5)}), "onnx-attribute"),
+    "groups that are none": (
+        _of("GroupNormalization", {"c": weights(2), "d": weights(2)}, num_groups=2),
+        "onnx-sizes",
+    ),
+    "images that are normalised": (
+        _of("LayerNormalization", {"c": weights(5)}, axis=0),
+        "onnx-batch",
+    ),
+    "several gathered": (_of("Gather", {"c": _ints(0, 1)}, axis=1), "onnx-dynamic"),
+    "images that are gathered": (_of("Gather", {"c": _ints(0)}, axis=0), "onnx-batch"),
+    "a split of the batch": (_of("Split", {"c": _ints(1)}, axis=0), "onnx-batch"),
+    "parts that do not add up": (_of("Split", {"c": _ints(2)}, axis=1), "onnx-sizes"),
+    "stored images": (_of("Concat", {"c": weights(2, 3, 8, 8)}, axis=1), "onnx-weights"),
     "operands that do not fit": (_of("Add", {"c": weights(5)}), "onnx-sizes"),
     "one operand too many": (_of("Add", {"c": weights(1), "d": weights(1)}), "onnx-sizes"),
     "an operand too few": (_of("Sub"), "onnx-sizes"),

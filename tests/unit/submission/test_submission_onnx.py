@@ -87,6 +87,20 @@ def _float16(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(array, "w"))
 
 
+def _double(proto: onnx.ModelProto) -> None:
+    array = numpy_helper.to_array(proto.graph.initializer[0]).astype(np.float64)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(array, "w"))
+
+
+def _halved(proto: onnx.ModelProto) -> None:
+    """Weights stored as float16, each with the Cast that says how they are computed with."""
+    for position, tensor in enumerate(list(proto.graph.initializer)):
+        name = tensor.name
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        proto.graph.node.insert(position, node("Cast", f"{name}_half", name, to=1))
+
+
 REFUSED = {
     "a loop": (_with_loop, "onnx-operator"),
     "values in another file": (_external, "onnx-external-data"),
@@ -203,8 +217,61 @@ def test_a_rule_refuses(name):
 
 
 def test_a_type_is_called_by_its_name():
-    with pytest.raises(GraphFaultError, match="but found float16"):
-        read_network(REFUSED["float16"][0]().SerializeToString())
+    with pytest.raises(GraphFaultError, match="but found double"):
+        read_network(_changed(_double).SerializeToString())
+
+
+def test_stored_float16_is_computed_in_float32_and_said():
+    content = _changed(_halved).SerializeToString()
+    graph = read_network(content)
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(graph.network(x), Runtime(content)(x), atol=1e-5)
+    (note,) = graph.notes
+    assert "stored as float16 and computed with in float32" in note
+
+
+def _reordered(shape: tuple[int, ...], channels: int, nodes: list) -> bytes:
+    """A linear classifier that takes its images in another shape."""
+    proto = model(
+        [*nodes, node("Flatten", "i", "f"), node("Gemm", "f w b", "y")],
+        {"w": weights(channels * 64, 10), "b": weights(10), "t": ints(-1, channels, 8, 8)},
+        image=("N", *shape),
+    )
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "op"),
+    [
+        ((192,), "channel, row, column", node("Reshape", "x t", "i")),
+        ((192, 1), "channel, row, column", node("Identity", "x", "i")),
+        ((8, 8, 3), "row, column, channel", node("Transpose", "x", "i", perm=[0, 3, 1, 2])),
+    ],
+    ids=["one row", "a column", "channels last"],
+)
+def test_images_go_into_a_file_in_the_order_it_wants(shape, order, op):
+    content = _reordered(shape, 3, [op])
+    graph = read_network(content, (3, 8, 8))
+    x = torch.rand(4, 3, 8, 8)
+    expected = Runtime(content, layout=graph.layout)(x)
+    assert graph.image_shape == (3, 8, 8)
+    assert torch.allclose(graph.network(x), expected, atol=1e-5)
+    (note,) = graph.notes
+    assert f"in the order {order}" in note
+
+
+@pytest.mark.parametrize("shape", [(191,), (8, 3, 8), (4, 48, 1)])
+def test_an_order_that_cannot_be_told_is_refused(shape):
+    content = _reordered(shape, 3, [node("Identity", "x", "i")])
+    with pytest.raises(GraphFaultError, match="onnx-input: expected images"):
+        read_network(content, (3, 8, 8))
+
+
+def test_a_refused_operator_comes_with_the_way_out():
+    with pytest.raises(GraphFaultError, match="without branches or loops"):
+        read_network(_with_loop().SerializeToString())
+    with pytest.raises(GraphFaultError, match="write it with AveragePool"):
+        read_network(model([node("Resize", "x", "y")]).SerializeToString())
 
 
 def test_damaged_bytes_are_refused():
