@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Result
-from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
+from corobench.benchmark.scoring.score import may_rank, rank_key, was_asked, why_unpublished
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf
@@ -91,6 +91,21 @@ class Row:
         reason = self.result.not_asked.get(name, "no reason was recorded")
         return f"{name} was not asked: {reason}"
 
+    @property
+    def is_certifiable(self) -> bool:
+        """Whether any certifier could be asked; else its lower end is unknown, and not 0."""
+        return was_asked(self.score)
+
+    @property
+    def why_not_certifiable(self) -> tuple[str, ...]:
+        """Each reason once, with the certifiers that it keeps from being asked."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.result.not_asked.items():
+            reasons.setdefault(reason, []).append(name)
+        return tuple(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or (
+            "no reason was recorded",
+        )
+
     def sort_key(self) -> tuple[object, ...]:
         """The stated rule: more certified, then more not attacked, then fewer non-zeros."""
         return *rank_key(self.result, self.epsilon), self.page
@@ -103,6 +118,17 @@ class Board:
     id: str
     epsilon: str
     rows: tuple[Row, ...]
+
+    @property
+    def in_order(self) -> tuple[Row, ...]:
+        """Rows with a lower end; all of them where there is none."""
+        return tuple(row for row in self.rows if row.is_certifiable) or self.rows
+
+    @property
+    def apart(self) -> tuple[Row, ...]:
+        """Rows that no certifier could be asked about; none where that is true of all."""
+        found = tuple(row for row in self.rows if not row.is_certifiable)
+        return found if len(found) < len(self.rows) else ()
 
     @property
     def certifiers(self) -> tuple[str, ...]:
@@ -251,15 +277,21 @@ def _group(
 
 
 def _with_standings(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows with their rank groups, by paired tests on what is certified."""
+    """The rows with their rank groups, by paired tests on what is certified.
+
+    Those that no certifier could be asked about are compared with none.
+    """
+    apart = [row for row in rows if not row.is_certifiable]
+    rows = [row for row in rows if row.is_certifiable]
     known = [row.evidence for row in rows if row.evidence is not None]
-    if len(known) < len(rows) or len({tuple(item.images) for item in known}) != 1:
-        return tuple(rows)
+    if len(known) < len(rows) or not known or len({tuple(item.images) for item in known}) != 1:
+        return (*rows, *apart)
     proven = [item.is_right(row.epsilon, "c") for row, item in zip(rows, known, strict=True)]
     standings = rank_groups(proven)
-    return tuple(
+    ranked = (
         replace(row, standing=standing) for row, standing in zip(rows, standings, strict=True)
     )
+    return (*ranked, *apart)
 
 
 def _radius(epsilon: str) -> tuple[object, ...]:

@@ -132,7 +132,7 @@ def _board_pages(
     siblings: Sequence[tuple[Group, Board]],
 ) -> dict[str, bytes]:
     page = board_page(board)
-    listed, filters = columns(board), facets(board.rows)
+    listed, filters = columns(board), facets(board.in_order)
     html = _page(
         environment,
         "board.html",
@@ -142,8 +142,8 @@ def _board_pages(
         siblings=siblings,
         columns=listed,
         config=_config(group, board, listed, filters),
-        facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
-        values={row.name: _values(row, listed) for row in board.rows},
+        facet_codes={row.name: _facet_codes(row, filters) for row in board.in_order},
+        values={row.name: _values(row, listed) for row in board.in_order},
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
     )

@@ -33,6 +33,7 @@ from corobench.benchmark.certify.lirpa.checks import is_out_of_memory
 from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING
 from corobench.benchmark.certify.margin_spec import check_boxes
 from corobench.benchmark.certify.replayed import Replayed, is_rewritten
+from corobench.benchmark.certify.ways_out import way_out
 from corobench.benchmark.certify.witness import Witness, between, downward, float64, labels64
 from corobench.benchmark.errors import NotCertifiable
 from corobench.benchmark.network.prepare import prepare
@@ -126,7 +127,9 @@ class Prover:
         try:
             self._network: Network = read_network(model, input_shape)
         except UncheckableError as error:
-            refusal = NotCertifiable("no-checker", f"the checker does not know {error}")
+            refusal = NotCertifiable(
+                "no-checker", f"the checker does not know {error}; {way_out(str(error))}"
+            )
             self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
             return
         self._witness = Witness(model, self._network, self.device)

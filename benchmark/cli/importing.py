@@ -41,6 +41,7 @@ from corobench.benchmark.executors.limits import Limits
 @cli_options.data_root
 @click.option("--mean", help='Normalisation inside the model, such as "0.49,0.48,0.45".')
 @click.option("--std", help="Standard deviation, with --mean.")
+@cli_options.certifiers
 @cli_options.process_limits
 def import_(
     checkpoint: Path,
@@ -57,6 +58,7 @@ def import_(
     data_root: Path | None,
     mean: str | None,
     std: str | None,
+    certifiers: bool,
     limits: Limits | None,
 ) -> None:
     """Turn a checkpoint or an ONNX file into a submission.
@@ -89,6 +91,7 @@ def import_(
             data_root=data_root,
         )
         click.echo(str(done))
+        _tell_certifiers(out, limits, certifiers)
         return
     if architecture is None:
         raise ConfigError(
@@ -115,6 +118,16 @@ def import_(
         data_root=data_root,
     )
     Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
+    _tell_certifiers(out, limits, certifiers)
+
+
+def _tell_certifiers(folder: Path, limits: Limits | None, is_wanted: bool) -> None:
+    """Which certifiers an evaluation will ask, and why not the others."""
+    from corobench.benchmark.executors import run_certifiers
+
+    for line in run_certifiers(folder, limits) if is_wanted else ():
+        if not line.startswith("note: "):  # the report has them
+            click.echo(f"  {line}")
 
 
 def _numbers(option: str, text: str) -> list[float]:

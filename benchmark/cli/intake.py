@@ -35,7 +35,7 @@ from corobench.benchmark.records.reports import Examined, Verified
 from corobench.benchmark.records.result import Outcome, Result
 from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RATE
-from corobench.benchmark.scoring.score import bracket, may_rank, rank_key
+from corobench.benchmark.scoring.score import bracket, may_rank, rank_key, was_asked
 from corobench.benchmark.tracks import PROTOCOL, get_track, parse_epsilon, round_of, standard_subset
 
 #: Of the report that `corobench intake` writes.
@@ -270,6 +270,7 @@ def markdown(found: Intake) -> str:
     ]
     for epsilon, score in result.epsilons.items():
         low, high = (f"{100 * end / result.n:.1f} %" for end in bracket(score))
+        low = low if was_asked(score) else "no certifier was asked"
         flags = ", ".join(score.flags) or "none"
         lines.append(
             f"| {epsilon} | {low} | {high} | {score.counts[Outcome.UNDECIDED]} | {flags} |"
@@ -344,9 +345,10 @@ def _board_diff(new: Result, board: Sequence[Result], around: int = 3) -> list[s
     for number in shown:
         other = board[number]
         low, high = (100 * end / other.n for end in bracket(other.epsilons[epsilon]))
+        proven = f"{low:5.1f}" if was_asked(other.epsilons[epsilon]) else "    ?"
         mark = "+" if number == place else " "
         lines.append(
-            f"{mark} {other.entry:<{width}}  {low:5.1f} – {high:5.1f} %  "
+            f"{mark} {other.entry:<{width}}  {proven} – {high:5.1f} %  "
             f"{other.compactness.num_nonzero:>12,}"
         )
     return [*lines, "```"]

@@ -148,11 +148,15 @@ def _has_torch() -> bool:
     is_flag=True,
     help="Check manifests and headers only: about a second, and no torch is needed.",
 )
+@cli_options.certifiers
 @cli_options.process_limits
-def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> None:
-    """List every fault of submission folders.
+def validate(
+    paths: tuple[Path, ...], headers: bool, certifiers: bool, limits: Limits | None
+) -> None:
+    """List every fault of submission folders, and the certifiers that will be asked.
 
-    All faults are listed at once, and no dataset is needed. Without torch, only the manifest and
+    All faults are listed at once, and no dataset is needed. Of a valid folder the last lines say
+    which certifiers an evaluation will ask, and why not the others. Without torch, only the manifest and
     the header of the weights are checked, and the last line says so.
 
     \b
@@ -161,7 +165,7 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
       corobench validate submissions/*
       corobench validate --headers submissions/my-model
     """
-    from corobench.benchmark.executors import run_validation
+    from corobench.benchmark.executors import run_certifiers, run_validation
     from corobench.benchmark.submission.headers import find_header_faults
 
     console = Console()
@@ -176,6 +180,9 @@ def validate(paths: tuple[Path, ...], headers: bool, limits: Limits | None) -> N
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
         for fault in faults:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
+        if certifiers and not faults and not only_headers:
+            for line in run_certifiers(path, limits):
+                console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     if without_torch and not headers:
         hint = f"The networks were not loaded, because torch is missing. {EVALUATE_HINT}"
         console.print(hint, soft_wrap=True, highlight=False, markup=False)

@@ -24,6 +24,12 @@ json_path = click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write a JSON report."
 )
 device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+certifiers = click.option(
+    "--certifiers/--no-certifiers",
+    default=True,
+    show_default=True,
+    help="List the certifiers that an evaluation will ask, and why not the others.",
+)
 isolate = click.option(
     "--isolate/--no-isolate",
     default=True,

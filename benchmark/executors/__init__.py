@@ -73,6 +73,17 @@ def run_validation(folder: Path, limits: Limits | None) -> list[str]:
     return _run(FAULTS, limits, folder=folder)
 
 
+def run_certifiers(folder: Path, limits: Limits | None) -> list[str]:
+    """Which certifiers will be asked; see `benchmark.evaluation.certifiable`."""
+    from corobench.benchmark.errors import SubmissionError
+    from corobench.benchmark.executors.tasks import CERTIFIERS
+
+    try:
+        return _run(CERTIFIERS, limits, folder=folder)
+    except SubmissionError as error:
+        return [f"certifiers could not be listed: {fault}" for fault in error.faults]
+
+
 def run_check(
     candidate: Path,
     baseline: Path,

@@ -234,6 +234,14 @@ _CONVERTING = {
 
 # --------------------------------------------------------------------------------- the table
 
+CERTIFIERS: Task[list[str]] = Task(
+    "certifiers",
+    "evaluation.certifiable:list_certifiers",
+    list[str],
+    strangers="folder",
+    step="certifiers",
+    attacks_or_bounds=True,
+)
 CHECK: Task[Checked] = Task(
     "check",
     "gate.run:compare_with_baseline",
@@ -378,7 +386,7 @@ VERIFY: Task[Verified] = Task(
 TASKS: Mapping[str, Task[Any]] = {
     task.name: task
     for task in (
-        *(CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, FAULTS, IMPORT),
+        *(CERTIFIERS, CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, FAULTS, IMPORT),
         *(MEASURE, RECHECK, REMEASURE, REPACK, REPLAY, VERIFY),
     )
 }

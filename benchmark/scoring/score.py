@@ -48,8 +48,12 @@ def rank_key(result: Result, epsilon: str) -> tuple[int, int, int]:
     """
     one = result.epsilons[epsilon]
     low, high = bracket(one)
-    asked = any(count is not None for count in one.certified_by.values())
-    return -(low if asked else -1), -high, result.compactness.num_nonzero
+    return -(low if was_asked(one) else -1), -high, result.compactness.num_nonzero
+
+
+def was_asked(score: EpsilonScore) -> bool:
+    """Whether any certifier was asked; else nothing is known of what is proven, which is not 0."""
+    return any(count is not None for count in score.certified_by.values())
 
 
 def why_unpublished(result: Result) -> list[str]:

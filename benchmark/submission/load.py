@@ -44,6 +44,7 @@ class Submission:
         format: of the weights file: "safetensors", "onnx", or "onnx-qdq" for a quantised graph.
         reference: what the file computes in a runtime of its own; None for safetensors.
         codes: weights that the file holds as 8-bit whole numbers; None where there are none.
+        notes: what of an ONNX file is computed otherwise than one might expect, for people.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Submission:
     format: FileFormat = "safetensors"
     reference: Reference | None = None
     codes: Codes | None = None
+    notes: tuple[str, ...] = ()
 
     def measure(self) -> Compactness:
         """What the entry weighs."""
@@ -204,6 +206,7 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
             content, graph.batch, optimise=not graph.is_quantised, layout=graph.layout
         ),
         codes=graph.codes if graph.codes.num_values else None,
+        notes=graph.notes,
     )
 
 

@@ -1,0 +1,44 @@
+"""What would be needed for a proof where the checker does not know a part of a network."""
+
+from __future__ import annotations
+
+_WAYS: tuple[tuple[str, str], ...] = (
+    (
+        "a forward pass that cannot be traced",
+        "write the forward pass without branches on values, or hand the network in as ONNX",
+    ),
+    ("a model that cannot be copied", "hand the network in as ONNX"),
+    ("hooks on", "remove the hooks"),
+    ("in training mode", "call model.eval() before"),
+    ("a forward pass of its own", "put the code into the class, not on one object"),
+    (
+        "whose weights are computed in the forward pass",
+        "store the weights themselves (torch.nn.utils.parametrize.remove_parametrizations)",
+    ),
+    ("overwritten in place and read elsewhere", "write the step without inplace=True"),
+    ("an operator on constants", "store the result of what is computed from stored numbers"),
+    ("weights of type", "store the weights as float32"),
+    ("that mixes images", "keep the batch as the first axis, and -1 for its size"),
+    ("more than one input", "take the image alone"),
+    ("without running statistics", "train batch-norms with track_running_stats=True"),
+    ("ceil_mode", "pad the input, so that windows need not be rounded up"),
+    ("padding_mode", "write the border as a layer of its own (nn.ReflectionPad2d)"),
+    ("to sizes that do not divide the map", "use AvgPool2d with a kernel of its own"),
+    ("a division by an activation", "multiply by a stored number instead"),
+    ("the keyword", "give the argument its default, or use the layer instead of the function"),
+)
+_OTHERWISE = (
+    "it needs bounds of its own in the checker; the layers that have them stand in RULES.md"
+)
+
+
+def way_out(reason: str) -> str:
+    """What to do about a refusal of the checker.
+
+    Args:
+        reason: its text.
+
+    >>> way_out("hooks on a Linear")
+    'remove the hooks'
+    """
+    return next((text for part, text in _WAYS if part in reason), _OTHERWISE)
