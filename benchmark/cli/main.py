@@ -156,8 +156,8 @@ def validate(
     """List every fault of submission folders, and the certifiers that will be asked.
 
     All faults are listed at once, and no dataset is needed. Of a valid folder the last lines say
-    which certifiers an evaluation will ask, and why not the others. Without torch, only the manifest and
-    the header of the weights are checked, and the last line says so.
+    which certifiers an evaluation will ask, and why not the others. Without torch, only the
+    manifest and the header of the weights are checked, and the last line says so.
 
     \b
     Examples:

@@ -52,6 +52,7 @@ PLAIN: dict[str, Case] = {
     "Conv": ([node("Conv", "x w", "y")], {"w": W}),
     "HardSigmoid": ([node("HardSigmoid", "x", "y")], {}),
     "MaxPool": ([node("MaxPool", "x", "y", kernel_shape=[3, 2])], {}),
+    "Selu": ([node("Selu", "x", "y")], {}),
     "Transpose": ([node("Transpose", "x", "y", perm=[0, 3, 1, 2])], {}),
 }
 FIRST = {"Celu": 12, "Gelu": 20, "HardSwish": 14, "Mish": 18}
@@ -151,10 +152,12 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
         {"b": _ints(0, 0), "e": _ints(2**62, 2**62), "a": _ints(2, 3), "s": _ints(2, 2)},
     ),
     "stored values beside the image": (
-        [node("Expand", "c s", "more"), node("Concat", "x more", "y", axis=1)],
-        {"c": weights(1, 2, 1, 8), "s": _ints(1, 2, 8, 8)},
-        17,
-        (3, 8, 8),
+        [
+            node("Shape", "x", "sizes"),
+            node("Expand", "c sizes", "more"),
+            node("Concat", "x more", "y", axis=1),
+        ],
+        {"c": weights(1, 3, 1, 8)},
     ),
     "a threshold of each channel": (
         [node("Less", "x t", "is"), node("Where", "is z x", "y")],
