@@ -197,3 +197,29 @@ def test_without_a_table_of_layers_the_sparsity_tells_the_size() -> None:
     rows = group_results(bare)[0].boards[0].rows
     assert [tier(row) for row in rows] == ["10x", "dense"]
     assert [times_smaller(row) for row in rows] == [pytest.approx(10.0), 1.0]
+
+
+def test_what_no_certifier_was_asked_about_stands_apart() -> None:
+    """It has no place in the order and no rank group; an entry that proves nothing has both."""
+    nothing = make_score(500, 480, 0, 100)
+    unknown = {**nothing, "certified_by": dict.fromkeys(nothing["certified_by"])}
+    why = dict.fromkeys(("IBP", "CROWN"), "no-checker: the checker does not know the layer X")
+    results = [
+        make_result("unknown", epsilons={"1/16": unknown, "2/16": unknown}, not_asked=why),
+        make_result("nothing", epsilons={"1/16": nothing, "2/16": nothing}),
+    ]
+    (group,) = group_results(results)
+    for board in group.boards:
+        assert [row.result.entry for row in board.in_order] == ["nothing"]
+        (row,) = board.apart
+        assert row.result.entry == "unknown"
+        assert row.standing is None
+        (reason,) = row.why_not_certifiable
+        assert reason.startswith("IBP, CROWN: no-checker")
+
+
+def test_nothing_stands_apart_where_no_entry_was_certifiable() -> None:
+    score = make_score(500, 480, 0, 100)
+    score["certified_by"] = dict.fromkeys(score["certified_by"])
+    (group,) = group_results([make_result("a", epsilons={"1/16": score, "2/16": score})])
+    assert all(len(board.in_order) == 1 and not board.apart for board in group.boards)
