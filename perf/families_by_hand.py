@@ -96,7 +96,11 @@ def by_hand() -> dict[str, bytes]:
         ),
         "a mask times weights": _file(
             [_node("Mul", "u m", "w"), *_whole()],
-            {**{key: one for key, one in STORED.items() if key != "w"}, "u": W, "m": W > 0},
+            {
+                **{key: one for key, one in STORED.items() if key != "w"},
+                "u": W,
+                "m": np.float32(W > 0),
+            },
         ),
     }
     return found

@@ -158,12 +158,12 @@ def _check_model(model: Any) -> None:
 
 
 def _opset(model: Any) -> int:
-    versions = [item.version for item in model.opset_import if item.domain in DOMAINS]
+    versions = sorted({item.version for item in model.opset_import if item.domain in DOMAINS})
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise GraphFaultError(
             "onnx-opset",
             f"expected one version of the standard operators, {MIN_OPSET} to {MAX_OPSET}, but "
-            f"found {versions or 'none'}",
+            f"found {versions or 'none'}; `onnx.version_converter.convert_version` writes another",
         )
     return int(versions[0])
 
