@@ -88,7 +88,18 @@ class Form:
             kind = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
             return [_batch_norm(kind, *pair)]
         flat = [one.expand(shape).reshape(-1) for one in (self.scale, self.shift)]
-        return [nn.Flatten(1), _batch_norm(nn.BatchNorm1d, *flat), nn.Unflatten(1, shape)]
+        return [nn.Flatten(1), _batch_norm(nn.BatchNorm1d, *flat), _Shaped(shape)]
+
+
+class _Shaped(nn.Module):
+    """The values of each image in a shape; the library converts no `nn.Unflatten`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, *self.shape)
 
 
 def _batch_norm(
