@@ -54,7 +54,7 @@ class Pick:
         found = np.zeros((len(coefficient), int(np.prod(shape))))
         rows = coefficient.reshape(len(coefficient), -1)
         if self._repeats:
-            np.add.at(found, (slice(None), self.places.reshape(-1)), rows)
+            np.add.at(found.T, self.places.reshape(-1), rows.T)
         else:
             found[:, self.places.reshape(-1)] = rows
         return found.reshape(-1, *shape), FLAT
