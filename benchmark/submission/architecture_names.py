@@ -5,6 +5,8 @@ from __future__ import annotations
 NAMES = (
     "cnn-large",
     "cnn-small",
+    "cnn5",
+    "cnn7",
     "resnet18",
     "vgg16-bn",
     "wrn-28-4",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from corobench.benchmark.errors import SubmissionError, nearest
-from corobench.benchmark.submission.architectures.cnn import cnn_large, cnn_small
+from corobench.benchmark.submission.architectures.cnn import cnn5, cnn7, cnn_large, cnn_small
 from corobench.benchmark.submission.architectures.parts import Normalize, split_normalize
 from corobench.benchmark.submission.architectures.resnet import ResNet18
 from corobench.benchmark.submission.architectures.vgg import VGG16
@@ -80,6 +80,20 @@ ARCHITECTURES: dict[str, ArchitectureInfo] = {
             summary="conv 32, 32 (stride 2), 64, 64 (stride 2), FC 512, 512, classes",
             min_size=4,
             factory=cnn_large,
+        ),
+        ArchitectureInfo(
+            name="cnn5",
+            title="CNN5",
+            summary="conv 64, 64 (stride 2), 128 (stride 2), FC 512, classes, with batch-norm",
+            min_size=4,
+            factory=cnn5,
+        ),
+        ArchitectureInfo(
+            name="cnn7",
+            title="CNN7",
+            summary="conv 64, 64, 128 (stride 2), 128, 128, FC 512, classes, with batch-norm",
+            min_size=4,
+            factory=cnn7,
         ),
         ArchitectureInfo(
             name="vgg16-bn",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from corobench.benchmark.certify import num_hidden_units
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.submission.architectures import (
     ARCHITECTURES,
@@ -36,11 +37,31 @@ def _num_weights(model: nn.Module) -> int:
         ("vgg16-bn", 15_302_848),
         ("wrn-28-4", 5_841_840),
         ("resnet18", 11_164_352),
+        ("cnn5", 9 * 3 * 64 + 16 * 64 * 64 + 16 * 64 * 128 + 128 * 8 * 8 * 512 + 512 * 10),
+        ("cnn7", 9 * (3 * 64 + 64 * 64 + 64 * 128 + 2 * 128 * 128) + 128 * 256 * 512 + 512 * 10),
     ],
 )
 def test_published_number_of_weights(name, expected):
     with torch.device("meta"):
         assert _num_weights(build(name, (3, 32, 32), 10)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "hidden"), [("cnn5", 4.4, 90_624), ("cnn7", 17.2, 229_888)]
+)
+def test_networks_of_certified_training_have_the_published_size(name, millions, hidden):
+    model = build(name, (3, 32, 32), 10).eval()
+    num = sum(parameter.numel() for parameter in model.parameters())
+    assert round(num / 1e6, 1) == millions
+    assert num_hidden_units(model, (3, 32, 32)) == hidden
+    norms = [one for one in model if isinstance(one, nn.BatchNorm2d | nn.BatchNorm1d)]
+    assert len(norms) == sum(isinstance(one, nn.ReLU) for one in model)
+
+
+def test_width_scales_every_hidden_layer():
+    model = build("cnn5", (3, 32, 32), 10, {"width": 0.25})
+    weights = [one.weight for one in model if isinstance(one, nn.Conv2d | nn.Linear)]
+    assert [len(weight) for weight in weights] == [16, 16, 32, 128, 10]
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
