@@ -137,6 +137,10 @@ TRACKS: dict[str, Track] = {
 }
 
 
+_LATER = ("crown_early_macs", "crown_max_macs", "plain_attacks")
+"""Settings that results from before they were settings lack; so do those with the defaults."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Settings of every stage, the same for every entry.
@@ -152,8 +156,11 @@ class Protocol:
         certifiers: asked of every correct image before the attacks, cheapest first.
         closing_certifiers: asked between PGD-50 and AutoAttack, of what is neither proven nor
             broken.
-        crown_max_hidden_units: CROWN, alpha-CROWN and BaB are asked of networks up to this many
-            ReLU inputs; above, their counts are null ("not asked"), never 0.
+        crown_early_macs: CROWN is asked before the attacks, of every correct image, where bounding
+            all neurons of one image takes at most this many multiply-adds; of a larger network it
+            is the first of the closing certifiers.
+        crown_max_macs: multiply-adds that CROWN may take for the neurons that one image leaves
+            open; about an image that needs more, neither it nor what follows it is asked.
         closing_group: images that a closing certifier is asked about at once; a group without a
             decision ends it at that epsilon.
         max_subdomains: bounded subdomains per image of branch and bound ("BaB").
@@ -174,7 +181,8 @@ class Protocol:
     square_queries: int = 5000
     certifiers: tuple[str, ...] = ("IBP", "CROWN-IBP", "CROWN")
     closing_certifiers: tuple[str, ...] = ("alpha-CROWN", "BaB")
-    crown_max_hidden_units: int = 20000
+    crown_early_macs: int = 5_000_000_000
+    crown_max_macs: int = 50_000_000_000
     closing_group: int = 16
     max_subdomains: int = 2000
     certify_budget_s: float = 300.0
@@ -186,8 +194,9 @@ class Protocol:
         settings = asdict(self)
         for name in ("certifiers", "closing_certifiers"):
             settings[name] = list(getattr(self, name))
-        if not self.plain_attacks:  # results from before it was a setting have no such key
-            del settings["plain_attacks"]
+        for name in _LATER:
+            if settings[name] == Protocol.__dataclass_fields__[name].default:
+                del settings[name]
         return settings
 
     @property

@@ -31,7 +31,7 @@ from corobench.benchmark.attacks.pgd import PGD
 from corobench.benchmark.certify import Prover
 from corobench.benchmark.certify.stage import certify_chunk, close_chunk
 from corobench.benchmark.data import load_test, subset
-from corobench.benchmark.evaluation.prepared import prepare_certifiers
+from corobench.benchmark.evaluation.prepared import certifier_stages, prepare_certifiers
 from corobench.benchmark.referee.judge import predict_one_by_one
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.submission.architectures import build
@@ -105,7 +105,8 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
     prover, not_asked = prepare_certifiers(
         model, None, track.shape, track.num_classes, protocol, torch.device("cpu")
     )
-    for certifier in protocol.certifiers:
+    early, closing = certifier_stages(prover, protocol)
+    for certifier in early:
         few = min(num, 8)
         found[certifier] = None
         if certifier not in not_asked:
@@ -113,7 +114,7 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
             ask = partial(certify_chunk, prover, certifier, x[:few], own[:few], TINY)
             found[certifier] = seconds(ask) / few
     found |= _attacks(case, model, track, x[:num], own)
-    for certifier in protocol.closing_certifiers:
+    for certifier in closing:
         asked = case.entry and certifier not in not_asked
         found[certifier] = _closing(certifier, prover, model, x, labels, track) if asked else None
     found["weights"] = sum(value.numel() for value in model.parameters())

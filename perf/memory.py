@@ -21,7 +21,7 @@ from common import verdict
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.evaluation.prepared import prepare_certifiers
+from corobench.benchmark.evaluation.prepared import certifier_stages, prepare_certifiers
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import predict_one_by_one
 from corobench.benchmark.submission.architectures import build
@@ -49,6 +49,7 @@ def measure(network: str, stage: str, chunk: int) -> None:
         prover, not_asked = prepare_certifiers(
             model, None, track.shape, track.num_classes, protocol, torch.device("cpu")
         )
+        not_asked |= dict.fromkeys(certifier_stages(prover, protocol)[1], "after the attacks")
         if stage in not_asked:
             print(f"not asked ({not_asked[stage].split(':')[0]})")
             return

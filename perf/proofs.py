@@ -27,7 +27,8 @@ from corobench.benchmark.certify import BranchBudget, Prover
 from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.trees import Tree, margins_by_cases
-from corobench.benchmark.certify.prover import ALPHA, tree_of
+from corobench.benchmark.certify.prover import ALPHA
+from corobench.benchmark.certify.search_tree import tree_of
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.referee import threat
 from corobench.benchmark.submission import load_submission

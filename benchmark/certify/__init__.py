@@ -8,7 +8,7 @@ from corobench.benchmark.certify.hidden_units import num_hidden_units
 from corobench.benchmark.certify.lirpa.bounded import BoundedModel
 from corobench.benchmark.certify.lirpa.compat import lirpa_version
 from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING, CERTIFIERS
-from corobench.benchmark.certify.prover import Proven, Prover
+from corobench.benchmark.certify.prover import TOO_COSTLY, Proven, Prover
 from corobench.benchmark.certify.refusals import CertifierUnavailable
 from corobench.benchmark.certify.training import TrainingBounds
 from corobench.benchmark.errors import NotCertifiable
@@ -17,6 +17,7 @@ from corobench.benchmark.network.prepare import prepare
 __all__ = [
     "BRANCHING",
     "CERTIFIERS",
+    "TOO_COSTLY",
     "Ascent",
     "BoundedModel",
     "BranchBudget",

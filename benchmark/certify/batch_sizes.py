@@ -7,21 +7,25 @@ BATCH_SIZES = {"IBP": 64, "CROWN-IBP": 64, "CROWN": 8}
 are computed at once, and `crown_together` says how many go on together."""
 
 WIDE_HIDDEN_UNITS = 8192
-"""From this many ReLU inputs per image on, CROWN bounds a layer's neurons in groups."""
+"""From this many hidden units per image on, CROWN bounds a layer's neurons in groups."""
 
 CHUNK_HIDDEN_UNITS = 4_000_000
-"""ReLU inputs that CROWN-IBP bounds at once, which keeps it near 2 GiB."""
+"""hidden units that CROWN-IBP bounds at once, which keeps it near 2 GiB."""
 
 NARROW_HIDDEN_UNITS = 1000
-"""Up to this many ReLU inputs per image more images go together through CROWN: measured twice as
+"""Up to this many hidden units per image more images go together through CROWN: measured twice as
 fast on CNN-small at 1x8x8. On larger nets CROWN is faster one image at a time."""
+
+LIBRARY_CROWN_MACS = 5_000_000_000
+"""Up to this many multiply-adds for all neurons of an image the library claims with CROWN. Above it
+needs gigabytes, and the checker, which bounds open neurons alone, is asked without a claim."""
 
 WIDE_GROUP_SIZE = 128
 """Neurons per group in wide nets: bounds the memory of CROWN, and is faster there."""
 
 
 def batch_sizes(num_hidden: int) -> dict[str, int]:
-    """Images bounded at once per certifier, for a net with so many ReLU inputs per image.
+    """Images bounded at once per certifier, for a net with so many hidden units per image.
 
     >>> batch_sizes(500)["CROWN-IBP"], batch_sizes(400_000)["CROWN-IBP"]
     (64, 10)
@@ -32,7 +36,7 @@ def batch_sizes(num_hidden: int) -> dict[str, int]:
 
 
 def crown_together(num_hidden: int) -> int:
-    """Images that go through CROWN itself together, for a net with so many ReLU inputs per image.
+    """Images that go through CROWN itself together, for a net with so many hidden units per image.
 
     >>> crown_together(500), crown_together(5_000)
     (8, 1)

@@ -1,4 +1,4 @@
-"""How many ReLU inputs one image has: the size that decides whether CROWN is affordable."""
+"""How many inputs of activations one image has: the size by which images are bounded together."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_RELU_CALLS = frozenset(
-    {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+_NAMES = (
+    *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "prelu"),
+    *("relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"),
+)
+_CALLS = frozenset(
+    getattr(holder, name)
+    for holder in (F, torch, torch.Tensor)
+    for called in _NAMES
+    for name in (called, f"{called}_")
+    if hasattr(holder, name)
 )
 
 
-class _ReluCounter(TorchFunctionMode):
-    """Adds up the sizes of all tensors that are handed to a ReLU."""
+class _Counter(TorchFunctionMode):
+    """Adds up the sizes of all tensors that are handed to an activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,16 +38,16 @@ class _ReluCounter(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _RELU_CALLS:
+        if func in _CALLS:
             self.num_inputs += (args[0] if args else kwargs["input"]).numel()
         return func(*args, **kwargs)
 
 
 def num_hidden_units(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """Number of ReLU inputs per image, counted in one forward pass in eval mode.
+    """Number of inputs of activations per image, counted in one forward pass in eval mode.
 
-    ReLUs written as modules, functions and tensor methods all count; the training flags of the
-    model's modules are restored afterwards.
+    Activations written as modules, functions and tensor methods all count; the training flags of
+    the model's modules are restored afterwards.
 
     Args:
         model: classifier for float32 inputs of shape (B, *input_shape).
@@ -55,7 +63,7 @@ def num_hidden_units(model: nn.Module, input_shape: Sequence[int]) -> int:
     flags = {module: module.training for module in model.modules()}
     tensor = next(model.parameters(), None)
     device = torch.device("cpu") if tensor is None else tensor.device
-    counter = _ReluCounter()
+    counter = _Counter()
     try:
         model.eval()
         with torch.no_grad(), counter:

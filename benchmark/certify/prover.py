@@ -8,6 +8,7 @@ Claims may be made on an equivalent network; the checker always works on the sub
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,19 +21,28 @@ from torch import Tensor, nn
 
 from corobench.benchmark.certify.bab.boxes import search_box
 from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget, BranchResult
+from corobench.benchmark.certify.batch_sizes import LIBRARY_CROWN_MACS
 from corobench.benchmark.certify.checker.activations import MaxPool, Relu
+from corobench.benchmark.certify.checker.cost import whole_cost
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.network import NONLINEAR, Network
 from corobench.benchmark.certify.checker.passes import Bounds
-from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins, specification
+from corobench.benchmark.certify.checker.proofs import (
+    METHODS,
+    TooCostlyError,
+    crown_bounds,
+    margins,
+    specification,
+)
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.rounding import Array
-from corobench.benchmark.certify.checker.trees import Tree, margins_by_cases
+from corobench.benchmark.certify.checker.trees import margins_by_cases
 from corobench.benchmark.certify.lirpa.bounded import BoundedModel
 from corobench.benchmark.certify.lirpa.checks import is_out_of_memory
 from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING
 from corobench.benchmark.certify.margin_spec import check_boxes
 from corobench.benchmark.certify.replayed import Replayed, is_rewritten
+from corobench.benchmark.certify.search_tree import tree_of
 from corobench.benchmark.certify.ways_out import way_out
 from corobench.benchmark.certify.witness import Witness, between, downward, float64, labels64
 from corobench.benchmark.errors import NotCertifiable
@@ -67,6 +77,10 @@ _LIBRARY_LIMITS = (
     "division-by-activation",
 )
 """Refusals that say what the library cannot do; there the checker is asked alone."""
+
+CROWN = "CROWN"
+TOO_COSTLY = "too-costly"
+"""Status of a box that was not asked about, because CROWN would take more than it may."""
 
 _LEAN_ON = {"IBP": METHODS, "CROWN-IBP": ("CROWN-IBP",), "CROWN": ("CROWN",)}
 """Certifier of the library -> those that use its bounds, and go with it where they are wrong."""
@@ -104,6 +118,7 @@ class Prover:
 
     Attributes:
         refusals: certifier -> why it cannot be asked.
+        crown_macs: multiply-adds of CROWN where all neurons of an image are open.
 
     Raises:
         CertifierUnavailable: where the bound library is missing or does not work.
@@ -124,6 +139,7 @@ class Prover:
         self._bounded = BoundedModel(searched_on or model, input_shape, num_classes, device)
         self._alone: set[str] = set()
         self._searchable: nn.Module | None = None
+        self.crown_macs = 0
         try:
             self._network: Network = read_network(model, input_shape)
         except UncheckableError as error:
@@ -133,6 +149,9 @@ class Prover:
             self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
             return
         self._witness = Witness(model, self._network, self.device)
+        self.crown_macs = whole_cost(self._network)
+        if self.crown_macs > LIBRARY_CROWN_MACS:
+            self._alone.add(CROWN)
         for method in METHODS:
             refused = self._bounded.refusals.get(method)
             if refused is not None and refused.rule not in _LIBRARY_LIMITS:
@@ -219,20 +238,27 @@ class Prover:
 
     @_in_one_thread
     def search(
-        self, certifier: str, x_L: Tensor, x_U: Tensor, labels: Tensor, budget: BranchBudget
+        self,
+        certifier: str,
+        x_L: Tensor,
+        x_U: Tensor,
+        labels: Tensor,
+        budget: BranchBudget,
+        max_macs: float = math.inf,
     ) -> list[BranchResult]:
         """Ask alpha-CROWN or branch and bound about boxes, one by one, and check what they find.
 
         Args:
-            certifier: "alpha-CROWN" or "BaB".
+            certifier: "alpha-CROWN" or "BaB"; "CROWN" for the bounds that both begin with.
             x_L: float32 (B, *input_shape), lower corners.
             x_U: float32 like `x_L`, upper corners.
             labels: int64 (B,).
             budget: what one image may cost; alpha-CROWN never splits.
+            max_macs: multiply-adds that CROWN may take for one image.
 
         Returns:
             One answer per image; "certified" only where the checker confirms it, and margins are
-            the checker's.
+            the checker's. Above `max_macs` it is `TOO_COSTLY`.
 
         Raises:
             NotCertifiable: it is refused for this network, or an image inside a box contradicts
@@ -251,18 +277,28 @@ class Prover:
             self._heed(self._witness.against_intervals(x_L, x_U))
             return [
                 self._search_one(
-                    certifier, x_L[i : i + 1], x_U[i : i + 1], labels[i : i + 1], budget
+                    certifier, x_L[i : i + 1], x_U[i : i + 1], labels[i : i + 1], budget, max_macs
                 )
                 for i in range(len(x_L))
             ]
 
     def _search_one(
-        self, certifier: str, x_L: Tensor, x_U: Tensor, label: Tensor, budget: BranchBudget
+        self,
+        certifier: str,
+        x_L: Tensor,
+        x_U: Tensor,
+        label: Tensor,
+        budget: BranchBudget,
+        max_macs: float,
     ) -> BranchResult:
         started = time.perf_counter()
         low, high, label_number = float64(x_L), float64(x_U), int(label)
-        network, last = self._relu_network, len(self._relu_network.steps)
-        tight = crown_bounds(network, low, high)
+        network = self._network if certifier == CROWN else self._relu_network
+        last = len(network.steps)
+        try:
+            tight = crown_bounds(network, low, high, max_macs)
+        except TooCostlyError:
+            return BranchResult(TOO_COSTLY, torch.full((self.num_classes - 1,), -torch.inf))
         rows = specification(labels64(label), self.num_classes)
         root = network.lower(tight, last, rows)
         known, noise = root.bound_BR[0], root.noise_BR[0]
@@ -270,6 +306,8 @@ class Prover:
         is_open = ~(known > 0)
         if not is_open.any():
             return BranchResult("certified", downward(known))
+        if certifier == CROWN:
+            return BranchResult("open", downward(known))
         least = max(1.0, self._scale(x_L, x_U))
         result = BranchResult("open", downward(known))
         for aim in (AIM, AIM_AGAIN):
@@ -355,27 +393,3 @@ class Prover:
         refusal = NotCertifiable(CONTRADICTED, reason)
         self.refusals = dict.fromkeys((*METHODS, ALPHA, BRANCHING), refusal)
         raise refusal
-
-
-def tree_of(found: BranchResult, threshold: float) -> Tree:
-    """What a search found, as the checker reads it.
-
-    Args:
-        found: with a proof.
-        threshold: what the checker compares margins with.
-    """
-    assert found.proof is not None
-    proof = found.proof
-    return Tree(
-        [(relu, places.cpu().numpy()) for relu, places in found.neurons],
-        proof.margin_K.numpy(),
-        proof.parent_K.numpy(),
-        proof.neuron_K.numpy(),
-        float64(proof.sign_K),
-        proof.node_T.numpy(),
-        float64(proof.alpha_NT),
-        float64(proof.beta_NT),
-        proof.exponent_RT.numpy(),
-        threshold,
-        [None if one is None else float64(one) for one in found.slopes],
-    )

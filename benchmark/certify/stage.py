@@ -61,6 +61,7 @@ class ClosingResult:
         refuted_B: bool (B,), the search met an image that the submitted model gets wrong.
         adversarial_BCHW: float32 (B, C, H, W), re-measured; only rows with `refuted_B` count.
         stopped_B: bool (B,), the clock ended the search.
+        unasked_B: bool (B,), CROWN alone would take more arithmetic than the protocol allows.
         seconds: wall-clock.
     """
 
@@ -69,6 +70,7 @@ class ClosingResult:
     refuted_B: Tensor
     adversarial_BCHW: Tensor
     stopped_B: Tensor
+    unasked_B: Tensor
     seconds: float
 
 
@@ -81,18 +83,18 @@ def close_chunk(
     epsilon: Fraction,
     protocol: Protocol,
 ) -> ClosingResult:
-    """Ask alpha-CROWN or branch and bound about images that no attack broke.
+    """Ask a costly certifier about images that no attack broke.
 
     Args:
         prover: of the submitted network.
-        certifier: "alpha-CROWN" or "BaB".
+        certifier: "alpha-CROWN", "BaB", or "CROWN" of a large network.
         model: the submitted model, which judges what the search refutes.
         x_BCHW: float32 (B, C, H, W) in [0, 1].
         y_B: int64 (B,), the labels, which the model predicts.
         epsilon: exact radius; the verified box is rounded outward.
         protocol: settings of the search.
     """
-    from corobench.benchmark.certify import BranchBudget
+    from corobench.benchmark.certify import TOO_COSTLY, BranchBudget
 
     start = time.perf_counter()
     none_B = torch.zeros(len(x_BCHW), dtype=torch.bool, device=x_BCHW.device)
@@ -100,7 +102,7 @@ def close_chunk(
         max_subdomains=protocol.max_subdomains, stop_after_s=protocol.certify_budget_s
     )
     lower, upper = threat.box(x_BCHW, epsilon)
-    answers = prover.search(certifier, lower, upper, y_B, budget)
+    answers = prover.search(certifier, lower, upper, y_B, budget, protocol.crown_max_macs)
     refuted_B, adversarial = none_B.clone(), x_BCHW.clone()
     claimed = [place for place, answer in enumerate(answers) if answer.proposal is not None]
     for place in claimed:
@@ -118,5 +120,6 @@ def close_chunk(
         refuted_B=refuted_B,
         adversarial_BCHW=adversarial,
         stopped_B=torch.tensor([answer.status == "stopped" for answer in answers]),
+        unasked_B=torch.tensor([answer.status == TOO_COSTLY for answer in answers]),
         seconds=time.perf_counter() - start,
     )

@@ -30,6 +30,7 @@ KINDS: Mapping[str, Mapping[str, _Kind]] = {
     "close": {
         **_PROOFS,
         "stopped": _Kind("b", _ROWS),
+        "unasked": _Kind("b", _ROWS),
         "refuted": _Kind("b", _ROWS),
         "adversarial": _IMAGES,
         **_SECONDS,

@@ -7,6 +7,7 @@ survived PGD-50, and some of them are attacked by the whole suite as an audit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from corobench.benchmark.evaluation.jobs import Job
 from corobench.benchmark.evaluation.stages import Stages
 from corobench.benchmark.files.chunks import chunk_name
 from corobench.benchmark.files.steps import StepEndedError
+from corobench.benchmark.tracks import Protocol
 
 IMAGES_OF_A_JOB = 4
 """A search may take minutes: groups are handed out in parts, so that workers share their end."""
@@ -31,6 +33,7 @@ class _Found:
     margin: NDArray[np.float32]
     stopped: BoolArray
     unanswered: BoolArray
+    too_costly: BoolArray
     refuted: dict[int, NDArray[np.float32]]
 
     @classmethod
@@ -39,18 +42,20 @@ class _Found:
             return np.zeros(n, dtype=bool)
 
         margin = np.full(n, np.nan, dtype=np.float32)
-        return cls(none(), margin, none(), none(), {})
+        return cls(none(), margin, none(), none(), none(), {})
 
 
 def close(evaluation: Stages, certifier: str) -> None:
     """Ask one certifier about every open image, largest epsilon first.
 
     At each epsilon the images are asked in groups, in published order. A group in which not one
-    image is decided ends the certifier there; the images behind it stay unanswered.
+    image is decided ends the certifier there; the images behind it stay unanswered. So do images
+    that CROWN alone would take too much arithmetic for, and where it does for all, the certifier
+    counts as not asked.
 
     Args:
         evaluation: after PGD-50.
-        certifier: "alpha-CROWN" or "BaB".
+        certifier: "alpha-CROWN" or "BaB", or "CROWN" of a large network.
     """
     from corobench.benchmark.errors import NotCertifiable
 
@@ -68,9 +73,27 @@ def close(evaluation: Stages, certifier: str) -> None:
         facts.not_asked[certifier] = str(refusal)
         evaluation.report.finish(f"not certifiable ({refusal})")
         return
+    if _is_never_asked(found.values()):
+        facts.not_asked[certifier] = too_large(evaluation.protocol, certifier)
+        return
     _record_proofs(evaluation, certifier, found)
     refuted = {epsilon: found[epsilon].refuted for epsilon in evaluation.epsilons}
     facts.record_broken(certifier, refuted)
+
+
+def too_large(protocol: Protocol, certifier: str) -> str:
+    """Why a certifier is not asked about a network whose every image costs too much."""
+    return (
+        f"too-large: CROWN would take more than {protocol.crown_max_macs:,} multiply-adds for each "
+        f"image, and protocol {protocol.version} asks {certifier} up to that"
+    )
+
+
+def _is_never_asked(found: Iterable[_Found]) -> bool:
+    """Whether there were images to ask about, and every one would have cost too much."""
+    parts = list(found)
+    is_asked = any(not np.isnan(here.margin).all() for here in parts)
+    return not is_asked and any(here.too_costly.any() for here in parts)
 
 
 def _open(correct: BoolArray, facts: EpsilonFacts) -> BoolArray:
@@ -101,8 +124,10 @@ def _ask(evaluation: Stages, certifier: str, epsilon: str, found: _Found) -> Non
         for number, (job, answer) in enumerate(answers, start=1):
             rows = job.places
             evaluation.spend("certify", facts, rows, float(answer["seconds"]))
-            found.proven[rows], found.margin[rows] = answer["certified"], answer["margin"]
+            found.proven[rows] = answer["certified"]
+            found.margin[rows] = np.where(answer["unasked"], np.nan, answer["margin"])
             found.stopped[rows] = answer["stopped"]
+            found.too_costly[rows] = found.unanswered[rows] = answer["unasked"]
             refuted = rows[answer["refuted"]].tolist()
             found.refuted.update(zip(refuted, answer["adversarial"], strict=True))
             report.advance(len(rows), _bracket(evaluation, epsilon, found))
@@ -110,8 +135,9 @@ def _ask(evaluation: Stages, certifier: str, epsilon: str, found: _Found) -> Non
             if number < ends[group]:
                 continue
             if not is_decided and group + 1 < len(groups):
-                found.unanswered[np.concatenate(groups[group + 1 :])] = True
-                left = int(found.unanswered.sum())
+                behind = np.concatenate(groups[group + 1 :])
+                found.unanswered[behind] = True
+                left = len(behind)
                 report.finish(f"gave up, {left} not asked; {_note(evaluation, epsilon, found)}")
                 return
             is_decided, group = False, group + 1

@@ -2,8 +2,9 @@
 
 Verify first: the cheap certifiers are asked about every correct image, PGD-50 runs on what none of
 them proved, the costly certifiers (`benchmark.evaluation.closing`) are asked about what is still
-open, and AutoAttack, the costliest of all, runs on what no certifier proved. Monotone facts are
-carried: what is certified to smaller epsilons, what is broken to larger ones.
+open, and AutoAttack, the costliest of all, runs on what no certifier proved. CROWN is cheap on a
+small network and costly on a large one. Monotone facts are carried: what is certified to smaller
+epsilons, what is broken to larger ones.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ class Evaluation(Stages):
     def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
         self.facts.not_asked = dict(not_asked)
         self.clean()
-        for certifier in self.protocol.certifiers:
+        early, closing = self.prepared.early, self.prepared.closing
+        for certifier in early:
             if prover is not None and certifier not in not_asked:
                 certify(self, certifier)
-        self.choose_audit(self.protocol.certifiers)
+        self.choose_audit(early)
         self.attack(self.pgd())
-        for certifier in self.protocol.closing_certifiers:
+        for certifier in closing:
             if prover is not None and certifier not in not_asked:
                 close(self, certifier)
-        self.choose_audit(self.protocol.closing_certifiers)
+        self.choose_audit(closing)
         self.attack(self.autoattack())
         health.run_health_checks(self)
         return self.facts

@@ -23,6 +23,7 @@ from corobench.benchmark.tracks import Protocol, Track
 if TYPE_CHECKING:
     from corobench.benchmark.certify import Prover
 
+CROWN = "CROWN"
 CONTRACT_IMAGES = 16
 """Images on which a network of the same function must agree."""
 
@@ -77,6 +78,32 @@ class Prepared(CheckedNetwork):
     def network(self) -> nn.Module | None:
         """The one to search on, or None to search on the model itself."""
         return None if self.search is None else self.search.network
+
+    @property
+    def early(self) -> tuple[str, ...]:
+        """Certifiers that are asked about every correct image, before the attacks."""
+        return certifier_stages(self.prover, self.protocol)[0]
+
+    @property
+    def closing(self) -> tuple[str, ...]:
+        """Certifiers that are asked between PGD-50 and AutoAttack, about open images."""
+        return certifier_stages(self.prover, self.protocol)[1]
+
+
+def certifier_stages(
+    prover: Prover | None, protocol: Protocol
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Certifiers before the attacks, and those between PGD-50 and AutoAttack, cheapest first.
+
+    CROWN is one of the first on a network on which it is cheap, and of the others on a larger one.
+
+    Args:
+        prover: of the network, or None where it has none.
+        protocol: the certifiers, and what is cheap.
+    """
+    is_large = prover is not None and prover.crown_macs > protocol.crown_early_macs
+    early = tuple(name for name in protocol.certifiers if not (is_large and name == CROWN))
+    return early, (*protocol.certifiers[len(early) :], *protocol.closing_certifiers)
 
 
 def check_images(
@@ -186,24 +213,15 @@ def prepare_certifiers(
         network: an equivalent one that certifiers may search on, or None.
         shape: channels, height, width of an image.
         num_classes: logits.
-        protocol: which certifiers, and up to which size.
+        protocol: which certifiers.
         device: where certifiers compute.
     """
-    from corobench.benchmark.certify import Prover, num_hidden_units
+    from corobench.benchmark.certify import Prover
 
-    searched_on = network if network is not None else model
-    prover = Prover(model, shape, num_classes, device, searched_on)
+    prover = Prover(model, shape, num_classes, device, network)
     not_asked = {
         certifier: str(refusal)
         for certifier, refusal in prover.refusals.items()
         if certifier in protocol.all_certifiers
     }
-    units = num_hidden_units(searched_on, shape)
-    if units > protocol.crown_max_hidden_units:
-        for certifier in ("CROWN", *protocol.closing_certifiers):
-            not_asked.setdefault(
-                certifier,
-                f"too-large: {units} hidden units, and protocol {protocol.version} asks "
-                f"{certifier} up to {protocol.crown_max_hidden_units}",
-            )
     return prover, not_asked

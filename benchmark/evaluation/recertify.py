@@ -111,7 +111,7 @@ class Recertification(Evaluation):
         rows = self._then[epsilon]
         proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy() & ~self._audited_then[epsilon]
         if attack.name == "pgd50":  # what a closing certifier proved had survived it
-            proven &= ~rows["decided_by"].isin(self.protocol.closing_certifiers).to_numpy()
+            proven &= ~rows["decided_by"].isin(self.prepared.closing).to_numpy()
         answer = rows[attack.name]
         known = answer.notna().to_numpy() & ~proven
         broken = known & ~answer.fillna(True).to_numpy(dtype=bool) & self.facts.correct

@@ -179,6 +179,7 @@ class Workbench:
             "certified": result.certified_B.cpu().numpy(),
             "margin": result.margin_B.cpu().numpy(),
             "stopped": result.stopped_B.cpu().numpy(),
+            "unasked": result.unasked_B.cpu().numpy(),
             "refuted": refuted.numpy(),
             "adversarial": result.adversarial_BCHW.cpu()[refuted].numpy(),
         }

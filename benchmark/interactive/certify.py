@@ -142,6 +142,8 @@ def _ask(found: Certified, prover: Prover, name: str, given: Asked, protocol: Pr
     import torch
 
     from corobench.benchmark.certify.stage import certify_chunk, close_chunk
+    from corobench.benchmark.evaluation.closing import too_large
+    from corobench.benchmark.evaluation.prepared import certifier_stages
 
     open_ = found.right & ~found.certified & ~found.broken
     rows = torch.nonzero(open_)[:, 0]
@@ -149,12 +151,14 @@ def _ask(found: Certified, prover: Prover, name: str, given: Asked, protocol: Pr
         return
     there = rows.to(given.x_BCHW.device)
     x, y = given.x_BCHW[there], given.y_B[there]
-    if name in protocol.certifiers:
+    if name in certifier_stages(prover, protocol)[0]:
         cheap = certify_chunk(prover, name, x, y, found.epsilon)
         certified, margin = cheap.certified_B.cpu(), cheap.margin_B.cpu()
     else:
         costly = close_chunk(prover, name, given.model, x, y, found.epsilon, protocol)
         certified, margin = costly.certified_B.cpu(), costly.margin_B.cpu()
+        if costly.unasked_B.all():
+            found.not_asked[name] = too_large(protocol, name)
         found.broken[rows] = costly.refuted_B.cpu()
         found.adversarial[rows] = costly.adversarial_BCHW.cpu()
     found.certified[rows] = certified

@@ -101,7 +101,7 @@ class Replay(Evaluation):
         """The images of the audit are drawn from all, and attacked where they are of the sample."""
         for epsilon, facts in self.facts.epsilons.items():
             for certifier in certifiers:
-                if certifier in self.protocol.closing_certifiers:
+                if certifier in self.prepared.closing:
                     proven = self._answered(CERTIFIER_COLUMNS[certifier], epsilon, True)
                     facts.proven_by[proven & ~self.sample & ~facts.proven] = certifier
         super().choose_audit(certifiers)

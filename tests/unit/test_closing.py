@@ -85,6 +85,8 @@ def test_branch_and_bound_decides_both_ways(
 class _Scripted:
     """Proves nothing by relaxation; branch and bound answers as told, and counts its images."""
 
+    crown_macs = 0
+
     def __init__(self, status: str) -> None:
         self.status, self.asked = status, 0
 

@@ -159,6 +159,8 @@ def test_killed_and_resumed_gives_the_same_table(
 class _Faulty:
     """Refuses whatever it is asked."""
 
+    crown_macs = 0
+
     def __init__(self, rule: str) -> None:
         self.rule = rule
 
@@ -268,6 +270,8 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
 
     class Liar:
         """Proves everything."""
+
+        crown_macs = 0
 
         def prove(self, method: str, low: Tensor, *_: object) -> Proven:
             return Proven(torch.ones(len(low), dtype=torch.bool), torch.ones(len(low)))

@@ -9,17 +9,22 @@ Shape suffixes: B images, M = classes - 1 margins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.certify.checker.activations import Relu
-from corobench.benchmark.certify.checker.bends import Bend, Every, Extreme, Shift
-from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
+from corobench.benchmark.certify.checker.cost import (
+    bounded_values,
+    cost_of_neurons,
+    interval_bytes,
+    open_neurons,
+    row_cost,
+)
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval
-from corobench.benchmark.certify.checker.network import NONLINEAR, Network
+from corobench.benchmark.certify.checker.network import Network
 from corobench.benchmark.certify.checker.passes import Bounds, Line, Slopes
 from corobench.benchmark.certify.checker.rounding import Array
 
@@ -27,7 +32,9 @@ METHODS = ("IBP", "CROWN-IBP", "CROWN")
 """Cheapest first. Each may use the proofs of those before it."""
 
 _IMAGES_AT_ONCE = 64
-_ROWS_AT_ONCE = 128
+_NEURONS_AT_ONCE = 128
+_BYTES_AT_ONCE = 256 * 2**20
+"""Memory that the rows of a backward pass may need at one layer, and images side by side."""
 
 
 def specification(labels: NDArray[np.int64], num_classes: int) -> Array:
@@ -63,8 +70,9 @@ def margins(
     """
     rank = METHODS.index(method)
     found = np.full((len(low), network.num_classes - 1), -np.inf)
-    for start in range(0, len(low), _IMAGES_AT_ONCE):
-        part = slice(start, start + _IMAGES_AT_ONCE)
+    size = min(_IMAGES_AT_ONCE, _images_at_once(network))
+    for start in range(0, len(low), size):
+        part = slice(start, start + size)
         found[part] = _together(network, low[part], high[part], labels[part], rank)
     return found
 
@@ -80,8 +88,9 @@ def _together(
     if rank == 0:
         return found
     todo = np.flatnonzero(~(found.min(axis=1) > 0))
-    for start in range(0, len(todo), 8):
-        part = todo[start : start + 8]
+    size = max(1, min(8, _rows_at_once(network, last) // rows.shape[1]))
+    for start in range(0, len(todo), size):
+        part = todo[start : start + size]
         some = taken(bounds, part)
         found[part] = np.maximum(found[part], network.lower(some, last, rows[part]).bound_BR)
     if rank == 1:
@@ -104,47 +113,40 @@ def taken(bounds: Bounds, images: NDArray[np.int64]) -> Bounds:
     return Bounds(values, len(images))
 
 
-def crown_bounds(network: Network, low: Array, high: Array) -> Bounds:
+class TooCostlyError(Exception):
+    """CROWN would take more arithmetic for a box than it may."""
+
+
+def crown_bounds(network: Network, low: Array, high: Array, max_macs: float = math.inf) -> Bounds:
     """Bounds of every value of one box, those before nonlinear steps tightened by CROWN.
+
+    A layer that is tightened leaves fewer neurons of the next ones open, so that what an image
+    costs shows layer by layer.
 
     Args:
         network: as deployed.
         low: float64 (1, C, H, W).
         high: float64 like `low`.
+        max_macs: multiply-adds that tightening may take.
+
+    Raises:
+        TooCostlyError: the neurons that are open need more; told before they are bounded.
     """
-    readers: dict[int, list[object]] = {}
-    for step in network.steps:
-        for source in step.sources:
-            readers.setdefault(source, []).append(step.layer)
+    spent = 0
+    tightest = bounded_values(network)
 
     def refine(known: Bounds, number: int) -> Interval | None:
-        given = known.values[number]
-        if network.depths[number] <= 1 or not _is_made_by_affine(network, number):
+        nonlocal spent
+        if number not in tightest:
             return None
-        is_open = np.ones(given.low.shape[1:], dtype=bool)
-        bent = [layer for layer in readers[number] if isinstance(layer, NONLINEAR | Shift)]
-        if all(isinstance(layer, Relu | Shift) for layer in bent):
-            kinks = [layer.kink if isinstance(layer, Shift) else 0.0 for layer in bent]
-            crosses = [(given.low < kink) & (given.high > kink) for kink in kinks]
-            is_open = np.logical_or.reduce(crosses)[0]
-        return tightened(network, known, number, np.flatnonzero(is_open))
+        neurons = np.flatnonzero(open_neurons(network, known, number))
+        spent += cost_of_neurons(network, number, len(neurons))
+        if spent > max_macs:
+            raise TooCostlyError(f"CROWN takes more than {max_macs:.3g} multiply-adds")
+        return tightened(network, known, number, neurons)
 
     with np.errstate(all="ignore"):
         return network.bounds(low, high, refine)
-
-
-def _is_made_by_affine(network: Network, number: int) -> bool:
-    """Whether the last step before a value that computes anything is affine.
-
-    An activation right after another one is as tight as what goes into the first, and a value less
-    a kink as the value.
-    """
-    while number:
-        step = network.steps[number - 1]
-        if not isinstance(step.layer, Reshape | Pick | Pad | Every):
-            return not isinstance(step.layer, NONLINEAR | Bend | Extreme | Shift)
-        (number,) = step.sources
-    return True
 
 
 def tightened(
@@ -170,7 +172,8 @@ def tightened(
     given, shape = known.values[number], network.shapes[number]
     low, high = given.low.copy(), given.high.copy()
     flat_low, flat_high = low.reshape(-1), high.reshape(-1)
-    for places in _groups(neurons, shape):
+    size = min(_NEURONS_AT_ONCE, _rows_at_once(network, number) // 2)
+    for places in _groups(neurons, shape, max(1, size)):
         which = neurons[places]
         rows, origin = _unit_rows(which, shape)
         chosen = None
@@ -186,22 +189,35 @@ def tightened(
     return replace(given, low=low, high=high)
 
 
-def _groups(neurons: NDArray[np.int64], shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
+def _images_at_once(network: Network) -> int:
+    """Images whose intervals are computed within `_BYTES_AT_ONCE`, as far as that goes."""
+    return max(1, _BYTES_AT_ONCE // interval_bytes(network))
+
+
+def _rows_at_once(network: Network, number: int) -> int:
+    """Rows of a value whose backward pass stays within `_BYTES_AT_ONCE`."""
+    return max(1, _BYTES_AT_ONCE // row_cost(network, number).num_bytes)
+
+
+def _groups(
+    neurons: NDArray[np.int64], shape: tuple[int, ...], size: int
+) -> list[NDArray[np.int64]]:
     """Neurons bounded at once: of a map those at one place, which see the same part of the image.
+
+    Args:
+        neurons: of the flattened value.
+        shape: of the value.
+        size: most neurons at once.
 
     Returns:
         places in `neurons`.
     """
-    if len(shape) != 3 or shape[1] * shape[2] == 1:
-        size = _ROWS_AT_ONCE
-        return [
-            np.arange(start, min(start + size, len(neurons)))
-            for start in range(0, len(neurons), size)
-        ]
-    at = neurons % (shape[1] * shape[2])
-    order = np.argsort(at, kind="stable")
-    ends = np.flatnonzero(np.diff(at[order])) + 1
-    return [part for part in np.split(order, ends) if len(part)]
+    parts = [np.arange(len(neurons))]
+    if len(shape) == 3 and shape[1] * shape[2] > 1:
+        at = neurons % (shape[1] * shape[2])
+        order = np.argsort(at, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(at[order])) + 1)
+    return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
 
 def _unit_rows(which: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[Array, tuple[int, int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.evaluation.closing import close
+from corobench.benchmark.evaluation.closing import close, too_large
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.proving import certify
 from corobench.benchmark.evaluation.stages import ContradictedBoundsError
@@ -55,11 +55,15 @@ def _ask(
     evaluation.clean()
     if prover is None:
         return
-    for certifier in protocol.certifiers:
+    for certifier in evaluation.prepared.early:
         if certifier not in not_asked:
             certify(evaluation, certifier)
-    for certifier in protocol.closing_certifiers:
+    for certifier in evaluation.prepared.closing:
         if certifier in not_asked:
+            continue
+        reason = too_large(protocol, certifier)
+        if claims.evidence.run.not_asked.get(certifier) == reason:
+            facts.not_asked[certifier] = reason  # so that it proved nothing
             continue
         groups = to_ask(claims, certifier, protocol.closing_group)
         if not any(group.any() for group in groups.values()):
@@ -138,10 +142,10 @@ def _proofs(
         claimed, own = claims.yes(column, epsilon), known.certified.get(name, none)
         so_far = so_far | own
         # A closing certifier is asked about what the cheaper ones left, and its column holds both.
-        measured = so_far if name in evaluation.protocol.closing_certifiers else own
+        measured = so_far if name in evaluation.prepared.closing else own
         lost = claimed & ~measured
         yield from claims.differ(column, lost, "proven", "no proof", epsilon)
-        if is_same and name in evaluation.protocol.certifiers:
+        if is_same and name in evaluation.prepared.early:
             won = own & ~claimed
             yield from claims.differ(column, won, "not proven", "proven", epsilon)
     certified = claims.is_outcome(epsilon, Outcome.CERTIFIED)

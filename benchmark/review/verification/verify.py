@@ -166,8 +166,7 @@ class _Work:
 
     def _audit(self, proven: Evaluation) -> list[Mismatch]:
         """The images that the run's own audit attacked follow from its seed and the proofs."""
-        protocol = proven.protocol
-        for certifiers in (protocol.certifiers, protocol.closing_certifiers):
+        for certifiers in (proven.prepared.early, proven.prepared.closing):
             proven.choose_audit(certifiers)
         number = sum(int(known.audited.sum()) for known in proven.facts.epsilons.values())
         claimed = self.run.audit.num_images
@@ -227,7 +226,7 @@ class _Work:
         sample = attacks.draw(claims, seed, hidden_rate, miss_rate)
         fresh = Evaluation(self.prepared, **self._how(seed))
         fresh.facts, fresh.logits = proven.facts, proven.logits
-        for certifiers in (fresh.protocol.certifiers, fresh.protocol.closing_certifiers):
+        for certifiers in (fresh.prepared.early, fresh.prepared.closing):
             fresh.choose_audit(certifiers)
         num_audited = attacks.add_audited(sample, fresh)
         hits = attacks.run(fresh, sample)

@@ -593,7 +593,9 @@ def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
 def test_bounds_of_neurons_that_an_image_contradicts_are_refused(hard, monkeypatch):
     real = prover.crown_bounds
 
-    def narrowed(network, low, high):  # those unstable stay so, and the reduced net stays the model
+    def narrowed(
+        network, low, high, *_
+    ):  # those unstable stay so, and the reduced net stays the model
         found = real(network, low, high)
         found.values[1].low *= 0.5
         return found

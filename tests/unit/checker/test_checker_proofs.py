@@ -24,6 +24,7 @@ from milp_margins import exact_margins
 from torch import Tensor, nn
 
 from corobench.benchmark.certify import BoundedModel
+from corobench.benchmark.certify.checker.cost import is_made_by_affine
 from corobench.benchmark.certify.checker.exact import Pad
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.layers import Add, Affine, Linear
@@ -31,7 +32,6 @@ from corobench.benchmark.certify.checker.network import Network, Step, require_f
 from corobench.benchmark.certify.checker.passes import Slopes
 from corobench.benchmark.certify.checker.proofs import (
     METHODS,
-    _is_made_by_affine,
     crown_bounds,
     margins,
     specification,
@@ -241,7 +241,7 @@ def test_many_images_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = model(x).argmax(dim=1)
     expected = asked(model, low, high, labels, "CROWN")
     monkeypatch.setattr(proofs, "_IMAGES_AT_ONCE", 7)
-    monkeypatch.setattr(proofs, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(proofs, "_NEURONS_AT_ONCE", 3)
     found = asked(model, low, high, labels, "CROWN")
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     assert asked(model, low[:0], high[:0], labels[:0], "CROWN").shape == (0, 3)
@@ -320,4 +320,4 @@ def test_the_image_itself_needs_no_tighter_bounds() -> None:
     low, high = (np.full((1, *SHAPE), end) for end in (-0.25, 0.75))
     found = crown_bounds(network, low, high)
     assert np.array_equal(found.values[0].low, low) and np.array_equal(found.values[1].low, low * 0)
-    assert _is_made_by_affine(network, 0) and not _is_made_by_affine(network, 1)
+    assert is_made_by_affine(network, 0) and not is_made_by_affine(network, 1)
