@@ -17,6 +17,7 @@ from torch import Tensor
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.submission.files import FileFaultError
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
+from corobench.benchmark.submission.sequences import match_by_order
 from corobench.benchmark.submission.weights import MAX_LISTED, State, is_counter, read_tensors
 
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
@@ -31,7 +32,7 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
 #: Tensors that widely copied code of wide residual networks registers and never calls.
 UNUSED = ("sub_block1.",)
 #: Prefixes that wrappers put before every name; stripped only where names do not fit with them.
-PREFIXES = ("module.", "model.", "1.", "network.")
+PREFIXES = ("module.", "model.", "1.", "network.", "layers.")
 MAX_STRIPS = 4
 #: A wrapper's names of its input normalisation -> the names of ours.
 NORMALIZE = {
@@ -53,6 +54,7 @@ class Matched:
         filled: names the checkpoint lacks, taken from the network (its `mean` and `std`).
         zero_biases: names the checkpoint lacks, as its layer has no bias; zeros here.
         unused: names left out, which the source's code never calls.
+        identities: batch-norms that the checkpoint lacks; they are the identity here.
     """
 
     state: State
@@ -61,6 +63,7 @@ class Matched:
     filled: tuple[str, ...]
     zero_biases: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path, key: str | None = None) -> State:
@@ -171,7 +174,8 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
     Prefixes that every name has are stripped one after another until the names fit, and
     ``network.`` is put before them where the network has its own normalisation in front. What
     the source's code registers and never calls (`UNUSED`) is left out, and a layer without a bias
-    gets one of zeros.
+    gets one of zeros. Where names do not fit and both are sequences, their layers are matched in
+    order (`sequences`).
 
     Args:
         path: to name in errors.
@@ -194,7 +198,11 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
             }
             num_misfits = len((set(renamed) ^ set(wanted)) - own)
             fits.append((num_misfits, prefix, added, renamed))
-    _, prefix, added, renamed = min(fits, key=lambda fit: fit[0])
+    num_misfits, prefix, added, renamed = min(fits, key=lambda fit: fit[0])
+    by_order = match_by_order(weights, wanted) if num_misfits else None
+    identities: tuple[str, ...] = ()
+    if by_order is not None:
+        renamed, prefix, added, identities = by_order.state, by_order.prefix, "", by_order.added
     unused = {
         name for name in set(renamed) - set(wanted) if name.removeprefix(added).startswith(UNUSED)
     }
@@ -210,7 +218,9 @@ def match_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> Mat
         raise SubmissionError(path, faults)
     filled = tuple(sorted(own - set(renamed)))
     complete = {name: renamed.get(name, wanted[name]) for name in sorted(wanted)}
-    return Matched(complete, prefix, added, filled, tuple(sorted(zeros)), tuple(sorted(unused)))
+    return Matched(
+        complete, prefix, added, filled, tuple(sorted(zeros)), tuple(sorted(unused)), identities
+    )
 
 
 def _is_missing_bias(name: str, found: State) -> bool:

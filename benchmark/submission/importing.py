@@ -232,6 +232,9 @@ def _left_out(matched: Matched) -> tuple[str, ...]:
         notes.append(f"left out, because no code calls them: {len(matched.unused)} such as {shown}")
     if matched.zero_biases:
         notes.append(f"no bias in the checkpoint, so it is zero: {', '.join(matched.zero_biases)}")
+    if matched.identities:
+        names = ", ".join(matched.identities)
+        notes.append(f"no such batch-norm in the checkpoint, so it changes nothing: {names}")
     return tuple(notes)
 
 
