@@ -51,6 +51,7 @@ MOUNTED = {
     "doctor": "corobench.benchmark.cli.listing:doctor",
     "drift": "corobench.benchmark.cli.drift:drift",
     "evaluate": "corobench.benchmark.cli.evaluate:evaluate",
+    "export-vnnlib": "corobench.benchmark.cli.external:export_vnnlib",
     "freeze": "corobench.benchmark.cli.rounds:freeze",
     "import": "corobench.benchmark.cli.importing:import_",
     "intake": "corobench.benchmark.cli.gate:intake",
@@ -79,7 +80,7 @@ GROUPS = {
         *("measure", "pack", "unpack", "convert", "compact"),
     ),
     "Gate a repository": ("check", "drift"),
-    "Publish": ("render", "serve", "report", "intake", "recheck", "contest"),
+    "Publish": ("render", "serve", "report", "intake", "recheck", "contest", "export-vnnlib"),
     "Maintain": ("train", "recertify", "migrate", "freeze", "pictures"),
 }
 

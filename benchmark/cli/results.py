@@ -117,7 +117,12 @@ def recheck(
 
 @click.command()
 @click.argument("result", type=click.Path(path_type=Path))
-@click.argument("adversarial", type=click.Path(path_type=Path))
+@click.argument("adversarial", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--proof",
+    type=click.Path(path_type=Path),
+    help="Instead of images: verdicts of a verifier on the files of `export-vnnlib`.",
+)
 @_submission
 @cli_options.data_root
 @click.option("--by", default="", help="Who found the images; written to the result.")
@@ -125,7 +130,8 @@ def recheck(
 @cli_options.process_limits
 def contest(
     result: Path,
-    adversarial: Path,
+    adversarial: Path | None,
+    proof: Path | None,
     submission: Path | None,
     data_root: Path | None,
     by: str,
@@ -139,14 +145,28 @@ def contest(
     counts if it lies in the ball at zero tolerance and fools the submitted model at batch size 1.
     A broken certified image freezes the entry.
 
+    With --proof a CSV file is read, each line the name of a file of `corobench export-vnnlib` and
+    unsat, sat, unknown, timeout or error. It is shown what that would say of the lower end. Nothing
+    is written: a verdict cannot be checked, an image can.
+
     \b
     Examples:
       corobench contest results/1.1/digits/my-model.json found.npz
+      corobench contest results/1.1/digits/my-model.json --proof verdicts.csv
       corobench contest results/1.1/digits/my-model.json found.npz --by "A. Rival" --write
     """
+    from corobench.benchmark.cli.external import show_proofs
     from corobench.benchmark.executors import run_contest
     from corobench.benchmark.scoring.score import bracket
 
+    if (adversarial is None) == (proof is None):
+        raise click.UsageError("expected either images (ADVERSARIAL) or verdicts (--proof)")
+    if adversarial is None:
+        assert proof is not None
+        if write or by:
+            raise click.UsageError("--proof writes nothing: leave --write and --by out")
+        show_proofs(result, proof)
+        return
     folder = submission or cli_options.folder_of_entry(result, "--submission")
     found = run_contest(
         result, adversarial, folder, limits, data_root=data_root, by=by, write=write

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Contested,
         Converted,
         Examined,
+        ExportedQuestions,
         ImportReport,
         Measured,
         Recheck,
@@ -207,6 +208,16 @@ def run_contest(
         by=by,
         write=write,
     )
+
+
+def run_vnnlib_export(
+    result: Path, submission: Path, out: Path, limits: Limits | None, **asked: Any
+) -> ExportedQuestions:
+    """Write open images for a verifier; see `benchmark.review.vnnlib_files.export_vnnlib`."""
+    from corobench.benchmark.executors.tasks import EXPORT_VNNLIB
+
+    given = {"result_path": result, "submission": submission, "out": out, **asked}
+    return _run(EXPORT_VNNLIB, limits, **given)
 
 
 def run_examination(

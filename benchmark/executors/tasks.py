@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Contested,
         Converted,
         Examined,
+        ExportedQuestions,
         ImportReport,
         Measured,
         Recheck,
@@ -283,6 +284,17 @@ CONVERT: Task[Converted] = Task(
     ),
     makes_folder=True,
 )
+EXPORT_VNNLIB: Task[ExportedQuestions] = Task(
+    "export-vnnlib",
+    "review.vnnlib_files:export_vnnlib",
+    "records.reports:ExportedQuestions",
+    strangers="submission",
+    step="export",
+    fetch=_images_of_result("result_path"),
+    writes=_beside_out,
+    imports=("submission.graph.exporting",),
+    makes_folder=True,
+)
 EVALUATE: Task[dict[str, Any]] = Task(
     "evaluate",
     "evaluation.evaluate:evaluate",
@@ -386,7 +398,7 @@ VERIFY: Task[Verified] = Task(
 TASKS: Mapping[str, Task[Any]] = {
     task.name: task
     for task in (
-        *(CERTIFIERS, CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, FAULTS, IMPORT),
+        *(CERTIFIERS, CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, EXPORT_VNNLIB, FAULTS, IMPORT),
         *(MEASURE, RECHECK, REMEASURE, REPACK, REPLAY, VERIFY),
     )
 }

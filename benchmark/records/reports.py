@@ -173,6 +173,42 @@ class Converted:
 
 
 @dataclass(frozen=True)
+class ExportedQuestions:
+    """Open images of a result as files for a verifier.
+
+    Attributes:
+        folder: that was made.
+        num_files: radius -> questions.
+        version: of VNN-LIB.
+    """
+
+    folder: Path
+    num_files: dict[str, int]
+    version: str
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{num} at {epsilon}" for epsilon, num in self.num_files.items())
+        return f"{self.folder}: model.onnx, instances.csv, VNN-LIB {self.version}: {counts}"
+
+
+@dataclass(frozen=True)
+class ProofsSeen:
+    """Verdicts of somebody else's verifier, which change nothing.
+
+    Attributes:
+        result: that they are about.
+        seen: radius -> verdict on open images, or "decided" -> how many.
+        num_unknown: verdicts about no image of the result.
+        against: one line per verdict that contradicts what was measured or proven here.
+    """
+
+    result: Result
+    seen: dict[str, dict[str, int]]
+    num_unknown: int
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds per image at batch size 1, on one thread.
 
