@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.attacking import Known
-from corobench.benchmark.evaluation.auditing import audit_seed, drawn
+from corobench.benchmark.evaluation.auditing import drawn
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.evaluation.facts import BoolArray, Facts
 from corobench.benchmark.evaluation.pipeline import Evaluation
@@ -111,7 +111,7 @@ class Recertification(Evaluation):
         rows = self._then[epsilon]
         proven = (rows["outcome"] == Outcome.CERTIFIED).to_numpy() & ~self._audited_then[epsilon]
         if attack.name == "pgd50":  # what a closing certifier proved had survived it
-            proven &= ~rows["decided_by"].isin(self.prepared.closing).to_numpy()
+            proven &= ~rows["decided_by"].isin(self.protocol.closing_certifiers).to_numpy()
         answer = rows[attack.name]
         known = answer.notna().to_numpy() & ~proven
         broken = known & ~answer.fillna(True).to_numpy(dtype=bool) & self.facts.correct
@@ -135,7 +135,7 @@ class Recertification(Evaluation):
         """Those that were audited then and are proven now; others only where they are too few."""
         self._note_audited_then(certifiers)
         taken = np.zeros(len(self.x), dtype=bool)
-        draw = np.random.default_rng(audit_seed(self.seed, self.track.name, certifiers))
+        draw = np.random.default_rng(self._audit_seed(certifiers))
         for again in (True, False):
             for epsilon, facts in reversed(self.facts.epsilons.items()):
                 proven = np.isin(facts.proven_by.astype(str), certifiers) & ~taken
@@ -153,7 +153,7 @@ class Recertification(Evaluation):
             & rows["decided_by"].isin(certifiers).to_numpy()
             for epsilon, rows in ((epsilon, self._then[epsilon]) for epsilon in self.epsilons)
         }
-        seed = audit_seed(self.seed, self.track.name, certifiers)
+        seed = self._audit_seed(certifiers)
         for epsilon, chosen in drawn(proven, self.protocol.audit_images, seed).items():
             self._audited_then[epsilon][chosen] = True
 

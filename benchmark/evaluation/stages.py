@@ -155,9 +155,16 @@ class Stages:
             epsilon: np.isin(facts.proven_by.astype(str), certifiers)
             for epsilon, facts in self.facts.epsilons.items()
         }
-        seed, num = audit_seed(self.seed, self.track.name, certifiers), self.protocol.audit_images
+        seed, num = self._audit_seed(certifiers), self.protocol.audit_images
         for epsilon, chosen in drawn(proven, num, seed).items():
             self.facts.epsilons[epsilon].audited[chosen] = True
+
+    def _audit_seed(self, certifiers: tuple[str, ...]) -> int:
+        """The seed of an audit before PGD-50, or of one after it, whenever CROWN was asked."""
+        protocol = self.protocol
+        is_early = set(certifiers) <= set(protocol.certifiers)
+        group = protocol.certifiers if is_early else protocol.closing_certifiers
+        return audit_seed(self.seed, self.track.name, group)
 
     def attack(self, attack: Attack) -> None:
         """Attack every correct image that is open or audited, smallest epsilon first.
