@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -167,14 +168,14 @@ def question_2(
     ]
     for place in np.ndindex(*low.shape):
         at = ", ".join(str(number) for number in (0, *place))
-        lines.append(f"(assert (>= X[{at}] {decimal(low[place])}))")
-        lines.append(f"(assert (<= X[{at}] {decimal(high[place])}))")
+        lines.append(f"(assert (>= X[{at}] {decimal(low.item(place))}))")
+        lines.append(f"(assert (<= X[{at}] {decimal(high.item(place))}))")
     others = [place for place in range(classes) if place != label]
     cases = " ".join(f"(>= Y[0, {other}] Y[0, {label}])" for other in others)
     return "\n".join([*lines, f"(assert (or {cases}))"]) + "\n"
 
 
-def decimal(value: float) -> str:
+def decimal(value: SupportsFloat) -> str:
     """All decimals of a number, so that the box is the very same; no exponent.
 
     >>> decimal(0.0), decimal(0.5), decimal(2.0**-10)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.activations import Relu
 from corobench.benchmark.certify.checker.bends import Bend, Combination, Every, Extreme, Shift
@@ -90,7 +91,7 @@ def is_made_by_affine(network: Network, number: int) -> bool:
     return True
 
 
-def open_neurons(network: Network, bounds: Bounds, number: int) -> np.ndarray:
+def open_neurons(network: Network, bounds: Bounds, number: int) -> NDArray[np.bool_]:
     """Which neurons of a value a backward pass may tighten with any use: bool, of its shape.
 
     Where only ReLUs read it, at whatever kink, those whose sign is open; of every other kind all.
@@ -98,7 +99,8 @@ def open_neurons(network: Network, bounds: Bounds, number: int) -> np.ndarray:
     given = bounds.values[number]
     readers = [step.layer for step in network.steps if number in step.sources]
     if all(isinstance(layer, Relu) for layer in readers if isinstance(layer, NONLINEAR)):
-        return ((given.low < 0) & (given.high > 0))[0]
+        is_open: NDArray[np.bool_] = ((given.low < 0) & (given.high > 0))[0]
+        return is_open
     return np.ones(given.low.shape[1:], dtype=bool)
 
 
