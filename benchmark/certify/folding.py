@@ -212,7 +212,9 @@ def _like(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor) -> nn.Modu
             settings: Mapping[str, Any] = {
                 key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")
             }
-            found = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, **settings)
+            height, width = layer.kernel_size
+            size = (height, width)
+            found = nn.Conv2d(layer.in_channels, layer.out_channels, size, **settings)
     found.weight = nn.Parameter(weight.float(), requires_grad=False)
     found.bias = nn.Parameter(bias.float(), requires_grad=False)
     return found.eval()

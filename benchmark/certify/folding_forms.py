@@ -189,10 +189,10 @@ def layer_of(graph: Traced, node: fx.Node) -> nn.Module | None:
     """A product with stored weights, or a layer written as a function, as torch's module."""
     if node not in graph.shapes or node.op not in ("call_function", "call_method"):
         return None
-    values = [
+    values: list[Any] = [
         graph.constants.get(one, one) if isinstance(one, fx.Node) else one for one in node.args
     ]
-    named = {
+    named: dict[str, Any] = {
         key: graph.constants.get(one, one) if isinstance(one, fx.Node) else one
         for key, one in node.kwargs.items()
     }
@@ -246,7 +246,8 @@ def _convolution(given: dict[str, Any]) -> nn.Module | None:
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node) or weight.ndim != 4:
         return None
     groups = int(given.get("groups", 1))
-    sizes = (weight.shape[1] * groups, len(weight), tuple(weight.shape[2:]))
+    window = (weight.shape[2], weight.shape[3])
+    sizes = (weight.shape[1] * groups, len(weight), window)
     with torch.device("meta"):
         layer = nn.Conv2d(*sizes, **given, bias=bias is not None)
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -292,7 +293,9 @@ def _form(graph: Traced, node: fx.Node) -> Form | None:
     kind = _KINDS.get(function)
     if kind is None or len(operands) != (1 if kind == "neg" else 2):
         return None
-    given = [graph.constants.get(one, one) if isinstance(one, fx.Node) else one for one in operands]
+    given: list[Any] = [
+        graph.constants.get(one, one) if isinstance(one, fx.Node) else one for one in operands
+    ]
     places = [place for place, one in enumerate(given) if isinstance(one, fx.Node)]
     if len(places) != 1 or graph.shapes.get(given[places[0]]) != graph.shapes[node]:
         return None

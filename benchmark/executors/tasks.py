@@ -396,9 +396,5 @@ VERIFY: Task[Verified] = Task(
 )
 
 TASKS: Mapping[str, Task[Any]] = {
-    task.name: task
-    for task in (
-        *(CERTIFIERS, CHECK, CONTEST, CONVERT, EVALUATE, EXAMINE, EXPORT_VNNLIB, FAULTS, IMPORT),
-        *(MEASURE, RECHECK, REMEASURE, REPACK, REPLAY, VERIFY),
-    )
+    found.name: found for found in list(globals().values()) if isinstance(found, Task)
 }

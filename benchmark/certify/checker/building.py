@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corobench.benchmark.certify.checker.activations import Curve, MaxPool
@@ -185,7 +186,7 @@ class Builder:
         require_normal("a division by a number", value)
         return self.add(Scale(1.0 / value, zero), source)
 
-    def pick(self, places: Array, source: int) -> Value:
+    def pick(self, places: NDArray[np.signedinteger[Any]], source: int) -> Value:
         """Some values in another order; places are whole numbers."""
         return self.add(Pick(places), source)
 

@@ -42,7 +42,7 @@ _BINARY = {
     **dict.fromkeys((operator.truediv, torch.div, "div"), "div"),
 }
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")
-_LAYERS = {
+_LAYERS: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
     **dict.fromkeys(
         (F.conv2d, torch.conv2d),
