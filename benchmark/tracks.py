@@ -184,8 +184,8 @@ class Protocol:
     crown_early_macs: int = 5_000_000_000
     crown_max_macs: int = 50_000_000_000
     closing_group: int = 16
-    max_subdomains: int = 2000
-    certify_budget_s: float = 300.0
+    max_subdomains: int = 500
+    certify_budget_s: float = 60.0
     audit_images: int = 50
     plain_attacks: bool = False
 

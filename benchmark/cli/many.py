@@ -209,7 +209,7 @@ def make(plan: Plan, out: Path, limits: Limits | None, crew: Crew) -> None:
         OutputError: the folder cannot be written.
         CorobenchError: some entries have no result; says why for each.
     """
-    if plan.works:
+    if plan.works and out.exists():
         prepare_folder(out)
     console = Console()
     _say_plan(console, plan)

@@ -35,7 +35,9 @@ DOCUMENTS = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)}
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"^\s*(?:\S+/bin/)?corobench ([a-z]+)((?: +[^\n`#]*)?)", re.MULTILINE)
+COMMAND = re.compile(
+    r"^\s*(?:\S+/bin/)?corobench ([a-z]+(?:-[a-z]+)*)((?: +[^\n`#]*)?)", re.MULTILINE
+)
 PATH = re.compile(
     r"(?<![\w/.:-])((?:benchmark|baselines|ci|corobench|docs|examples|leaderboard|perf|tests)"
     r"/[\w./*-]*\w)"
@@ -169,7 +171,7 @@ def test_the_commands_stand_in_the_groups_of_the_command_line() -> None:
     for title, names in GROUPS.items():
         section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
         found = re.findall(r"^\| (`corobench.+?) \| ", section, re.MULTILINE)
-        assert re.findall(r"corobench ([a-z]+)", " ".join(found)) == list(names)
+        assert re.findall(r"corobench ([a-z]+(?:-[a-z]+)*)", " ".join(found)) == list(names)
 
 
 def test_exit_codes_are_those_of_the_code() -> None:

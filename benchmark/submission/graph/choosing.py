@@ -1,24 +1,18 @@
-"""Comparisons, and the choice between two values that each decides."""
+"""Comparisons, and the one choice between two values that is read: a Softplus."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from corobench.benchmark.submission.graph.reading import Node
 
-#: Operator -> what it compares with.
-COMPARISONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "Greater": torch.gt,
-    "GreaterOrEqual": torch.ge,
-    "Less": torch.lt,
-    "LessOrEqual": torch.le,
-}
+#: Operators that compare; their result chooses between values.
+COMPARISONS = ("Greater",)
 
 
 @dataclass(frozen=True)
@@ -32,21 +26,6 @@ class Condition:
 
     node: Node
     operands: tuple[Any, Any]
-
-
-class Choice(nn.Module):
-    """``x`` where a comparison holds, else ``y``, value by value.
-
-    Args:
-        comparison: of COMPARISONS.
-    """
-
-    def __init__(self, comparison: str) -> None:
-        super().__init__()
-        self.comparison = comparison
-
-    def forward(self, a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(COMPARISONS[self.comparison](a, b), x, y)
 
 
 def softplus_threshold(

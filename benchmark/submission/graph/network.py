@@ -22,7 +22,6 @@ from torch.func import functional_call
 from corobench.benchmark.network.sizes import Codes
 from corobench.benchmark.submission.graph.choosing import (
     COMPARISONS,
-    Choice,
     Condition,
     softplus_threshold,
 )
@@ -220,30 +219,22 @@ class _Builder:
         return made_here
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
-        """A Where on a comparison; a Softplus with a threshold where it is one."""
+        """A Where on a comparison that is a Softplus with a threshold."""
         condition = operands[0]
         assert isinstance(condition, Condition)
         chosen = operands[1:]
         if len(chosen) != 2 or any(value is None for value in chosen):
             raise GraphFaultError("onnx-order", f"{node.label}: expected each operand")
         threshold = softplus_threshold(condition, chosen, self._made_by(chosen[1]))
-        if threshold is not None:
-            layer = nn.Softplus(beta=1, threshold=threshold)
-            return self._step(
-                node, layer, [value for value in chosen[:1] if isinstance(value, Activation)]
+        if threshold is None:
+            raise GraphFaultError(
+                "onnx-operator",
+                f"{node.label}: a Where is read as exporters write a Softplus only, as a choice "
+                "between values can hide the gradient from attacks; write it with Max, Min, Clip "
+                "or LeakyRelu",
             )
-        every = [*condition.operands, *chosen]
-        made = [value for value in every if isinstance(value, Activation)]
-        stored = [value if isinstance(value, np.ndarray) else None for value in every]
-        if len(made) + sum(array is not None for array in stored) != 4 or any(
-            array is not None and array.dtype != np.float32 for array in stored
-        ):
-            raise GraphFaultError("onnx-type", f"{node.label}: expected float32 operands")
-        tensors = [None if array is None else torch.from_numpy(array.copy()) for array in stored]
-        module: nn.Module = Choice(condition.node.op)
-        if len(made) < 4:
-            module = WithConstants(module, tensors)
-        return self._step(node, module, made)
+        made = [value for value in chosen[:1] if isinstance(value, Activation)]
+        return self._step(node, nn.Softplus(beta=1, threshold=threshold), made)
 
     def _made_by(self, value: Value | None) -> tuple[nn.Module, int] | None:
         """The step that makes a value, and the number of what it reads."""

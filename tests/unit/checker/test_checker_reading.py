@@ -126,6 +126,9 @@ class Calls(nn.Module):
 
 
 WRITTEN = {
+    "an index": lambda x: x[:, :1],
+    "unequal sum": lambda x: x + x.mean(1, True).mean(2, True),
+    "unequal difference": lambda x: x - x.mean(3, True),
     "relu": lambda x: F.relu(x - 0.5),
     "relu by name": lambda x: F.relu(input=x - 0.5),
     "relu in place": lambda x: F.relu(x - 0.5, inplace=True),
@@ -356,7 +359,6 @@ REFUSED = {
     "unknown operator": (lambda: Calls(torch.exp), "the operator exp"),
     "unknown method": (lambda: Calls(lambda x: x.exp()), "the operator exp"),
     "unknown attribute": (lambda: Calls(lambda x: x.T), "the operator getattr"),
-    "an index": (lambda: Calls(lambda x: x[:, :1]), "the operator getitem"),
     "keyword": (lambda: Calls(lambda x: x.mean((2, 3), dtype=torch.float16), 1), "keyword dtype"),
     "scaled sum": (lambda: Calls(lambda x: torch.add(x, x, alpha=2)), "keyword alpha of add"),
     "operand by name": (lambda: Calls(lambda x: torch.relu(input=x)), "keyword input of relu"),
@@ -376,8 +378,6 @@ REFUSED = {
         lambda: Calls(lambda x: F.prelu(x, x.mean((1, 2, 3)))),
         "a slope that depends",
     ),
-    "unequal sum": (lambda: Calls(lambda x: x + x.mean(1, True).mean(2, True)), "the operator add"),
-    "unequal difference": (lambda: Calls(lambda x: x - x.mean(3, True)), "the operator sub"),
     "division by an activation": (lambda: Calls(lambda x: 1 / x), "a division by an activation"),
     "division by 0": (lambda: Calls(lambda x: x / 0.0), "a division by a number below"),
     "division by a denormal": (lambda: Calls(lambda x: x / 1e-40), "a division by a number below"),
@@ -392,7 +392,7 @@ REFUSED = {
     "flattened images": (lambda: Calls(lambda x: torch.flatten(x)), "mixes images"),
     "mixed images": (lambda: Calls(lambda x: x.view(-1, 32), 32), "mixes images"),
     "sizes of more values": (lambda: Calls(lambda x: x.view(-1, 3, 22)), "mixes images"),
-    "linear on a map": (lambda: nn.Sequential(nn.Linear(8, 3)), "more than one axis"),
+    "linear on a map": (lambda: nn.Sequential(nn.Linear(8, 3)), "not one row of logits"),
     "sizes that do not fit": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), "do not fit"),
     "padding mode": (
         lambda: named(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
@@ -482,8 +482,8 @@ def test_stored_tensors_broadcast_over_images(kind: str, shape: tuple[int, ...])
     ("shape", "text"),
     [
         ((2, 1, 8, 8), "a constant per image of the batch"),
-        ((3, 8, 8), "a constant that changes the shape"),
-        ((5,), "a constant that changes the shape"),
+        ((3, 8, 8), "operands that do not fit"),
+        ((5,), "a constant that does not fit"),
     ],
 )
 def test_stored_tensors_of_other_shapes_are_refused(shape: tuple[int, ...], text: str) -> None:

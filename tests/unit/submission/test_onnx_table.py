@@ -159,10 +159,6 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
         ],
         {"c": weights(1, 3, 1, 8)},
     ),
-    "a threshold of each channel": (
-        [node("Less", "x t", "is"), node("Where", "is z x", "y")],
-        {"t": weights(3, 1, 1), "z": np.float32(0).reshape(())},
-    ),
     "Softplus by its definition": (
         [
             node("Greater", "x t", "is"),
