@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from certify_nets import boxes, seeded
+from certify_nets import Residual, boxes, cnn, seeded
 from float32_nets import float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +18,10 @@ from torch import nn
 
 from corobench.benchmark.certify import BranchBudget, Prover, prover
 from corobench.benchmark.certify.bab.budget import Ascent
+from corobench.benchmark.certify.bab.reduced import relu_inputs
 from corobench.benchmark.certify.checker.proofs import crown_bounds
 from corobench.benchmark.certify.checker.reading import read_network
-from corobench.benchmark.certify.checker.trees import Tree, _roots, margins_by_cases
+from corobench.benchmark.certify.checker.trees import Tree, _roots, _Walk, margins_by_cases
 
 TINY = (1, 2, 2)
 
@@ -449,3 +450,53 @@ def test_a_bound_of_neurons_that_is_too_wide_is_only_looser() -> None:
     exact = exact_margins(model, low, high, torch.tensor([label]))[0].numpy()
     loose, found = (margins_by_cases(network, b, label, tree) for b in (wide, tight))
     assert (loose <= found).all() and (found <= exact + 1e-6).all()
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.12])
+@pytest.mark.parametrize("build", [cnn, Residual], ids=["cnn", "residual"])
+def test_lines_of_neurons_lie_below_them_everywhere(build, eps: float) -> None:
+    """Of maps too, whose neurons see a window of the image: none is off by a place."""
+    model, shape = seeded(build, 3), (1, 8, 8)
+    x, low, high = boxes(shape, eps, num=1)
+    network = read_network(model, shape)
+    box = float64(low, high)
+    bounds = crown_bounds(network, *box)
+    relus = relu_inputs(model, x)
+    neurons, num = [], 0
+    for number, relu in enumerate(network.relus):
+        given = bounds.values[network.steps[relu - 1].sources[0]]
+        neurons.append((number, np.flatnonzero((given.low < 0) & (given.high > 0))))
+        num += len(neurons[-1][1])
+    assert len(relus) == len(neurons) and num > 10
+    zero = np.zeros(1, int)
+    tree = Tree(
+        neurons,
+        zero,
+        zero - 1,
+        zero,
+        np.zeros(1),
+        zero,
+        np.full((num, 1), 0.5),
+        np.zeros((num, 1)),
+        np.ones((2 * num, 1), np.uint8),
+    )
+    walk = _Walk(network, bounds, 0, tree)
+    assert sum(len(one.neurons) for one in walk.lines) == num
+    draw = np.random.default_rng(0)
+    share = draw.uniform(-1, 1, (200, *shape))
+    share[::2] = np.sign(share[::2])
+    mid = 0.5 * (box[0] + box[1])
+    images = np.clip(mid + walk.radius * share, *box)
+    inputs = relu_inputs(model, torch.from_numpy(images).float())
+    z = np.concatenate(
+        [one.numpy()[:, where] for one, (_, where) in zip(inputs, neurons, strict=True)], axis=1
+    )
+    closest = np.inf
+    for one in walk.lines:
+        top, left = one.origin
+        window = share[:, :, top : top + one.window[1], left : left + one.window[2]]
+        value = window.reshape(len(share), -1) @ one.row.T + one.centre
+        both = np.concatenate([z[:, one.neurons], -z[:, one.neurons]], axis=1)
+        assert (value <= both + 1e-5).all()
+        closest = min(closest, float((both - value).min()))
+    assert closest < 1e-3
