@@ -2,7 +2,7 @@
 
 An entry is *beaten* where another one that is not larger is more robust beyond doubt: the lower
 end of the other's interval around its certified share lies above the upper end of this one's
-interval around its not-attacked share. Whatever is not beaten may be on the front.
+interval around its unbroken share. Whatever is not beaten may be on the front.
 """
 
 from __future__ import annotations

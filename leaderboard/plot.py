@@ -1,7 +1,8 @@
 """Where everything goes in the plots of a board; the template draws it.
 
-Each entry is a vertical range at its size: from what is certified up to what was not attacked. The
-true robust accuracy lies somewhere in the range. Why this is drawn by a template and not by a
+Each entry is a vertical range at its size: from what is proven up to what is unbroken. The true
+robust accuracy lies somewhere in the range. Entries of one size lie on one line: nothing is moved
+aside, and the drawing is translucent. Why this is drawn by a template and not by a
 plotting library: docs/decisions/0002-leaderboard-plots.md and 0006-leaderboard-page.md.
 """
 
@@ -18,10 +19,9 @@ from corobench.leaderboard.pareto import Known, Step, beaten, front
 
 WIDTH, HEIGHT = 600, 340
 LEFT, RIGHT_EDGE, TOP, BOTTOM = 36, 450, 26, 290
-STEP = 13.0  # between ranges drawn side by side, and between labels, in user units
-MAX_SPREAD = 26.0  # of ranges drawn side by side; more of them stand closer
+STEP = 13.0  # between labels, in user units
 MAX_LABELS = 16
-MAX_LINKS = 80  # above, ranges are not set side by side and are no links of their own
+MAX_LINKS = 80  # above, ranges are no links of their own
 LABEL_LENGTH = 26
 
 #: What the size axis can show: key -> (words, value).
@@ -47,9 +47,9 @@ class Range:
     Attributes:
         row: the entry.
         index: place of the row on its board as it was built, from 0.
-        x: drawn position; ranges of nearly equal size stand side by side, within `MAX_SPREAD`.
-        low_y: of the certified share.
-        high_y: of the not-attacked share.
+        x: where the axis has the entry's size.
+        low_y: of the proven share.
+        high_y: of the unbroken share.
         is_beaten: whether an entry that is not larger is more robust beyond doubt.
         label_x: left end of the label.
         label_y: of the label.
@@ -67,8 +67,9 @@ class Range:
 
     @property
     def path(self) -> str:
-        """From the certified end to the not-attacked end."""
-        x, low, high = (coordinate(round(at, 1)) for at in (self.x, self.low_y, self.high_y))
+        """From the proven end to the unbroken end."""
+        x = coordinate(self.x)
+        low, high = (coordinate(round(at, 1)) for at in (self.low_y, self.high_y))
         return f"M{x} {low}V{high}"
 
 
@@ -113,10 +114,10 @@ def plot(rows: Sequence[Row], size: str = "nonzero") -> Plot:
         Range(row, index, axis(value), y_of(row.bracket.low_rate), _high_y(row), lost)
         for index, (row, value, lost) in enumerate(zip(rows, sizes, beaten(known), strict=True))
     ]
-    ranges.sort(key=lambda item: item.x)
-    if len(rows) <= MAX_LINKS:
-        labelled = len(rows) <= MAX_LABELS
-        ranges = [item for cluster in _clusters(ranges) for item in _spread(cluster, labelled)]
+    # of one size the longest is drawn first, so that it hides no other
+    ranges.sort(key=lambda item: (item.x, item.high_y - item.low_y, item.row.page))
+    if len(rows) <= MAX_LABELS:
+        ranges = _labelled(ranges)
     return Plot(size, words, axis.ticks, percent_ticks(), tuple(ranges), _band(front(known), axis))
 
 
@@ -210,8 +211,26 @@ def _band(steps: Sequence[Step], axis: LogAxis) -> str:
     return f"{out}H{coordinate(axis(first.size))}Z"
 
 
+def _labelled(ranges: Sequence[Range]) -> list[Range]:
+    """The ranges with their labels, right of those of nearly the same size, one below the other."""
+    found: list[Range] = []
+    for cluster in _clusters(ranges):
+        label_x = cluster[-1].x + STEP
+        heights = spread_heights([(item.low_y + item.high_y) / 2 for item in cluster])
+        found += [
+            replace(
+                item,
+                label=shorten(item.row.result.entry, item.row.result.track),
+                label_x=label_x,
+                label_y=height,
+            )
+            for item, height in zip(cluster, heights, strict=True)
+        ]
+    return found
+
+
 def _clusters(ranges: Sequence[Range]) -> list[list[Range]]:
-    """Ranges so close in size to the first of them that they would hide each other."""
+    """Ranges so close in size to the first of them that their labels would hide each other."""
     clusters: list[list[Range]] = []
     for item in ranges:
         if clusters and item.x - clusters[-1][0].x < STEP:
@@ -219,25 +238,3 @@ def _clusters(ranges: Sequence[Range]) -> list[list[Range]]:
         else:
             clusters.append([item])
     return clusters
-
-
-def _spread(cluster: list[Range], labelled: bool) -> list[Range]:
-    """The ranges of one cluster side by side about its middle, labels one below the other."""
-    middle = sum(item.x for item in cluster) / len(cluster)
-    ordered = sorted(cluster, key=lambda item: (item.low_y, item.high_y, item.row.page))
-    step = min(STEP, MAX_SPREAD / max(1, len(ordered) - 1))
-    first = middle - step * (len(ordered) - 1) / 2
-    moved = [replace(item, x=first + step * place) for place, item in enumerate(ordered)]
-    if not labelled:
-        return moved
-    label_x = moved[-1].x + STEP
-    heights = spread_heights([(item.low_y + item.high_y) / 2 for item in moved])
-    return [
-        replace(
-            item,
-            label=shorten(item.row.result.entry, item.row.result.track),
-            label_x=label_x,
-            label_y=height,
-        )
-        for item, height in zip(moved, heights, strict=True)
-    ]
