@@ -1,7 +1,8 @@
 """Results -> boards: one table per track, kind of data, n and epsilon, never mixed.
 
 Rows are sorted by a stated rule and carry rank groups, not ranks: what the paired tests on the same
-images cannot tell apart stands in one group.
+images cannot tell apart stands in one group. There are two such rules: by what is proven, and by
+what is unbroken.
 """
 
 from __future__ import annotations
@@ -13,12 +14,23 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Result
-from corobench.benchmark.scoring.score import may_rank, rank_key, was_asked, why_unpublished
+from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf
 from corobench.leaderboard.loading import identity
-from corobench.leaderboard.measures import DrawnBracket, Retention, Share, bracket, retentions
+from corobench.leaderboard.measures import (
+    DrawnBracket,
+    Retention,
+    Share,
+    bracket,
+    is_lower_end_known,
+    is_wide,
+    retentions,
+)
+
+#: Outcomes of an image that counts as proven, and as unbroken.
+PROVEN, UNBROKEN = "c", "cuet"
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,9 @@ class Row:
         parent: result of the dense parent on the same images, or None.
         parent_page: path of the parent's page inside the site, or empty.
         evidence: outcomes image by image, or None where no table lies beside the result.
-        standing: rank group and the ranks that the entry can hold; None on boards without ranks.
+        standing: rank group by what is proven and the ranks that the entry can hold; None on boards
+            without ranks, and where the lower end is not known.
+        unbroken_standing: the same by what is unbroken; None on boards without ranks.
     """
 
     result: Result
@@ -44,6 +58,7 @@ class Row:
     parent_page: str
     evidence: EntryEvidence | None = field(default=None, repr=False)
     standing: Standing | None = None
+    unbroken_standing: Standing | None = None
 
     @cached_property
     def quick(self) -> bool:
@@ -91,24 +106,43 @@ class Row:
         reason = self.result.not_asked.get(name, "no reason was recorded")
         return f"{name} was not asked: {reason}"
 
-    @property
+    @cached_property
     def is_certifiable(self) -> bool:
-        """Whether any certifier could be asked; else its lower end is unknown, and not 0."""
-        return was_asked(self.score)
+        """Whether the lower end is known; see `measures.is_lower_end_known`."""
+        return is_lower_end_known(self.score)
 
     @property
-    def why_not_certifiable(self) -> tuple[str, ...]:
-        """Each reason once, with the certifiers that it keeps from being asked."""
+    def is_wide(self) -> bool:
+        """Whether less than half of what is unbroken is proven."""
+        return is_wide(self.score)
+
+    @property
+    def why_not_certifiable(self) -> str:
+        """Who proved nothing, and who was not asked, each reason once."""
+        asked = [name for name, count in self.score.certified_by.items() if count is not None]
+        empty = [name for name in asked if name != "cascade"]
         reasons: dict[str, list[str]] = {}
-        for name, reason in self.result.not_asked.items():
-            reasons.setdefault(reason, []).append(name)
-        return tuple(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or (
-            "no reason was recorded",
-        )
+        for name, count in self.score.certified_by.items():
+            if count is None and name != "cascade":
+                reason = self.result.not_asked.get(name, "no reason was recorded")
+                reasons.setdefault(reason, []).append(name)
+        parts = [f"{', '.join(empty)} proved nothing"] if empty else []
+        parts += [f"{', '.join(names)} not asked: {why}" for why, names in reasons.items()]
+        return "; ".join(parts) or "no certifier was asked"
 
     def sort_key(self) -> tuple[object, ...]:
-        """The stated rule: more certified, then more not attacked, then fewer non-zeros."""
-        return *rank_key(self.result, self.epsilon), self.page
+        """The stated rule: lower end known, more proven, more unbroken, fewer non-zeros."""
+        return place_on_board(self.result, self.epsilon), self.page
+
+    def unbroken_key(self) -> tuple[object, ...]:
+        """The other stated rule: more unbroken, then more proven, then fewer non-zeros."""
+        low, high, size = rank_key(self.result, self.epsilon)
+        return high, not self.is_certifiable, low, size, self.page
+
+
+def place_on_board(result: Result, epsilon: str) -> tuple[object, ...]:
+    """What boards are sorted by, best first: an unknown lower end last, then `rank_key`."""
+    return not is_lower_end_known(result.epsilons[epsilon]), *rank_key(result, epsilon)
 
 
 @dataclass(frozen=True)
@@ -120,13 +154,8 @@ class Board:
     rows: tuple[Row, ...]
 
     @property
-    def in_order(self) -> tuple[Row, ...]:
-        """Rows with a lower end; all of them where there is none."""
-        return tuple(row for row in self.rows if row.is_certifiable) or self.rows
-
-    @property
     def apart(self) -> tuple[Row, ...]:
-        """Rows that no certifier could be asked about; none where that is true of all."""
+        """Rows at the end whose lower end is not known; none where that is true of all."""
         found = tuple(row for row in self.rows if not row.is_certifiable)
         return found if len(found) < len(self.rows) else ()
 
@@ -277,21 +306,31 @@ def _group(
 
 
 def _with_standings(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows with their rank groups, by paired tests on what is certified.
+    """The rows with their rank groups by either rule; see `_standings`.
 
-    Those that no certifier could be asked about are compared with none.
+    An entry whose lower end is not known is compared with none by what is proven.
     """
-    apart = [row for row in rows if not row.is_certifiable]
-    rows = [row for row in rows if row.is_certifiable]
-    known = [row.evidence for row in rows if row.evidence is not None]
-    if len(known) < len(rows) or not known or len({tuple(item.images) for item in known}) != 1:
-        return (*rows, *apart)
-    proven = [item.is_right(row.epsilon, "c") for row, item in zip(rows, known, strict=True)]
-    standings = rank_groups(proven)
-    ranked = (
-        replace(row, standing=standing) for row, standing in zip(rows, standings, strict=True)
+    proven = _standings([row for row in rows if row.is_certifiable], PROVEN)
+    unbroken = _standings(sorted(rows, key=Row.unbroken_key), UNBROKEN)
+    return tuple(
+        replace(row, standing=proven.get(row.page), unbroken_standing=unbroken.get(row.page))
+        for row in rows
     )
-    return (*ranked, *apart)
+
+
+def _standings(ordered: Sequence[Row], letters: str) -> dict[str, Standing]:
+    """Page -> standing by paired tests; none where a row has no table, or that of other images.
+
+    Args:
+        ordered: best first by what is counted.
+        letters: outcomes that count.
+    """
+    known = [row.evidence for row in ordered if row.evidence is not None]
+    if len(known) < len(ordered) or len({tuple(item.images) for item in known}) != 1:
+        return {}
+    right = [item.is_right(row.epsilon, letters) for row, item in zip(ordered, known, strict=True)]
+    standings = rank_groups(right)
+    return {row.page: standing for row, standing in zip(ordered, standings, strict=True)}
 
 
 def _radius(epsilon: str) -> tuple[object, ...]:

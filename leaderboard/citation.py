@@ -38,8 +38,8 @@ def latex_header() -> str:
     """The line of headings that fits :func:`latex_row`."""
     return (
         "% \\usepackage{booktabs}; percent of n, Wilson 95 % intervals in brackets\n"
-        "Entry & Architecture & Non-zero & Packed & Clean & $\\epsilon$ & Certified & "
-        "Not attacked & AutoAttack \\\\ \\midrule"
+        "Entry & Architecture & Non-zero & Packed & Clean & $\\epsilon$ & Proven & "
+        "Unbroken & AutoAttack \\\\ \\midrule"
     )
 
 

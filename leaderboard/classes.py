@@ -20,7 +20,7 @@ class ClassRow:
         name: of the class.
         clean: right without an attack, of the images of this class.
         certified: proven right, per epsilon.
-        not_attacked: not broken and not wrong, per epsilon.
+        not_attacked: unbroken, that is, not broken and not wrong, per epsilon.
     """
 
     name: str

@@ -12,6 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
+from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Board, Row
 from corobench.leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
 from corobench.leaderboard.measures import KEPT, Retention, Share
@@ -62,8 +63,17 @@ class Column:
 
 def columns(board: Board) -> tuple[Column, ...]:
     """The columns of one board, in order; those that say nothing there are left out."""
-    ranked = any(row.standing for row in board.rows)
-    rank = (Column("group", "Group", _GROUP_HELP, _group, shown=True, best_first="asc"),)
+    ranked = any(row.unbroken_standing for row in board.rows)
+    rank = (
+        Column("group", "Group", _group_help("proven"), _group, shown=True, best_first="asc"),
+        Column(
+            "group_unbroken",
+            "Group by unbroken",
+            _group_help("unbroken"),
+            _group_by_unbroken,
+            best_first="asc",
+        ),
+    )
     certifiers = tuple(_certifier(name) for name in board.certifiers)
     return (*(rank if ranked else ()), *_FIRST, *certifiers, *_LAST)
 
@@ -108,7 +118,16 @@ def json_bytes(board: Board) -> bytes:
 
 
 def _group(row: Row) -> Cell:
-    standing = row.standing
+    if row.unbroken_standing is not None and not row.is_certifiable:
+        return Cell("—", None, "", row.why_not_certifiable)
+    return _standing(row.standing)
+
+
+def _group_by_unbroken(row: Row) -> Cell:
+    return _standing(row.unbroken_standing)
+
+
+def _standing(standing: Standing | None) -> Cell:
     if standing is None:
         return Cell("—", None)
     same = standing.best == standing.worst
@@ -127,6 +146,8 @@ def _share(share: Share, with_interval: bool = False) -> Cell:
 def _certified(row: Row) -> Cell:
     if row.bracket.certified is None:
         return Cell("not asked", None, "", row.why_not_asked("cascade"))
+    if not row.is_certifiable:
+        return Cell("not known", row.bracket.certified.count, "", row.why_not_certifiable)
     return _share(row.bracket.certified, with_interval=True)
 
 
@@ -151,6 +172,8 @@ def _certifier(name: str) -> Column:
 def _kept(key: str) -> Callable[[Row], Cell]:
     def cell(row: Row) -> Cell:
         kept: Retention = row.retention[key]
+        if kept.is_counted:
+            return Cell(f"{kept.parent_count} → {kept.count}", None, "", kept.reason)
         if kept.ratio is None:
             return Cell("—", None, "", kept.reason)
         return Cell(rate_percent(kept.ratio), round(kept.ratio, 6))
@@ -180,10 +203,13 @@ def _objectives(row: Row) -> str:
     return " → ".join(part for part in parts if part)
 
 
-_GROUP_HELP = (
-    "Rank group: entries that the exact McNemar test on the certified images cannot tell apart, "
-    "Holm-corrected over the board. Below it: the ranks an entry can hold"
-)
+def _group_help(count: str) -> str:
+    return (
+        f"Rank group by {count}: entries that the exact McNemar test on the {count} images cannot "
+        "tell apart, Holm-corrected over the board. Below it: the ranks an entry can hold"
+    )
+
+
 _FRACTIONAL = ("times", *(f"kept_{key}" for key in KEPT))
 
 _FIRST = (
@@ -249,7 +275,7 @@ _FIRST = (
     Column(
         "bracket",
         "Bracket",
-        "Certified, undecided, timeout or error, attacked, misclassified. Below it: the bracket "
+        "Proven, undecided, timeout or error, broken, misclassified. Below it: the bracket "
         "with its 95 % interval. The true value lies between the two marks",
         _certified,
         "bar",
@@ -257,14 +283,15 @@ _FIRST = (
     ),
     Column(
         "certified",
-        "Certified",
-        "% proven right: the lower end of the bracket, with its Wilson 95 % interval",
+        "Proven",
+        "% proven right: the lower end of the bracket, with its Wilson 95 % interval. “Not known” "
+        "where nothing is proven and some certifiers could not be asked",
         _certified,
         shown=True,
     ),
     Column(
         "not_attacked",
-        "Not attacked",
+        "Unbroken",
         "% not broken by any attack: the upper end of the bracket, with its Wilson 95 % interval",
         lambda row: _share(row.bracket.not_attacked, with_interval=True),
         shown=True,
@@ -273,7 +300,7 @@ _FIRST = (
 _LAST = (
     Column("undecided", "Undecided", "% neither broken nor proven", _outcome("undecided")),
     Column("unfinished", "Unfinished", "% timeout or error", _outcome("unfinished")),
-    Column("attacked", "Attacked", "% broken by an attack", _outcome("attacked")),
+    Column("attacked", "Broken", "% broken by an attack", _outcome("attacked")),
     Column(
         "misclassified", "Misclassified", "% wrong without an attack", _outcome("misclassified")
     ),
@@ -286,13 +313,19 @@ _LAST = (
     ),
     Column("kept_clean", "Clean kept", "% of the dense parent's count", _kept("clean")),
     Column("kept_pgd50", "ERA kept", "% of the parent's count", _kept("pgd50")),
-    Column("kept_autoattack", "AutoAttack kept", "% of the parent's count", _kept("autoattack")),
+    Column(
+        "kept_autoattack",
+        "AutoAttack kept",
+        "% of the parent's count",
+        _kept("autoattack"),
+        shown=True,
+    ),
     Column(
         "kept_certified",
-        "Certified kept",
-        "% of the parent's count",
+        "Proven kept",
+        "% of the parent's count, where the parent was trained to be verified and its bracket is "
+        "not wide; elsewhere the two counts, parent → entry",
         _kept("certified"),
-        shown=True,
     ),
     Column("flags", "Flags", "Flags: named doubts about the evaluation", _flags, "text"),
     Column(

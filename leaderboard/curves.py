@@ -42,10 +42,13 @@ class Curve:
     Attributes:
         name: of the method and its parent.
         rows: the parent where it is on the board, then children by growing compression.
-        low: points of the certified shares, as an SVG polyline takes them.
-        high: points of the not-attacked shares.
-        area: closed path between the two.
+        low: points of the proven shares, as an SVG polyline takes them; empty where the parent
+            cannot be proven: a line would then rise with what certifiers can do.
+        high: points of the unbroken shares.
+        area: closed path between the two; empty where `low` is.
         points: one per row: its place on the board, x, and y of both ends.
+        is_open: the bracket of the parent is wide, or its lower end is not known; then the
+            brackets stand alone.
         label: shortened name, at (`label_x`, `label_y`).
     """
 
@@ -55,6 +58,7 @@ class Curve:
     high: str
     area: str
     points: tuple[Point, ...]
+    is_open: bool
     label: str
     label_x: float
     label_y: float
@@ -141,16 +145,18 @@ def _curve(family: Sequence[Row], axis: LogAxis, places: Mapping[str, int]) -> C
     high = [f"{x},{coordinate(y)}" for x, y in zip(xs, highs, strict=True)]
     last = family[-1].result.submission
     name = f"{last.method.criterion}, {last.method.finetune_objective or 'not fine-tuned'}"
+    is_open = family[0].is_wide
     return Curve(
         name=f"{name}, from {last.parent}",
         rows=tuple(family),
-        low=" ".join(low),
+        low="" if is_open else " ".join(low),
         high=" ".join(high),
-        area=f"M{'L'.join(high)}L{'L'.join(reversed(low))}Z",
+        area="" if is_open else f"M{'L'.join(high)}L{'L'.join(reversed(low))}Z",
         points=tuple(
             Point(row, places[row.page], float(x), low_y, high_y)
             for row, x, low_y, high_y in zip(family, xs, lows, highs, strict=True)
         ),
+        is_open=is_open,
         label=shorten(f"{last.parent}: {SIZE.sub('', last.method.name)}", last.track),
         label_x=float(xs[-1]) + 8,
         label_y=(lows[-1] + highs[-1]) / 2,

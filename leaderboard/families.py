@@ -20,12 +20,11 @@ from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.scoring.statistics import Kept, retention
 from corobench.leaderboard.evidence import read_evidence
 from corobench.leaderboard.loading import load_results, require_public
+from corobench.leaderboard.measures import VERIFIABLE
 from corobench.leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
 MEASURES = {"clean": "benign", "era": "ERA (PGD-50)", "autoattack": "AutoAttack", "vra": "VRA"}
-#: Training objectives whose networks are made to be verified.
-VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
 #: Track -> radius of certified training, where that is not the track's largest.
 CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
 

@@ -55,10 +55,10 @@ def _add(root: ET.Element, row: Row, address: str) -> None:
         ET.SubElement(ET.SubElement(entry, "author"), "name").text = _plain(author)
     ET.SubElement(entry, "link", rel="alternate", href=f"{address}{row.page}")
     certified = row.bracket.certified
-    low = f"{percent(certified)} % certified" if certified else "no proof asked"
+    low = f"{percent(certified)} % proven" if certified else "no proof asked"
     ET.SubElement(entry, "summary").text = (
         f"At radius {row.epsilon}, n = {result.n}: {low}, "
-        f"{percent(row.bracket.not_attacked)} % not attacked, "
+        f"{percent(row.bracket.not_attacked)} % unbroken, "
         f"{result.compactness.num_nonzero} non-zero parameters."
     )
 

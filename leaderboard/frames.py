@@ -14,8 +14,9 @@ import pandas as pd
 
 from corobench.benchmark.errors import ConfigError, ResultError
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.scoring.score import bracket, rank_key
+from corobench.benchmark.scoring.score import bracket
 from corobench.benchmark.tracks import Track, get_track, parse_epsilon, round_of, standard_subset
+from corobench.leaderboard.boards import place_on_board
 from corobench.leaderboard.discovery import find_result_files
 from corobench.leaderboard.loading import read_alone
 
@@ -33,7 +34,8 @@ def leaderboard(
     """The board of a track at one radius, as numbers: one row per entry.
 
     Newest round first, canonical images before mirrors, larger n first, and there as on the page:
-    more certified, then more unbroken, then fewer non-zero parameters. Rows of another round, data
+    more proven, then more unbroken, then fewer non-zero parameters; last come entries of which
+    nothing is proven because certifiers could not be asked. Rows of another round, data
     or n are not comparable (RULES.md). Whether neighbours can be told apart at all, the page says.
 
     Args:
@@ -63,7 +65,7 @@ def leaderboard(
     kept = [(result, text) for result in found if (text := _key(result, radius)) is not None]
     if not kept:
         raise ResultError(f"{track}: expected results at {radius}, but found none")
-    kept.sort(key=lambda one: (_standing(one[0]), rank_key(one[0], one[1]), one[0].entry))
+    kept.sort(key=lambda one: (_standing(one[0]), place_on_board(one[0], one[1]), one[0].entry))
     families = _families(found)
     rows = [_entry_row(result, families) | _epsilon_row(result, text) for result, text in kept]
     return _frame(rows, _ORDER)

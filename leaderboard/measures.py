@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
+from corobench.benchmark.scoring import score as scoring
 from corobench.benchmark.scoring.statistics import MIN_PARENT_COUNT, Interval, wilson
 
 #: Segments of the bracket from the proven end to the wrong end: key -> outcomes it holds.
@@ -19,14 +20,16 @@ SEGMENTS: dict[str, tuple[Outcome, ...]] = {
 
 #: The same in words.
 SEGMENT_NAMES = {
-    "certified": "certified",
+    "certified": "proven",
     "undecided": "undecided",
     "unfinished": "timeout or error",
-    "attacked": "attacked",
+    "attacked": "broken",
     "misclassified": "misclassified",
 }
 
 
+#: Training objectives whose networks are made to be verified.
+VERIFIABLE = ("ibp", "crown-ibp", "mixtrain")
 #: Accuracies that are also told as a share of the dense parent's.
 KEPT = ("clean", "pgd50", "autoattack", "certified")
 
@@ -67,12 +70,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class DrawnBracket:
-    """What is known of the true robust accuracy: certified <= true <= not attacked.
+    """What is known of the true robust accuracy: proven <= true <= unbroken.
 
     Attributes:
         segments: parts of the bar; their counts add up to n.
-        certified: the lower end; None where no certifier was asked.
-        not_attacked: the upper end, n less misclassified and attacked.
+        certified: the lower end, proven right; None where no certifier was asked.
+        not_attacked: the upper end, unbroken: n less misclassified and attacked.
     """
 
     segments: tuple[Segment, ...]
@@ -91,7 +94,7 @@ class DrawnBracket:
 
     @property
     def low_interval_rate(self) -> float:
-        """The lower end of the certified share's interval; 0 where none was asked."""
+        """The lower end of the proven share's interval; 0 where none was asked."""
         return self.certified.interval.low if self.certified else 0.0
 
 
@@ -103,11 +106,13 @@ class Retention:
         count: of the entry, out of n.
         parent_count: of its parent, out of the same n.
         reason: why there is no ratio, or empty.
+        is_counted: both counts are known and may be shown although there is no ratio.
     """
 
     count: int = 0
     parent_count: int = 0
     reason: str = ""
+    is_counted: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -138,6 +143,23 @@ def bracket(score: EpsilonScore, n: int) -> DrawnBracket:
     )
 
 
+def is_lower_end_known(score: EpsilonScore) -> bool:
+    """Whether the proven share says something of the network.
+
+    It says nothing where nothing is proven, images are left, and a certifier was not asked: such an
+    entry may be as robust as its upper end. Where every image is broken or wrong, 0 is the truth.
+    """
+    low, high = scoring.bracket(score)
+    asked = [count for name, count in score.certified_by.items() if name != "cascade"]
+    return low > 0 or low == high or (bool(asked) and None not in asked)
+
+
+def is_wide(score: EpsilonScore) -> bool:
+    """Whether less than half of what is unbroken is proven, so that a share of it says little."""
+    low, high = scoring.bracket(score)
+    return high - low > low
+
+
 def certifier_count(score: EpsilonScore, name: str) -> int | None:
     """Images proven right by one certifier, or by "cascade"; None where it was not asked."""
     count = score.certified_by.get(name)
@@ -149,6 +171,9 @@ def certifier_count(score: EpsilonScore, name: str) -> int | None:
 
 def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str, Retention]:
     """Retention of clean, ERA, AutoAttack and verified accuracy at one epsilon.
+
+    As in the reproduction report, the proven count has a ratio only where the parent was trained to
+    be verified; and only where its bracket is not wide.
 
     Args:
         result: the entry.
@@ -167,10 +192,30 @@ def retentions(result: Result, parent: Result | None, epsilon: str) -> dict[str,
         "clean": _retention(result.clean, parent.clean),
         "pgd50": _retention(score.pgd50, base.pgd50),
         "autoattack": _retention(score.autoattack, base.autoattack),
-        "certified": _retention(
-            certifier_count(score, "cascade"), certifier_count(base, "cascade")
-        ),
+        "certified": _proven_retention(score, base, parent),
     }
+
+
+def _proven_retention(score: EpsilonScore, base: EpsilonScore, parent: Result) -> Retention:
+    found = _retention(certifier_count(score, "cascade"), certifier_count(base, "cascade"))
+    if is_wide(base):
+        reason = _WIDE
+    elif parent.submission.method.pretrain_objective not in VERIFIABLE:
+        reason = _NOT_FOR_PROOFS
+    else:
+        return found
+    if found.reason and not found.is_counted:
+        return found
+    return Retention(found.count, found.parent_count, reason, is_counted=True)
+
+
+_WIDE = (
+    "proven images, parent → entry; no ratio, as less than half of the parent's unbroken images "
+    "are proven"
+)
+_NOT_FOR_PROOFS = (
+    "proven images, parent → entry; no ratio, as the parent was not trained to be verified"
+)
 
 
 def _retention(count: int | None, parent_count: int | None) -> Retention:
@@ -178,10 +223,11 @@ def _retention(count: int | None, parent_count: int | None) -> Retention:
         who = "the entry" if count is None else "its parent"
         return Retention(reason=f"no certifier was asked about {who}")
     if parent_count == 0:
-        return Retention(count, 0, "the parent has no such image, so there is no ratio")
+        reason = "the parent has no such image, so there is no ratio"
+        return Retention(count, 0, reason, is_counted=True)
     if parent_count < MIN_PARENT_COUNT:
         reason = f"the parent has {parent_count} such images, too few for a ratio"
-        return Retention(count, parent_count, reason)
+        return Retention(count, parent_count, reason, is_counted=True)
     return Retention(count, parent_count)
 
 

@@ -132,7 +132,7 @@ def _board_pages(
     siblings: Sequence[tuple[Group, Board]],
 ) -> dict[str, bytes]:
     page = board_page(board)
-    listed, filters = columns(board), facets(board.in_order)
+    listed, filters = columns(board), facets(board.rows)
     html = _page(
         environment,
         "board.html",
@@ -141,9 +141,10 @@ def _board_pages(
         board=board,
         siblings=siblings,
         columns=listed,
+        has_groups=any(row.unbroken_standing for row in board.rows),
         config=_config(group, board, listed, filters),
-        facet_codes={row.name: _facet_codes(row, filters) for row in board.in_order},
-        values={row.name: _values(row, listed) for row in board.in_order},
+        facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
+        values={row.name: _values(row, listed) for row in board.rows},
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
     )
@@ -159,6 +160,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "epsilon": board.epsilon,
         "n": group.n,
         "quick": group.quick,
+        "ranked": group.ranked,
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
         "columns": [
@@ -279,7 +281,7 @@ def _rows_by_page(group: Group) -> dict[str, list[Row]]:
 
 
 def _example() -> DrawnBracket:
-    """The bracket drawn in the legend: 52 certified, 13 undecided, 20 attacked, 15 wrong."""
+    """The bracket drawn in the legend: 52 proven, 13 undecided, 20 broken, 15 wrong."""
     counts = {"certified": 52, "undecided": 13, "unfinished": 0, "attacked": 20}
     counts["misclassified"] = 100 - sum(counts.values())
     segments: list[Segment] = []

@@ -109,4 +109,4 @@ def facets(rows: Sequence[Row]) -> tuple[Facet, ...]:
 def _proof(row: Row) -> str:
     if row.bracket.certified is None:
         return "no proof asked"
-    return "something certified" if row.bracket.certified.count else "nothing certified"
+    return "something proven" if row.bracket.certified.count else "nothing proven"

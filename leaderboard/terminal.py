@@ -22,15 +22,15 @@ def terminal_table(results: Sequence[Result]) -> Table:
 
     Returns:
         One row per entry, a line per epsilon: size, clean accuracy, the bracket, AutoAttack, and
-        what is kept of the dense parent. "?" for the lower end: no certifier was asked. Fits 80
-        columns.
+        what is kept of the dense parent. "?" for the lower end: it is not known, as certifiers
+        could not be asked. Fits 80 columns.
     """
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
         show_edge=False,
-        caption="percent of n; kept of the dense parent: AutoAttack/certified",
+        caption="percent of n; kept of the dense parent: AutoAttack/proven",
         caption_justify="left",
     )
     table.add_column("entry", overflow="fold", min_width=10)
@@ -39,9 +39,9 @@ def terminal_table(results: Sequence[Result]) -> Table:
     table.add_column("packed\nkB", justify="right", no_wrap=True)
     table.add_column("clean", justify="right", no_wrap=True)
     table.add_column("eps", no_wrap=True)
-    table.add_column("certified–\nnot attacked", justify="right", no_wrap=True)
+    table.add_column("proven–\nunbroken", justify="right", no_wrap=True)
     table.add_column("Auto\nAttack", justify="right", no_wrap=True)
-    table.add_column("kept\nAA/cert.", justify="right", no_wrap=True)
+    table.add_column("kept\nAA/prov.", justify="right", no_wrap=True)
     for group in group_results(results):
         for rows in _by_entry(group):
             _add_entry(table, rows)
@@ -76,7 +76,7 @@ def _add_entry(table: Table, rows: Sequence[Row]) -> None:
 
 def _at_epsilon(row: Row) -> tuple[str, str, str, str]:
     certified = row.bracket.certified
-    low = percent(certified) if certified else "?"
+    low = percent(certified) if certified and row.is_certifiable else "?"
     kept = f"{_kept(row.retention['autoattack'])}/{_kept(row.retention['certified'])}"
     return row.epsilon, f"{low}–{percent(row.bracket.not_attacked)}", percent(row.autoattack), kept
 

@@ -41,7 +41,9 @@ class Tab:
 
 
 def entries(page: Any) -> list[str]:
-    return page.eval_on_selector_all("#board tbody tr", "rows => rows.map(r => r.dataset.entry)")
+    return page.eval_on_selector_all(
+        "#board tbody tr[id]", "rows => rows.map(r => r.dataset.entry)"
+    )
 
 
 def menu(page: Any, title: str) -> Any:

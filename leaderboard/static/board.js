@@ -18,7 +18,7 @@ window.corobench ??= {};
   const config = JSON.parse(element.dataset.config);
   const { columns, facets } = config;
   const phone = matchMedia("(max-width: 47.99rem)").matches;
-  const onPhone = new Set(["entry", "bracket", "certified", "not_attacked", "nonzero", "group"]);
+  const onPhone = new Set(["entry", "bracket", "certified", "not_attacked", "nonzero", "group", "group_unbroken"]);
   const PAGE = 100;
   const FIRST = 1; // a column of checkboxes stands before those of the table
 
@@ -31,10 +31,13 @@ window.corobench ??= {};
     node.append(...children);
     return node;
   };
+  const inOrder = (keys) => columns.map((column) => column.key).filter((key) => keys.includes(key));
   const placeOf = (key) => columns.findIndex((column) => column.key === key);
 
   /* ------------------------------------------------------------- what the table holds */
 
+  const parting = element.querySelector("tr.parting"); // above the rows whose lower end is not known
+  parting?.remove();
   const rows = [...element.tBodies[0].rows];
   rows.forEach((row) => {
     const values = row.dataset.v.split(",");
@@ -57,20 +60,29 @@ window.corobench ??= {};
     });
     return record;
   });
+  /* An unknown lower end sorts after every known one, both ways. */
+  for (const row of rows) {
+    if (row.classList.contains("apart")) for (const key of ["certified", "bracket"]) row.cells[placeOf(key)].dataset.order = "";
+  }
   const codes = rows.map((row) => ([...row.dataset.f].map((letter) => letter.codePointAt(0) - 48)));
   const names = rows.map((row) => row.id);
 
   /* ------------------------------------------------------------------------- the view */
 
-  const shownFirst = columns.filter((c) => (phone ? onPhone.has(c.key) : c.shown)).map((c) => c.key);
-  const fresh = () => ({ q: "", sort: "", cols: [...shownFirst], f: {}, sel: [], size: "nonzero", page: 0 });
+  const GROUPS = { proven: "group", unbroken: "group_unbroken" };
+  const shownFirst = (rank) => columns
+    .filter((c) => (Object.values(GROUPS).includes(c.key) ? c.key === GROUPS[rank] : phone ? onPhone.has(c.key) : c.shown))
+    .map((c) => c.key);
+  const fresh = (rank = "proven") => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], size: "nonzero", page: 0 });
   let view = fresh();
 
+  const entryOf = (name) => name.replace(/\.n\d+(\.mirror)?$/, "");
   const toFragment = () => {
     const parts = new URLSearchParams();
     if (view.q) parts.set("q", view.q);
+    if (view.rank !== "proven") parts.set("rank", view.rank);
     if (view.sort) parts.set("sort", view.sort);
-    if (view.cols.join() !== shownFirst.join()) parts.set("cols", view.cols.join());
+    if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
     for (const facet of facets) if (view.f[facet.key]?.length) parts.set(`f.${facet.key}`, view.f[facet.key].join("|"));
     if (view.sel.length) parts.set("sel", view.sel.join());
     if (view.size !== "nonzero") parts.set("size", view.size);
@@ -80,17 +92,18 @@ window.corobench ??= {};
 
   const fromFragment = (text) => {
     const parts = new URLSearchParams(text);
-    const next = fresh();
+    const next = fresh(config.ranked && parts.get("rank") === "unbroken" ? "unbroken" : "proven");
     next.q = parts.get("q") ?? "";
     const [key, way] = (parts.get("sort") ?? "").split(".");
     if (placeOf(key) >= 0 && ["asc", "desc"].includes(way)) next.sort = `${key}.${way}`;
     const cols = parts.get("cols")?.split(",").filter((name) => placeOf(name) >= 0);
-    if (cols?.length) next.cols = columns.map((c) => c.key).filter((name) => cols.includes(name));
+    if (cols?.length) next.cols = inOrder(cols);
     for (const facet of facets) {
       const chosen = parts.get(`f.${facet.key}`)?.split("|").filter((value) => facet.values.includes(value));
       if (chosen?.length) next.f[facet.key] = chosen;
     }
-    next.sel = (parts.get("sel") ?? "").split(",").filter((name) => names.includes(name));
+    const wanted = new Set((parts.get("sel") ?? "").split(",").map(entryOf)); // a link from another subset names another n
+    next.sel = names.filter((name) => wanted.has(entryOf(name)));
     if (document.querySelector(`input[name="size"][value="${CSS.escape(parts.get("size") ?? "")}"]`)) next.size = parts.get("size");
     next.page = Math.max(0, Number.parseInt(parts.get("page") ?? "0", 10) || 0);
     return next;
@@ -197,14 +210,14 @@ window.corobench ??= {};
   const columnBoxes = columns.map((column) =>
     check(column.title, false, (on) => {
       const cols = on ? [...view.cols, column.key] : view.cols.filter((key) => key !== column.key);
-      set({ cols: columns.map((c) => c.key).filter((key) => cols.includes(key)) });
+      set({ cols: inOrder(cols) });
     }),
   );
   columnBoxes[placeOf("entry")].box.disabled = true;
   const columnMenu = menu(
     "Columns",
     make("fieldset", { class: "two" }, make("legend", { class: "hide" }, "Columns"), ...columnBoxes.map((entry) => entry.label)),
-    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Default", () => set({ cols: [...shownFirst] }))),
+    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Default", () => set({ cols: shownFirst(view.rank) }))),
   );
   const exportMenu = menu(
     "Export",
@@ -214,14 +227,22 @@ window.corobench ??= {};
     button("LaTeX", () => cite("latex")), button("BibTeX", () => cite("bibtex")),
   );
   const linkButton = button("Copy link", async () => copy(location.href, linkButton));
-  const clearButton = button("Clear", () => set({ ...fresh(), cols: view.cols, size: view.size }));
+  const clearButton = button("Clear", () => set({ ...fresh(view.rank), cols: view.cols, size: view.size }));
   const compareLink = make("a", { class: "button go", href: config.compare }, "Compare");
   const sorts = make("select", { "aria-label": "Sort by" }, make("option", { value: "" }, "Sort: default"),
     ...columns.filter((c) => c.kind !== "bar").flatMap((c) => [c.first, c.first === "asc" ? "desc" : "asc"].map((way) =>
       make("option", { value: `${c.key}.${way}` }, `${c.title} ${way === "asc" ? "↑" : "↓"}`))));
   sorts.addEventListener("change", () => set({ sort: sorts.value, page: 0 }));
 
+  const ranks = Object.keys(GROUPS).map((rank) => {
+    const choice = make("input", { type: "radio", name: "rank", value: rank });
+    choice.addEventListener("change", () => set({ rank, sort: "", page: 0, cols: inOrder(view.cols.map((key) => (key === GROUPS[view.rank] ? GROUPS[rank] : key))) }));
+    return make("label", {}, choice, ` ${rank}`);
+  });
+  const rankBy = make("fieldset", { class: "rank", hidden: !config.ranked }, make("legend", {}, "Rank by"), ...ranks);
+
   document.querySelector("#tools").replaceChildren(
+    rankBy,
     make("div", { class: "line" }, make("label", { class: "hide", for: "q" }, "Search"), search, make("span", { class: "sort-by" }, sorts), columnMenu, exportMenu, linkButton, compareLink),
     make("div", { class: "line filters", role: "group", "aria-label": "Filters" }, ...facetMenus, clearButton),
     status,
@@ -231,7 +252,7 @@ window.corobench ??= {};
 
   let drawing = false;
   let drawn = ""; // what of the view the table shows, so that it is drawn once per change
-  const tableKey = () => JSON.stringify([view.q, view.sort, view.f, view.cols, view.page]);
+  const tableKey = () => JSON.stringify([view.q, view.rank, view.sort, view.f, view.cols, view.page]);
   const draw = () => {
     if (drawn === tableKey()) return;
     drawing = true;
@@ -241,6 +262,7 @@ window.corobench ??= {};
     });
     const [key, way] = view.sort.split(".");
     if (key) table.order([[placeOf(key) + FIRST, way]]);
+    else if (view.rank === "unbroken") table.order([[placeOf("not_attacked") + FIRST, "desc"]]); // ties stay in the order by proven
     else table.order([]);
     table.search(view.q);
     table.draw();
@@ -252,6 +274,14 @@ window.corobench ??= {};
   };
   const apply = () => {
     draw();
+    parting?.remove();
+    const apart = view.rank === "proven" && !view.sort && element.tBodies[0].querySelector("tr.apart");
+    if (parting && apart) {
+      parting.cells[0].colSpan = view.cols.length + FIRST;
+      apart.before(parting);
+    }
+    for (const part of element.querySelectorAll("[data-rank]")) part.hidden = part.dataset.rank !== view.rank;
+    for (const choice of rankBy.querySelectorAll("input")) choice.checked = choice.value === view.rank;
     columns.forEach((column, place) => { columnBoxes[place].box.checked = view.cols.includes(column.key); });
     if (search.value !== view.q) search.value = view.q;
     sorts.value = view.sort;
@@ -288,6 +318,13 @@ window.corobench ??= {};
   const write = () => {
     const fragment = toFragment();
     history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
+    carry(fragment);
+  };
+  /* Boards of other radii and data open with the same view. */
+  const carry = (fragment) => {
+    for (const link of document.querySelectorAll(".radii a")) {
+      link.href = link.getAttribute("href").split("#")[0] + (fragment ? `#${fragment}` : "");
+    }
   };
   const set = (change) => {
     view = { ...view, ...change };
@@ -307,6 +344,7 @@ window.corobench ??= {};
     view = text.includes("=") ? fromFragment(text) : fresh();
     if (index >= 0) view.page = Math.floor(index / PAGE);
     apply();
+    carry(toFragment());
     if (index >= 0) rows[index].scrollIntoView({ block: "center" });
   };
 

@@ -33,8 +33,8 @@ corobench.holm = (values) => {
   const out = document.querySelector("#compared");
   const boxes = [...form.querySelectorAll('input[name="e"]')];
   const radius = form.querySelector('select[name="eps"]');
-  const WORDS = { c: "certified", u: "undecided", t: "timeout", e: "error", a: "attacked", m: "misclassified" };
-  const MEASURES = { clean: ["Clean", "cuaet"], not_attacked: ["Not attacked", "cuet"], certified: ["Certified", "c"] };
+  const WORDS = { c: "proven", u: "undecided", t: "timeout", e: "error", a: "broken", m: "misclassified" };
+  const MEASURES = { clean: ["Clean", "cuaet"], not_attacked: ["Unbroken", "cuet"], certified: ["Proven", "c"] };
   const STEP = 48;
 
   const make = (tag, attributes = {}, ...children) => {
@@ -57,7 +57,7 @@ corobench.holm = (values) => {
     const counts = { c: 0, u: 0, x: 0, a: 0, m: 0 };
     for (const letter of entry.epsilons[epsilon].outcomes) counts[letter in counts ? letter : "x"] += 1;
     const style = Object.entries(counts).map(([key, count]) => `--${key}:${100 * count / entry.n}`).join(";");
-    const label = `${counts.c} certified, ${counts.u} undecided, ${counts.a} attacked, ${counts.m} misclassified`;
+    const label = `${counts.c} proven, ${counts.u} undecided, ${counts.a} broken, ${counts.m} misclassified`;
     return make("span", { class: "bar bare", role: "img", "aria-label": label, style });
   };
 
@@ -88,8 +88,8 @@ corobench.holm = (values) => {
       ["Packed bytes", ...entries.map((e) => grouped(e.packed))],
       ["Multiply-adds", ...entries.map((e) => grouped(e.macs))],
       ["Clean", ...entries.map((e) => share(e.clean, e.n))],
-      ["Certified", ...entries.map((e) => share(at(e).certified, e.n))],
-      ["Not attacked", ...entries.map((e) => share(at(e).not_attacked, e.n))],
+      ["Proven", ...entries.map((e) => share(at(e).certified, e.n))],
+      ["Unbroken", ...entries.map((e) => share(at(e).not_attacked, e.n))],
       ["ERA, PGD-50", ...entries.map((e) => share(at(e).pgd50, e.n))],
       ["AutoAttack", ...entries.map((e) => share(at(e).autoattack, e.n))],
       ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),

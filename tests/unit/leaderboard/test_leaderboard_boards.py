@@ -5,14 +5,36 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, make_score
+from leaderboard_factory import (
+    MIRROR,
+    make_compactness,
+    make_manifest,
+    make_result,
+    make_score,
+    write_evidence,
+    write_result,
+)
 
 from corobench.benchmark.records.result import Result
-from corobench.leaderboard.boards import Group, group_results
+from corobench.benchmark.scoring.statistics import Standing
+from corobench.leaderboard.boards import Group, Row, group_results
+from corobench.leaderboard.columns import columns
 from corobench.leaderboard.curves import curves
-from corobench.leaderboard.plot import BOTTOM, MAX_SPREAD, STEP, TOP, log_axis, plot, y_of
+from corobench.leaderboard.evidence import read_evidence
+from corobench.leaderboard.loading import identity
+from corobench.leaderboard.plot import (
+    BOTTOM,
+    MAX_LINKS,
+    SIZES,
+    STEP,
+    TOP,
+    log_axis,
+    plot,
+    y_of,
+)
 from corobench.leaderboard.taxonomy import tier, times_smaller
 
 MIRRORED = {"kind": "mirror", "fingerprint": MIRROR}
@@ -97,7 +119,7 @@ def test_a_certifier_of_a_later_release_gets_its_column() -> None:
     assert group.boards[0].rows[0].certifier("CROWN") is None
 
 
-def test_the_plot_spans_each_bracket_and_keeps_marks_and_labels_apart() -> None:
+def test_the_plot_spans_each_bracket_and_keeps_labels_apart() -> None:
     results = [make_result(f"entry-{index}", clean=400 + index) for index in range(8)]
     board = group_results(results)[0].boards[0]
     ranges = plot(board.rows).ranges
@@ -108,29 +130,39 @@ def test_the_plot_spans_each_bracket_and_keeps_marks_and_labels_apart() -> None:
         assert TOP <= item.high_y <= item.low_y <= BOTTOM
     labels = sorted(item.label_y for item in ranges)
     assert min(b - a for a, b in itertools.pairwise(labels)) >= STEP - 1e-9
-    places = sorted(item.x for item in ranges)
-    assert min(b - a for a, b in itertools.pairwise(places)) >= MAX_SPREAD / 7 - 1e-9
 
 
-@pytest.mark.parametrize("num_entries", [3, 12, 30])
-def test_a_mark_stands_near_its_size(num_entries: int) -> None:
-    """Many entries of one size, and a chain of sizes each close to the next."""
+@pytest.mark.parametrize("num_entries", [3, 12, 30, MAX_LINKS + 1])
+@pytest.mark.parametrize("size", list(SIZES))
+def test_each_mark_stands_at_its_size(num_entries: int, size: str) -> None:
+    """Many entries of one size, and a chain of sizes each close to the next: nothing is moved."""
     results = [make_result(f"entry-{index}", clean=400 + index) for index in range(num_entries)]
     board = group_results(results)[0].boards[0]
-    places = [item.x for item in plot(board.rows).ranges]
-    assert max(places) - min(places) <= MAX_SPREAD + 1e-9
+    assert len({item.x for item in plot(board.rows, size).ranges}) == 1
     chain = [
-        replace(row, result=_of_size(row.result, round(1000 * 1.1**index)))
+        replace(row, result=_of_size(row.result, round(1000 * 1.1 ** (index // 2))))
         for index, row in enumerate(board.rows)
     ]
-    axis = log_axis([row.result.compactness.num_nonzero for row in chain])
-    for item in plot(chain).ranges:
-        there = axis(item.row.result.compactness.num_nonzero)
-        assert abs(item.x - there) <= MAX_SPREAD / 2 + STEP
+    measure = SIZES[size][1]
+    axis = log_axis([measure(row.result.compactness) for row in chain])
+    for item in plot(chain, size).ranges:
+        there = axis(measure(item.row.result.compactness))
+        assert item.x == there
+        assert float(item.path[1:].split(" ")[0]) == pytest.approx(there, abs=0.005)
+
+
+def test_of_one_size_the_shortest_range_is_drawn_last() -> None:
+    results = [
+        make_result(f"e{index}", epsilons={"1/16": make_score(500, 480, certified, 100)})
+        for index, certified in enumerate((300, 100, 200))
+    ]
+    ranges = plot(group_results(results)[0].boards[0].rows).ranges
+    assert [item.row.result.entry for item in ranges] == ["e1", "e2", "e0"]
 
 
 def _of_size(result: Result, num_nonzero: int) -> Result:
-    size = result.compactness.model_copy(update={"num_nonzero": num_nonzero})
+    sizes = ("num_nonzero", "bytes_packed", "macs_nonzero")
+    size = result.compactness.model_copy(update=dict.fromkeys(sizes, num_nonzero))
     return result.model_copy(update={"compactness": size})
 
 
@@ -210,16 +242,109 @@ def test_what_no_certifier_was_asked_about_stands_apart() -> None:
     ]
     (group,) = group_results(results)
     for board in group.boards:
-        assert [row.result.entry for row in board.in_order] == ["nothing"]
+        assert [row.result.entry for row in board.rows] == ["nothing", "unknown"]
         (row,) = board.apart
         assert row.result.entry == "unknown"
         assert row.standing is None
-        (reason,) = row.why_not_certifiable
-        assert reason.startswith("IBP, CROWN: no-checker")
+        assert row.why_not_certifiable.startswith("IBP, CROWN not asked: no-checker")
 
 
 def test_nothing_stands_apart_where_no_entry_was_certifiable() -> None:
     score = make_score(500, 480, 0, 100)
     score["certified_by"] = dict.fromkeys(score["certified_by"])
     (group,) = group_results([make_result("a", epsilons={"1/16": score, "2/16": score})])
-    assert all(len(board.in_order) == 1 and not board.apart for board in group.boards)
+    assert all(len(board.rows) == 1 and not board.apart for board in group.boards)
+
+
+def test_where_the_parent_cannot_be_proven_a_curve_has_no_area() -> None:
+    """Proven shares that rise from 0 say what certifiers can do, not what pruning does."""
+    results = _family({"lwm-10x": (40_000, 0.1, {}), "lwm-2x": (40_000, 0.5, {"name": "LWM 2x"})})
+    drawn = curves(group_results(results)[0].boards[0].rows)
+    assert drawn is not None
+    (curve,) = drawn.curves
+    assert not curve.is_open and curve.area and curve.low
+    hard = {epsilon: make_score(500, 480, certified=20) for epsilon in ("1/16", "2/16")}
+    results[0] = make_result(
+        "dense",
+        submission=results[0].submission.model_dump(mode="json", by_alias=True),
+        compactness=results[0].compactness.model_dump(mode="json"),
+        epsilons=hard,
+    )
+    drawn = curves(group_results(results)[0].boards[0].rows)
+    assert drawn is not None
+    (curve,) = drawn.curves
+    assert curve.is_open and not curve.area and not curve.low
+    assert len(curve.points) == 3 and curve.high.count(",") == 3
+
+
+NOT_ASKED = {"IBP": 0, "CROWN-IBP": 0, "CROWN": None, "alpha-CROWN": None, "BaB": None}
+
+
+def _scores(certified: int, attacked: int, asked: bool = True) -> dict[str, object]:
+    score = make_score(500, 480, certified, attacked)
+    if not asked:
+        score["certified_by"] = NOT_ASKED | {"cascade": 0}
+    return {"epsilons": dict.fromkeys(("1/16", "2/16"), score)}
+
+
+def _ranked(root: Path, results: list[Result]) -> Group:
+    """The group of these results with their outcomes image by image."""
+    evidence = {}
+    for result in results:
+        path = write_result(root, result)
+        write_evidence(path)
+        evidence[identity(result)] = read_evidence(result, path)
+    (group,) = group_results(results, evidence)
+    return group
+
+
+def test_not_known_is_not_broken(tmp_path: Path) -> None:
+    """Nothing proven and everything broken is 0; nothing proven and nobody asked is not known."""
+    reasons = {name: "too-large" for name, count in NOT_ASKED.items() if count is None}
+    results = [
+        make_result("proven", **_scores(300, 100)),
+        make_result("open", not_asked=reasons, **_scores(0, 10, asked=False)),
+        make_result("broken", not_asked=reasons, **_scores(0, 480, asked=False)),
+        make_result("undecided", **_scores(0, 200)),
+    ]
+    board = _ranked(tmp_path, results).boards[0]
+    assert [row.result.entry for row in board.rows] == ["proven", "undecided", "broken", "open"]
+    assert [row.result.entry for row in board.apart] == ["open"]
+    groups = {row.result.entry: row.standing and row.standing.group for row in board.rows}
+    assert groups == {"proven": 1, "undecided": 2, "broken": 2, "open": None}
+    cell = {column.key: column.cell(board.rows[-1]) for column in columns(board)}
+    assert (cell["group"].text, cell["certified"].text, cell["certified"].value) == (
+        "—",
+        "not known",
+        0,
+    )
+    assert cell["certified"].reason == (
+        "IBP, CROWN-IBP proved nothing; CROWN, alpha-CROWN, BaB not asked: too-large"
+    )
+
+
+def test_groups_by_what_is_unbroken(tmp_path: Path) -> None:
+    """The same paired tests on the other count, in the other order, for every entry."""
+    reasons = {name: "too-large" for name, count in NOT_ASKED.items() if count is None}
+    results = [
+        make_result("proven", **_scores(300, 100)),
+        make_result("open", not_asked=reasons, **_scores(0, 10, asked=False)),
+        make_result("undecided", **_scores(100, 105)),
+    ]
+    board = _ranked(tmp_path, results).boards[0]
+    found = {row.result.entry: row.unbroken_standing for row in board.rows}
+    assert all(found.values())
+    assert {name: one and one.group for name, one in found.items()} == {
+        "open": 1,
+        "proven": 2,
+        "undecided": 2,
+    }
+    assert found["open"] == Standing(best=1, worst=1, group=1)
+    ordered = sorted(board.rows, key=Row.unbroken_key)
+    assert [row.result.entry for row in ordered] == ["open", "proven", "undecided"]
+
+
+def test_without_a_table_there_are_no_groups_by_either_count() -> None:
+    board = group_results([make_result("a"), make_result("b")])[0].boards[0]
+    assert all(row.standing is row.unbroken_standing is None for row in board.rows)
+    assert not {"group", "group_unbroken"} & {column.key for column in columns(board)}

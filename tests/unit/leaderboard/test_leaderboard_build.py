@@ -195,19 +195,20 @@ def test_a_certifier_that_was_not_asked_is_no_zero(built: SiteSummary) -> None:
 
 def test_retention_shows_its_ratio_or_its_reason(built: SiteSummary) -> None:
     page = pages(built)[DIGITS]
-    assert cells_of(page, "lwm-10x")["Certified kept"] == "100.0"
+    assert cells_of(page, "lwm-10x")["Proven kept"].startswith("240 → 240<a")
+    assert cells_of(page, "lwm-10x")["AutoAttack kept"] == "100.0"
     assert cells_of(page, "orphan")["Clean kept"].startswith("—<a")
     assert "no result of the parent gone" in Elements(page).text
     entry = pages(built)["entries/1.0/digits/lwm-10x.n500.html"]
-    assert "240/240" in entry
+    assert "240 → 240" in entry and "384/384" in entry
 
 
 def test_every_part_of_the_bar_is_a_number_too(built: SiteSummary) -> None:
     cells = cells_of(pages(built)[DIGITS], "dense")
     assert "--c:48;--u:28.8;--a:19.2" in cells["Bracket"]
-    names = ("Undecided", "Unfinished", "Attacked", "Misclassified")
+    names = ("Undecided", "Unfinished", "Broken", "Misclassified")
     assert [cells[name] for name in names] == ["28.8", "0.0", "19.2", "4.0"]
-    assert cells["Certified"] == "48.0<i>43.7–52.4</i>"
+    assert cells["Proven"] == "48.0<i>43.7–52.4</i>"
 
 
 def test_standing_is_said_where_it_matters(built: SiteSummary) -> None:

@@ -110,7 +110,7 @@ def test_a_result_of_the_tracks_setting_may_be_published() -> None:
 
 
 def test_the_stated_order_of_a_board() -> None:
-    """More certified, then more not attacked, then fewer non-zeros; not asked comes last."""
+    """More proven, then more unbroken, then fewer non-zeros; not asked comes last."""
 
     def made(certified: int, attacked: int, keep: float = 0.1, asked: bool = True) -> Result:
         score = make_score(500, 480, certified=certified, attacked=attacked)
