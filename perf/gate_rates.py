@@ -5,7 +5,7 @@
 
 A candidate truly loses `drop` points in every metric against its baseline; besides, on a share of
 the images one of the two is right by chance (churn), as after another training. Metrics of one
-image depend on each other: whoever is certified is not attacked, whoever is not attacked is right.
+image depend on each other: whoever is proven is unbroken, whoever is unbroken is right.
 `--independent` draws other images for each metric instead, where a correction has least to spare.
 For each drop the table says how often the gate is red, on all images and with early stopping, how
 often the two disagree, and the share of the images that were looked at. The last line is the

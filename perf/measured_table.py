@@ -48,7 +48,7 @@ def main() -> None:
 
 def by_entry(results: list[Result]) -> None:
     radii = list(dict.fromkeys(radius for result in results for radius in result.epsilons))
-    brackets = " | ".join(f"certified – not attacked, {radius}" for radius in radii)
+    brackets = " | ".join(f"proven – unbroken, {radius}" for radius in radii)
     print(f"| entry | n | non-zero parameters | clean | {brackets} |")
     print("|---|---|---|---|" + "---|" * len(radii))
     for result in results:
