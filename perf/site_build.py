@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from corobench.benchmark.records.reading.table_file import read_outcomes
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
+from corobench.benchmark.scoring.result_writing import write_set
 from corobench.leaderboard.build import SiteSummary, build_site
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results" / "1.0" / "fashion-mnist"
@@ -69,16 +71,18 @@ def make_copies(results: Path, num_entries: int) -> None:
     sources = sorted(path for path in PUBLISHED.glob("*.json") if LARGER not in path.stem)
     for path in PUBLISHED.glob("clean-images.*"):
         shutil.copy(path, target)
+    read = {source: read_outcomes(beside(source, OUTCOMES)) for source in sources[:num_entries]}
     for number in range(num_entries):
         source = sources[number % len(sources)]
-        name = f"{source.stem}-s{number}"
-        raw = json.loads(source.read_text(encoding="utf-8"))
-        raw["entry"] = raw["submission"]["id"] = name
-        raw["submission"]["title"] += f", seed {number}"
-        raw["compactness"]["num_nonzero"] -= number
-        (target / f"{name}.json").write_text(json.dumps(raw), encoding="utf-8")
-        for ending in ("outcomes.parquet", "adversarial.npz"):
-            (target / f"{name}.{ending}").symlink_to(source.with_name(f"{source.stem}.{ending}"))
+        table, run = read[source]
+        path = target / f"{source.stem}-s{number}.json"
+        title = f"{run.submission.title}, seed {number}"
+        submission = run.submission.model_copy(update={"id": path.stem, "title": title})
+        left = run.compactness.num_nonzero - number
+        compactness = run.compactness.model_copy(update={"num_nonzero": left})
+        beside(path, ADVERSARIAL).symlink_to(beside(source, ADVERSARIAL))
+        update = {"entry": path.stem, "submission": submission, "compactness": compactness}
+        write_set(path, table, run.model_copy(update=update))
 
 
 def first_load(summary: SiteSummary) -> tuple[int, int, int]:
