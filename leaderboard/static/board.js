@@ -92,7 +92,7 @@ window.corobench ??= {};
 
   const fromFragment = (text) => {
     const parts = new URLSearchParams(text);
-    const next = fresh(config.ranked && parts.get("rank") === "unbroken" ? "unbroken" : "proven");
+    const next = fresh(parts.get("rank") === "unbroken" ? "unbroken" : "proven");
     next.q = parts.get("q") ?? "";
     const [key, way] = (parts.get("sort") ?? "").split(".");
     if (placeOf(key) >= 0 && ["asc", "desc"].includes(way)) next.sort = `${key}.${way}`;
@@ -239,7 +239,7 @@ window.corobench ??= {};
     choice.addEventListener("change", () => set({ rank, sort: "", page: 0, cols: inOrder(view.cols.map((key) => (key === GROUPS[view.rank] ? GROUPS[rank] : key))) }));
     return make("label", {}, choice, ` ${rank}`);
   });
-  const rankBy = make("fieldset", { class: "rank", hidden: !config.ranked }, make("legend", {}, "Rank by"), ...ranks);
+  const rankBy = make("fieldset", { class: "rank" }, make("legend", {}, config.ranked ? "Rank by" : "Order by"), ...ranks);
 
   document.querySelector("#tools").replaceChildren(
     rankBy,
