@@ -184,7 +184,7 @@ def test_compare_counts_as_the_reference_does(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500,digits-adv-random-10x.n500")
     page.get_by_role("link", name="Compare 2").click()
     page.locator("#num-differing").wait_for()
-    cells = page.locator("#compared tr", has_text="Certified: digits-adv-lwm-10x against")
+    cells = page.locator("#compared tr", has_text="Proven: digits-adv-lwm-10x against")
     first, second, shown = [
         cells.locator("td").nth(place).inner_text().strip() for place in range(3)
     ]

@@ -96,7 +96,7 @@ CASES = [
     ("Times smaller", "dense", {"dense"}),
     ("Times smaller", "other", {"between-13x"}),
     ("Training data", "extra data", {"extra"}),
-    ("Proof", "nothing certified", {"unproven"}),
+    ("Proof", "nothing proven", {"unproven"}),
     ("Proof", "no proof asked", {"not-asked"}),
     ("Flags", "flagged", {"flagged"}),
 ]
