@@ -18,6 +18,7 @@ from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublishe
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf
+from corobench.leaderboard.format import plain_reason
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.measures import (
     DrawnBracket,
@@ -103,8 +104,10 @@ class Row:
         """Why there is no number of this certifier, or of the cascade of all of them."""
         if name == "cascade":
             return "no certifier was asked"
-        reason = self.result.not_asked.get(name, "no reason was recorded")
-        return f"{name} was not asked: {reason}"
+        return f"{name} was not asked: {self._reason(name)}"
+
+    def _reason(self, name: str) -> str:
+        return plain_reason(self.result.not_asked.get(name, "no reason was recorded"))
 
     @cached_property
     def is_certifiable(self) -> bool:
@@ -124,8 +127,7 @@ class Row:
         reasons: dict[str, list[str]] = {}
         for name, count in self.score.certified_by.items():
             if count is None and name != "cascade":
-                reason = self.result.not_asked.get(name, "no reason was recorded")
-                reasons.setdefault(reason, []).append(name)
+                reasons.setdefault(self._reason(name), []).append(name)
         parts = [f"{', '.join(empty)} proved nothing"] if empty else []
         parts += [f"{', '.join(names)} not asked: {why}" for why, names in reasons.items()]
         return "; ".join(parts) or "no certifier was asked"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 from corobench.leaderboard.measures import Share
 
+_TOO_LARGE = re.compile(
+    r"too-large: (?P<units>\d{1,12}) hidden units, and protocol [\d.]+ asks (\S+ )?up to "
+    r"(?P<limit>\d{1,12})"
+)
 _STEPS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
@@ -88,6 +93,20 @@ def seconds(value: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def plain_reason(reason: str) -> str:
+    """Why a certifier was not asked, without the words that its row says already.
+
+    >>> plain_reason("too-large: 39643 hidden units, and protocol 1.0 asks CROWN up to 20000")
+    '39,643 hidden units (limit 20,000)'
+    >>> plain_reason("no-checker: the checker does not know the layer")
+    'no-checker: the checker does not know the layer'
+    """
+    found = _TOO_LARGE.fullmatch(reason)
+    if found is None:
+        return reason
+    return f"{grouped(int(found['units']))} hidden units (limit {grouped(int(found['limit']))})"
 
 
 def coordinate(value: float) -> str:

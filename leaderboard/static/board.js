@@ -217,7 +217,7 @@ window.corobench ??= {};
   const columnMenu = menu(
     "Columns",
     make("fieldset", { class: "two" }, make("legend", { class: "hide" }, "Columns"), ...columnBoxes.map((entry) => entry.label)),
-    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Default", () => set({ cols: shownFirst(view.rank) }))),
+    make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Reset columns", () => set({ cols: shownFirst(view.rank) }))),
   );
   const exportMenu = menu(
     "Export",

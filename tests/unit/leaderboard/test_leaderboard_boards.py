@@ -300,7 +300,11 @@ def _ranked(root: Path, results: list[Result]) -> Group:
 
 def test_not_known_is_not_broken(tmp_path: Path) -> None:
     """Nothing proven and everything broken is 0; nothing proven and nobody asked is not known."""
-    reasons = {name: "too-large" for name, count in NOT_ASKED.items() if count is None}
+    reasons = {
+        name: f"too-large: 39643 hidden units, and protocol 1.0 asks {name} up to 20000"
+        for name, count in NOT_ASKED.items()
+        if count is None
+    }
     results = [
         make_result("proven", **_scores(300, 100)),
         make_result("open", not_asked=reasons, **_scores(0, 10, asked=False)),
@@ -319,7 +323,8 @@ def test_not_known_is_not_broken(tmp_path: Path) -> None:
         0,
     )
     assert cell["certified"].reason == (
-        "IBP, CROWN-IBP proved nothing; CROWN, alpha-CROWN, BaB not asked: too-large"
+        "IBP, CROWN-IBP proved nothing; CROWN, alpha-CROWN, BaB not asked: "
+        "39,643 hidden units (limit 20,000)"
     )
 
 
