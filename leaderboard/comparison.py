@@ -66,6 +66,7 @@ def entry_script(rows: list[Row]) -> bytes:
         "epsilons": {
             row.epsilon: {
                 "certified": row.bracket.certified.count if row.bracket.certified else None,
+                "known": row.is_certifiable,
                 "not_attacked": row.bracket.not_attacked.count,
                 "pgd50": row.score.pgd50,
                 "autoattack": row.score.autoattack,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from corobench.benchmark.records.reading.published import KNOWN
 from corobench.benchmark.tracks import PROTOCOL
 from corobench.leaderboard import format as text
 from corobench.leaderboard.assets import TEMPLATES, assets
@@ -262,6 +263,7 @@ def _environment(site: Site) -> Environment:
         },
         notes=Notes,
         share=Share,
+        known=frozenset(KNOWN),
         board_page=board_page,
         compare_page=compare_page,
         group_path=group_path,

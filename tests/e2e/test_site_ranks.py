@@ -147,3 +147,16 @@ def test_each_drawn_point_stands_at_its_entrys_size(tab: Tab) -> None:
     for index, path in marks["points"]:
         there = first + (last - first) * (math.log10(sizes[index]) - low) / (high - low)
         assert float(path[1:].split(" ")[0]) == pytest.approx(there, abs=0.05)
+
+
+def test_compare_does_not_test_what_is_not_known(tab: Tab) -> None:
+    page = tab.open("compare/digits-1.0-n500.html#e=open.n500,proven.n500,broken.n500&eps=1/16")
+    page.locator("#num-differing").wait_for()
+    row = page.locator("#compared tbody tr", has_text="Proven").first
+    cells = row.locator("td").all_inner_texts()
+    named = dict(zip(page.locator("#compared thead th").all_inner_texts()[1:4], cells, strict=True))
+    assert named == {"open": "not known", "proven": "60.0 % · 300", "broken": "0.0 % · 0"}
+    tests = page.locator("#compared .scroll").nth(1).locator("tbody th").all_inner_texts()
+    assert len([test for test in tests if test.startswith("Unbroken")]) == 3
+    (proven,) = [test for test in tests if test.startswith("Proven")]
+    assert "open" not in proven
