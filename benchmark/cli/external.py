@@ -47,7 +47,7 @@ def export_vnnlib(
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """Write the open images of RESULT as ONNX and VNN-LIB files, for any verifier.
+    """Write open images as ONNX and VNN-LIB, for any verifier.
 
     The folder gets model.onnx, one file for each image and radius that is neither proven nor
     broken, and instances.csv, which lists them as VNN-COMP does. A file asks for a counterexample:

@@ -154,7 +154,7 @@ def _has_torch() -> bool:
 def validate(
     paths: tuple[Path, ...], headers: bool, certifiers: bool, limits: Limits | None
 ) -> None:
-    """List every fault of submission folders, and the certifiers that will be asked.
+    """List faults of submissions, and the certifiers to be asked.
 
     All faults are listed at once, and no dataset is needed. Of a valid folder the last lines say
     which certifiers an evaluation will ask, and why not the others. Without torch, only the
