@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
@@ -25,6 +26,20 @@ from corobench.benchmark.tracks import TRACKS, Protocol, Track
 
 FAST = Protocol(pgd_steps=50, pgd_restarts=1, square_queries=20)
 SMALL_CHUNKS = replace(TRACKS["digits"], chunk_size=16)
+
+
+def dense_net(digits: tuple[Tensor, Tensor]) -> nn.Module:
+    """Dense layers with many unstable neurons, trained for a moment: CROWN is loose on them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
+    )
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(digits[0]), digits[1]).backward()
+        optimiser.step()
+    return model.eval()
 
 
 def use_attacks(monkeypatch: pytest.MonkeyPatch, **attacks: Attack) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
+from corobench.benchmark.certify.checker.reading import LayerTracer
 from corobench.benchmark.network.prepare import freeze
 
 Shape = tuple[int, ...]
@@ -29,11 +30,6 @@ _KINDS: dict[Any, str] = {
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")
 _NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d
 _BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
-_LAYERS_OF = (
-    "corobench.benchmark.submission.graph.",
-    "corobench.benchmark.submission.architectures.parts",
-)
-"""Modules whose classes are layers, beside torch's own."""
 _TINY = 1e-30
 
 
@@ -111,17 +107,6 @@ def _batch_norm(
     return freeze(layer.eval())
 
 
-class _Tracer(fx.Tracer):
-    """Stops at layers, torch's and those of ONNX files."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if type(m).__name__ == "GraphNetwork":
-            return False
-        return type(m).__module__.startswith(_LAYERS_OF) or super().is_leaf_module(
-            m, module_qualified_name
-        )
-
-
 @dataclass
 class Traced:
     """A network as a graph of calls.
@@ -154,7 +139,7 @@ def traced(model: nn.Module, example: Tensor) -> Traced:
     Raises:
         Exception: the forward pass cannot be traced.
     """
-    graph = _Tracer().trace(model)
+    graph = LayerTracer().trace(model)
     found = Traced(fx.GraphModule(model, graph))
     values = _Values(found.module)
     values.run(example)

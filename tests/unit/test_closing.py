@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from evaluation_factory import make_evaluation, table_of, use_attacks
+from evaluation_factory import dense_net, make_evaluation, table_of, use_attacks
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
@@ -32,16 +32,7 @@ class _Blind(PGD):
 @pytest.fixture(scope="module")
 def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
     """Dense layers with many unstable neurons: CROWN is loose on it."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
-    )
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(80):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(digits[0]), digits[1]).backward()
-        optimiser.step()
-    return model.eval()
+    return dense_net(digits)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evaluation_factory import FAST, make_evaluation, table_of, use_attacks
+from evaluation_factory import FAST, dense_net, make_evaluation, table_of, use_attacks
 from torch import Tensor, nn
 
 from corobench.benchmark.attacks.pgd import PGD
@@ -40,16 +40,7 @@ def _short_attacks() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def trained(digits: tuple[Tensor, Tensor]) -> nn.Module:
     """Dense layers with many open neurons: CROWN proves more than IBP, and not all."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
-    )
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(80):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(digits[0]), digits[1]).backward()
-        optimiser.step()
-    return model.eval()
+    return dense_net(digits)
 
 
 def run(

@@ -169,12 +169,11 @@ class BranchAndBound:
             waiting = dives.waiting()
             if not waiting:
                 return
-            chosen = torch.zeros(len(self._frontier), dtype=torch.bool)
-            for column, node in enumerate(self._frontier.node_B.tolist()):
-                chosen[column] = node in waiting
-            if not bool(chosen.any()):
+            node_B = self._frontier.node_B
+            columns = [at for at, node in enumerate(node_B.tolist()) if node in waiting]
+            if not columns:
                 raise _EndedError("open")
-            self._split(chosen.to(self._frontier.node_B.device).nonzero().flatten())
+            self._split(torch.tensor(columns, device=node_B.device))
 
     def _split_all(self, limit: int) -> None:
         """Split the worst subdomains until all are closed, or so many subdomains were bounded."""

@@ -92,7 +92,7 @@ def read_network(
         if "forward" in vars(module):
             raise UncheckableError(f"a {type(module).__name__} with a forward pass of its own")
     try:
-        graph = _Tracer().trace(copied)
+        graph = LayerTracer().trace(copied)
     except Exception as error:  # the forward pass is a stranger's
         raise UncheckableError(
             f"a forward pass that cannot be traced ({type(error).__name__})"
@@ -117,7 +117,7 @@ def _refuse_computed_weights(module: nn.Module) -> None:
         )
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
     """Stops at layers, torch's and those of ONNX files."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

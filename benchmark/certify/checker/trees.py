@@ -266,7 +266,8 @@ def _fits(network: Network, tree: Tree) -> bool:
     if len(tree.tightening) not in (0, len(tree.neurons)):
         return False
     relus = [relu for relu, _ in tree.neurons]
-    if relus != sorted(set(relus)) or (relus and not 0 <= relus[0] <= relus[-1] < _num(network)):
+    num_relus = len(network.relus)
+    if relus != sorted(set(relus)) or (relus and not 0 <= relus[0] <= relus[-1] < num_relus):
         return False
     for relu, places in tree.neurons:
         size = int(np.prod(network.shapes[network.relus[relu]]))
@@ -291,10 +292,6 @@ def _fits(network: Network, tree: Tree) -> bool:
         return False
     arrays = (tree.alpha_NT, tree.beta_NT)
     return all(a.shape == (num_neurons, num_steps) and np.isfinite(a).all() for a in arrays)
-
-
-def _num(network: Network) -> int:
-    return len(network.relus)
 
 
 def _within(numbers: Whole, start: int, end: int) -> bool:
@@ -339,17 +336,22 @@ def _inner_slopes(
     for earlier in range(part):
         number, where = tree.neurons[earlier]
         relu = network.relus[number]
-        low_slope = _default(network, known, relu, num)
-        low_slope[:, where] = alpha[tree.slices[earlier]].T
+        given = known.values[network.steps[relu - 1].sources[0]]
+        low_slope = _spread(alpha[tree.slices[earlier]], where, _crown_slope(given))
         slopes[relu] = Slopes(low_slope.reshape(-1, *network.shapes[relu]))
     return slopes
 
 
-def _default(network: Network, known: Bounds, relu: int, num_rows: int) -> Array:
-    """CROWN's lower slopes of a ReLU, (num_rows, values)."""
-    given = known.values[network.steps[relu - 1].sources[0]]
-    slope = (given.high > -given.low).astype(np.float64).reshape(1, -1)
-    return np.repeat(slope, num_rows, axis=0)
+def _crown_slope(given: Interval) -> Array:
+    """CROWN's lower slopes of a ReLU on this operand."""
+    return (given.high > -given.low).astype(np.float64)
+
+
+def _spread(values: Array, where: Whole, rest: Array) -> Array:
+    """Rows (R, values) of a whole layer: `values` (n, R) at n places, `rest` at the others."""
+    full = np.repeat(rest.reshape(1, -1), values.shape[1], axis=0)
+    full[:, where] = values.T
+    return full
 
 
 def _slopes(
@@ -368,18 +370,11 @@ def _slopes(
         relu = network.relus[number]
         given = known.values[network.steps[relu - 1].sources[0]]
         shape = (-1, *network.shapes[relu])
-
-        def spread(values: Array, rest: Array, where: Whole = where) -> Array:
-            full = np.repeat(rest.reshape(1, -1), len(steps), axis=0)
-            full[:, where] = values.T
-            return full
-
-        slope = (given.high > -given.low).astype(np.float64)
         parts = (
-            spread(tree.alpha_NT[rows][:, steps], slope),
-            spread(low[rows], given.low),
-            spread(high[rows], given.high),
-            spread(tree.beta_NT[rows][:, steps], np.zeros_like(given.low)),
+            _spread(tree.alpha_NT[rows][:, steps], where, _crown_slope(given)),
+            _spread(low[rows], where, given.low),
+            _spread(high[rows], where, given.high),
+            _spread(tree.beta_NT[rows][:, steps], where, np.zeros_like(given.low)),
         )
         found[relu] = Slopes(*(part.reshape(shape) for part in parts))
     return found
