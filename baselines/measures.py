@@ -43,6 +43,10 @@ class LazyBounds:
         """See :meth:`benchmark.certify.TrainingBounds.lower_margins`."""
         return self.build().lower_margins(x_L, x_U, labels, method)
 
+    def upper_losses(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
+        """See :meth:`benchmark.certify.TrainingBounds.upper_losses`."""
+        return self.build().upper_losses(x_L, x_U, labels)
+
     def build(self) -> TrainingBounds:
         """The bounds.
 

@@ -112,6 +112,7 @@ def prune(
         progress=1.0,
         generator=generator,
         lower_margins=bounds.lower_margins,
+        upper_losses=bounds.upper_losses,
     )
     passes = iter(range(1_000_000))
 

@@ -174,6 +174,7 @@ class StageTrainer:
             progress=progress,
             generator=self._generator,
             lower_margins=self.bounds.lower_margins,
+            upper_losses=self.bounds.upper_losses,
         )
         x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
         x_BCHW = x_BCHW.contiguous(memory_format=self._layout)

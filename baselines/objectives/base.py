@@ -15,6 +15,7 @@ from corobench.baselines.settings import Registered
 
 Metric = Literal["clean", "robust", "bound"]
 LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
+UpperLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class Moment:
         lower_margins: ``(x_L, x_U, labels, method)`` -> lower bounds of the margins of the label
             over each class, (B, num_classes), 0 at the label itself, differentiable in the
             model's weights (:class:`benchmark.certify.TrainingBounds`).
+        upper_losses: ``(x_L, x_U, labels)`` -> upper bounds of the cross-entropy, (B,), by
+            CROWN-IBP with loss fusion (the same class).
     """
 
     epsilon: float
     progress: float
     generator: torch.Generator
     lower_margins: LowerMargins
+    upper_losses: UpperLosses
 
 
 class Objective(Registered):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from corobench.baselines.objectives.base import Moment, box
+from corobench.baselines.objectives.base import Moment, box, worst_case_cross_entropy
 from corobench.baselines.objectives.ibp import Ibp, Share
 from corobench.baselines.schedules import between
 
@@ -20,12 +20,28 @@ class CrownIbp(Ibp):
     Attributes:
         beta_start: weight of the CROWN-IBP margins before the ramp.
         beta_end: and after it; 0 skips the backward pass altogether.
+        fusion: bound the loss itself by one row of the backward pass instead of one row for each
+            class (Xu et al. 2020, section 3.4), about five times as fast on ten classes; the
+            mixture is then one of losses.
     """
 
     name: ClassVar[str] = "crown-ibp"
 
     beta_start: Share = 1.0
     beta_end: Share = 0.0
+    fusion: bool = False
+
+    def verified(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean upper bound of the cross-entropy over the boxes."""
+        beta = between(self.beta_start, self.beta_end, moment.progress)
+        if not self.fusion or beta == 0.0:
+            return super().verified(x_BCHW, labels_B, moment)
+        corners = box(x_BCHW, moment.epsilon)
+        fused = moment.upper_losses(*corners, labels_B).mean()
+        if beta == 1.0:
+            return fused
+        margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
+        return beta * fused + (1.0 - beta) * worst_case_cross_entropy(margins_BC, labels_B)
 
     def margins(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mixed lower bounds of the margins, (B, num_classes)."""

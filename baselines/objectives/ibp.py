@@ -42,12 +42,15 @@ class Ibp(Objective):
         kappa = between(self.kappa_start, self.kappa_end, moment.progress)
         if moment.epsilon == 0.0 or kappa == 1.0:
             return F.cross_entropy(model(x_BCHW), labels_B)
-        margins_BC = self.margins(x_BCHW, labels_B, moment)
-        verified = worst_case_cross_entropy(margins_BC, labels_B)
+        verified = self.verified(x_BCHW, labels_B, moment)
         if kappa == 0.0:
             return verified
         clean = F.cross_entropy(model(x_BCHW), labels_B)
         return kappa * clean + (1.0 - kappa) * verified
+
+    def verified(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean upper bound of the cross-entropy over the boxes."""
+        return worst_case_cross_entropy(self.margins(x_BCHW, labels_B, moment), labels_B)
 
     def margins(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Lower bounds of the margins over the box, (B, num_classes)."""

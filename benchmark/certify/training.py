@@ -14,7 +14,7 @@ from corobench.benchmark.certify.lirpa.graph_rules import (
     refusals_of,
 )
 from corobench.benchmark.certify.margin_spec import check_boxes, margin_spec, other_classes
-from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.certify.training_norms import BatchNormsInTraining
 from corobench.benchmark.network.prepare import copy_detached, simplify_layers
 
 TRAINING_METHODS = ("IBP", "CROWN-IBP")
@@ -27,8 +27,10 @@ class TrainingBounds:
     An optimiser step on the model is seen by the next call; a parameter that was replaced by
     another object (as when a pruning mask is attached) leads to a new graph. The model's training
     flags and its parameters' `requires_grad` stay as they are; frozen parameters get no gradient.
-    Dropout does not take part in the bounds. Refused are live pruning masks (keep pruned weights at
-    zero instead) and batch-norm, whose statistics in training belong to a batch and not to a box.
+    Dropout does not take part in the bounds. A batch-norm in training mode is bounded with the
+    statistics of the batch of the boxes' centres, and the gradient goes through them; in eval mode
+    with its running ones. Refused are live pruning masks (keep pruned weights at zero instead) and
+    a batch-norm that does not directly follow a convolution or linear layer.
 
     Args:
         model: classifier for float32 inputs of shape (B, *input_shape).
@@ -74,11 +76,48 @@ class TrainingBounds:
         check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
         if self._parameters != self._current_parameters():
             self._convert()
+        self._norms.refresh((x_L + x_U) / 2)
         labels = labels.long()
         spec = margin_spec(labels, self.num_classes).to(x_L)
         lower, _ = bound(self._module, method, x_L, x_U, spec, upper=False)
         columns = other_classes(labels, self.num_classes)
         return torch.zeros(len(x_L), self.num_classes).to(lower).scatter(1, columns, lower)
+
+    def upper_losses(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
+        """Upper bounds of each box's cross-entropy by CROWN-IBP with loss fusion.
+
+        The loss is log(1 + sum_j exp(-margin_j)). Over the interval that IBP gives a margin, the
+        exponential lies below its chord. The sum of the chords is one linear function of the
+        logits, so one backward pass of one row bounds it, instead of one row for each class
+        (Xu et al., 2020, section 3.4).
+
+        Args:
+            x_L: float tensor (B, *input_shape), lower corners of the boxes.
+            x_U: float tensor like `x_L`, upper corners.
+            labels: integer tensor (B,) in [0, num_classes).
+
+        Returns:
+            float tensor (B,), differentiable in the parameters; at most the cross-entropy of the
+            IBP margins, but for rounding.
+
+        Raises:
+            ValueError: where an argument does not fit.
+        """
+        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
+        if self._parameters != self._current_parameters():
+            self._convert()
+        self._norms.refresh((x_L + x_U) / 2)
+        labels = labels.long()
+        spec = margin_spec(labels, self.num_classes).to(x_L)
+        low, high = bound(self._module, "IBP", x_L, x_U, spec)
+        assert high is not None
+        slope, offset, shift = _chords(low, high)
+        row = (slope[:, :, None] * spec).sum(1, keepdim=True)
+        lower, _ = bound(self._module, "CROWN-IBP", x_L, x_U, row, upper=False)
+        least = torch.exp(-shift)
+        # A sum of exponentials is at least what IBP's upper bounds of the margins say.
+        total = torch.maximum(offset - lower[:, 0], torch.exp(-high - shift[:, None]).sum(1))
+        return shift + torch.log(least + total)
 
     def _current_parameters(self) -> list[tuple[str, int]]:
         return [(name, id(parameter)) for name, parameter in self.model.named_parameters()]
@@ -87,13 +126,7 @@ class TrainingBounds:
         """Build the graph on a copy of the model's structure that holds the same parameters."""
         shared = list(self.model.parameters())
         structure = simplify_layers(copy_detached(self.model, shared).eval())
-        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-        if any(isinstance(module, norms) for module in self.model.modules()):
-            raise NotCertifiable(
-                "batch-norm-in-training",
-                "the statistics of a batch-norm in training belong to a batch, not to a box; "
-                "train a net without batch-norm for certification",
-            )
+        self._norms = BatchNormsInTraining(self.model, structure)
         example = torch.full((2, *self.input_shape), 0.5)
         example = example.to(shared[0]) if shared else example
         options = {"conv_mode": "patches"}
@@ -109,8 +142,24 @@ class TrainingBounds:
             if operator_name(node) == "Params":
                 # the library would set requires_grad by its own mode on every pass
                 node.__dict__["forward"] = _parameter_of(node)
+                self._norms.take_over(node)
         self._module = module
         self._parameters = self._current_parameters()
+
+
+def _chords(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lines above exp(-m - shift) over intervals [low, high] of margins m, (B, S) each.
+
+    Returns:
+        slopes (B, S) of -m, at least 0; sum of the offsets (B,); shift (B,), the largest of -low
+        and 0, which keeps the exponentials at 1 and below.
+    """
+    shift = (-low).amax(1).clamp(min=0.0).detach()
+    at_low, at_high = torch.exp(-low - shift[:, None]), torch.exp(-high - shift[:, None])
+    width = high - low
+    # A chord of no width is the tangent.
+    slope = torch.where(width > 1e-6, (at_low - at_high) / width.clamp(min=1e-6), at_low)
+    return slope, (at_low + slope * low).sum(1), shift
 
 
 def _parameter_of(node: nn.Module) -> object:

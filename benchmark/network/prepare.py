@@ -195,18 +195,19 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 parent._modules[name] = new
 
 
-def _fold_batch_norms(model: nn.Module) -> nn.Module:
-    """Fold every batch-norm that alone consumes a convolution or linear layer, in place.
+def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of each convolution or linear layer and the batch-norm that alone consumes it.
 
-    The order of layers is read off a symbolic trace; a model that cannot be traced stays as it is.
+    The order of layers is read off a symbolic trace; a model that cannot be traced has no pairs.
     """
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # the forward pass is the submitter's code: anything may be raised
-        return model
+        return []
     calls = [node for node in graph.nodes if node.op == "call_module"]
     modules = {node: model.get_submodule(node.target) for node in calls}
     num_calls = Counter(id(module) for module in modules.values())
+    pairs = []
     for node in calls:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node) or source not in modules or len(source.users) != 1:
@@ -214,10 +215,40 @@ def _fold_batch_norms(model: nn.Module) -> nn.Module:
         layer, norm = modules[source], modules[node]
         if num_calls[id(layer)] != 1 or num_calls[id(norm)] != 1:
             continue
-        for layer_type, norm_type, fuse in _FUSED:
-            if type(layer) is layer_type and type(norm) is norm_type:
-                _replace(model, layer, fuse(layer, norm).eval())
-                _replace(model, norm, nn.Identity())
+        if _fuse(layer, norm) is not None:
+            pairs.append((str(source.target), str(node.target)))
+    return pairs
+
+
+def fuse_batch_norm(model: nn.Module, layer_name: str, norm_name: str) -> nn.Module:
+    """Replace one of `batch_norm_pairs` by a single layer, in place.
+
+    Returns:
+        The new layer, in eval mode, with weights of its own: those at the running statistics.
+    """
+    layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
+    fuse = _fuse(layer, norm)
+    assert fuse is not None
+    was_training = layer.training, norm.training
+    fused = fuse(layer.eval(), norm.eval()).eval()
+    layer.train(was_training[0])
+    norm.train(was_training[1])
+    _replace(model, layer, fused)
+    _replace(model, norm, nn.Identity())
+    return fused
+
+
+def _fuse(layer: nn.Module, norm: nn.Module) -> Callable[..., nn.Module] | None:
+    for layer_type, norm_type, fuse in _FUSED:
+        if type(layer) is layer_type and type(norm) is norm_type:
+            return fuse
+    return None
+
+
+def _fold_batch_norms(model: nn.Module) -> nn.Module:
+    """Fold every batch-norm that alone consumes a convolution or linear layer, in place."""
+    for layer_name, norm_name in batch_norm_pairs(model):
+        fuse_batch_norm(model, layer_name, norm_name)
     return model
 
 

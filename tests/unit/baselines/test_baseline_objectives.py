@@ -50,6 +50,7 @@ def _moment(
         progress=progress,
         generator=torch.Generator().manual_seed(3),
         lower_margins=bounds.lower_margins,
+        upper_losses=bounds.upper_losses,
     )
 
 

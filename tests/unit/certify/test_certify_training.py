@@ -147,8 +147,84 @@ def test_dropout_does_not_take_part():
     assert isinstance(model[5], nn.Dropout) and model[5].training
 
 
+def normed() -> nn.Sequential:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 6),
+        nn.BatchNorm1d(6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    )
+    for norm in (model[1], model[5]):
+        nn.init.uniform_(norm.weight, -2.0, 2.0)
+        nn.init.normal_(norm.bias)
+    return model
+
+
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP"])
+def test_batch_norm_in_training_has_the_statistics_of_the_batch(method):
+    """At radius 0 bounds are the logits of a pass in training mode, and so are the gradients."""
+    model = normed().train()
+    x = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(12) % 3
+    found = TrainingBounds(model, SHAPE, 3).lower_margins(x, x, labels, method)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    grads = gradients(model, found.square().sum())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+    logits = model(x)
+    expected = logits.gather(1, labels[:, None]) - logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    for one, other in zip(grads, gradients(model, expected.square().sum()), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP"])
+def test_batch_norm_in_evaluation_has_its_running_statistics(method):
+    model = normed().train()
+    for _ in range(3):
+        model(torch.rand(8, *SHAPE))
+    bounds = TrainingBounds(model, SHAPE, 3)
+    _, low, high = boxes(SHAPE, 0.05)
+    labels = torch.tensor([0, 1, 2])
+    in_training = bounds.lower_margins(low, high, labels, method)
+    model.eval()
+    found = bounds.lower_margins(low, high, labels, method)
+    assert not torch.allclose(found, in_training, atol=1e-2)
+    expected = BoundedModel(model, SHAPE, 3).margins(method, low, high, labels)
+    other = torch.arange(3)[None] != labels[:, None]
+    torch.testing.assert_close(found[other].view(3, 2), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.1])
+def test_the_fused_loss_lies_between_an_attack_and_interval_bounds(epsilon):
+    model = normed().eval()
+    x, low, high = boxes(SHAPE, epsilon)
+    labels = torch.tensor([0, 1, 2])
+    bounds = TrainingBounds(model, SHAPE, 3)
+    fused = bounds.upper_losses(low, high, labels)
+
+    def loss(scores: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(scores, labels, reduction="none")
+
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(50):
+        point = low + (high - low) * torch.rand(x.shape, generator=generator).round()
+        assert (loss(model(point)) <= fused + 1e-5).all()
+    interval = loss(-bounds.lower_margins(low, high, labels, "IBP"))
+    assert (fused <= interval + 1e-5).all()
+    if epsilon == 0.0:
+        torch.testing.assert_close(fused, loss(model(x)), atol=1e-5, rtol=1e-5)
+    else:
+        assert (fused < interval).any()
+    assert all(gradient.isfinite().all() for gradient in gradients(model, fused.mean()))
+
+
 def test_refused_in_training():
-    norm = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 3))
+    norm = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
     mask = seeded(lambda: nn.Sequential(nn.Flatten(), MaskedLinear(64, 3)))
     hook = seeded(small)
     prune.l1_unstructured(hook[3], "weight", amount=0.5)
