@@ -8,13 +8,14 @@ images_nhwc_float01.npy and labels.npy; without it the first n test images of th
 taken. IBP, CROWN-IBP and CROWN are asked about every correct image, the attack runs on every
 correct image, alpha-CROWN and branch and bound are asked about what is left undecided; an image
 that BaB refutes counts as broken once it is re-measured. A certified image that the attack breaks
-ends the script with exit code 3. The last line is the share of the gap between CROWN and the attack
-that alpha-CROWN and BaB close, from both sides.
+ends the script with exit code 3. GiB is the most memory of the process so far. The last line is the
+share of the gap between CROWN and the attack that alpha-CROWN and BaB close, from both sides.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from fractions import Fraction
@@ -58,7 +59,7 @@ class Bracket:
         self.low, self.high = threat.box(x, epsilon)
         self.proven = torch.zeros(len(x), dtype=torch.bool)
         self.broken = torch.zeros(len(x), dtype=torch.bool)
-        self.lines: list[tuple[str, int, int, int, float, str]] = []
+        self.lines: list[tuple[str, int, int, int, float, float, str]] = []
         self.searches: list[tuple[int, float, str]] = []
 
     @property
@@ -119,7 +120,7 @@ class Bracket:
     def _line(self, name: str, rows: Tensor, start: float, note: str) -> None:
         seconds = (time.perf_counter() - start) / max(len(rows), 1)
         proven = int(self.proven.sum())
-        self.lines.append((name, proven, self.robust, len(rows), seconds, note))
+        self.lines.append((name, proven, self.robust, len(rows), seconds, peak_gib(), note))
 
     def print_budgets(self) -> None:
         """What smaller budgets of subdomains would have decided, and the seconds of that."""
@@ -134,12 +135,19 @@ class Bracket:
         """The table; until the attack has run, the upper end is the clean count."""
         n = len(self.x)
         print(f"n {n}, epsilon {self.epsilon}, clean {int(self.correct.sum())}")
-        print(
-            f"{'stage':<12}{'proven':>8}{'robust':>8}{'width':>8}{'asked':>7}{'s/image':>9}  note"
-        )
-        for name, proven, robust, asked, seconds, note in self.lines:
+        heads = f"{'stage':<12}{'proven':>8}{'robust':>8}{'width':>8}{'asked':>7}{'s/image':>9}"
+        print(f"{heads}{'GiB':>6}  note")
+        for name, proven, robust, asked, seconds, memory, note in self.lines:
             width = f"{100 * (robust - proven) / n:.1f} %"
-            print(f"{name:<12}{proven:>8}{robust:>8}{width:>8}{asked:>7}{seconds:>9.3f}  {note}")
+            print(
+                f"{name:<12}{proven:>8}{robust:>8}{width:>8}{asked:>7}{seconds:>9.3f}{memory:>6.1f}"
+                f"  {note}"
+            )
+
+
+def peak_gib() -> float:
+    """Most memory of this process so far, libraries and weights included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def load_images(options: argparse.Namespace, track: str) -> tuple[Tensor, Tensor]:
