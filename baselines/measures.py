@@ -47,6 +47,10 @@ class LazyBounds:
         """See :meth:`benchmark.certify.TrainingBounds.upper_losses`."""
         return self.build().upper_losses(x_L, x_U, labels)
 
+    def relu_inputs(self) -> list[tuple[Tensor, Tensor]]:
+        """See :meth:`benchmark.certify.TrainingBounds.relu_inputs`."""
+        return self.build().relu_inputs()
+
     def build(self) -> TrainingBounds:
         """The bounds.
 

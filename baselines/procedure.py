@@ -19,7 +19,7 @@ from torch import nn
 
 from corobench.baselines import checkpoint, training_data
 from corobench.baselines.identity import identity_of
-from corobench.baselines.masks import Masks
+from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.measures import LazyBounds
 from corobench.baselines.progress import EpochRow, Progress, Trained
 from corobench.baselines.publish import publish, published_state
@@ -90,9 +90,14 @@ def initial_model(recipe: Recipe) -> nn.Module:
     track = get_track(recipe.track)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(recipe.seed, recipe.track, "train:init"))
-        return build(
+        model = build(
             recipe.model.architecture, track.shape, track.num_classes, recipe.model.arguments
         )
+        if recipe.model.init == "ibp":
+            for weight in prunable_weights(model).values():
+                # Shi et al. 2021, section 4.1: the width of intervals is kept on average.
+                nn.init.normal_(weight, std=math.sqrt(2.0 * math.pi) / weight[0].numel())
+    return model
 
 
 class Procedure:

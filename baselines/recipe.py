@@ -97,6 +97,11 @@ class TrainStage(RecipeTable):
         augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
         precision: "bf16" autocasts, with the channels last in memory, on a GPU and on a CPU with
             matrix units for it (AMX); runs elsewhere, and what is measured, are float32 always.
+        l1: weight of the sum of all convolution and linear weights' magnitudes in the loss.
+        averaging: decay per step of a moving average of the weights; the averages are measured,
+            selected and handed on. Absent is none.
+        norm_batches: training batches from which batch-norm statistics are estimated anew before
+            weights are measured; 0 keeps those that moved along.
     """
 
     objective: SerializeAsAny[InstanceOf[Objective]]
@@ -106,6 +111,9 @@ class TrainStage(RecipeTable):
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     augmentation: Literal["none", "crop", "crop-flip"] = "none"
     precision: Literal["float32", "bf16"] = "float32"
+    l1: Annotated[float, Field(ge=0.0)] = 0.0
+    averaging: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    norm_batches: Annotated[int, Field(ge=0)] = 0
     optimiser: Optimiser = Optimiser()
     lr_schedule: LrSchedule = LrSchedule()
     ramp: Ramp = Ramp()
@@ -162,10 +170,12 @@ class Network(RecipeTable):
     Attributes:
         architecture: a name from ``corobench architectures``.
         arguments: of the architecture, e.g. ``width = 2.0``.
+        init: "ibp" draws weights so that intervals keep their width (Shi et al. 2021, section 4.1).
     """
 
     architecture: ShortText
     arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+    init: Literal["default", "ibp"] = "default"
 
 
 UNKNOWN = "unknown"

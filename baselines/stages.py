@@ -113,6 +113,7 @@ def prune(
         generator=generator,
         lower_margins=bounds.lower_margins,
         upper_losses=bounds.upper_losses,
+        relu_inputs=bounds.relu_inputs,
     )
     passes = iter(range(1_000_000))
 

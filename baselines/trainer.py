@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from corobench.baselines import checkpoint, schedules
-from corobench.baselines.masks import Masks
+from corobench.baselines.averaging import WeightAverage, estimate_norms
+from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.measures import LazyBounds, Measures, measure
 from corobench.baselines.objectives import Moment
 from corobench.baselines.progress import EpochRow
@@ -93,6 +94,9 @@ class StageTrainer:
         if needs_bounds:
             bounds.build()
         self._measured_bounds = bounds if bounds.is_available() else None
+        self._weights = list(prunable_weights(model).values())
+        averaging = settings.averaging
+        self._average = None if averaging is None else WeightAverage(model, averaging)
         self.history: list[EpochRow] = []
         self._best: dict[str, Any] = {"value": -math.inf, "weights": None}
 
@@ -148,10 +152,8 @@ class StageTrainer:
                 f"{self.stage}: the loss became {loss} in epoch {epoch + 1}; lower "
                 f"[{self.stage}.optimiser] lr, set clip_norm, or lengthen the ramp"
             )
-        data = self.data
-        found = measure(
-            self.model, data.held_x_NCHW, data.held_labels_N, self.epsilon, self._measured_bounds
-        )
+        with self._average.in_place() if self._average is not None else nullcontext():
+            found, is_best = self._measure(epoch, batches)
         last = epoch + 1 - 1 / len(batches)
         return EpochRow(
             epoch=epoch + 1,
@@ -161,9 +163,20 @@ class StageTrainer:
             clean=found.clean,
             robust=found.robust,
             bound=found.bound,
-            is_best=self._select(epoch, found),
+            is_best=is_best,
             seconds=time.monotonic() - started_s,
         )
+
+    def _measure(self, epoch: int, batches: tuple[Tensor, ...]) -> tuple[Measures, bool]:
+        """Measure what would be handed on, and whether it is the best so far."""
+        data = self.data
+        if self.settings.norm_batches:
+            chosen = batches[: self.settings.norm_batches]
+            estimate_norms(self.model, (data.x_NCHW[one.to(data.device)] for one in chosen))
+        found = measure(
+            self.model, data.held_x_NCHW, data.held_labels_N, self.epsilon, self._measured_bounds
+        )
+        return found, self._select(epoch, found)
 
     def _step(self, batch: Tensor, position: float) -> Tensor:
         for group in self._optimiser.param_groups:
@@ -175,6 +188,7 @@ class StageTrainer:
             generator=self._generator,
             lower_margins=self.bounds.lower_margins,
             upper_losses=self.bounds.upper_losses,
+            relu_inputs=self.bounds.relu_inputs,
         )
         x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
         x_BCHW = x_BCHW.contiguous(memory_format=self._layout)
@@ -182,6 +196,8 @@ class StageTrainer:
             loss = self.settings.objective.loss(
                 self.model, x_BCHW, self.data.labels_N[batch], moment
             )
+        if self.settings.l1:
+            loss = loss + self.settings.l1 * sum(weight.abs().sum() for weight in self._weights)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._masks.zero_gradients()
@@ -189,6 +205,8 @@ class StageTrainer:
             nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self._optimiser.step()
         self._masks.zero_weights()
+        if self._average is not None:
+            self._average.update()
         return loss.detach()
 
     def _select(self, epoch: int, found: Measures) -> bool:
@@ -217,17 +235,22 @@ class StageTrainer:
         )
 
     def _state(self) -> dict[str, Any]:
-        return {
+        state = {
             "weights": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "best": self._best,
             "history": [asdict(row) for row in self.history],
         }
+        if self._average is not None:
+            state["average"] = self._average.state()
+        return state
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._best = state["best"]
+        if self._average is not None:
+            self._average.restore(state["average"])
         self.history[:] = [EpochRow(**row) for row in state["history"]]
 
 

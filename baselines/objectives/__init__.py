@@ -7,8 +7,11 @@ from corobench.baselines.objectives.crown_ibp import CrownIbp
 from corobench.baselines.objectives.fast_at import FastAt
 from corobench.baselines.objectives.ibp import Ibp
 from corobench.baselines.objectives.mixtrain import MixTrain
+from corobench.baselines.objectives.mtl_ibp import MtlIbp
+from corobench.baselines.objectives.n_fgsm import NFgsm
 from corobench.baselines.objectives.natural import Natural
 from corobench.baselines.objectives.pgd_at import PgdAt
+from corobench.baselines.objectives.sabr import Sabr
 from corobench.baselines.objectives.trades import Trades
 
 __all__ = ["OBJECTIVES", "Moment", "Objective"]
@@ -21,8 +24,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
         FastAt,
         Ibp,
         MixTrain,
+        MtlIbp,
+        NFgsm,
         Natural,
         PgdAt,
+        Sabr,
         Trades,
     )
 }

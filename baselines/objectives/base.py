@@ -16,6 +16,7 @@ from corobench.baselines.settings import Registered
 Metric = Literal["clean", "robust", "bound"]
 LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 UpperLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
+ReluInputs = Callable[[], list[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Moment:
             model's weights (:class:`benchmark.certify.TrainingBounds`).
         upper_losses: ``(x_L, x_U, labels)`` -> upper bounds of the cross-entropy, (B,), by
             CROWN-IBP with loss fusion (the same class).
+        relu_inputs: interval bounds before each layer of ReLUs, of the last call of either,
+            differentiable (the same class).
     """
 
     epsilon: float
@@ -38,6 +41,7 @@ class Moment:
     generator: torch.Generator
     lower_margins: LowerMargins
     upper_losses: UpperLosses
+    relu_inputs: ReluInputs
 
 
 class Objective(Registered):

@@ -15,6 +15,7 @@ from corobench.baselines.objectives.base import (
     box,
     worst_case_cross_entropy,
 )
+from corobench.baselines.objectives.regularisers import explosion, imbalance
 from corobench.baselines.schedules import between
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -28,6 +29,7 @@ class Ibp(Objective):
     Attributes:
         kappa_start: weight of the clean loss before the ramp.
         kappa_end: and after it.
+        regulariser: weight of Shi et al.'s two regularisers before the ramp; it falls to 0 with it.
     """
 
     name: ClassVar[str] = "ibp"
@@ -36,17 +38,21 @@ class Ibp(Objective):
 
     kappa_start: Share = 1.0
     kappa_end: Share = 0.5
+    regulariser: Annotated[float, Field(ge=0.0)] = 0.0
 
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean mixture; before the ramp begins it is the clean loss and costs no bound."""
         kappa = between(self.kappa_start, self.kappa_end, moment.progress)
-        if moment.epsilon == 0.0 or kappa == 1.0:
+        is_regularised = self.regulariser > 0.0 and moment.progress < 1.0
+        if moment.epsilon == 0.0 or (kappa == 1.0 and not is_regularised):
             return F.cross_entropy(model(x_BCHW), labels_B)
-        verified = self.verified(x_BCHW, labels_B, moment)
+        verified = (1.0 - kappa) * self.verified(x_BCHW, labels_B, moment)
+        corners = box(x_BCHW, moment.epsilon)
+        verified = regularised(verified, self.regulariser, corners, moment)
         if kappa == 0.0:
             return verified
         clean = F.cross_entropy(model(x_BCHW), labels_B)
-        return kappa * clean + (1.0 - kappa) * verified
+        return kappa * clean + verified
 
     def verified(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean upper bound of the cross-entropy over the boxes."""
@@ -55,3 +61,21 @@ class Ibp(Objective):
     def margins(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Lower bounds of the margins over the box, (B, num_classes)."""
         return moment.lower_margins(*box(x_BCHW, moment.epsilon), labels_B, "IBP")
+
+
+def regularised(
+    loss: Tensor, weight: float, corners: tuple[Tensor, Tensor], moment: Moment
+) -> Tensor:
+    """A loss whose bounds were just computed, with both regularisers until the ramp ends.
+
+    Args:
+        loss: scalar.
+        weight: before the ramp.
+        corners: of the boxes that were bounded.
+        moment: its progress takes the weight to 0.
+    """
+    rest = weight * (1.0 - moment.progress)
+    if rest == 0.0:
+        return loss
+    bounds = moment.relu_inputs()
+    return loss + rest * (explosion(corners[1] - corners[0], bounds) + imbalance(bounds))

@@ -19,6 +19,7 @@ class PgdAt(Objective):
         num_steps: ascent steps per batch.
         step_rate: step size as a share of epsilon.
         clean_rate: weight of the clean loss beside the adversarial one, in [0, 1); Madry's is 0.
+        label_smoothing: share of the target spread evenly over all classes, in the outer loss.
     """
 
     name: ClassVar[str] = "pgd-at"
@@ -27,6 +28,7 @@ class PgdAt(Objective):
     num_steps: Annotated[int, Field(ge=1)] = 7
     step_rate: Annotated[float, Field(gt=0.0)] = 0.25
     clean_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean cross-entropy at the adversarial images."""
@@ -39,8 +41,10 @@ class PgdAt(Objective):
             self.num_steps,
             self.step_rate * moment.epsilon,
         )
-        loss = F.cross_entropy(model(adversarial_BCHW), labels_B)
+        smoothing = self.label_smoothing
+        logits = model(adversarial_BCHW)
+        loss = F.cross_entropy(logits, labels_B, label_smoothing=smoothing)
         if self.clean_rate > 0.0:
-            clean = F.cross_entropy(model(x_BCHW), labels_B)
+            clean = F.cross_entropy(model(x_BCHW), labels_B, label_smoothing=smoothing)
             loss = self.clean_rate * clean + (1.0 - self.clean_rate) * loss
         return loss

@@ -119,6 +119,19 @@ class TrainingBounds:
         total = torch.maximum(offset - lower[:, 0], torch.exp(-high - shift[:, None]).sum(1))
         return shift + torch.log(least + total)
 
+    def relu_inputs(self) -> list[tuple[Tensor, Tensor]]:
+        """Interval bounds before each layer of ReLUs, from the last bounds that were computed.
+
+        Returns:
+            lower and upper bounds (B, ...), from the first layer on, differentiable.
+        """
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for node in self._module._modules.values():
+            if operator_name(node) == "Relu":
+                source = node.inputs[0]
+                found.setdefault(source.name, (source.lower, source.upper))
+        return list(found.values())
+
     def _current_parameters(self) -> list[tuple[str, int]]:
         return [(name, id(parameter)) for name, parameter in self.model.named_parameters()]
 

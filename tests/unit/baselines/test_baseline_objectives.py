@@ -51,6 +51,7 @@ def _moment(
         generator=torch.Generator().manual_seed(3),
         lower_margins=bounds.lower_margins,
         upper_losses=bounds.upper_losses,
+        relu_inputs=bounds.relu_inputs,
     )
 
 

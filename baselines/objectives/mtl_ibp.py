@@ -1,0 +1,64 @@
+"""MTL-IBP: interval bounds and an attack as two tasks (De Palma et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor, nn
+
+from corobench.baselines.objectives.base import (
+    Metric,
+    Moment,
+    Objective,
+    box,
+    worst_case_cross_entropy,
+)
+from corobench.baselines.objectives.ibp import Share, regularised
+from corobench.baselines.objectives.inner import ascend, random_start
+
+
+class MtlIbp(Objective):
+    """(1 - share) * CE(adversarial) + share * CE(worst interval logits) (their equation 8).
+
+    A small share gives networks that branch and bound proves and intervals do not.
+
+    Attributes:
+        share: weight of the interval loss.
+        attack_rate: radius of the attack, as a multiple of the training radius.
+        num_steps: ascent steps per batch.
+        step_rate: step size as a share of the attack's radius.
+        regulariser: weight of Shi et al.'s two regularisers before the ramp; it falls to 0.
+    """
+
+    name: ClassVar[str] = "mtl-ibp"
+    metric: ClassVar[Metric] = "robust"
+    needs_bounds: ClassVar[bool] = True
+
+    share: Share = 0.01
+    attack_rate: Annotated[float, Field(gt=0.0)] = 1.0
+    num_steps: Annotated[int, Field(ge=1)] = 8
+    step_rate: Annotated[float, Field(gt=0.0)] = 0.25
+    regulariser: Annotated[float, Field(ge=0.0)] = 0.0
+
+    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Mean mixture; at radius 0 it is the clean loss."""
+        if moment.epsilon == 0.0:
+            return F.cross_entropy(model(x_BCHW), labels_B)
+        radius = self.attack_rate * moment.epsilon
+        adversarial_BCHW = ascend(
+            model,
+            x_BCHW,
+            random_start(x_BCHW, radius, moment.generator),
+            lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
+            radius,
+            self.num_steps,
+            self.step_rate * radius,
+        )
+        corners = box(x_BCHW, moment.epsilon)
+        margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
+        verified = worst_case_cross_entropy(margins_BC, labels_B)
+        verified = regularised(verified, self.regulariser, corners, moment)
+        attacked = F.cross_entropy(model(adversarial_BCHW), labels_B)
+        return (1.0 - self.share) * attacked + self.share * verified
