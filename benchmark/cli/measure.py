@@ -128,6 +128,11 @@ def summary(size: Compactness) -> list[str]:
         f"bytes            dense {size.bytes_dense:,}, packed {size.bytes_packed:,}, packed + "
         f"zstd {size.bytes_packed_zstd:,}, coded {size.bytes_coded:,}",
     ]
+    if size.num_live is not None:
+        lines.append(
+            f"live weights     {size.num_live:,} of {size.num_weights_kept:,} kept ones lie on a "
+            "path from the image to a logit"
+        )
     if size.peak_activation_bytes is not None:
         lines.append(f"activations      {size.peak_activation_bytes:,} bytes at the peak")
     if size.equivalent is not None:

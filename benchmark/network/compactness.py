@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.network.compaction import smallest_equivalent
+from corobench.benchmark.network.live_weights import count_live_weights
 from corobench.benchmark.network.magnitudes import magnitudes
 from corobench.benchmark.network.memory import peak_activation_bytes
 from corobench.benchmark.network.sizes import (
@@ -98,6 +99,7 @@ def measure(
         peak_activation_bytes=peak_activation_bytes(model, input_shape),
         equivalent=measure_equivalent(model, input_shape),
         magnitudes=magnitudes([layer.weight for layer in prunable_layers(model).values()]),
+        num_live=count_live_weights(model, input_shape),
     )
 
 

@@ -102,6 +102,8 @@ class Compactness(StoredRecord):
         peak_activation_bytes: float32 activations that must be held at once for one image.
         equivalent: the smallest dense network with the same outputs.
         magnitudes: histogram of the weights' magnitudes.
+        num_live: convolution and linear weights that are not zero and lie on a path from a value
+            of the image to a logit.
     """
 
     num_parameters: Count
@@ -118,6 +120,7 @@ class Compactness(StoredRecord):
     peak_activation_bytes: Count | None = None
     equivalent: Equivalent | None = None
     magnitudes: Magnitudes | None = None
+    num_live: Count | None = None
 
     @property
     def num_weights(self) -> int:

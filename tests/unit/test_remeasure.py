@@ -25,6 +25,7 @@ NEW = {
     "peak_activation_bytes",
     "equivalent",
     "magnitudes",
+    "num_live",
 }
 
 
