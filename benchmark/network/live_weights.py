@@ -135,7 +135,6 @@ class _Paths(TorchFunctionMode):
         return known if known is not None else (tensor != 0).double()
 
 
-@torch.enable_grad()
 def count_live_weights(model: nn.Module, input_shape: tuple[int, int, int]) -> int | None:
     """Convolution and linear weights on a path from a value of the image to a logit.
 
@@ -146,10 +145,30 @@ def count_live_weights(model: nn.Module, input_shape: tuple[int, int, int]) -> i
     Returns:
         how many, or None where the forward pass does something that is not followed.
     """
+    found = live_weights(model, input_shape)
+    return None if found is None else sum(int(live.sum()) for live in found.values())
+
+
+@torch.enable_grad()
+def live_weights(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Tensor] | None:
+    """Which convolution and linear weights are on a path from a value of the image to a logit.
+
+    Args:
+        model: in eval mode.
+        input_shape: channels, height, width.
+
+    Returns:
+        bool tensors by the name of the weight, on the CPU, or None where the forward pass does
+        something that is not followed.
+    """
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    layers = [one for one in model.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    layers = {
+        f"{name}.weight": one.weight
+        for name, one in model.named_modules()
+        if isinstance(one, nn.Conv2d | nn.Linear)
+    }
     masks = {
-        layer.weight.data_ptr(): (layer.weight != 0).double().requires_grad_() for layer in layers
+        weight.data_ptr(): (weight != 0).double().requires_grad_() for weight in layers.values()
     }
     x = torch.ones((1, *input_shape), dtype=torch.float64, requires_grad=True)
     try:
@@ -159,11 +178,18 @@ def count_live_weights(model: nn.Module, input_shape: tuple[int, int, int]) -> i
         found = torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
     except Exception:  # a forward pass raises anything
         return None
-    return sum(
-        int(torch.count_nonzero(mask * (gradient != 0)))
-        for mask, gradient in zip(leaves, found, strict=True)
-        if gradient is not None
-    )
+    live = {
+        key: torch.zeros_like(mask, dtype=torch.bool)
+        if slope is None
+        else (mask != 0) & (slope != 0)
+        for (key, mask), slope in zip(masks.items(), found, strict=True)
+    }
+    # A weight that two layers share counts once.
+    return {
+        name: live.pop(weight.data_ptr())
+        for name, weight in layers.items()
+        if weight.data_ptr() in live
+    }
 
 
 def _depends(value: Any) -> bool:

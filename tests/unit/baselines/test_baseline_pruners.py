@@ -20,6 +20,7 @@ from corobench.baselines.pruners.lwm_global import LwmGlobal
 from corobench.baselines.pruners.snip import Snip
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.network.compactness import sparsity
+from corobench.benchmark.network.live_weights import count_live_weights
 from corobench.benchmark.submission.architectures import build
 
 
@@ -166,7 +167,7 @@ def test_filters_go_with_their_bias_and_batch_norm() -> None:
         nn.Linear(8, 10),
     )
     nn.init.uniform_(model[1].bias)  # type: ignore[arg-type]
-    masks = FilterL1().masks(model.eval(), 0.75, _context(model))
+    masks = FilterL1(size="filters").masks(model.eval(), 0.75, _context(model))
     removed = ~masks["0.bias"]
     # 114 of 152 weights may stay, 80 of them in the last layer: 34 of 72, so 3.8 of 8 filters.
     assert int(removed.sum()) == 4
@@ -182,5 +183,27 @@ def test_batch_norm_before_a_convolution_is_no_follower() -> None:
     model = nn.Sequential(
         nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.AvgPool2d(6), nn.Flatten(), nn.Linear(4, 2)
     )
-    masks = FilterL1().masks(model, 0.6, _context(model))
+    masks = FilterL1(size="filters").masks(model, 0.6, _context(model))
     assert not any(key.startswith("0.") for key in masks)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.5, 0.1, 0.03])
+def test_whole_filters_are_sized_by_the_weights_that_are_live(keep_ratio: float) -> None:
+    """What reads a removed channel goes, too, and a little more would be too many."""
+    model = _model().eval()
+    masks = FilterL1().masks(model, keep_ratio, _context(model))
+    masks.apply(model)
+    weights = prunable_weights(model)
+    total = sum(weight.numel() for weight in weights.values())
+    kept = sum(int(torch.count_nonzero(weight)) for weight in weights.values())
+    assert kept == count_live_weights(model, (1, 8, 8)) <= keep_ratio * total
+    assert kept >= 0.6 * keep_ratio * total
+    first, second = model[0].weight, model[2].weight  # type: ignore[union-attr]
+    dead = ~first.flatten(1).any(dim=1)  # type: ignore[operator]
+    assert dead.any() and not second[:, dead].any()  # type: ignore[index]
+
+
+def test_whole_filters_need_room_for_one_in_each_layer() -> None:
+    model = _model().eval()
+    with pytest.raises(ConfigError, match="one filter in each layer"):
+        FilterL1().masks(model, 0.0005, _context(model))
