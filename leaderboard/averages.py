@@ -59,7 +59,7 @@ def average(families: Sequence[Family], measure: str) -> Kept | None:
     trained to be verified. The interval is that of the mean, from the bootstrap intervals taken as
     independent.
     """
-    found = [(family, child) for family in families for child in _papers(family)]
+    found = [(family, child) for family in families for child in ten_times(family)]
     return _average(_largest(found), measure)
 
 
@@ -71,7 +71,7 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
     """
     pairs: dict[str, list[tuple[Family, tuple[Child, Child]]]] = defaultdict(list)
     for family in families:
-        for ours in _papers(family):
+        for ours in ten_times(family):
             for rival in family.rivals(ours):
                 pairs[rival.method].append((family, (ours, rival)))
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
@@ -99,7 +99,8 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
     return sorted(groups, key=lambda one: (-len(one.num_seeds), sum(one.num_seeds.values())))
 
 
-def _papers(family: Family) -> list[Child]:
+def ten_times(family: Family) -> list[Child]:
+    """Children by the paper's method with a tenth of the weights."""
     low, high = TEN_TIMES
     return [child for child in family.papers if low <= child.times <= high]
 

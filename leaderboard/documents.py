@@ -80,6 +80,15 @@ def read_documents(root: Path = ROOT, repository: str = "") -> tuple[Document, .
     return tuple(found)
 
 
+def render_text(text: str) -> tuple[Markup, tuple[Heading, ...]]:
+    """Markdown that is no file of the project as HTML; its links lead to its own headings.
+
+    Returns:
+        The HTML, raw HTML escaped, and the headings of the second and third level.
+    """
+    return _render(ROOT, "", text, "")
+
+
 def anchor_of(heading: str) -> str:
     """The anchor of a heading by the common rule.
 
@@ -157,6 +166,8 @@ def _target(href: str, root: Path, name: str, repository: str) -> str | None:
     if href.startswith(("http://", "https://", "mailto:")):
         return href
     path, _, anchor = href.partition("#")
+    if not name:
+        return None if path else href
     target = _normal(str(PurePosixPath(name).parent / path)) if path else name
     for page, (_, document, keep) in PAGES.items():
         if document == target and (not keep or not anchor):

@@ -7,7 +7,7 @@ same images.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.scoring.statistics import Kept, retention
-from corobench.leaderboard.evidence import read_evidence
+from corobench.leaderboard.evidence import EntryEvidence, read_evidence
 from corobench.leaderboard.loading import load_results, require_public
 from corobench.leaderboard.measures import VERIFIABLE
 from corobench.leaderboard.taxonomy import times_fewer
@@ -131,29 +131,62 @@ class Family:
 
 
 def find_families(paths: Sequence[Path]) -> list[Family]:
-    """Dense parents with the children that have a result on the same images, round and seed."""
+    """Dense parents with the children that have a result on the same images, round and seed.
+
+    Raises:
+        ResultError: a file at fault or quick, an outcome table missing, or no family.
+    """
     loaded = load_results(paths)
     require_public(loaded, "leave them out, or evaluate on the standard subset")
-    tables = {_key(result): result for result in loaded.results}
     files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
+
+    def read(result: Result) -> EntryEvidence:
+        path = files[_key(result)]
+        evidence = read_evidence(result, path)
+        if evidence is None:
+            raise ResultError(
+                f"{table_path(path)}: expected the outcome table of {path.name}, found none"
+            )
+        return evidence
+
+    families = families_of(loaded.results, read)
+    if not families:
+        raise ResultError("expected pruned entries beside the results of their parents, found none")
+    return families
+
+
+def families_of(
+    results: Sequence[Result], read: Callable[[Result], EntryEvidence | None]
+) -> list[Family]:
+    """The families among some results.
+
+    Args:
+        results: none of them quick.
+        read: the outcomes of a result; an entry that has none is left out.
+    """
+    parents = {_key(result): result for result in results}
     children: dict[tuple[object, ...], list[Result]] = defaultdict(list)
-    for result in loaded.results:
+    for result in results:
         if result.submission.parent is not None:
             children[_key(result, result.submission.parent)].append(result)
     families = []
     for key in sorted(children, key=str):
-        if key not in tables:
+        evidence = read(parents[key]) if key in parents else None
+        if evidence is None:
             continue
-        parent = tables[key]
+        parent = parents[key]
         epsilon = radius_of(parent)
-        flags = _flags(parent, files[key], epsilon)
-        members = [_child(one, files[_key(one)], epsilon, parent, flags) for one in children[key]]
+        flags = _flags(evidence, epsilon)
+        members = [
+            _child(one, known, epsilon, parent, flags)
+            for one in children[key]
+            if epsilon in one.epsilons and (known := read(one)) is not None
+        ]
         members.sort(
             key=lambda child: (round(child.times, 1), not child.uses_papers_method, child.method)
         )
-        families.append(Family(parent, epsilon, tuple(members), flags))
-    if not families:
-        raise ResultError("expected pruned entries beside the results of their parents, found none")
+        if members:
+            families.append(Family(parent, epsilon, tuple(members), flags))
     return in_one_round(families)
 
 
@@ -196,19 +229,16 @@ def radius_of(parent: Result) -> str:
     return list(parent.epsilons)[-1]
 
 
-def _child(result: Result, path: Path, epsilon: str, parent: Result, theirs: Flags) -> Child:
-    flags = _flags(result, path, epsilon)
+def _child(
+    result: Result, evidence: EntryEvidence, epsilon: str, parent: Result, theirs: Flags
+) -> Child:
+    flags = _flags(evidence, epsilon)
     kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
     return Child(result, times_fewer(result, parent), kept, flags)
 
 
-def _flags(result: Result, path: Path, epsilon: str) -> Flags:
+def _flags(evidence: EntryEvidence, epsilon: str) -> Flags:
     """Per-image answers at one radius, in published order."""
-    evidence = read_evidence(result, path)
-    if evidence is None:
-        raise ResultError(
-            f"{table_path(path)}: expected the outcome table of {path.name}, found none"
-        )
     known = evidence.epsilons[epsilon]
     return {
         "clean": evidence.predicted == evidence.labels,

@@ -72,6 +72,18 @@ def short_bytes(count: int) -> str:
     return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
 
 
+def round_bytes(count: int) -> str:
+    """A round number of bytes without idle digits.
+
+    >>> [round_bytes(count) for count in (25_000, 1_000_000)]
+    ['25 kB', '1 MB']
+    """
+    for factor, unit in ((10**6, "MB"), (10**3, "kB")):
+        if count >= factor:
+            return f"{count / factor:g} {unit}"
+    return f"{count} B"
+
+
 def grouped(count: int) -> str:
     """A count with its thousands set apart.
 

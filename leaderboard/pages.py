@@ -18,17 +18,23 @@ from corobench.leaderboard.classes import per_class
 from corobench.leaderboard.columns import Column, columns, csv_bytes, json_bytes
 from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
 from corobench.leaderboard.curves import curves
-from corobench.leaderboard.documents import Document
+from corobench.leaderboard.documents import Document, render_text
 from corobench.leaderboard.feed import PATH as FEED
 from corobench.leaderboard.feed import feed, newest_rows
+from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.gallery import CleanImages, gallery
+from corobench.leaderboard.loading import identity
 from corobench.leaderboard.magnitudes import picture
 from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
+from corobench.leaderboard.method_chart import LAST
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
+from corobench.leaderboard.reproduction import PAPER
 from corobench.leaderboard.taxonomy import Facet, facet_values, facets
 
 #: Rows of a board that the front page shows.
 NUM_FIRST = 5
+#: Path of the page of findings inside the site.
+FINDINGS = "findings.html"
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,14 @@ def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str,
         Path inside the site -> content.
     """
     site = site or Site()
-    environment = _environment(site)
-    pages = {"index.html": _index(environment, groups)}
+    found = findings(groups)
+    environment = _environment(site, found)
+    pages = {"index.html": _index(environment, groups, found)}
+    if found:
+        body, headings = render_text(found.text)
+        pages[FINDINGS] = _page(
+            environment, "findings.html", "", found=found, body=body, headings=headings
+        )
     for group in groups:
         clean = site.clean_images.get(group.fingerprint)
         pages[group_path(group)] = group_script(group, clean)
@@ -98,14 +110,16 @@ def compare_page(group: Group) -> str:
     return f"compare/{group.id}.html"
 
 
-def _index(environment: Environment, groups: Sequence[Group]) -> bytes:
+def _index(environment: Environment, groups: Sequence[Group], found: Findings | None) -> bytes:
     tracks = {group.track.name: group.track for group in groups}
+    ordered = sorted(tracks.values(), key=lambda track: track.name in LAST)
     return _page(
         environment,
         "index.html",
         "",
         groups=groups,
-        tracks=list(tracks.values()),
+        found=found,
+        tracks=ordered,
         num_results=sum(group.num_entries for group in groups),
         example=_example(),
         newest=newest_rows(groups)[:6],
@@ -229,7 +243,7 @@ def _page(environment: Environment, name: str, root: str, **context: object) -> 
     return _encode(environment.get_template(name).render(root=root, **context))
 
 
-def _environment(site: Site) -> Environment:
+def _environment(site: Site, found: Findings | None) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -243,6 +257,7 @@ def _environment(site: Site) -> Environment:
         interval=text.interval,
         short_count=text.short_count,
         short_bytes=text.short_bytes,
+        round_bytes=text.round_bytes,
         grouped=text.grouped,
         duration=text.seconds,
         px=text.coordinate,
@@ -269,6 +284,9 @@ def _environment(site: Site) -> Environment:
         group_path=group_path,
         documents={document.page: document.title for document in site.documents},
         is_private=site.is_private,
+        has_findings=found is not None,
+        identity=identity,
+        paper=PAPER,
     )
     return environment
 

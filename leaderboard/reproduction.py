@@ -89,7 +89,19 @@ def report(paths: Sequence[Path]) -> str:
             parent.
     """
     families = find_families(paths)
-    comparisons = compare(families)
+    return markdown(families, compare(families))
+
+
+def markdown(
+    families: list[Family], comparisons: Sequence[Comparison], *, is_page: bool = False
+) -> str:
+    """What the report says.
+
+    Args:
+        families: all that are compared.
+        comparisons: their tests, see `compare`.
+        is_page: for a page of the site, which says in its own words where it comes from.
+    """
     seeds = compare_seeds(families)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -102,6 +114,7 @@ def report(paths: Sequence[Path]) -> str:
     environment.filters["plain"] = _plain
     averages = {key: average(families, key) for key in MEASURES}
     return environment.get_template("reproduction.md").render(
+        is_page=is_page,
         families=families,
         comparisons=comparisons,
         tallies=tally(comparisons),

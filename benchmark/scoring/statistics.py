@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, binomtest, bootstrap
+from scipy.stats import binom, binomtest
 
 RESAMPLES = 2000
 """Of the bootstrap."""
@@ -221,8 +221,10 @@ def retention(
     """Kept share of the parent's count, with a paired percentile bootstrap interval over images.
 
     Images are drawn again with replacement, child and parent together, from a fixed seed, so that
-    the same answers give the same interval. Where the two agree on every image, each draw gives 1;
-    then the interval is what Clopper and Pearson allow for the images that could differ.
+    the same answers give the same interval. Only the four counts of a draw matter (both right, one
+    of them, neither), so a draw is one of the multinomial distribution. Where the two agree on
+    every image, each draw gives 1; then the interval is what Clopper and Pearson allow for the
+    images that could differ.
 
     Args:
         child: bool (n,).
@@ -249,18 +251,8 @@ def retention(
     if np.array_equal(ours, base):
         unseen = clopper_pearson(0, len(base), confidence).high * len(base) / float(base.sum())
         return Kept(rate, max(0.0, rate - unseen), rate + unseen)
-    found = bootstrap(
-        (ours, base),
-        _ratio,
-        paired=True,
-        vectorized=True,
-        confidence_level=confidence,
-        method="percentile",
-        n_resamples=resamples,
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return Kept(rate, float(found.low), float(found.high))
-
-
-def _ratio(x: NDArray[np.bool_], y: NDArray[np.bool_], axis: int = -1) -> NDArray[np.float64]:
-    return np.asarray(x.sum(axis=axis) / np.maximum(y.sum(axis=axis), 1))
+    cells = np.bincount(2 * base + ours, minlength=4)  # neither, child only, parent only, both
+    draws = np.random.default_rng(0).multinomial(len(base), cells / len(base), size=resamples)
+    ratios = (draws[:, 1] + draws[:, 3]) / np.maximum(draws[:, 2] + draws[:, 3], 1)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Kept(rate, float(low), float(high))
