@@ -21,7 +21,15 @@ from corobench.benchmark.errors import DependencyError
 #: `leaderboard/` of a working directory for a part of the package.
 STATIC = Path(__file__).resolve().parent / "static"
 TEMPLATES = STATIC.with_name("templates")
-OWN = ("board.js", "compare.js", "entry.js", "findings.css", "style.css")
+OWN = (
+    "board.js",
+    "compare.js",
+    "entry.js",
+    "export.js",
+    "findings.css",
+    "style.css",
+    "tools.js",
+)
 LIBRARY = "datatables.js"
 
 _NOTICE = (

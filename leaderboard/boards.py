@@ -18,7 +18,7 @@ from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublishe
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf
-from corobench.leaderboard.format import plain_reason
+from corobench.leaderboard.format import plain, plain_reason
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.measures import (
     DrawnBracket,
@@ -29,6 +29,7 @@ from corobench.leaderboard.measures import (
     is_wide,
     retentions,
 )
+from corobench.leaderboard.seeds import trainings
 
 #: Outcomes of an image that counts as proven, and as unbroken.
 PROVEN, UNBROKEN = "c", "cuet"
@@ -45,6 +46,8 @@ class Row:
         variant: what tells it from another row of the same entry, or empty.
         parent: result of the dense parent on the same images, or None.
         parent_page: path of the parent's page inside the site, or empty.
+        training: the same for all rows of the board that differ in the seed of their training
+            alone; empty where there is a single one.
         evidence: outcomes image by image, or None where no table lies beside the result.
         standing: rank group by what is proven and the ranks that the entry can hold; None on boards
             without ranks, and where the lower end is not known.
@@ -57,6 +60,7 @@ class Row:
     variant: str
     parent: Result | None
     parent_page: str
+    training: str = field(default="", repr=False)
     evidence: EntryEvidence | None = field(default=None, repr=False)
     standing: Standing | None = None
     unbroken_standing: Standing | None = None
@@ -70,6 +74,12 @@ class Row:
     def name(self) -> str:
         """The page's file name without its ending; part of the row's permanent link."""
         return PurePosixPath(self.page).stem
+
+    @property
+    def title(self) -> str:
+        """The title on one line, with the seed of the training where others stand beside it."""
+        title = plain(self.result.submission.title) or self.result.entry
+        return f"{title}, seed {self.result.submission.training.seed}" if self.training else title
 
     @property
     def score(self) -> EpsilonScore:
@@ -285,6 +295,7 @@ def _group(
     variants = _variants(results)
     epsilons = sorted({eps for result in results for eps in result.epsilons}, key=_radius)
     parents = {identity(result): find_parent(result, results) for result in results}
+    same = trainings(results)
     boards = []
     for epsilon in epsilons:
         rows = [
@@ -295,6 +306,7 @@ def _group(
                 variant=variants[identity(result)],
                 parent=parent,
                 parent_page=pages[identity(parent)] if parent else "",
+                training=same.get(identity(result), ""),
                 evidence=evidence.get(identity(result)),
             )
             for result in results

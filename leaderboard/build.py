@@ -18,8 +18,15 @@ from corobench.leaderboard.discovery import Ignored
 from corobench.leaderboard.documents import ROOT, read_documents
 from corobench.leaderboard.evidence import read_all
 from corobench.leaderboard.gallery import CleanImages, read_clean_images
-from corobench.leaderboard.loading import Loaded, load_results, require_public, unpublished
+from corobench.leaderboard.loading import (
+    Loaded,
+    identity,
+    load_results,
+    require_public,
+    unpublished,
+)
 from corobench.leaderboard.pages import Site, render_pages
+from corobench.leaderboard.trail import Project
 from corobench.leaderboard.writing import write_site
 
 _HOW_TO_LOOK = "with --quick they are shown for yourself, marked and never ranked"
@@ -85,6 +92,8 @@ def build_site(
             _clean_images(loaded),
             folder,
             is_private=bool(unpublished(loaded)),
+            files=dict(zip(map(identity, loaded.results), loaded.paths, strict=True)),
+            project=Project(documents, repository),
         )
         files = render_pages(groups, site)
     write_site(files, out)

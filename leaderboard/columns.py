@@ -7,15 +7,20 @@ cannot disagree. Numbers for machines are the counts of the result files, never 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import pandas as pd
 
 from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Board, Row
-from corobench.leaderboard.format import interval, percent, rate_percent, short_bytes, short_count
-from corobench.leaderboard.measures import KEPT, Retention, Share
+from corobench.leaderboard.format import (
+    interval,
+    percent,
+    plain,
+    rate_percent,
+    short_bytes,
+    short_count,
+)
+from corobench.leaderboard.measures import Retention, Share
 from corobench.leaderboard.taxonomy import tier, times_smaller
 
 Value = str | int | float | None
@@ -50,6 +55,7 @@ class Column:
         kind: how it sorts.
         shown: whether it is among those shown at first.
         best_first: the direction of the first click.
+        is_share: whether it counts images out of n, so that an interval belongs to it.
     """
 
     key: str
@@ -59,6 +65,7 @@ class Column:
     kind: Literal["text", "number", "bar"] = "number"
     shown: bool = False
     best_first: Literal["asc", "desc"] = "desc"
+    is_share: bool = False
 
 
 def columns(board: Board) -> tuple[Column, ...]:
@@ -75,43 +82,16 @@ def columns(board: Board) -> tuple[Column, ...]:
         ),
     )
     certifiers = tuple(_certifier(name) for name in board.certifiers)
-    return (*(rank if ranked else ()), *_FIRST, *certifiers, *_LAST)
+    first = (replace(one, shown=False) if _repeats_title(one, board) else one for one in _FIRST)
+    return (*(rank if ranked else ()), *first, *certifiers, *_LAST)
 
 
-def frame(board: Board) -> pd.DataFrame:
-    """A board as a table of plain values, one row per entry, in the order of the page.
-
-    Returns:
-        `entry`, `epsilon`, `n`, `quick`, then one column per :func:`columns`; counts are out of
-        `n`.
-    """
-    listed = [column for column in columns(board) if column.key not in ("entry", "bracket")]
-    records = [
-        {
-            "entry": row.result.entry,
-            "epsilon": row.epsilon,
-            "n": row.result.n,
-            "quick": row.quick,
-        }
-        | {column.key: column.cell(row).value for column in listed}
-        | {"weights_sha256": row.result.weights_sha256}
-        for row in board.rows
-    ]
-    table = pd.DataFrame.from_records(records)
-    whole = [column.key for column in listed if column.kind == "number"]
-    return table.astype({key: "Int64" for key in whole if key not in _FRACTIONAL})
-
-
-def csv_bytes(board: Board) -> bytes:
-    """The board as CSV; the same values as :func:`frame`."""
-    text: str = frame(board).to_csv(index=False, lineterminator="\n")
-    return text.encode()
-
-
-def json_bytes(board: Board) -> bytes:
-    """The board as JSON, a list of one object per entry."""
-    text: str = frame(board).to_json(orient="records", indent=1, double_precision=6)
-    return (text + "\n").encode()
+def _repeats_title(column: Column, board: Board) -> bool:
+    """Whether most titles say already what the column would."""
+    if column.key not in ("method", "architecture"):
+        return False
+    texts = [(column.cell(row).text.casefold(), row.title.casefold()) for row in board.rows]
+    return 2 * sum(text in title for text, title in texts) >= len(texts)
 
 
 # ------------------------------------------------------------------------------- the cells
@@ -136,7 +116,11 @@ def _standing(standing: Standing | None) -> Cell:
 
 
 def _text(pick: Callable[[Row], str]) -> Callable[[Row], Cell]:
-    return lambda row: Cell(pick(row), pick(row))
+    def cell(row: Row) -> Cell:
+        text = plain(pick(row))
+        return Cell(text, text)
+
+    return cell
 
 
 def _share(share: Share, with_interval: bool = False) -> Cell:
@@ -185,6 +169,10 @@ def _size(pick: Callable[[Row], int], show: Callable[[int], str]) -> Callable[[R
     return lambda row: Cell(show(pick(row)), pick(row))
 
 
+def _seed(seed: int | None) -> Cell:
+    return Cell("—" if seed is None else str(seed), seed)
+
+
 def _times(row: Row) -> Cell:
     times = times_smaller(row)
     if tier(row) == "dense":
@@ -210,14 +198,12 @@ def _group_help(count: str) -> str:
     )
 
 
-_FRACTIONAL = ("times", *(f"kept_{key}" for key in KEPT))
-
 _FIRST = (
     Column(
         "entry",
         "Entry",
-        "Title, id and authors",
-        _text(lambda row: row.result.submission.title),
+        "Title and id",
+        _text(lambda row: row.title),
         "text",
         True,
         "asc",
@@ -240,6 +226,29 @@ _FIRST = (
         "text",
         True,
         "asc",
+    ),
+    Column(
+        "authors",
+        "Authors",
+        "As the manifest names them",
+        _text(lambda row: ", ".join(row.result.submission.authors)),
+        "text",
+        best_first="asc",
+    ),
+    Column(
+        "seed",
+        "Seed",
+        "Seed of the training; “—” where the manifest states none",
+        lambda row: _seed(row.result.submission.training.seed),
+        best_first="asc",
+    ),
+    Column(
+        "parent",
+        "Dense parent",
+        "Id of the entry that it was compressed from",
+        _text(lambda row: row.result.submission.parent or ""),
+        "text",
+        best_first="asc",
     ),
     Column(
         "times",
@@ -270,7 +279,12 @@ _FIRST = (
         best_first="asc",
     ),
     Column(
-        "clean", "Clean", "% right without an attack", lambda row: _share(row.clean), shown=True
+        "clean",
+        "Clean",
+        "% right without an attack",
+        lambda row: _share(row.clean),
+        shown=True,
+        is_share=True,
     ),
     Column(
         "bracket",
@@ -288,6 +302,7 @@ _FIRST = (
         "where nothing is proven and some certifiers could not be asked",
         _certified,
         shown=True,
+        is_share=True,
     ),
     Column(
         "not_attacked",
@@ -295,6 +310,7 @@ _FIRST = (
         "% not broken by any attack: the upper end of the bracket, with its Wilson 95 % interval",
         lambda row: _share(row.bracket.not_attacked, with_interval=True),
         shown=True,
+        is_share=True,
     ),
 )
 _LAST = (
@@ -304,12 +320,20 @@ _LAST = (
     Column(
         "misclassified", "Misclassified", "% wrong without an attack", _outcome("misclassified")
     ),
-    Column("pgd50", "ERA", "% right after PGD-50", lambda row: _share(row.pgd50), shown=True),
+    Column(
+        "pgd50",
+        "ERA",
+        "Empirical robust accuracy: % right after PGD-50",
+        lambda row: _share(row.pgd50),
+        shown=True,
+        is_share=True,
+    ),
     Column(
         "autoattack",
         "AutoAttack",
         "% right after AutoAttack, its standard suite",
         lambda row: _share(row.autoattack),
+        is_share=True,
     ),
     Column("kept_clean", "Clean kept", "% of the dense parent's count", _kept("clean")),
     Column("kept_pgd50", "ERA kept", "% of the parent's count", _kept("pgd50")),

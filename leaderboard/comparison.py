@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from corobench.leaderboard.boards import Group, Row
-from corobench.leaderboard.citation import bibtex, latex_header, latex_row
+from corobench.leaderboard.citation import bibtex, latex_footer, latex_header, latex_row
 from corobench.leaderboard.gallery import CleanImages
 
 
@@ -32,7 +32,7 @@ def group_script(group: Group, clean: CleanImages | None) -> bytes:
     """
     known = next((row.evidence for row in group.boards[0].rows if row.evidence), None)
     data: dict[str, object] = {"id": group.id, "n": group.n, "classes": group.track.classes}
-    data["header"] = latex_header()
+    data |= {"header": latex_header(), "footer": latex_footer()}
     if known is not None:
         data["images"] = known.images.tolist()
         data["labels"] = known.labels.tolist()
@@ -41,11 +41,12 @@ def group_script(group: Group, clean: CleanImages | None) -> bytes:
     return _call("group", data)
 
 
-def entry_script(rows: list[Row]) -> bytes:
+def entry_script(rows: list[Row], address: str = "") -> bytes:
     """Everything of one entry that is compared: counts, outcomes image by image, citations.
 
     Args:
         rows: of one entry, one per epsilon, ascending.
+        address: where the site is published, or empty.
     """
     first = rows[0]
     result, evidence = first.result, first.evidence
@@ -54,7 +55,7 @@ def entry_script(rows: list[Row]) -> bytes:
         "name": first.name,
         "entry": result.entry,
         "variant": first.variant,
-        "title": result.submission.title,
+        "title": first.title,
         "architecture": result.submission.model.network,
         "method": result.submission.method.name,
         "n": result.n,
@@ -62,7 +63,7 @@ def entry_script(rows: list[Row]) -> bytes:
         "nonzero": size.num_nonzero,
         "packed": size.bytes_packed,
         "macs": size.macs_nonzero,
-        "bibtex": bibtex(first),
+        "bibtex": bibtex(first, address),
         "epsilons": {
             row.epsilon: {
                 "certified": row.bracket.certified.count if row.bracket.certified else None,

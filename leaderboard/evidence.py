@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.arrays_file import read_images
 from corobench.benchmark.records.reading.coded_images import Clean, is_coded, read_coded
-from corobench.benchmark.records.reading.columns import YES, Columns
+from corobench.benchmark.records.reading.columns import YES, Columns, Text
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.result import Outcome, Result
 from corobench.benchmark.scoring.scored import read_beside, table_path
@@ -44,12 +44,14 @@ class AtEpsilon(NamedTuple):
         letters: (n,) one of :data:`LETTERS`.
         margins: float32 (n,) certified lower bound of the logit margin; NaN where none is known.
         rows: int32 (n,) row in the adversarial file, or -1.
+        decided_by: (n,) attack or certifier that decided, or empty.
         right_after: attack -> bool (n,), whether its answer is that the image is still right.
     """
 
     letters: Letters
     margins: NDArray[np.float32]
     rows: NDArray[np.int32]
+    decided_by: Text
     right_after: dict[str, NDArray[np.bool_]]
 
 
@@ -216,5 +218,6 @@ def _at_epsilon(rows: Columns) -> AtEpsilon:
         letters=letters,
         margins=rows.numbers["margin"].astype("float32"),
         rows=rows.numbers["adversarial"].astype("int32"),
+        decided_by=rows.texts["decided_by"],
         right_after={name: rows.answers[name] == YES for name in ("pgd50", "autoattack")},
     )

@@ -47,7 +47,7 @@ def newest_rows(groups: Sequence[Group]) -> list[Row]:
 def _add(root: ET.Element, row: Row, address: str) -> None:
     result = row.result
     entry = ET.SubElement(root, "entry")
-    ET.SubElement(entry, "title").text = f"{_plain(result.submission.title)} ({result.track})"
+    ET.SubElement(entry, "title").text = f"{row.title} ({result.track})"
     name = result.identity or f"{row.page}:{result.weights_sha256}"
     ET.SubElement(entry, "id").text = f"urn:uuid:{uuid.uuid5(_SPACE, name)}"
     ET.SubElement(entry, "updated").text = _stamp(result.date)

@@ -121,6 +121,17 @@ def plain_reason(reason: str) -> str:
     return f"{grouped(int(found['units']))} hidden units (limit {grouped(int(found['limit']))})"
 
 
+def plain(text: str) -> str:
+    """A stranger's text on one line, without what is invisible: control characters, and marks that
+    turn the direction of what follows.
+
+    >>> plain("a\\x1b[2J\\tb\\u202ec\\n")
+    'a[2J bc'
+    """
+    spaced = (" " if letter.isspace() else letter for letter in text)
+    return " ".join("".join(letter for letter in spaced if letter.isprintable()).split())
+
+
 def coordinate(value: float) -> str:
     """A coordinate in an SVG, at most two decimals and no trailing zeros.
 

@@ -64,6 +64,7 @@ class Shown:
         epsilon: at which it is attacked or certified.
         source: of the picture, a data address.
         panels: what the picture shows from left to right.
+        decided_by: attack that broke it, or certifier that proved it.
         magnified: factor of the difference; 0 without one.
         margin: certified lower bound of the logit margin; None where there is none.
     """
@@ -73,6 +74,7 @@ class Shown:
     epsilon: str
     source: str
     panels: tuple[str, ...]
+    decided_by: str = ""
     magnified: float = 0.0
     margin: float | None = None
 
@@ -180,9 +182,8 @@ def _broken(
         panels = ("clean", "adversarial", "difference")
         gap = np.ones((*before.shape[:2], max(1, before.shape[2] // 14)), np.float32)
         picture = np.concatenate([before, gap, adversarial, gap, difference], axis=2)
-    return Shown(
-        index, int(evidence.labels[position]), epsilon, png_source(picture), panels, magnified
-    )
+    label, by = int(evidence.labels[position]), evidence.epsilons[epsilon].decided_by.at(position)
+    return Shown(index, label, epsilon, png_source(picture), panels, by, magnified)
 
 
 def _certified(
@@ -207,5 +208,5 @@ def _certified(
 def _proven(evidence: EntryEvidence, clean: CleanImages, epsilon: str, place: int) -> Shown:
     index = int(evidence.images[place])
     margin = float(evidence.epsilons[epsilon].margins[place])
-    label = int(evidence.labels[place])
-    return Shown(index, label, epsilon, clean.source(index), ("clean",), margin=margin)
+    label, by = int(evidence.labels[place]), evidence.epsilons[epsilon].decided_by.at(place)
+    return Shown(index, label, epsilon, clean.source(index), ("clean",), by, margin=margin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,23 +14,35 @@ from corobench.benchmark.tracks import PROTOCOL
 from corobench.leaderboard import format as text
 from corobench.leaderboard.assets import TEMPLATES, assets
 from corobench.leaderboard.boards import Board, Group, Row
-from corobench.leaderboard.citation import bibtex, latex_header, latex_row
+from corobench.leaderboard.citation import bibtex, latex_table
 from corobench.leaderboard.classes import per_class
-from corobench.leaderboard.columns import Column, columns, csv_bytes, json_bytes
+from corobench.leaderboard.columns import Column, columns
 from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
 from corobench.leaderboard.curves import curves
-from corobench.leaderboard.documents import Document, render_text
+from corobench.leaderboard.documents import ROOT, Document, render_text
+from corobench.leaderboard.exports import csv_bytes, json_bytes
 from corobench.leaderboard.feed import PATH as FEED
 from corobench.leaderboard.feed import feed, newest_rows
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.gallery import CleanImages, gallery
+from corobench.leaderboard.glossary import SHORT
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.magnitudes import picture
 from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
 from corobench.leaderboard.method_chart import LAST
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.reproduction import PAPER
+from corobench.leaderboard.series import Line, lines, num_apart
 from corobench.leaderboard.taxonomy import Facet, facet_values, facets
+from corobench.leaderboard.trail import (
+    MEANINGS,
+    Project,
+    copies,
+    decisions,
+    flag_links,
+    loading_lines,
+    places,
+)
 
 #: Rows of a board that the front page shows.
 NUM_FIRST = 5
@@ -46,12 +59,16 @@ class Site:
         clean_images: fingerprint of the data -> clean images.
         address: where the site is published, or empty.
         is_private: quick results are among those shown; every page says so.
+        files: identity of a result -> its file, which is copied into the site.
+        project: where weights and recipes are.
     """
 
     documents: tuple[Document, ...] = ()
     clean_images: Mapping[str, CleanImages] = field(default_factory=dict)
     address: str = ""
     is_private: bool = False
+    files: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
+    project: Project = field(default_factory=lambda: Project(ROOT))
 
 
 class Notes:
@@ -93,7 +110,7 @@ def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str,
         for board in group.boards:
             pages |= _board_pages(environment, group, board, _siblings(groups, group, board))
         pages[compare_page(group)] = _page(environment, "compare.html", "../", group=group)
-        pages |= _entry_pages(environment, group, clean)
+        pages |= _entry_pages(environment, group, site)
     for document in site.documents:
         pages[document.page] = _page(environment, "document.html", "", document=document)
     pages[FEED] = feed(groups, site.address)
@@ -147,7 +164,8 @@ def _board_pages(
     siblings: Sequence[tuple[Group, Board]],
 ) -> dict[str, bytes]:
     page = board_page(board)
-    listed, filters = columns(board), facets(board.rows)
+    listed, filters, shown = columns(board), facets(board.rows), lines(board)
+    places = {row.name: place for place, row in enumerate(board.rows)}
     html = _page(
         environment,
         "board.html",
@@ -156,10 +174,17 @@ def _board_pages(
         board=board,
         siblings=siblings,
         columns=listed,
+        lines=shown,
+        places=places if any(line.is_series for line in shown) else {},
+        num_apart=num_apart(shown),
         has_groups=any(row.unbroken_standing for row in board.rows),
         config=_config(group, board, listed, filters),
         facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
-        values={row.name: _values(row, listed) for row in board.rows},
+        values={
+            line.id: _values(line, listed)
+            for one in shown
+            for line in (one, *(Line((row,)) for row in one.rows if one.is_series))
+        },
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
     )
@@ -178,6 +203,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "ranked": group.ranked,
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
+        "words": SHORT,
         "columns": [
             {
                 "key": column.key,
@@ -185,6 +211,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
                 "kind": column.kind,
                 "shown": column.shown,
                 "first": column.best_first,
+                "share": column.is_share,
             }
             for column in listed
         ],
@@ -201,24 +228,21 @@ def _facet_codes(row: Row, filters: Sequence[Facet]) -> str:
     return "".join(chr(48 + facet.values.index(values[facet.key])) for facet in filters)
 
 
-def _values(row: Row, listed: Sequence[Column]) -> str:
-    """The numbers of a row, separated by commas; nothing where there is none."""
-    cells = [column.cell(row).value for column in listed if column.kind == "number"]
-    return ",".join(
-        "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-        for value in cells
-    )
+def _values(line: Line, listed: Sequence[Column]) -> str:
+    """The numbers of a line, separated by commas; nothing where there is none."""
+    cells = [line.cell(column).value for column in listed if column.kind == "number"]
+    return ",".join("" if value is None else str(value) for value in cells)
 
 
-def _entry_pages(
-    environment: Environment, group: Group, clean: CleanImages | None
-) -> dict[str, bytes]:
+def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str, bytes]:
     pages = {}
+    clean = site.clean_images.get(group.fingerprint)
     template = environment.get_template("entry.html")
     boards = {board.epsilon: board for board in group.boards}
     for path, rows in _rows_by_page(group).items():
         first = rows[0]
         known = first.evidence
+        copied = copies(first, site.files.get(identity(first.result)))
         root = "../" * path.count("/")
         html = template.render(
             root=root,
@@ -231,11 +255,14 @@ def _entry_pages(
             else [],
             gallery=gallery(first.result, known, clean) if known else None,
             weights=picture(first),
-            latex="\n".join([latex_header(), *(latex_row(row) for row in rows)]),
-            bibtex=bibtex(first),
+            places=places(first, list(copied), site.project),
+            loading=loading_lines(first) if copied else "",
+            latex=latex_table(rows),
+            bibtex=bibtex(first, site.address),
         )
+        pages |= copied
         pages[path] = _encode(html)
-        pages[entry_path(first)] = entry_script(rows)
+        pages[entry_path(first)] = entry_script(rows, site.address)
     return pages
 
 
@@ -287,6 +314,9 @@ def _environment(site: Site, found: Findings | None) -> Environment:
         has_findings=found is not None,
         identity=identity,
         paper=PAPER,
+        decisions=decisions,
+        flag_links=flag_links(site.documents),
+        meanings=MEANINGS,
     )
     return environment
 

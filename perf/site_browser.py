@@ -31,7 +31,7 @@ ACTIONS = {
         q.value = ["", "lwm", "ibp", "seed"][k % 4];
         q.dispatchEvent(new Event("input"))""",
     "sort": """document.querySelector("th.c-clean [role=button], th.c-clean").click()""",
-    "filter": """document.querySelector(".filters .menu input").click()""",
+    "filter": """document.querySelector(".facets input").click()""",
     "column": """document.querySelectorAll(".two input")[4].click()""",
     "select": """document.querySelectorAll("#board tbody input")[k].click()""",
     "next page": """document.querySelector(".dt-paging .next").click()""",

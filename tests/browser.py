@@ -50,3 +50,11 @@ def menu(page: Any, title: str) -> Any:
     found = page.locator("details.menu").filter(has=page.locator(f"summary:text-is('{title}')"))
     found.locator("summary").click()
     return found
+
+
+def facet(page: Any, title: str) -> Any:
+    """The choices of one filter, in the sheet of the button Filters."""
+    sheet = page.locator("details.filters")
+    if sheet.get_attribute("open") is None:
+        sheet.locator("summary").click()
+    return sheet.get_by_role("group", name=title, exact=True)

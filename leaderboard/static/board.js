@@ -1,7 +1,8 @@
 /* The board: sorting, filters, columns, selection, permanent link, export.
 
-   The table is complete without this script. DataTables sorts, searches and pages; everything that
-   is chosen on the page is in `view`, and `view` is in the address, so that a link shows the same. */
+   The table is complete without this script. DataTables sorts, searches and pages its lines: one per
+   entry, or one for several seeds of a training, whose entries unfold below it. Everything that is
+   chosen on the page is in `view`, and `view` is in the address, so that a link shows the same. */
 "use strict";
 
 window.corobench ??= {};
@@ -22,15 +23,7 @@ window.corobench ??= {};
   const PAGE = 100;
   const FIRST = 1; // a column of checkboxes stands before those of the table
 
-  const make = (tag, attributes = {}, ...children) => {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key in node && typeof value !== "string") node[key] = value;
-      else node.setAttribute(key, value);
-    }
-    node.append(...children);
-    return node;
-  };
+  const { make, button, check, menu, chip, closeMenus, copy } = corobench;
   const inOrder = (keys) => columns.map((column) => column.key).filter((key) => keys.includes(key));
   const placeOf = (key) => columns.findIndex((column) => column.key === key);
 
@@ -38,34 +31,35 @@ window.corobench ??= {};
 
   const parting = element.querySelector("tr.parting"); // above the rows whose lower end is not known
   parting?.remove();
-  const rows = [...element.tBodies[0].rows];
-  rows.forEach((row) => {
-    const values = row.dataset.v.split(",");
-    columns.forEach((column, place) => {
-      const cell = row.cells[place];
-      if (column.kind === "number") cell.dataset.order = values.shift();
-      if (column.key === "entry") row.dataset.entry = cell.querySelector("small").textContent.split(" · ")[0];
-    });
-    const certified = columns.findIndex((column) => column.key === "certified");
-    row.cells[placeOf("bracket")].dataset.order = row.cells[certified].dataset.order;
-  });
-  const records = rows.map((row) => {
-    const record = { entry: row.dataset.entry, epsilon: config.epsilon, n: config.n, quick: config.quick };
-    columns.forEach((column, place) => {
-      const cell = row.cells[place];
-      if (column.key === "bracket") return;
-      if (column.key === "entry") record.title = cell.querySelector("a").textContent.trim();
-      else if (column.kind === "text") record[column.key] = cell.textContent.trim().replace(/^—$/, "");
-      else record[column.key] = cell.dataset.order === "" ? null : Number(cell.dataset.order);
-    });
-    return record;
-  });
+  const lines = [...element.tBodies[0].rows];
+  const rows = lines.filter((line) => !line.classList.contains("series")); // one per entry, as in the board's files
+  if (rows.some((row) => row.dataset.n)) rows.sort((a, b) => a.dataset.n - b.dataset.n);
+  const tops = lines.filter((line) => !line.dataset.of);
+  const members = new Map(tops.map((top) => [top, lines.filter((line) => line === top || line.dataset.of === top.id).filter((line) => rows.includes(line))]));
+  const topOf = new Map([...members].flatMap(([top, entries]) => entries.map((entry) => [entry, top])));
+  for (const line of lines) {
+    const values = line.dataset.v.split(",");
+    columns.forEach((column, place) => { if (column.kind === "number") line.cells[place].dataset.order = values.shift(); });
+    line.cells[placeOf("bracket")].dataset.order = line.cells[placeOf("certified")].dataset.order;
+  }
+  for (const row of rows) row.dataset.entry = row.cells[placeOf("entry")].querySelector("small").textContent.split(" · ")[0];
+  const records = rows.map((row) => corobench.record(row, config, row.dataset.entry));
   /* An unknown lower end sorts after every known one, both ways. */
-  for (const row of rows) {
-    if (row.classList.contains("apart")) for (const key of ["certified", "bracket"]) row.cells[placeOf(key)].dataset.order = "";
+  for (const line of lines) {
+    if (line.classList.contains("apart")) for (const key of ["certified", "bracket"]) line.cells[placeOf(key)].dataset.order = "";
   }
   const codes = rows.map((row) => ([...row.dataset.f].map((letter) => letter.codePointAt(0) - 48)));
   const names = rows.map((row) => row.id);
+  const placeIn = new Map(rows.map((row, index) => [row, index]));
+  const entriesOf = (top) => members.get(top).map((row) => placeIn.get(row));
+  /* What is searched beside what is shown: the seeds of a line, and abbreviations spelled out. */
+  for (const top of tops) {
+    const cell = top.cells[placeOf("entry")];
+    const own = members.get(top)[0] === top ? [] : members.get(top).map((row) => row.cells[placeOf("entry")].textContent);
+    const said = [cell.textContent, ...own, ...["method", "architecture", "objective"].map((key) => top.cells[placeOf(key)].textContent)].join(" ");
+    const spelled = Object.entries(config.words).filter(([word]) => new RegExp(`\\b${word}\\b`, "i").test(said)).map(([, words]) => words);
+    cell.dataset.search = [cell.textContent, ...own, ...spelled].join(" ");
+  }
 
   /* ------------------------------------------------------------------------- the view */
 
@@ -73,8 +67,9 @@ window.corobench ??= {};
   const shownFirst = (rank) => columns
     .filter((c) => (Object.values(GROUPS).includes(c.key) ? c.key === GROUPS[rank] : phone ? onPhone.has(c.key) : c.shown))
     .map((c) => c.key);
-  const fresh = (rank = "proven") => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], size: "nonzero", page: 0 });
+  const fresh = (rank = "proven") => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0 });
   let view = fresh();
+  const series = tops.filter((top) => top.classList.contains("series"));
 
   const entryOf = (name) => name.replace(/\.n\d+(\.mirror)?$/, "");
   const toFragment = () => {
@@ -85,6 +80,7 @@ window.corobench ??= {};
     if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
     for (const facet of facets) if (view.f[facet.key]?.length) parts.set(`f.${facet.key}`, view.f[facet.key].join("|"));
     if (view.sel.length) parts.set("sel", view.sel.join());
+    if (view.open.length) parts.set("open", view.open.join());
     if (view.size !== "nonzero") parts.set("size", view.size);
     if (view.page) parts.set("page", view.page);
     return parts.toString();
@@ -104,6 +100,8 @@ window.corobench ??= {};
     }
     const wanted = new Set((parts.get("sel") ?? "").split(",").map(entryOf)); // a link from another subset names another n
     next.sel = names.filter((name) => wanted.has(entryOf(name)));
+    const open = new Set((parts.get("open") ?? "").split(",").map(entryOf));
+    next.open = series.map((top) => top.id).filter((id) => open.has(entryOf(id)));
     if (document.querySelector(`input[name="size"][value="${CSS.escape(parts.get("size") ?? "")}"]`)) next.size = parts.get("size");
     next.page = Math.max(0, Number.parseInt(parts.get("page") ?? "0", 10) || 0);
     return next;
@@ -126,21 +124,35 @@ window.corobench ??= {};
 
   const head = element.tHead.rows[0];
   head.prepend(make("th", { scope: "col", class: "pick" }, make("span", { class: "hide" }, "Select")));
-  rows.forEach((row, index) => {
-    const box = make("input", { type: "checkbox", "aria-label": `Select ${records[index].entry}` });
-    row.prepend(make("td", { class: "pick" }, box));
-  });
+  for (const line of lines) {
+    const what = line.dataset.entry ?? `all seeds of ${line.cells[placeOf("entry")].querySelector(".t").textContent}`;
+    line.prepend(make("td", { class: "pick" }, make("input", { type: "checkbox", "aria-label": `Select ${what}` })));
+  }
+  for (const top of series) {
+    const place = top.querySelector(".open");
+    place.replaceWith(button(place.textContent, () => {
+      set({ open: view.open.includes(top.id) ? view.open.filter((id) => id !== top.id) : [...view.open, top.id] });
+    }, { class: "open", "aria-expanded": "false" }));
+    for (const row of members.get(top)) {
+      row.remove();
+      columns.forEach((column, at) => {
+        row.cells[at + FIRST].classList.add(`c-${column.key}`, `k-${column.kind}`);
+        row.cells[at + FIRST].dataset.label = column.title;
+      });
+    }
+  }
 
   const table = new DataTable(element, {
     autoWidth: false,
     deferRender: true,
-    layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: rows.length > PAGE ? "paging" : null },
+    layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: tops.length > PAGE ? "paging" : null },
     order: [],
     orderMulti: false,
     orderCellsTop: true,
     pageLength: PAGE,
-    paging: rows.length > PAGE,
+    paging: tops.length > PAGE,
     info: false,
+    language: { zeroRecords: "No matching entries.", emptyTable: "No entries." },
     columnDefs: [
       { targets: 0, orderable: false, searchable: false },
       ...columns.map((column, place) => ({
@@ -155,48 +167,26 @@ window.corobench ??= {};
   });
   element.classList.add("live");
 
-  table.search.fixed("facets", (text, data, index) =>
+  const passes = (index) =>
     facets.every((facet, place) => {
       const chosen = view.f[facet.key];
       return !chosen?.length || chosen.includes(facet.values[codes[index][place]]);
-    }),
-  );
+    });
+  table.search.fixed("facets", (text, data, index) => entriesOf(tops[index]).some(passes));
 
   for (const dense of document.querySelectorAll("g.dense")) [...dense.children].forEach((path, index) => { path.dataset.i = index; });
-  const points = document.querySelectorAll("[data-i]");
+  const points = document.querySelectorAll("svg [data-i]");
 
   /* ----------------------------------------------------------------------- the toolbar */
 
   const status = make("p", { class: "count", role: "status" });
   const search = make("input", { type: "search", id: "q", placeholder: "Search entries, methods, authors", autocomplete: "off" });
-  const menu = (title, ...children) => {
-    const details = make("details", { class: "menu" }, make("summary", {}, title), make("div", { class: "sheet" }, ...children));
-    details.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !details.open) return;
-      details.open = false;
-      details.firstElementChild.focus();
-    });
-    return details;
-  };
-  const closeMenus = (besides) => {
-    for (const open of document.querySelectorAll("details.menu[open]")) if (!open.contains(besides)) open.open = false;
-  };
   document.addEventListener("click", (event) => closeMenus(event.target));
-  const check = (text, checked, change) => {
-    const box = make("input", { type: "checkbox", checked });
-    box.addEventListener("change", () => change(box.checked));
-    return { box, label: make("label", {}, box, ` ${text}`) };
-  };
-  const button = (text, act, attributes = {}) => {
-    const node = make("button", { type: "button", ...attributes }, text);
-    node.addEventListener("click", act);
-    return node;
-  };
 
   const counts = facets.map((facet, place) => facet.values.map((_, code) => codes.filter((row) => row[place] === code).length));
   const facetBoxes = facets.map((facet, place) =>
     facet.values.map((value, code) => {
-      const entry = check(value, false, (on) => {
+      const entry = check(value, (on) => {
         const now = view.f[facet.key] ?? [];
         set({ f: { ...view.f, [facet.key]: on ? [...now, value] : now.filter((item) => item !== value) }, page: 0 });
       });
@@ -204,32 +194,35 @@ window.corobench ??= {};
       return entry;
     }),
   );
-  const facetMenus = facets.map((facet, place) =>
-    menu(facet.title, make("fieldset", {}, make("legend", { class: "hide" }, facet.title), ...facetBoxes[place].map((entry) => entry.label))),
-  );
+  const without = (facet, value) => ({ f: { ...view.f, [facet.key]: view.f[facet.key].filter((item) => item !== value) }, page: 0 });
+  const filterMenu = menu("Filters", { class: "menu filters" }, make("div", { class: "facets" }, ...facets.map((facet, place) =>
+    make("fieldset", {}, make("legend", {}, facet.title), ...facetBoxes[place].map((entry) => entry.label)))));
+  filterMenu.hidden = !facets.length;
+  const chips = make("div", { class: "line chips", role: "group", "aria-label": "Chosen filters" });
   const columnBoxes = columns.map((column) =>
-    check(column.title, false, (on) => {
+    check(column.title, (on) => {
       const cols = on ? [...view.cols, column.key] : view.cols.filter((key) => key !== column.key);
       set({ cols: inOrder(cols) });
     }),
   );
   columnBoxes[placeOf("entry")].box.disabled = true;
   const columnMenu = menu(
-    "Columns",
+    "Columns", {},
     make("fieldset", { class: "two" }, make("legend", { class: "hide" }, "Columns"), ...columnBoxes.map((entry) => entry.label)),
     make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Reset columns", () => set({ cols: shownFirst(view.rank) }))),
   );
   const exportMenu = menu(
-    "Export",
+    "Export", {},
     make("p", { class: "sub" }, "Rows and columns of this view; counts out of n."),
     button("CSV", () => exportCsv()), button("JSON", () => exportJson()),
     make("p", { class: "sub" }, "Selected rows; without a selection, those of this page."),
     button("LaTeX", () => cite("latex")), button("BibTeX", () => cite("bibtex")),
   );
-  const linkButton = button("Copy link", async () => copy(location.href, linkButton));
-  const clearButton = button("Clear", () => set({ ...fresh(view.rank), cols: view.cols, size: view.size }));
+  const linkButton = button("Copy link", async () => copy(location.href, linkButton), { class: "link" });
+  const clear = () => set({ ...fresh(view.rank), cols: view.cols, size: view.size, open: view.open });
+  const clearButton = button("Clear", clear, { class: "clear" });
   const compareLink = make("a", { class: "button go", href: config.compare }, "Compare");
-  const sorts = make("select", { "aria-label": "Sort by" }, make("option", { value: "" }, "Sort: default"),
+  const sorts = make("select", { "aria-label": "Sort by" }, make("option", { value: "" }, "Sort"),
     ...columns.filter((c) => c.kind !== "bar").flatMap((c) => [c.first, c.first === "asc" ? "desc" : "asc"].map((way) =>
       make("option", { value: `${c.key}.${way}` }, `${c.title} ${way === "asc" ? "↑" : "↓"}`))));
   sorts.addEventListener("change", () => set({ sort: sorts.value, page: 0 }));
@@ -242,14 +235,14 @@ window.corobench ??= {};
   const rankBy = make("fieldset", { class: "rank" }, make("legend", {}, config.ranked ? "Rank by" : "Order by"), ...ranks);
 
   document.querySelector("#tools").replaceChildren(
-    rankBy,
-    make("div", { class: "line" }, make("label", { class: "hide", for: "q" }, "Search"), search, make("span", { class: "sort-by" }, sorts), columnMenu, exportMenu, linkButton, compareLink),
-    make("div", { class: "line filters", role: "group", "aria-label": "Filters" }, ...facetMenus, clearButton),
+    make("div", { class: "line" }, rankBy, make("label", { class: "hide", for: "q" }, "Search"), search, filterMenu, make("span", { class: "sort-by" }, sorts), columnMenu, exportMenu, linkButton, compareLink),
+    chips,
     status,
   );
 
   /* --------------------------------------------------------------- view -> everything */
 
+  const fit = corobench.fit(element);
   let drawing = false;
   let drawn = ""; // what of the view the table shows, so that it is drawn once per change
   const tableKey = () => JSON.stringify([view.q, view.rank, view.sort, view.f, view.cols, view.page]);
@@ -271,9 +264,29 @@ window.corobench ??= {};
     if (table.page() !== view.page) table.page(view.page).draw("page");
     drawing = false;
     drawn = tableKey();
+    const empty = element.querySelector("td.dt-empty");
+    if (empty && rows.length) empty.append(" ", button("Clear filters", clear));
+    fit();
+  };
+  /* The entries of a line with several seeds, below it where it is open. */
+  const unfold = () => {
+    for (const top of series) {
+      const open = view.open.includes(top.id);
+      const found = members.get(top).filter((row) => passes(placeIn.get(row)));
+      const line = table.row(top);
+      const key = open ? found.map((row) => row.id).join() : "";
+      if ((top.dataset.unfolded ?? "") !== key) {
+        top.dataset.unfolded = key;
+        if (key) line.child(found).show();
+        else line.child.remove();
+      }
+      top.querySelector("button.open").setAttribute("aria-expanded", String(open));
+      for (const row of members.get(top)) columns.forEach((column, at) => { row.cells[at + FIRST].hidden = !view.cols.includes(column.key); });
+    }
   };
   const apply = () => {
     draw();
+    unfold();
     parting?.remove();
     const apart = view.rank === "proven" && !view.sort && element.tBodies[0].querySelector("tr.apart");
     if (parting && apart) {
@@ -286,18 +299,24 @@ window.corobench ??= {};
     if (search.value !== view.q) search.value = view.q;
     sorts.value = view.sort;
     facets.forEach((facet, place) => {
-      const chosen = view.f[facet.key] ?? [];
-      facetBoxes[place].forEach((entry, code) => { entry.box.checked = chosen.includes(facet.values[code]); });
-      const summary = facetMenus[place].firstElementChild;
-      summary.textContent = chosen.length ? `${facet.title}: ${chosen.join(", ")}` : facet.title;
-      facetMenus[place].classList.toggle("on", chosen.length > 0);
+      facetBoxes[place].forEach((entry, code) => { entry.box.checked = (view.f[facet.key] ?? []).includes(facet.values[code]); });
     });
-    const inside = new Set(table.rows({ search: "applied" }).indexes().toArray());
+    const chosenFilters = facets.flatMap((facet) => (view.f[facet.key] ?? []).map((value) => chip(facet.title, value, () => set(without(facet, value)))));
+    const hasChoice = Boolean(view.q || view.sort || view.sel.length || chosenFilters.length);
+    chips.replaceChildren(...chosenFilters, ...(hasChoice ? [clearButton] : []));
+    filterMenu.firstElementChild.textContent = chosenFilters.length ? `Filters (${chosenFilters.length})` : "Filters";
+    filterMenu.classList.toggle("on", chosenFilters.length > 0);
+    const inside = new Set(table.rows({ search: "applied" }).indexes().toArray().flatMap((at) => entriesOf(tops[at])).filter(passes));
     rows.forEach((row, index) => {
       const on = view.sel.includes(names[index]);
       row.classList.toggle("on", on);
       row.cells[0].firstChild.checked = on;
     });
+    for (const top of series) {
+      const on = members.get(top).filter((row) => row.classList.contains("on")).length;
+      top.classList.toggle("on", on > 0);
+      Object.assign(top.cells[0].firstChild, { checked: on === members.get(top).length, indeterminate: on > 0 && on < members.get(top).length });
+    }
     for (const point of points) {
       const index = Number(point.dataset.i);
       point.classList.toggle("on", view.sel.includes(names[index]));
@@ -306,13 +325,12 @@ window.corobench ??= {};
     const size = document.querySelector(`input[name="size"][value="${view.size}"]`);
     if (size) size.checked = true;
     const chosen = view.sel.length;
-    const comparable = chosen >= 2 && chosen <= 4;
+    const comparable = chosen >= 2 && chosen <= corobench.MOST;
     compareLink.textContent = chosen ? `Compare ${chosen}` : "Compare";
-    compareLink.href = comparable ? `${config.compare}#${new URLSearchParams({ e: view.sel.join(), eps: config.epsilon })}` : config.compare;
+    compareLink.href = `${config.compare}#${new URLSearchParams({ ...(chosen ? { e: view.sel.slice(0, corobench.MOST).join() } : {}), eps: config.epsilon })}`;
     compareLink.classList.toggle("ready", comparable);
     const some = inside.size === rows.length ? `${rows.length} entries` : `${inside.size} of ${rows.length} entries`;
-    status.textContent = chosen ? `${some}, ${chosen} selected${comparable ? "" : " (compare takes 2 to 4)"}` : some;
-    clearButton.hidden = !(view.q || view.sort || chosen || Object.values(view.f).some((values) => values.length));
+    status.textContent = chosen ? `${some}, ${chosen} selected${comparable ? "" : ` (compare takes 2 to ${corobench.MOST})`}` : some;
   };
 
   const write = () => {
@@ -338,11 +356,17 @@ window.corobench ??= {};
     apply();
     write();
   };
+  /* Bring the line of an entry into view: its page, and unfolded where it has several seeds. */
+  const show = (index) => {
+    const top = topOf.get(rows[index]);
+    view.page = Math.floor(tops.indexOf(top) / PAGE);
+    if (top !== rows[index] && !view.open.includes(top.id)) view.open = [...view.open, top.id];
+  };
   const read = () => {
     const text = location.hash.slice(1);
     const index = names.indexOf(decodeURIComponent(text));
     view = text.includes("=") ? fromFragment(text) : fresh();
-    if (index >= 0) view.page = Math.floor(index / PAGE);
+    if (index >= 0) show(index);
     apply();
     carry(toFragment());
     if (index >= 0) rows[index].scrollIntoView({ block: "center" });
@@ -358,18 +382,26 @@ window.corobench ??= {};
   table.on("page.dt", () => { if (!drawing) queueMicrotask(() => follow({ page: table.page() })); });
   element.tBodies[0].addEventListener("change", (event) => {
     const row = event.target.closest("tr");
-    if (row && event.target.type === "checkbox") toggle(rows.indexOf(row), false);
+    if (!row || event.target.type !== "checkbox") return;
+    if (!series.includes(row)) toggle(rows.indexOf(row), false);
+    else {
+      const all = entriesOf(row).filter(passes).map((index) => names[index]);
+      const rest = view.sel.filter((name) => !all.includes(name));
+      set({ sel: event.target.checked ? [...rest, ...all] : rest });
+    }
   });
-  const toggle = (index, show) => {
+  const toggle = (index, look) => {
     const name = names[index];
     const on = !view.sel.includes(name);
-    let page = view.page;
-    if (on && show && table.page.info().pages > 1) {
-      const place = table.rows({ search: "applied" }).indexes().toArray().indexOf(index);
-      if (place >= 0) page = Math.floor(place / PAGE);
+    const change = { sel: on ? [...view.sel, name] : view.sel.filter((item) => item !== name) };
+    const top = topOf.get(rows[index]);
+    if (on && look) {
+      const place = table.rows({ search: "applied" }).indexes().toArray().indexOf(tops.indexOf(top));
+      if (place >= 0 && table.page.info().pages > 1) change.page = Math.floor(place / PAGE);
+      if (top !== rows[index] && !view.open.includes(top.id)) change.open = [...view.open, top.id];
     }
-    set({ sel: on ? [...view.sel, name] : view.sel.filter((item) => item !== name), page });
-    if (on && show) rows[index].scrollIntoView({ block: "nearest", behavior: "smooth" });
+    set(change);
+    if (on && look) rows[index].scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
   window.addEventListener("hashchange", read);
 
@@ -399,53 +431,27 @@ window.corobench ??= {};
 
   /* ---------------------------------------------------------------------------- export */
 
-  const download = (name, type, text) => {
+  const shownEntries = (of) => table.rows({ search: "applied", order: "applied", ...of }).indexes().toArray().flatMap((at) => entriesOf(tops[at])).filter(passes);
+  const viewRecords = () => shownEntries().map((index) => corobench.part(records[index], view.cols));
+  const download = (ending, type, text) => {
     closeMenus(null);
-    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    corobench.download(`${config.board}.${ending}`, type, text);
   };
-  const viewRecords = () => {
-    const keys = ["entry", "epsilon", "n", "quick", ...view.cols.filter((key) => key !== "bracket").map((key) => (key === "entry" ? "title" : key))];
-    return table.rows({ search: "applied", order: "applied" }).indexes().toArray()
-      .map((index) => Object.fromEntries(keys.map((key) => [key, records[index][key] ?? null])));
-  };
-  const quote = (value) => {
-    const text = value === null ? "" : String(value);
-    const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // a spreadsheet runs formulas
-    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  const exportCsv = () => {
-    const found = viewRecords();
-    const keys = Object.keys(found[0] ?? { entry: "" });
-    const lines = [keys.join(","), ...found.map((record) => keys.map((key) => quote(record[key])).join(","))];
-    download(`${config.board}.csv`, "text/csv", `${lines.join("\n")}\n`);
-  };
+  const exportCsv = () => download("csv", "text/csv", corobench.csv(viewRecords()));
   const exportJson = () => {
     const record = { board: config.board, epsilon: config.epsilon, n: config.n, quick: config.quick, view: toFragment(), rows: viewRecords() };
-    download(`${config.board}.json`, "application/json", `${JSON.stringify(record, null, 1)}\n`);
-  };
-  const copy = async (text, node) => {
-    const before = node.textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-      node.textContent = "Copied";
-    } catch {
-      node.textContent = "Copy it from the address bar";
-    }
-    setTimeout(() => { node.textContent = before; }, 2000);
+    download("json", "application/json", `${JSON.stringify(record, null, 1)}\n`);
   };
 
   /* ----------------------------------------------------------------- LaTeX and BibTeX */
 
   const dialog = document.querySelector("#cite");
   const cite = async (kind) => {
-    const page = table.rows({ search: "applied", order: "applied", page: "current" }).indexes().toArray();
-    const chosen = view.sel.length ? view.sel.map((name) => names.indexOf(name)) : page;
+    const chosen = view.sel.length ? view.sel.map((name) => names.indexOf(name)) : shownEntries({ page: "current" });
     const { group, entries } = await corobench.load(config.data, chosen.map((index) => rows[index].querySelector("th a").getAttribute("href").replace(/html$/, "js")));
     const text = kind === "bibtex"
       ? entries.map((entry) => entry.bibtex).join("\n\n")
-      : [group.header, ...entries.map((entry) => entry.epsilons[config.epsilon].latex)].join("\n");
+      : [group.header, ...entries.map((entry) => entry.epsilons[config.epsilon].latex), group.footer].join("\n");
     dialog.querySelector("h2").textContent = kind === "bibtex" ? "BibTeX" : "LaTeX";
     dialog.querySelector("pre").textContent = text;
     closeMenus(null);

@@ -1,4 +1,4 @@
-/* Two to four entries side by side, on the same images. */
+/* Entries side by side, on the same images. */
 "use strict";
 
 window.corobench ??= {};
@@ -36,13 +36,14 @@ corobench.holm = (values) => {
   const WORDS = { c: "proven", u: "undecided", t: "timeout", e: "error", a: "broken", m: "misclassified" };
   const MEASURES = { clean: ["Clean", "cuaet"], not_attacked: ["Unbroken", "cuet"], certified: ["Proven", "c"] };
   const STEP = 48;
+  const { make, button, MOST } = corobench;
+  const labelOf = (box) => box.closest("label");
+  const nameOf = (box) => labelOf(box).querySelector("small").textContent;
+  const picker = form.querySelector("#picker");
+  const find = form.querySelector("#find");
+  const none = form.querySelector("#none-found");
+  let every = false; // whether the matrix shows all images
 
-  const make = (tag, attributes = {}, ...children) => {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
   const percent = (count, n) => (100 * count / n).toFixed(1);
   const grouped = (count) => count.toLocaleString("en-GB");
   const pValue = (p) => (p < 0.0001 ? "< 0.0001" : p.toFixed(4));
@@ -64,15 +65,30 @@ corobench.holm = (values) => {
   const show = async () => {
     const chosen = boxes.filter((box) => box.checked);
     const epsilon = radius.value;
-    for (const box of boxes) box.disabled = !box.checked && chosen.length >= 4;
+    for (const box of boxes) box.disabled = !box.checked && chosen.length >= MOST;
+    form.querySelector("#chosen").replaceChildren(
+      ...chosen.map((box) => button(nameOf(box), () => { box.checked = false; show(); }, { class: "chip", "aria-label": `Remove ${nameOf(box)}` })),
+      ...(chosen.length > 1 ? [button("Clear", () => { for (const box of boxes) box.checked = false; show(); }, { class: "clear" })] : []));
+    picker.firstElementChild.textContent = chosen.length ? `Choose entries (${chosen.length} of at most ${MOST})` : "Choose entries";
     history.replaceState(null, "", chosen.length ? `#${new URLSearchParams({ e: chosen.map((box) => box.value).join(), eps: epsilon })}` : location.pathname + location.search);
     if (chosen.length < 2) {
-      out.replaceChildren(make("p", { class: "notice" }, "Choose two to four entries."));
+      picker.open = true;
+      out.replaceChildren(make("p", { class: "notice" }, chosen.length ? "Choose at least one more entry." : `Choose two to ${MOST} entries.`));
       return;
     }
     const { group, entries } = await corobench.load(form.dataset.group, chosen.map((box) => box.dataset.path));
     if (boxes.filter((box) => box.checked).map((box) => box.value).join() !== chosen.map((box) => box.value).join()) return;
     draw(group, entries, epsilon);
+  };
+
+  /* Entries of the picker whose title, id, method, architecture or authors hold every word. */
+  const search = () => {
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const box of boxes) {
+      const text = `${labelOf(box).textContent} ${labelOf(box).dataset.words}`.toLowerCase();
+      labelOf(box).hidden = !words.every((word) => text.includes(word));
+    }
+    none.hidden = boxes.some((box) => !labelOf(box).hidden);
   };
 
   const draw = (group, entries, epsilon) => {
@@ -121,54 +137,72 @@ corobench.holm = (values) => {
       String(test.first), String(test.second), pValue(test.p), pValue(corrected[place]),
       corrected[place] >= 0.05 ? "no difference shown" : `${heads[test.first > test.second ? test.i : test.j]} is better`,
     ]);
+    const caption = "Exact McNemar";
+    const whole = table(caption, ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines);
     return [make("h2", {}, "Paired tests"),
       make("p", { class: "sub" }, `Exact McNemar test on the same ${grouped(entries[0].n)} images; Holm over the ${found.length} tests shown; 5 %.${entries.every((entry) => entry.epsilons[epsilon].known) ? "" : " Proven is not tested where the proven share of an entry is not known."}`),
-      table("Exact McNemar", ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines)];
+      lines.length > 18 ? make("details", {}, make("summary", {}, `All ${lines.length} tests`), whole) : whole];
   };
 
+  /* One row per image, one column per entry. */
   const differing = (group, entries, epsilon, heads) => {
-    const places = [];
-    for (let k = 0; k < group.n; k += 1) {
-      const letters = new Set(entries.map((entry) => entry.epsilons[epsilon].outcomes[k]));
-      if (letters.size > 1) places.push(k);
-    }
+    const all = [...Array(group.n).keys()];
+    const differ = all.filter((k) => new Set(entries.map((entry) => entry.epsilons[epsilon].outcomes[k])).size > 1);
     const shown = (k) => Boolean(group.pictures?.[group.images[k]]);
-    places.sort((a, b) => shown(b) - shown(a) || a - b);
-    const grid = make("ul", { class: "differing" });
-    const more = make("button", { type: "button" }, "More");
-    let done = 0;
+    const body = make("tbody");
+    const more = button("More", () => add());
+    let [places, done] = [[], 0];
+    const cell = (entry, k) => {
+      const letter = entry.epsilons[epsilon].outcomes[k];
+      const wrong = letter === "m" ? ` as ${group.classes[entry.predicted[k]]}` : "";
+      return make("td", {}, make("span", { class: `dot ${letter}`, "aria-hidden": "true" }), ` ${WORDS[letter]}${wrong}`);
+    };
     const add = () => {
       for (const k of places.slice(done, done + STEP)) {
         const label = group.classes[group.labels[k]];
         const picture = group.pictures?.[group.images[k]];
-        const lines = entries.map((entry, place) => {
-          const letter = entry.epsilons[epsilon].outcomes[k];
-          const wrong = letter === "m" ? ` as ${group.classes[entry.predicted[k]]}` : "";
-          return make("li", {}, make("span", { class: `dot ${letter}`, "aria-hidden": "true" }), ` ${heads[place]}: ${WORDS[letter]}${wrong}`);
-        });
-        grid.append(make("li", {},
-          picture ? make("img", { src: picture, alt: `Image ${group.images[k]}, ${label}` }) : make("span", { class: "nopicture" }, `#${group.images[k]}`),
-          make("div", {}, make("p", {}, `${label} `, make("span", { class: "sub" }, `image ${group.images[k]}`)), make("ul", {}, ...lines))));
+        body.append(make("tr", {},
+          make("th", { scope: "row" },
+            picture ? make("img", { src: picture, alt: "" }) : make("span", { class: "nopicture", "aria-hidden": "true" }, "–"),
+            make("span", {}, `${label} `, make("span", { class: "sub" }, `image ${group.images[k]}`))),
+          ...entries.map((entry) => cell(entry, k))));
       }
       done = Math.min(places.length, done + STEP);
       more.hidden = done >= places.length;
-      more.textContent = `Show more (${places.length - done} left)`;
+      more.textContent = `Show more (${grouped(places.length - done)} left)`;
     };
-    more.addEventListener("click", add);
-    add();
-    return [make("h2", {}, "Images on which they differ"),
-      make("p", { class: "sub", id: "num-differing" }, `${places.length} of ${grouped(group.n)} images have different outcomes at radius ${epsilon}.`), grid, more];
+    const fill = () => {
+      places = (every ? all : differ).toSorted((a, b) => shown(b) - shown(a) || a - b);
+      done = 0;
+      body.replaceChildren();
+      add();
+      nothing.hidden = places.length > 0;
+    };
+    const nothing = make("p", { class: "notice" }, "They have the same outcome on every image. ", button("Show all images", () => { every = true; boxEvery.checked = true; fill(); }));
+    const boxEvery = make("input", { type: "checkbox", checked: every });
+    boxEvery.addEventListener("change", () => { every = boxEvery.checked; fill(); });
+    fill();
+    return [make("h2", {}, "Images by entry"),
+      make("p", { class: "sub" }, make("span", { id: "num-differing" }, `${grouped(differ.length)} of ${grouped(group.n)} images have different outcomes at radius ${epsilon}.`), " ", make("label", {}, boxEvery, " Show all images")),
+      nothing,
+      make("div", { class: "scroll matrix", role: "region", tabindex: "0", "aria-label": "Images by entry" },
+        make("table", {}, make("caption", { class: "hide" }, `Outcome of each image at radius ${epsilon}`),
+          make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Image"), ...heads.map((text) => make("th", { scope: "col" }, text)))), body)),
+      more];
   };
 
   const read = () => {
     const parts = new URLSearchParams(location.hash.slice(1));
     const wanted = (parts.get("e") ?? "").split(",");
     boxes.forEach((box) => { box.checked = wanted.includes(box.value); });
-    boxes.filter((box) => box.checked).slice(4).forEach((box) => { box.checked = false; });
+    boxes.filter((box) => box.checked).slice(MOST).forEach((box) => { box.checked = false; });
     if ([...radius.options].some((option) => option.value === parts.get("eps"))) radius.value = parts.get("eps");
+    if (boxes.filter((box) => box.checked).length >= 2) picker.open = false;
     show();
   };
-  form.addEventListener("change", show);
+  form.addEventListener("change", (event) => { if (event.target !== find) show(); });
+  find.addEventListener("input", search);
+  none.querySelector("button").addEventListener("click", () => { find.value = ""; search(); find.focus(); });
   form.addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("hashchange", read);
   read();

@@ -4,6 +4,8 @@
 
 window.corobench ??= {};
 
+corobench.MOST = 8; // entries that are compared at once
+
 (() => {
   const waiting = new Map();
   const loaded = new Map();
