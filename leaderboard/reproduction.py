@@ -20,6 +20,7 @@ from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exac
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_groups
 from corobench.leaderboard.families import MEASURES, Family, Flags, find_families
+from corobench.leaderboard.seed_tests import seed_comparisons
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
@@ -121,6 +122,7 @@ def markdown(
         ours=OURS,
         natural=[one for one in comparisons if one.is_natural],
         seeds=seeds,
+        seed_tests=seed_comparisons(families),
         averages=averages,
         groups=average_groups(families),
         measures=MEASURES,

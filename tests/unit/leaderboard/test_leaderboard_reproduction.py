@@ -16,6 +16,7 @@ from corobench.benchmark.scoring.statistics import Kept
 from corobench.leaderboard.averages import average, average_groups
 from corobench.leaderboard.families import MEASURES, Family, find_families, in_one_round
 from corobench.leaderboard.reproduction import compare, compare_seeds, report, tally
+from corobench.leaderboard.seed_tests import seed_comparisons
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -145,6 +146,25 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "seeds of one family are averaged first" in text
+
+
+def test_a_rival_is_tested_over_seeds_where_both_have_two(results: Path) -> None:
+    assert seed_comparisons(find_families([results])) == []
+    assert "Would other trainings show the same?" not in report([results])
+    for entry in ("dense", "lwm-10x", "mismatch-10x"):
+        _copy(results, f"digits-adv-{entry}", f"digits-adv-{entry}-s1")
+    families = find_families([results])
+    found = seed_comparisons(families)
+    natural = next(
+        one for one in found if "natural" in one.rival and one.measure == MEASURES["autoattack"]
+    )
+    first = next(child for child in families[0].children if child.uses_papers_method)
+    rival = next(child for child in families[0].children if child.is_natural)
+    gap = first.flags["autoattack"].mean() - rival.flags["autoattack"].mean()
+    assert natural.test.difference == pytest.approx(gap)
+    assert natural.test.num_seeds == (2, 2) and natural.test.is_paired
+    assert natural.is_shown and natural.p_holm >= natural.test.p_value
+    assert "Would other trainings show the same?" in report([results])
 
 
 def test_a_rival_is_averaged_beside_the_papers_method_on_the_same_families(results: Path) -> None:
