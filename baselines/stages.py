@@ -129,7 +129,10 @@ def prune(
         loss=lambda x, labels: settings.objective.loss(model, x, labels, moment),
         batches=batches,
     )
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
+    # A pruner may look at the loss, which moves the running statistics of a batch-norm.
+    model.load_state_dict(buffers, strict=False)
     if stage.settings.rewind == "init":
         model.load_state_dict(initial)
     found.apply(model)

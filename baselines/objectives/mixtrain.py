@@ -20,7 +20,7 @@ from corobench.baselines.objectives.ibp import Share
 
 
 class MixTrain(Objective):
-    """CE(clean) on the batch, and on a random k of it a weighted verified loss (their section 4).
+    """CE(clean) on the batch, plus a weighted verified loss on a random k of it (their section 4).
 
     The settings are those of the paper's line of code: a step is verified with probability .75,
     on 10 images, with weight 50. Their bounds were symbolic intervals; ours are CROWN-IBP's
@@ -43,7 +43,7 @@ class MixTrain(Objective):
     bounds: Literal["IBP", "CROWN-IBP"] = "CROWN-IBP"
 
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
-        """Weighted mean of both parts; the weights add up to 1 so that the step size is kept."""
+        """Clean loss plus weight times the verified one: a verified step is a large one."""
         device = x_BCHW.device
         draw = torch.rand((), generator=moment.generator, device=device)
         chosen = torch.randperm(len(x_BCHW), generator=moment.generator, device=device)
@@ -54,6 +54,4 @@ class MixTrain(Objective):
         chosen = chosen[: self.num_samples]
         corners = box(x_BCHW[chosen], moment.epsilon)
         margins_BC = moment.lower_margins(*corners, labels_B[chosen], self.bounds)
-        return (clean + weight * worst_case_cross_entropy(margins_BC, labels_B[chosen])) / (
-            1.0 + weight
-        )
+        return clean + weight * worst_case_cross_entropy(margins_BC, labels_B[chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.pruners.base import PruneContext, Pruner, keep_of_targets, least, targets
 from corobench.baselines.schedules import num_removed
+from corobench.baselines.training_data import augment
 
 
 class Hydra(Pruner):
@@ -28,6 +29,11 @@ class Hydra(Pruner):
         epochs: passes over the training images.
         lr: of SGD with momentum on the scores, cosine to 0.
         momentum: of the same.
+        score_decay: weight decay of the scores.
+        augmentation: of the images, see `training_data.augment`.
+        trains_norms: whether batch-norm's scales and shifts are trained along, with the same
+            optimiser. The trained ones are dropped with the scores: fine-tuning begins with those
+            of the parent.
     """
 
     name: ClassVar[str] = "hydra"
@@ -36,6 +42,9 @@ class Hydra(Pruner):
     epochs: Annotated[int, Field(ge=1)] = 20
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    score_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    trains_norms: bool = False
 
     @property
     def num_epochs(self) -> int:
@@ -43,13 +52,22 @@ class Hydra(Pruner):
         return self.epochs
 
     def masks(self, model: nn.Module, keep_ratio: float, context: PruneContext) -> Masks:
-        """Masks of the top scores; the model's weights are as before when it returns."""
+        """Masks of the top scores; the model is as before when it returns."""
         weights = prunable_weights(model)
         names = targets(list(weights), self.exempt)
         keep = keep_of_targets(weights, names, keep_ratio)
         original = {name: weights[name].detach().clone() for name in names}
         scores = {name: initial_score(weight) for name, weight in original.items()}
-        optimiser = torch.optim.SGD(list(scores.values()), lr=self.lr, momentum=self.momentum)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        affine = _affine(model) if self.trains_norms else []
+        optimiser = torch.optim.SGD(
+            [
+                {"params": list(scores.values()), "weight_decay": self.score_decay},
+                {"params": affine},
+            ],
+            lr=self.lr,
+            momentum=self.momentum,
+        )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
 
         def kept() -> dict[str, Tensor]:
@@ -59,14 +77,20 @@ class Hydra(Pruner):
             for _ in range(self.epochs):
                 for x_BCHW, labels_B in context.batches():
                     _write(weights, original, kept())
-                    effective = [weights[name] for name in names]
-                    gradients = torch.autograd.grad(context.loss(x_BCHW, labels_B), effective)
+                    images = _augmented(x_BCHW, self.augmentation, context.generator)
+                    wanted = [*(weights[name] for name in names), *affine]
+                    found = torch.autograd.grad(context.loss(images, labels_B), wanted)
+                    gradients, of_norms = found[: len(names)], found[len(names) :]
                     for name, gradient in zip(names, gradients, strict=True):
                         scores[name].grad = gradient * original[name] * scores[name].sign()
+                    for parameter, gradient in zip(affine, of_norms, strict=True):
+                        parameter.grad = gradient
                     optimiser.step()
                 schedule.step()
         finally:
-            _write(weights, original, {})
+            for parameter in affine:
+                parameter.grad = None
+            model.load_state_dict(before)
         return Masks(kept())
 
 
@@ -82,6 +106,19 @@ def top(score: Tensor, keep_ratio: Fraction, previous: Tensor | None) -> Tensor:
     if previous is not None:
         importance = importance.masked_fill(~previous.cpu(), -torch.inf)
     return least(importance, num_removed(importance.numel(), keep_ratio))
+
+
+def _affine(model: nn.Module) -> list[nn.Parameter]:
+    norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
+    return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _augmented(x_BCHW: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """With numbers of a generator on the images' device, seeded by the pruner's own."""
+    if kind == "none":
+        return x_BCHW
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return augment(x_BCHW, kind, torch.Generator(x_BCHW.device).manual_seed(seed))
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -207,3 +208,41 @@ def test_whole_filters_need_room_for_one_in_each_layer() -> None:
     model = _model().eval()
     with pytest.raises(ConfigError, match="one filter in each layer"):
         FilterL1().masks(model, 0.0005, _context(model))
+
+
+def test_global_magnitude_itself_removes_the_smallest_weights_of_all_layers() -> None:
+    model = _model()
+    masks = LwmGlobal(normalised=False).masks(model, 0.2, _context(model))
+    weights = prunable_weights(model)
+    kept = torch.cat([weights[name].detach().abs()[mask] for name, mask in masks.items()])
+    gone = torch.cat([weights[name].detach().abs()[~mask] for name, mask in masks.items()])
+    assert gone.max() <= kept.min()
+
+
+def test_snip_by_the_natural_loss_does_not_ask_for_the_robust_one() -> None:
+    model = _model()
+    context = _context(model)
+
+    def never(images: Tensor, classes: Tensor) -> Tensor:
+        raise AssertionError
+
+    natural = Snip(loss="natural").masks(model, 0.2, replace(context, loss=never))
+    # Here the loss of the context is the natural one.
+    asked = Snip().masks(model, 0.2, context)
+    assert all(torch.equal(natural[name], asked[name]) for name in asked)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+def test_hydra_with_norms_leaves_the_model_as_it_was(augmentation: str) -> None:
+    model = build("cnn5", (1, 8, 8), 10, {"width": 0.0625}).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    context = _context(model)
+    pruner = Hydra(epochs=8, lr=2.0, score_decay=1e-2, augmentation=augmentation, trains_norms=True)
+    masks = pruner.masks(model, 0.2, context)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    again = pruner.masks(model, 0.2, _context(model))
+    assert all(torch.equal(masks[name], again[name]) for name in masks)
+    plain = Hydra(epochs=8, lr=2.0).masks(model, 0.2, _context(model))
+    assert any(not torch.equal(masks[name], plain[name]) for name in masks)
