@@ -18,7 +18,7 @@ import jinja2
 
 from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
 from corobench.leaderboard.assets import TEMPLATES
-from corobench.leaderboard.averages import average, average_groups
+from corobench.leaderboard.averages import average, average_groups, ten_times
 from corobench.leaderboard.families import MEASURES, Family, Flags, find_families
 from corobench.leaderboard.seed_tests import seed_comparisons
 
@@ -124,6 +124,7 @@ def markdown(
         seeds=seeds,
         seed_tests=seed_comparisons(families),
         averages=averages,
+        of_tracks=averages_of_tracks(families),
         groups=average_groups(families),
         measures=MEASURES,
         paper=PAPER,
@@ -140,6 +141,18 @@ def markdown(
         alpha=ALPHA,
         resamples=RESAMPLES,
     )
+
+
+def averages_of_tracks(families: Sequence[Family]) -> dict[str, dict[str, object]]:
+    """The same averages over the families of each track: digits are no CIFAR-10."""
+    found: dict[str, dict[str, object]] = {}
+    for track in sorted({family.parent.track for family in families}):
+        members = [family for family in families if family.parent.track == track]
+        counted = {family.series for family in members if ten_times(family)}
+        if counted:
+            kept = {key: average(members, key) for key in MEASURES}
+            found[track] = {"number": len(counted), "averages": kept}
+    return found
 
 
 def compare(families: list[Family]) -> list[Comparison]:

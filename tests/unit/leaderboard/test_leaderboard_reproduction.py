@@ -15,7 +15,13 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.scoring.statistics import Kept
 from corobench.leaderboard.averages import average, average_groups
 from corobench.leaderboard.families import MEASURES, Family, find_families, in_one_round
-from corobench.leaderboard.reproduction import compare, compare_seeds, report, tally
+from corobench.leaderboard.reproduction import (
+    averages_of_tracks,
+    compare,
+    compare_seeds,
+    report,
+    tally,
+)
 from corobench.leaderboard.seed_tests import seed_comparisons
 
 ROOT = Path(__file__).parents[3]
@@ -146,6 +152,14 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "seeds of one family are averaged first" in text
+
+
+def test_averages_are_also_told_for_each_track(results: Path) -> None:
+    families = find_families([results])
+    found = averages_of_tracks(families)
+    assert list(found) == ["digits"] and found["digits"]["number"] == 1
+    assert found["digits"]["averages"] == {key: average(families, key) for key in MEASURES}
+    assert "| on digits alone (1 family) |" in report([results])
 
 
 def test_a_rival_is_tested_over_seeds_where_both_have_two(results: Path) -> None:
