@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from corobench.baselines.budgets import budget_of
 from corobench.baselines.recipe import PruneStage, Recipe
 from corobench.baselines.workspace import Workspace
 from corobench.benchmark.errors import ConfigError
@@ -55,6 +56,7 @@ def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Man
             data=f"{track.title} training set without the held-out {recipe.validation_rate:g}"
             + mirror,
             seed=recipe.seed,
+            epochs=budget_of(recipe).total,
         ),
     )
 

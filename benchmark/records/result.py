@@ -10,7 +10,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 from corobench.benchmark.records.base import (
     Count,
@@ -138,12 +144,23 @@ class Training(Record):
         extra_data: whether anything beyond the track's own training set was used.
         extra_data_source: what, if so.
         seed: of the training, if there was one.
+        epochs: passes over the training images in all steps together, those of a dense parent and
+            of a mask search included; left out where it is not told.
     """
 
     data: ShortText
     extra_data: bool = False
     extra_data_source: LongText = ""
     seed: int | None = None
+    epochs: Annotated[int | float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A budget that is not told has no key, so that earlier files keep their bytes."""
+        dumped: dict[str, object] = handler(self)
+        if self.epochs is None:
+            dumped.pop("epochs", None)
+        return dumped
 
 
 class Manifest(Record):
