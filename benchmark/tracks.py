@@ -8,6 +8,7 @@ identity: change a value and it is another protocol version (RULES.md, "Protocol
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
@@ -250,6 +251,23 @@ def get_track(name: str) -> Track:
 def standard_subset(track: Track) -> int:
     """The subset that a result file without a number in its name holds."""
     return track.subsets[min(1, len(track.subsets) - 1)]
+
+
+def chosen_radii(known: Iterable[str], wanted: str | None) -> tuple[str, ...]:
+    """All radii of a result, or the one that is asked for.
+
+    Raises:
+        ConfigError: there is no such radius.
+
+    >>> chosen_radii(["2/255", "8/255"], "8/255")
+    ('8/255',)
+    """
+    radii = tuple(known)
+    if wanted is None:
+        return radii
+    if wanted not in radii:
+        raise ConfigError(f"epsilon {wanted!r}: expected one of {', '.join(radii)}")
+    return (wanted,)
 
 
 def parse_epsilon(text: str) -> Fraction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -60,14 +60,11 @@ class Hydra(Pruner):
         scores = {name: initial_score(weight) for name, weight in original.items()}
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         affine = _affine(model) if self.trains_norms else []
-        optimiser = torch.optim.SGD(
-            [
-                {"params": list(scores.values()), "weight_decay": self.score_decay},
-                {"params": affine},
-            ],
-            lr=self.lr,
-            momentum=self.momentum,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": list(scores.values()), "weight_decay": self.score_decay},
+            {"params": affine},
+        ]
+        optimiser = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
 
         def kept() -> dict[str, Tensor]:

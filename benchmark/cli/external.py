@@ -60,7 +60,10 @@ def export_vnnlib(
       corobench export-vnnlib results/1.1/cifar10/my-model.json --epsilon 2/255 --out questions
     """
     from corobench.benchmark.executors import run_vnnlib_export
+    from corobench.benchmark.records.reading.result_file import read_result
+    from corobench.benchmark.tracks import chosen_radii
 
+    chosen_radii(read_result(result).epsilons, epsilon)  # a fault is told before the work
     folder = submission or cli_options.folder_of_entry(result, "--submission")
     found = run_vnnlib_export(
         result,

@@ -54,6 +54,7 @@ EXCLUDED: Mapping[str, str] = {
     "records.base": "types of keys",
     "records.encoding": "writes what was decided",
     "records.image_coding": "makes files smaller, and reads each again before it is kept",
+    "records.manifest": "what an entry says of itself",
     "records.reading": "names its modules",
     "records.reading.arrays_file": "reads results that are there",
     "records.reading.attack_values": "the codes of stored images",

@@ -29,7 +29,7 @@ from corobench.benchmark.scoring.scored import read_scored
 from corobench.benchmark.submission.files import read_plain_file, write_atomically
 from corobench.benchmark.submission.graph.exporting import export_checked
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
-from corobench.benchmark.tracks import parse_epsilon
+from corobench.benchmark.tracks import chosen_radii, parse_epsilon
 
 OPEN = (Outcome.UNDECIDED, Outcome.TIMEOUT)
 """Outcomes of images that are neither proven nor broken."""
@@ -73,7 +73,7 @@ def export_vnnlib(
     if version not in VERSIONS:
         raise ConfigError(f"VNN-LIB version {version!r}: {nearest(version, VERSIONS)}")
     evidence = load_evidence(result_path, submission, data_root)
-    radii = _radii(evidence, epsilon)
+    radii = chosen_radii(evidence.run.epsilons, epsilon)
     rows = [
         (int(row.image), int(row.label), str(row.epsilon))
         for row in evidence.table.itertuples()
@@ -92,15 +92,6 @@ def export_vnnlib(
         write_atomically(folder / INSTANCES, lines.encode())
     counts = Counter(radius for _, _, radius in rows)
     return ExportedQuestions(out, {radius: counts[radius] for radius in radii}, version)
-
-
-def _radii(evidence: Evidence, epsilon: str | None) -> tuple[str, ...]:
-    radii = tuple(evidence.run.epsilons)
-    if epsilon is None:
-        return radii
-    if epsilon not in radii:
-        raise ConfigError(f"epsilon {epsilon!r}: expected one of {', '.join(radii)}")
-    return (epsilon,)
 
 
 def _network(evidence: Evidence) -> bytes:

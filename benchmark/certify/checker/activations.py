@@ -10,6 +10,7 @@ of a ReLU are CROWN's (Zhang et al., NeurIPS 2018), its lower slope may be hande
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,20 +90,25 @@ class Relu(Activation):
 
 
 CURVE_ERROR = 2.0**-20
-"""How far a float32 sigmoid or tanh of a runtime may be from the exact one. Those of torch and of
-onnxruntime stay within a few units of 2**-24."""
+"""How far a float32 sigmoid, tanh or erf of a runtime may be from the exact one. Those of torch and
+of onnxruntime stay within a few units of 2**-24."""
 
 
 class Curve(Activation):
-    """A sigmoid or tanh: increasing, convex below 0 and concave above.
+    """A sigmoid, tanh or erf: increasing, convex below 0 and concave above.
 
     Args:
-        name: "sigmoid" or "tanh".
+        name: "sigmoid", "tanh" or "erf".
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._function: Callable[[Array], Array] = np.tanh if name == "tanh" else _sigmoid
+        functions: dict[str, Callable[[Array], Array]] = {
+            "sigmoid": _sigmoid,
+            "tanh": np.tanh,
+            "erf": erf,
+        }
+        self._function = functions[name]
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
@@ -127,6 +133,8 @@ class Curve(Activation):
         )
 
     def _slope(self, z: Array) -> Array:
+        if self.name == "erf":
+            return _ERF_SLOPE * np.exp(-z * z)
         value = self._function(z)
         return 1.0 - value * value if self.name == "tanh" else value * (1.0 - value)
 
@@ -134,6 +142,8 @@ class Curve(Activation):
         """The extreme of f(z) - slope z: at an end, or where f has that slope."""
         if self.name == "tanh":
             place = np.arctanh(np.sqrt(np.clip(1.0 - slope, 0.0, 1.0 - 1e-16)))
+        elif self.name == "erf":
+            place = np.sqrt(-np.log(np.clip(slope / _ERF_SLOPE, 1e-300, 1.0)))
         else:
             root = np.sqrt(np.clip(1.0 - 4.0 * slope, 0.0, 1.0))
             place = np.log1p(root) - np.log(np.maximum(1.0 - root, 1e-300))
@@ -142,6 +152,10 @@ class Curve(Activation):
             found = best(found, self._function(z) - slope * z)
         error = 1e-12 * (1.0 + np.abs(slope) * np.maximum(np.abs(low), np.abs(high)))
         return found - error if best is np.minimum else found + error
+
+
+erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
+_ERF_SLOPE = 2.0 / math.sqrt(math.pi)
 
 
 def _sigmoid(z: Array) -> Array:

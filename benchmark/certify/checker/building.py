@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ class Builder:
         raise UncheckableError("a division by an activation")
 
     def product(self, first: Value, second: Value) -> Value:
-        """The product of two activations; z sigmoid(z) is a curve."""
+        """The product of two activations; z sigmoid(z) and z (1 + erf(z / sqrt(2))) are curves."""
         if len(self.shapes[first]) != len(self.shapes[second]):
             raise UncheckableError("the operator mul of two activations of unequal ranks")
         for one, other in ((first, second), (second, first)):
@@ -151,7 +152,54 @@ class Builder:
             layer = None if step is None or step.sources != (one,) else step.layer
             if isinstance(layer, Curve) and layer.name == "sigmoid":
                 return self.add(Smooth(CURVES["silu"]), one)
+            factor = self._gelu_factor(one, other)
+            if factor is not None:
+                found = self.add(Smooth(CURVES["gelu"]), self._scaled(one)[0])
+                return found if factor == 1.0 else self.with_constant("mul", found, factor)
         return self.add(Product(first == second), first, second)
+
+    def _gelu_factor(self, one: int, other: int) -> float | None:
+        """f where the product of two values is f times a GELU, a power of 2; else None.
+
+        The exact GELU is z (1 + erf(z / sqrt(2))) / 2, and exporters put the half anywhere.
+        """
+        base, scale, shift = self._scaled(one)
+        inner, outer, offset = self._scaled(other)
+        step = self.steps[inner - 1] if inner else None
+        if step is None or not isinstance(step.layer, Curve) or step.layer.name != "erf":
+            return None
+        argument, narrowing, nothing = self._scaled(step.sources[0])
+        factor = 2.0 * scale * outer
+        is_one = (
+            argument == base
+            and shift == nothing == 0.0
+            and outer == offset
+            and {scale, outer} <= {0.5, 1.0, 2.0}
+            and abs(narrowing * math.sqrt(2.0) - 1.0) <= 2.0**-22
+        )
+        return factor if is_one else None
+
+    def _scaled(self, source: int) -> tuple[int, float, float]:
+        """A value as a number times an earlier one plus a number, by at most three plain steps.
+
+        What they round stays far below `CURVE_ERROR`.
+        """
+        scale, shift = 1.0, 0.0
+        for _ in range(3):
+            step = self.steps[source - 1] if source else None
+            layer = None if step is None else step.layer
+            if step is None or not isinstance(layer, Scale):
+                break
+            is_number = layer.scale.size == 1 and layer.bias.size == 1
+            if not is_number or self.shapes[source] != self.shapes[step.sources[0]]:
+                break
+            factor, summand = float(layer.scale.item()), float(layer.bias.item())
+            if not 0.25 <= abs(factor) <= 4.0 or abs(summand) > 1.0:
+                break
+            shift += scale * summand
+            scale *= factor
+            source = step.sources[0]
+        return source, scale, shift
 
     def negative(self, source: int) -> Value:
         """Values with the other sign."""

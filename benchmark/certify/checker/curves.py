@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corobench.benchmark.certify.checker.activations import CURVE_ERROR, Activation, Lines
+from corobench.benchmark.certify.checker.activations import CURVE_ERROR, Activation, Lines, erf
 from corobench.benchmark.certify.checker.intervals import Interval
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 
@@ -38,9 +38,6 @@ def _sigmoid(z: Array) -> Array:
 
 def _softplus(z: Array) -> Array:
     return np.logaddexp(z, 0.0)
-
-
-_erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Curvature:
 
 
 def _gelu(z: Array) -> Array:
-    return 0.5 * z * (1.0 + _erf(z / math.sqrt(2.0)))
+    return 0.5 * z * (1.0 + erf(z / math.sqrt(2.0)))
 
 
 def _gelu_tanh(z: Array) -> Array:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from corobench.benchmark.certify.checker import nonlinear, pooling, rearranging
+from corobench.benchmark.certify.checker.activations import Curve
 from corobench.benchmark.certify.checker.building import (
     LEAST_DIVISOR,
     Builder,
@@ -89,6 +90,8 @@ def _elementwise(builder: Builder, module: Any, arguments: list[Any]) -> Value:
     kind = _KINDS.get(module.function)
     if kind is None and module.function is torch.abs:
         return Value(nonlinear.call(builder, torch.abs, arguments, {}))
+    if kind is None and module.function is torch.erf:
+        return builder.add(Curve("erf"), require(*arguments))
     if kind is None:
         raise UncheckableError(f"the operator {module.op_name}")
     return builder.binary(kind, *arguments)

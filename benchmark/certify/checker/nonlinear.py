@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,16 +127,25 @@ def _gelu(builder: Builder, module: Any, source: int) -> Value:
     return smooth(name)(builder, module, source)
 
 
+def _power(builder: Builder, source: int, exponent: int) -> Value:
+    if exponent == 1:
+        return Value(source)
+    if exponent != 2:
+        raise UncheckableError(f"a value to the power of {exponent}")
+    return builder.product(Value(source), Value(source))
+
+
 # ------------------------------------------------------------------------------ statistics
 
 
 def _parameters(module: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    weight = getattr(module, "weight", None)
-    bias = getattr(module, "bias", None)
-    return (
-        np.ones(()) if weight is None else array(weight).reshape(shape),
-        np.zeros(()) if bias is None else array(bias).reshape(shape),
-    )
+    found = []
+    for name, otherwise in (("weight", np.ones(())), ("bias", np.zeros(()))):
+        stored = getattr(module, name, None)
+        if isinstance(stored, Tensor):  # of a layer; a function's have been read
+            stored = array(stored)
+        found.append(otherwise if stored is None else stored.reshape(shape))
+    return found[0], found[1]
 
 
 def _layer_norm(builder: Builder, module: Any, source: int) -> Value:
@@ -250,6 +261,7 @@ NAMED: dict[str, _Add] = {
         builder, source, _float32(module.alpha), _float32(module.beta)
     ),
     "LowestPad": pooling.lowest_border,
+    "Power": lambda builder, module, source: _power(builder, source, int(module.exponent)),
     "Quantise": _quantise,
     "_Reduced": _reduced,
 }
@@ -285,6 +297,12 @@ CALLED: dict[Any, type[nn.Module]] = {
 }
 """Functions and methods, and the layer that takes their settings in the same order."""
 
+_NORMS: dict[Any, tuple[tuple[str, ...], _Add]] = {
+    F.layer_norm: (("normalized_shape", "weight", "bias", "eps"), _layer_norm),
+    F.group_norm: (("num_groups", "weight", "bias", "eps"), _group_norm),
+}
+"""Functions, the names of their settings in order, and what adds the norm."""
+
 _CLAMPS = (torch.clamp, torch.clip, "clamp", "clip")
 
 
@@ -315,6 +333,40 @@ def call(builder: Builder, target: Any, arguments: list[Any], keywords: dict[str
         if not isinstance(arguments[1], np.ndarray):
             raise UncheckableError("a slope that depends on the image")
         return _prelu(builder, require(arguments[0]), arguments[1])
+    return _written(builder, target, arguments, given)
+
+
+def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[str, Any]) -> Any:
+    """Norms, borders and powers written as functions; None for anything else."""
+    if target in _NORMS:
+        names, kind = _NORMS[target]
+        settings = dict(zip(names, arguments[1:], strict=False)) | given
+        given_eps = settings.setdefault("eps", 1e-5)
+        known = SimpleNamespace(**dict.fromkeys((*names, "weight", "bias")), running_mean=None)
+        vars(known).update(settings, eps=given_eps)
+        return kind(builder, known, require(arguments[0]))
+    if target in (torch.clamp_min, "clamp_min", torch.clamp_max, "clamp_max"):
+        end = arguments[1] if len(arguments) > 1 else next(iter(given.values()), None)
+        is_low = "min" in str(getattr(target, "__name__", target))
+        return clipped(builder, require(arguments[0]), *((end, None) if is_low else (None, end)))
+    if target is F.pad and given.pop("mode", "constant") == "constant":
+        pads = dict(zip(("pad", "value"), arguments[1:], strict=False)) | given
+        if set(pads) <= {"pad", "value"} and len(pads["pad"]) in (2, 4, 6):
+            return builder.pad(list(pads["pad"]), pads.get("value") or 0.0, require(arguments[0]))
+    if target is F.dropout and not (dict(enumerate(arguments)) | given).get("training", True):
+        return arguments[0]
+    is_square = target in (torch.square, "square") and len(arguments) == 1
+    if target in (operator.pow, torch.pow, "pow") and arguments[1:] in ([2], [2.0]):
+        is_square = True
+    if is_square and not given:
+        given_value = Value(require(arguments[0]))
+        return builder.product(given_value, given_value)
+    if target in (torch.amax, "amax"):
+        axes = given.get("dim", arguments[1] if len(arguments) > 1 else None)
+        keep = bool(given.get("keepdim", len(arguments) > 2 and arguments[2]))
+        over = [axes] if isinstance(axes, int) else list(axes or ())
+        rank = len(builder.shapes[require(arguments[0])]) + 1
+        return pooling.global_max(builder, require(arguments[0]), [a % rank for a in over], keep)
     return None
 
 

@@ -34,6 +34,7 @@ _ACTIVATIONS: dict[Any, Callable[[], Layer]] = {
     **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), Relu),
     **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), lambda: Curve("sigmoid")),
     **dict.fromkeys((torch.tanh, F.tanh, "tanh"), lambda: Curve("tanh")),
+    **dict.fromkeys((torch.erf, torch.special.erf, "erf"), lambda: Curve("erf")),
 }
 _BINARY = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add"), "add"),
@@ -162,7 +163,9 @@ def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         layer = model.get_submodule(str(node.target))
         return rearranging.is_layer(layer) or _overwrites(model, node)
-    keeps = node.target in (*_FLATTENING, "contiguous") or rearranging.rearranges(node.target)
+    keeps = node.target in (*_FLATTENING, "contiguous", "float") or rearranging.rearranges(
+        node.target
+    )
     return keeps or _overwrites(model, node)
 
 
@@ -232,7 +235,7 @@ class _Reader:
             return self.builder.concat(list(arguments[0]), _whole(axis))
         if target in ("size", getattr) or target is operator.getitem:
             return self._size(node, arguments)
-        if target in ("contiguous",):
+        if target in ("contiguous", "clone", torch.clone, "float") and len(arguments) == 1:
             return arguments[0]
         raise UncheckableError(f"the operator {_name_of(target)}")
 

@@ -590,6 +590,27 @@ def test_a_reduced_net_that_is_not_the_model_is_refused(hard, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_values_that_cancel_in_a_clip_take_no_certifier_away(seed):
+    """A clip is a difference of ReLUs; of 30,000 float32 keeps three digits behind the point."""
+    torch.manual_seed(seed)
+    layers = []
+    for width in (18, 12, 12):
+        layers += [nn.Linear(width, 12), nn.Hardtanh()]
+    model = nn.Sequential(nn.Flatten(), *layers, nn.Linear(12, 3)).eval()
+    model[3].weight.data *= 3e4
+    model[3].bias.data *= 3e4
+    x = torch.rand(3, 2, 3, 3)
+    labels = model(x).argmax(1)
+    low, high = (x - 0.3).clamp(min=0), (x + 0.3).clamp(max=1)
+    asked = Prover(model, (2, 3, 3), 3)
+    found = asked.search(BRANCHING, low, high, labels, BranchBudget(100))
+    assert not asked.refusals
+    for image, (one, label) in enumerate(zip(found, labels, strict=True)):
+        points = low[image] + (high - low)[image] * torch.rand(200, 2, 3, 3).round()
+        assert not one.is_certified or bool((model(points).argmax(1) == label).all())
+
+
 def test_bounds_of_neurons_that_an_image_contradicts_are_refused(hard, monkeypatch):
     real = prover.crown_bounds
 

@@ -60,13 +60,13 @@ def test_lines_of_a_relu(low: float, width: float, slope: float) -> None:
         assert lines.low_offset == lines.high_offset == 0.0
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "erf"])
 @settings(max_examples=300, deadline=None)
 @given(low=END, width=NEAR)
 def test_lines_of_a_curve(name: str, low: float, width: float) -> None:
     high = low + width
     z = points(low, high)
-    value = torch.from_numpy(z).sigmoid().numpy() if name == "sigmoid" else np.tanh(z)
+    value = getattr(torch, name)(torch.from_numpy(z)).numpy()
     lines, found = lines_of(Curve(name), low, high)
     assert violation(lines, z, value) <= 1e-13
     assert (found.low <= value - CURVE_ERROR / 2).all()
@@ -78,7 +78,7 @@ def test_lines_of_a_curve(name: str, low: float, width: float) -> None:
         assert gap.max() <= value.max() - value.min() + 1e-8
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "erf"])
 def test_float32_curves_stay_within_their_error(name: str) -> None:
     z = torch.linspace(-30, 30, 200001)
     deployed = getattr(torch, name)(z).double()
@@ -130,7 +130,9 @@ def test_values_at_an_edge_count_as_both() -> None:
     assert found.low[0] == pytest.approx(0.5) and found.high[0] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("layer", [Curve("tanh"), Curve("sigmoid"), Quantise(*STEPS["few"])])
+@pytest.mark.parametrize(
+    "layer", [Curve("tanh"), Curve("sigmoid"), Curve("erf"), Quantise(*STEPS["few"])]
+)
 @pytest.mark.parametrize("ends", [(-np.inf, np.inf), (np.nan, np.nan), (-np.inf, 0.0)])
 def test_no_function_mends_a_value_that_may_be_no_number(layer, ends) -> None:
     low, high = (np.array([end, 0.0]) for end in ends)

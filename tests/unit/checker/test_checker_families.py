@@ -40,6 +40,7 @@ class Written(nn.Module):
         super().__init__()
         self.conv, self.fc = nn.Conv2d(2, 4, 3, 1, 1), nn.Linear(4 * 25, 4)
         self.slope = nn.Parameter(torch.tensor([0.1, 0.3, -0.2, 0.0]))
+        self.scale, self.shift = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4))
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,6 +79,9 @@ PIECES = {
     "prelu": lambda: Written(lambda net, z: F.prelu(z, net.slope)),
     "abs": lambda: Written(lambda net, z: torch.abs(z - 0.1)),
     "maximum": lambda: Written(lambda net, z: torch.maximum(z, 0.2 - z)),
+    "clamp_min": lambda: Written(lambda net, z: z.clamp_min(-0.1)),
+    "clamp_max": lambda: Written(lambda net, z: torch.clamp_max(z, 0.2)),
+    "amax": lambda: Written(lambda net, z: z + torch.amax(z, dim=(2, 3), keepdim=True)),
     "minimum": lambda: Written(lambda net, z: torch.minimum(z * 2.0, z + 0.1)),
     "Max of ONNX": lambda: simply(GraphNetwork([nn.Tanh(), Max()], [(0,), (0, 1)])),
     "Min of ONNX": lambda: simply(GraphNetwork([nn.Tanh(), Min()], [(0,), (0, 1)])),
@@ -93,13 +97,29 @@ SMOOTH = {
     "SELU": lambda: around(nn.SELU()),
     "Softplus": lambda: around(nn.Softplus(2.0)),
     "x sigmoid(x)": lambda: Written(lambda net, z: z * torch.sigmoid(z)),
+    "erf": lambda: Written(lambda net, z: torch.erf(z * 0.9)),
+    "GELU, half last": lambda: Written(lambda net, z: z * (torch.erf(z / ROOT) + 1.0) * 0.5),
+    "GELU, half first": lambda: Written(lambda net, z: (z * 0.5) * (1.0 + torch.erf(z / ROOT))),
+    "GELU, half inside": lambda: Written(
+        lambda net, z: z * (0.5 * (1.0 + torch.erf(z * (1.0 / ROOT))))
+    ),
+    "GELU times 4": lambda: Written(lambda net, z: (2.0 * z) * (torch.erf(z / ROOT) + 1.0)),
 }
+ROOT = 2.0**0.5
 BOXED = {
+    "no GELU: another width": lambda: Written(lambda net, z: z * (torch.erf(z / 1.5) + 1.0)),
+    "no GELU: another summand": lambda: Written(lambda net, z: z * (torch.erf(z / ROOT) + 0.9)),
+    "no GELU: another value": lambda: Written(
+        lambda net, z: (z + 0.01) * (torch.erf(z / ROOT) + 1.0)
+    ),
     "product": lambda: Written(lambda net, z: z * torch.sigmoid(z + 0.3)),
     "channels weighed": lambda: Written(
         lambda net, z: z * torch.sigmoid(z.mean((2, 3), keepdim=True))
     ),
     "square": lambda: Written(lambda net, z: z * z),
+    "to the power of 2": lambda: Written(lambda net, z: z**2 + torch.square(z)),
+    "layer_norm": lambda: Written(lambda net, z: F.layer_norm(z, (4, 5, 5))),
+    "group_norm": lambda: Written(lambda net, z: F.group_norm(z, 2, net.scale, net.shift, 1e-4)),
     "LayerNorm": LayerNormed,
     "GroupNorm": lambda: simply(nn.GroupNorm(2, 4), nn.ReLU()),
     "InstanceNorm": lambda: simply(nn.InstanceNorm2d(4, affine=True), nn.ReLU()),
@@ -115,6 +135,7 @@ WINDOWS = {
 ENDINGS = {
     "log-softmax": lambda: nn.Sequential(*simply(nn.ReLU()), nn.LogSoftmax(1)),
     "softmax": lambda: nn.Sequential(*simply(nn.ReLU()), nn.Softmax(-1)),
+    "nothing": lambda: Written(lambda net, z: F.dropout(z.clone(), 0.5, False)),
 }
 FAMILIES = {**PIECES, **SMOOTH, **BOXED, **WINDOWS, **ENDINGS}
 
