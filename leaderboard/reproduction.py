@@ -125,6 +125,7 @@ def markdown(
         seed_tests=seed_comparisons(families),
         averages=averages,
         of_tracks=averages_of_tracks(families),
+        budgets=budgets(families),
         groups=average_groups(families),
         measures=MEASURES,
         paper=PAPER,
@@ -152,6 +153,28 @@ def averages_of_tracks(families: Sequence[Family]) -> dict[str, dict[str, object
         if counted:
             kept = {key: average(members, key) for key in MEASURES}
             found[track] = {"number": len(counted), "averages": kept}
+    return found
+
+
+def budgets(families: Sequence[Family]) -> list[tuple[str, dict[str, list[str]]]]:
+    """Family -> epochs of all steps -> methods, fewest first; those that tell it, first seeds only.
+
+    A family counts where its dense parent and a child tell theirs.
+    """
+    found = []
+    for family in first_seeds(list(families)):
+        told: dict[float, list[str]] = defaultdict(list)
+        entries = [("dense", family.parent), *((one.method, one.result) for one in family.children)]
+        for method, result in entries:
+            epochs = result.submission.training.epochs
+            if epochs is not None and method not in told[epochs]:
+                told[epochs].append(method)
+        rows = {f"{epochs:g}": told[epochs] for epochs in sorted(told) if told[epochs]}
+        if (
+            sum(map(len, rows.values())) > 1
+            and family.parent.submission.training.epochs is not None
+        ):
+            found.append((family.name, rows))
     return found
 
 

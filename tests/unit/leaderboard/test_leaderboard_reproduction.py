@@ -17,6 +17,7 @@ from corobench.leaderboard.averages import average, average_groups
 from corobench.leaderboard.families import MEASURES, Family, find_families, in_one_round
 from corobench.leaderboard.reproduction import (
     averages_of_tracks,
+    budgets,
     compare,
     compare_seeds,
     report,
@@ -152,6 +153,18 @@ def test_seeds_of_a_family_count_once(results: Path) -> None:
     text = report([results])
     assert "| digits-adv-dense | LWM 10x | 98.8, 98.8 (98.8 ± 0.0) |" in text
     assert "seeds of one family are averaged first" in text
+
+
+def test_budgets_are_told_where_manifests_tell_them(results: Path) -> None:
+    assert budgets(find_families([results])) == []
+    for entry, epochs in (("dense", 12), ("lwm-10x", 20), ("random-10x", 20)):
+        path = results / "1.0" / "digits" / f"digits-adv-{entry}.json"
+        raw = json.loads(path.read_text())
+        raw["submission"]["training"]["epochs"] = epochs
+        write_pair(path, raw)
+    found = budgets(find_families([results]))
+    assert found == [("digits-adv-dense", {"12": ["dense"], "20": ["LWM 10x", "random 10x"]})]
+    assert "| digits-adv-dense | 20 | LWM 10x; random 10x |" in report([results])
 
 
 def test_averages_are_also_told_for_each_track(results: Path) -> None:
