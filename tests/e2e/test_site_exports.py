@@ -63,9 +63,9 @@ def same(one: object, other: object) -> bool:
 def test_the_views_csv_and_json_say_what_the_boards_files_say(tab: Tab) -> None:
     page = tab.open(BOARD)
     menu(page, "Columns").get_by_role("button", name="All").click()
-    stem = (tab.site / BOARD).with_suffix("")
-    whole = {row["entry"]: row for row in csv.DictReader(stem.with_suffix(".csv").open())}
-    records = {one["entry"]: one for one in json.loads(stem.with_suffix(".json").read_text())}
+    path = tab.site / BOARD
+    whole = {row["entry"]: row for row in csv.DictReader(path.with_suffix(".csv").open())}
+    records = {one["entry"]: one for one in json.loads(path.with_suffix(".json").read_text())}
     view = list(csv.DictReader(io.StringIO(exported(page, "CSV"))))
     rows = json.loads(exported(page, "JSON"))["rows"]
     assert [row["entry"] for row in view] == [row["entry"] for row in rows] == entries(page)
@@ -97,7 +97,7 @@ def test_nothing_in_an_export_runs_or_hides(tab: Tab) -> None:
         assert not [cell for cell in cells if re.match(r"[=@+]|-\D", cell)]
         assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
     for path in tab.site.rglob("*"):
-        if path.suffix in (".html", ".js", ".xml", ".json") and "result.json" not in path.name:
+        if path.suffix in (".html", ".js", ".xml", ".json") and path.parent.name[-5:] != ".n500":
             assert not re.search(r"[\x1b\u202e]", path.read_text("utf-8")), path
 
 

@@ -70,18 +70,18 @@ def test_the_meanings_are_those_of_the_document() -> None:
 def test_an_entry_links_its_files_and_says_how_to_load_it(tab: Tab) -> None:
     page = tab.open("entries/1.0/digits/digits-ibp-lwm-10x.n500.html")
     places = page.locator(".places")
-    for words, name in (("Result", "result.json"), ("Outcome table", "outcomes.parquet")):
+    place = tab.site / "entries/1.0/digits/digits-ibp-lwm-10x.n500"
+    for words in ("Result", "Outcome table"):
         link = places.locator("li", has_text=words).first.get_by_role("link")
-        target = tab.site / "entries/1.0/digits" / Path(link.get_attribute("href")).name
-        own = RESULTS / f"digits-ibp-lwm-10x.{name.removeprefix('result.')}"
-        assert target.read_bytes() == own.read_bytes()
+        target = (place.parent / link.get_attribute("href")).resolve()
+        assert target.parent == place
+        assert target.read_bytes() == (RESULTS / target.name).read_bytes()
     text = places.inner_text()
     assert "submissions/digits-ibp-lwm-10x" in text
     assert "baselines/recipes/digits/ibp-lwm-10x.toml" in text
     lines = page.locator("#loading").inner_text().splitlines()
     assert len(lines) == 3
     scope: dict[str, Any] = {}
-    place = tab.site / "entries/1.0/digits"
     script = "\n".join(lines)
     script = script.replace('"submissions/', f'"{ROOT}/submissions/')
     exec(script.replace('"digits-ibp', f'"{place}/digits-ibp'), scope)
@@ -125,7 +125,7 @@ def test_compare_opens_with_what_was_selected(tab: Tab) -> None:
 
 def test_the_picker_searches_and_its_empty_state_clears(tab: Tab) -> None:
     page = tab.open(COMPARE)
-    page.locator("#find").fill("ibp lwm")
+    page.locator("#find").fill("IBP lwm-10x")
     shown = page.locator(".choices label:visible")
     assert [text for text in shown.all_inner_texts() if "ibp-lwm-10x" not in text] == []
     shown.first.click()
