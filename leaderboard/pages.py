@@ -101,9 +101,8 @@ def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str,
     pages = {"index.html": _index(environment, groups, found)}
     if found:
         body, headings = render_text(found.text)
-        pages[FINDINGS] = _page(
-            environment, "findings.html", "", found=found, body=body, headings=headings
-        )
+        told = {"path": FINDINGS, "found": found, "body": body, "headings": headings}
+        pages[FINDINGS] = _page(environment, "findings.html", "", **told)
     for group in groups:
         clean = site.clean_images.get(group.fingerprint)
         pages[group_path(group)] = group_script(group, clean)
