@@ -179,7 +179,7 @@ corobench.holm = (values) => {
       more.textContent = `Show more (${grouped(places.length - done)} left)`;
     };
     const fill = () => {
-      places = (every ? all : differ).toSorted((a, b) => shown(b) - shown(a) || a - b);
+      places = [...(every ? all : differ)].sort((a, b) => shown(b) - shown(a) || a - b);
       done = 0;
       body.replaceChildren();
       add();
