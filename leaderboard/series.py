@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Board, Row, place_on_board
 from corobench.leaderboard.columns import Cell, Column
 from corobench.leaderboard.format import plain, rate_percent, short_bytes, short_count
@@ -27,7 +28,10 @@ _SHOWN: dict[str, Callable[[float], str]] = {
     "kept_certified": rate_percent,
 }
 #: Columns with the place of an entry -> the standing they show.
-_RANKS = {"group": "standing", "group_unbroken": "unbroken_standing"}
+_RANKS: dict[str, Callable[[Row], Standing | None]] = {
+    "group": lambda row: row.standing,
+    "group_unbroken": lambda row: row.unbroken_standing,
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Line:
         if column.key == "entry":
             return Cell(self.title, self.title)
         if column.key in _RANKS:
-            return self._ranks(_RANKS[column.key])
+            return self._ranks([_RANKS[column.key](row) for row in self.rows])
         cells = [column.cell(row) for row in self.rows]
         texts = list(dict.fromkeys(cell.text for cell in cells))
         values = [cell.value for cell in cells]
@@ -124,9 +128,9 @@ class Line:
         low, high = show(min(numbers)), show(max(numbers))
         return Cell(show(mean), round(mean, 6), f"{low}–{high}" if low != high else "")
 
-    def _ranks(self, name: str) -> Cell:
-        standings = [getattr(row, name) for row in self.rows]
-        if None in standings:
+    def _ranks(self, found: Sequence[Standing | None]) -> Cell:
+        standings = [standing for standing in found if standing is not None]
+        if len(standings) < len(found):
             return Cell("—", None, "", next((row.why_not_certifiable for row in self.rows), ""))
         groups = [standing.group for standing in standings]
         best = min(standing.best for standing in standings)

@@ -365,6 +365,7 @@ window.corobench ??= {};
   const read = () => {
     const text = location.hash.slice(1);
     const index = names.indexOf(decodeURIComponent(text));
+    if (drawn && text && index < 0 && document.getElementById(text)) return; // a jump within the page
     view = text.includes("=") ? fromFragment(text) : fresh();
     if (index >= 0) show(index);
     apply();
