@@ -14,7 +14,7 @@ from functools import cached_property
 from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Board, Row, place_on_board
 from corobench.leaderboard.columns import Cell, Column
-from corobench.leaderboard.format import plain, rate_percent, short_bytes, short_count
+from corobench.leaderboard.format import rate_percent, short_bytes, short_count
 
 #: Columns of counts that are no share of n -> how a mean is written.
 _SHOWN: dict[str, Callable[[float], str]] = {
@@ -60,7 +60,7 @@ class Line:
     @property
     def title(self) -> str:
         """Without a seed where there are several."""
-        return plain(self.first.result.submission.title) if self.is_series else self.first.title
+        return self.first.plain_title if self.is_series else self.first.title
 
     @property
     def seeds(self) -> str:
