@@ -123,7 +123,9 @@ class Line:
 
     def _mean(self, column: Column, numbers: Sequence[float]) -> Cell:
         n = self.first.result.n
-        show = _SHOWN.get(column.key, lambda count: rate_percent(count / n))
+        show: Callable[[float], str] = _SHOWN.get(column.key) or (
+            lambda count: rate_percent(count / n)
+        )
         mean = sum(numbers) / len(numbers)
         low, high = show(min(numbers)), show(max(numbers))
         return Cell(show(mean), round(mean, 6), f"{low}–{high}" if low != high else "")
