@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+
+from PIL import Image, ImageDraw
 
 from corobench.benchmark.errors import DependencyError
 
@@ -42,7 +45,21 @@ _EXPORT = re.compile(r"export\s*\{([^{}]*)\};?\s*")
 def assets() -> dict[str, bytes]:
     """Path inside the site -> content."""
     own = {f"assets/{name}": (STATIC / name).read_bytes() for name in OWN}
-    return {**own, f"assets/{LIBRARY}": table_library()}
+    return {**own, f"assets/{LIBRARY}": table_library(), "assets/card.png": card()}
+
+
+@lru_cache(maxsize=1)
+def card() -> bytes:
+    """The picture that goes with a link to the site: the mark, a bracket around what is proven."""
+    image = Image.new("RGB", (1200, 630), "#fdfdfc")
+    draw = ImageDraw.Draw(image)
+    for left, color, width in ((150, "#1f6fbf", 520), (670, "#cfe2f5", 90), (760, "#e07b1a", 170)):
+        draw.rectangle((left, 255, left + width, 375), color)
+    draw.rectangle((930, 255, 1050, 375), "#a9adb5")
+    draw.line(((670, 400), (670, 430), (760, 430), (760, 400)), "#1b1d21", 8)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=False, compress_level=6)
+    return buffer.getvalue()
 
 
 @lru_cache(maxsize=1)

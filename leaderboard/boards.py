@@ -76,9 +76,14 @@ class Row:
         return PurePosixPath(self.page).stem
 
     @property
+    def plain_title(self) -> str:
+        """The title on one line, without invisible characters."""
+        return plain(self.result.submission.title) or self.result.entry
+
+    @property
     def title(self) -> str:
-        """The title on one line, with the seed of the training where others stand beside it."""
-        title = plain(self.result.submission.title) or self.result.entry
+        """The title, with the seed of the training where others stand beside it."""
+        title = self.plain_title
         return f"{title}, seed {self.result.submission.training.seed}" if self.training else title
 
     @property

@@ -1,4 +1,4 @@
-"""Entries as a LaTeX table and as BibTeX records, which cite the entry."""
+"""Entries as a LaTeX table and as BibTeX records, which cite the entry, not its method's paper."""
 
 from __future__ import annotations
 

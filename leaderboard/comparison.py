@@ -10,6 +10,7 @@ import json
 
 from corobench.leaderboard.boards import Group, Row
 from corobench.leaderboard.citation import bibtex, latex_footer, latex_header, latex_row
+from corobench.leaderboard.format import plain
 from corobench.leaderboard.gallery import CleanImages
 
 
@@ -56,8 +57,8 @@ def entry_script(rows: list[Row], address: str = "") -> bytes:
         "entry": result.entry,
         "variant": first.variant,
         "title": first.title,
-        "architecture": result.submission.model.network,
-        "method": result.submission.method.name,
+        "architecture": plain(result.submission.model.network),
+        "method": plain(result.submission.method.name),
         "n": result.n,
         "clean": result.clean,
         "nonzero": size.num_nonzero,

@@ -132,6 +132,17 @@ def plain(text: str) -> str:
     return " ".join("".join(letter for letter in spaced if letter.isprintable()).split())
 
 
+def visible(value: object) -> object:
+    """What a template writes: text without invisible characters; its line ends stay.
+
+    >>> visible("a\\x1b[2J\\n\\u202eb"), visible(3)
+    ('a[2J\\nb', 3)
+    """
+    if type(value) is not str or value.isprintable():
+        return value
+    return "".join(letter for letter in value if letter.isprintable() or letter == "\n")
+
+
 def coordinate(value: float) -> str:
     """A coordinate in an SVG, at most two decimals and no trailing zeros.
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
 from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring.known import is_lower_end_known as is_lower_end_known
 from corobench.benchmark.scoring.statistics import MIN_PARENT_COUNT, Interval, wilson
 
 #: Segments of the bracket from the proven end to the wrong end: key -> outcomes it holds.
@@ -141,17 +142,6 @@ def bracket(score: EpsilonScore, n: int) -> DrawnBracket:
         certified=Share(counts["certified"], n) if asked else None,
         not_attacked=Share(n - lost, n),
     )
-
-
-def is_lower_end_known(score: EpsilonScore) -> bool:
-    """Whether the proven share says something of the network.
-
-    It says nothing where nothing is proven, images are left, and a certifier was not asked: such an
-    entry may be as robust as its upper end. Where every image is broken or wrong, 0 is the truth.
-    """
-    low, high = scoring.bracket(score)
-    asked = [count for name, count in score.certified_by.items() if name != "cascade"]
-    return low > 0 or low == high or (bool(asked) and None not in asked)
 
 
 def is_wide(score: EpsilonScore) -> bool:

@@ -25,7 +25,7 @@ from corobench.leaderboard.feed import PATH as FEED
 from corobench.leaderboard.feed import feed, newest_rows
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.gallery import CleanImages, gallery
-from corobench.leaderboard.glossary import SHORT
+from corobench.leaderboard.glossary import SHORT, used
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.magnitudes import picture
 from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
@@ -101,18 +101,19 @@ def render_pages(groups: Sequence[Group], site: Site | None = None) -> dict[str,
     pages = {"index.html": _index(environment, groups, found)}
     if found:
         body, headings = render_text(found.text)
-        pages[FINDINGS] = _page(
-            environment, "findings.html", "", found=found, body=body, headings=headings
-        )
+        told = {"path": FINDINGS, "found": found, "body": body, "headings": headings}
+        pages[FINDINGS] = _page(environment, "findings.html", "", **told)
     for group in groups:
         clean = site.clean_images.get(group.fingerprint)
         pages[group_path(group)] = group_script(group, clean)
         for board in group.boards:
             pages |= _board_pages(environment, group, board, _siblings(groups, group, board))
-        pages[compare_page(group)] = _page(environment, "compare.html", "../", group=group)
+        page = compare_page(group)
+        pages[page] = _page(environment, "compare.html", "../", path=page, group=group)
         pages |= _entry_pages(environment, group, site)
     for document in site.documents:
-        pages[document.page] = _page(environment, "document.html", "", document=document)
+        page = document.page
+        pages[page] = _page(environment, "document.html", "", path=page, document=document)
     pages[FEED] = feed(groups, site.address)
     return dict(sorted((pages | assets()).items()))
 
@@ -134,6 +135,7 @@ def _index(environment: Environment, groups: Sequence[Group], found: Findings | 
         environment,
         "index.html",
         "",
+        path="index.html",
         groups=groups,
         found=found,
         tracks=ordered,
@@ -170,6 +172,7 @@ def _board_pages(
         environment,
         "board.html",
         "../",
+        path=page,
         group=group,
         board=board,
         siblings=siblings,
@@ -235,7 +238,7 @@ def _values(line: Line, listed: Sequence[Column]) -> str:
 
 
 def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str, bytes]:
-    pages = {}
+    pages: dict[str, bytes] = {}
     clean = site.clean_images.get(group.fingerprint)
     template = environment.get_template("entry.html")
     boards = {board.epsilon: board for board in group.boards}
@@ -246,6 +249,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         root = "../" * path.count("/")
         html = template.render(
             root=root,
+            path=path,
             group=group,
             rows=rows,
             first=first,
@@ -277,6 +281,7 @@ def _environment(site: Site, found: Findings | None) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=text.visible,
     )
     environment.filters.update(
         percent=text.percent,
@@ -317,6 +322,8 @@ def _environment(site: Site, found: Findings | None) -> Environment:
         decisions=decisions,
         flag_links=flag_links(site.documents),
         meanings=MEANINGS,
+        address=site.address,
+        used=used,
     )
     return environment
 

@@ -30,7 +30,7 @@ def trainings(results: Sequence[Result]) -> dict[tuple[str, ...], str]:
     for result in results:
         if result.submission.training.seed is not None:
             members[_key(result, named, set())].append(result)
-    found = {}
+    found: dict[tuple[str, ...], str] = {}
     for key, same in members.items():
         seeds = [result.submission.training.seed for result in same]
         if len(same) > 1 and len(set(seeds)) == len(seeds):

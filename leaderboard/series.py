@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Board, Row, place_on_board
 from corobench.leaderboard.columns import Cell, Column
-from corobench.leaderboard.format import plain, rate_percent, short_bytes, short_count
+from corobench.leaderboard.format import rate_percent, short_bytes, short_count
 
 #: Columns of counts that are no share of n -> how a mean is written.
 _SHOWN: dict[str, Callable[[float], str]] = {
@@ -27,7 +28,10 @@ _SHOWN: dict[str, Callable[[float], str]] = {
     "kept_certified": rate_percent,
 }
 #: Columns with the place of an entry -> the standing they show.
-_RANKS = {"group": "standing", "group_unbroken": "unbroken_standing"}
+_RANKS: dict[str, Callable[[Row], Standing | None]] = {
+    "group": lambda row: row.standing,
+    "group_unbroken": lambda row: row.unbroken_standing,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Line:
     @property
     def title(self) -> str:
         """Without a seed where there are several."""
-        return plain(self.first.result.submission.title) if self.is_series else self.first.title
+        return self.first.plain_title if self.is_series else self.first.title
 
     @property
     def seeds(self) -> str:
@@ -98,7 +102,7 @@ class Line:
         if column.key == "entry":
             return Cell(self.title, self.title)
         if column.key in _RANKS:
-            return self._ranks(_RANKS[column.key])
+            return self._ranks([_RANKS[column.key](row) for row in self.rows])
         cells = [column.cell(row) for row in self.rows]
         texts = list(dict.fromkeys(cell.text for cell in cells))
         values = [cell.value for cell in cells]
@@ -119,14 +123,16 @@ class Line:
 
     def _mean(self, column: Column, numbers: Sequence[float]) -> Cell:
         n = self.first.result.n
-        show = _SHOWN.get(column.key, lambda count: rate_percent(count / n))
+        show: Callable[[float], str] = _SHOWN.get(column.key) or (
+            lambda count: rate_percent(count / n)
+        )
         mean = sum(numbers) / len(numbers)
         low, high = show(min(numbers)), show(max(numbers))
         return Cell(show(mean), round(mean, 6), f"{low}–{high}" if low != high else "")
 
-    def _ranks(self, name: str) -> Cell:
-        standings = [getattr(row, name) for row in self.rows]
-        if None in standings:
+    def _ranks(self, found: Sequence[Standing | None]) -> Cell:
+        standings = [standing for standing in found if standing is not None]
+        if len(standings) < len(found):
             return Cell("—", None, "", next((row.why_not_certifiable for row in self.rows), ""))
         groups = [standing.group for standing in standings]
         best = min(standing.best for standing in standings)

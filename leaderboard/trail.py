@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.places import beside, result_stem
 from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Outcome
+from corobench.benchmark.tracks import get_track, standard_subset
 from corobench.leaderboard.boards import Row
 from corobench.leaderboard.documents import Document
 
@@ -93,15 +94,21 @@ class Decision:
 
 
 def copies(row: Row, path: Path | None) -> dict[str, bytes]:
-    """The entry's result file and outcome table as files of the site, beside its page."""
+    """The entry's result file and outcome table as files in a folder beside its page."""
     if path is None:
         return {}
-    stem = row.page.removesuffix(".html")
-    found = {f"{stem}.result.json": path.read_bytes()}
+    stem = f"{row.page.removesuffix('.html')}/{_stem(row)}"
+    found = {f"{stem}.json": path.read_bytes()}
     table = beside(path, "outcomes.parquet")
     if row.evidence is not None and table.is_file():
         found[f"{stem}.outcomes.parquet"] = table.read_bytes()
     return found
+
+
+def _stem(row: Row) -> str:
+    """The name that a result file must have to be read."""
+    result = row.result
+    return result_stem(result.entry, result.n, standard_subset(get_track(result.track)))
 
 
 def places(row: Row, copied: Sequence[str], project: Project) -> list[Place]:
@@ -125,12 +132,10 @@ def places(row: Row, copied: Sequence[str], project: Project) -> list[Place]:
 
 def loading_lines(row: Row) -> str:
     """The three lines of Python that load an entry and its result, in a folder of the project."""
-    result = row.result
-    stem = f"{row.page.rsplit('/', 1)[-1].removesuffix('.html')}.result.json"
     return (
         "import corobench\n"
-        f'model = corobench.load_model("submissions/{result.entry}")\n'
-        f'result = corobench.load_result("{stem}")'
+        f'model = corobench.load_model("submissions/{row.result.entry}")\n'
+        f'result = corobench.load_result("{_stem(row)}.json")'
     )
 
 

@@ -48,6 +48,7 @@ SHOWN = ("index", "board", "entry", "compare", "method", "submit", "changelog")
 #: Width of the window -> height of the picture and its scheme.
 PICTURES = {1280: (1500, "light"), 390: (1300, "dark")}
 SERIOUS = ("serious", "critical")
+WAIT_MS = 180_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def look(site: Path) -> Iterator[Looked]:
                     color_scheme=scheme,
                     reduced_motion="reduce",
                 )
+                page.set_default_timeout(WAIT_MS)
                 for name, address in PAGES.items():
                     open_page(page, site, address)
                     if name in SHOWN and scheme == pictured:

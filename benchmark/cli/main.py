@@ -53,8 +53,10 @@ MOUNTED = {
     "evaluate": "corobench.benchmark.cli.evaluate:evaluate",
     "export-vnnlib": "corobench.benchmark.cli.external:export_vnnlib",
     "freeze": "corobench.benchmark.cli.rounds:freeze",
+    "hub": "corobench.benchmark.cli.hub:hub",
     "import": "corobench.benchmark.cli.importing:import_",
     "intake": "corobench.benchmark.cli.gate:intake",
+    "leaderboard": "corobench.leaderboard.cli_board:leaderboard",
     "measure": "corobench.benchmark.cli.measure:measure",
     "migrate": "corobench.benchmark.cli.rounds:migrate",
     "new": "corobench.benchmark.cli.new:new",
@@ -80,7 +82,10 @@ GROUPS = {
         *("measure", "pack", "unpack", "convert", "compact"),
     ),
     "Gate a repository": ("check", "drift"),
-    "Publish": ("render", "serve", "report", "intake", "recheck", "contest", "export-vnnlib"),
+    "Publish": (
+        *("render", "serve", "leaderboard", "report", "intake", "recheck", "contest"),
+        *("hub", "export-vnnlib"),
+    ),
     "Maintain": ("train", "recertify", "migrate", "freeze", "pictures"),
 }
 

@@ -266,7 +266,6 @@ window.corobench ??= {};
     drawn = tableKey();
     const empty = element.querySelector("td.dt-empty");
     if (empty && rows.length) empty.append(" ", button("Clear filters", clear));
-    fit();
   };
   /* The entries of a line with several seeds, below it where it is open. */
   const unfold = () => {
@@ -293,6 +292,7 @@ window.corobench ??= {};
       parting.cells[0].colSpan = view.cols.length + FIRST;
       apart.before(parting);
     }
+    fit();
     for (const part of element.querySelectorAll("[data-rank]")) part.hidden = part.dataset.rank !== view.rank;
     for (const choice of rankBy.querySelectorAll("input")) choice.checked = choice.value === view.rank;
     columns.forEach((column, place) => { columnBoxes[place].box.checked = view.cols.includes(column.key); });
@@ -365,6 +365,7 @@ window.corobench ??= {};
   const read = () => {
     const text = location.hash.slice(1);
     const index = names.indexOf(decodeURIComponent(text));
+    if (drawn && text && index < 0 && document.getElementById(text)) return; // a jump within the page
     view = text.includes("=") ? fromFragment(text) : fresh();
     if (index >= 0) show(index);
     apply();

@@ -111,12 +111,17 @@ corobench.holm = (values) => {
       ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),
     ]);
     const parts = [make("h2", {}, "Side by side"), numbers];
-    if (entries.every((entry) => at(entry).outcomes)) parts.push(...tests(entries, epsilon, heads), ...differing(group, entries, epsilon, heads));
+    if (entries.every((entry) => at(entry).outcomes)) {
+      const found = paired(entries, epsilon);
+      if (entries.length === 2) parts.unshift(make("p", { class: "lead", id: "verdict" }, found.map((test) => `${test.word}: ${verdict(test, heads)}.`).join(" ")));
+      parts.push(...tests(found, entries, epsilon, heads), ...differing(group, entries, epsilon, heads));
+    }
     else parts.push(make("p", { class: "notice" }, "At least one of these results has no outcome table beside it, so there is no paired comparison."));
     out.replaceChildren(...parts);
   };
 
-  const tests = (entries, epsilon, heads) => {
+  const verdict = (test, heads) => (test.holm >= 0.05 ? "no difference shown" : `${heads[test.first > test.second ? test.i : test.j]} is better`);
+  const paired = (entries, epsilon) => {
     const found = [];
     for (const [measure, [word, letters]] of Object.entries(MEASURES)) {
       for (let i = 0; i < entries.length; i += 1) for (let j = i + 1; j < entries.length; j += 1) {
@@ -131,11 +136,13 @@ corobench.holm = (values) => {
         found.push({ measure, word, i, j, first, second, p: corobench.mcnemar(first, second) });
       }
     }
-    const corrected = corobench.holm(found.map((test) => test.p));
-    const lines = found.map((test, place) => [
+    corobench.holm(found.map((test) => test.p)).forEach((value, place) => { found[place].holm = value; });
+    return found;
+  };
+  const tests = (found, entries, epsilon, heads) => {
+    const lines = found.map((test) => [
       `${test.word}: ${heads[test.i]} against ${heads[test.j]}`,
-      String(test.first), String(test.second), pValue(test.p), pValue(corrected[place]),
-      corrected[place] >= 0.05 ? "no difference shown" : `${heads[test.first > test.second ? test.i : test.j]} is better`,
+      String(test.first), String(test.second), pValue(test.p), pValue(test.holm), verdict(test, heads),
     ]);
     const caption = "Exact McNemar";
     const whole = table(caption, ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines);
@@ -172,7 +179,7 @@ corobench.holm = (values) => {
       more.textContent = `Show more (${grouped(places.length - done)} left)`;
     };
     const fill = () => {
-      places = (every ? all : differ).toSorted((a, b) => shown(b) - shown(a) || a - b);
+      places = [...(every ? all : differ)].sort((a, b) => shown(b) - shown(a) || a - b);
       done = 0;
       body.replaceChildren();
       add();

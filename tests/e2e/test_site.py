@@ -157,7 +157,7 @@ def test_latex_and_bibtex_of_selected_rows(tab: Tab) -> None:
     assert text.count("@misc") == 1
     page.keyboard.press("Escape")
     menu(page, "Export").get_by_role("button", name="LaTeX").click()
-    assert page.locator("#cite[open] pre").inner_text().strip().endswith("\\\\")
+    assert page.locator("#cite[open] pre").inner_text().strip().endswith(r"\end{tabular}")
 
 
 def test_picking_a_point_selects_its_row(tab: Tab) -> None:
@@ -258,6 +258,8 @@ def test_print_shows_the_table_without_controls(tab: Tab) -> None:
     page.emulate_media(media="print")
     assert not page.locator("#tools").is_visible()
     assert page.locator("#board tbody tr").nth(7).is_visible()
+    assert page.locator(".radii").first.inner_text().strip().endswith("2/16")
+    assert page.locator(".radii a:visible").count() == 0
     assert page.pdf().startswith(b"%PDF")
 
 
@@ -281,6 +283,16 @@ def test_the_keyboard_reaches_sorting_and_menus(tab: Tab) -> None:
     page.locator("th.c-clean [role=button], th.c-clean").last.focus()
     page.keyboard.press("Enter")
     page.locator("th.c-clean[aria-sort=descending]").wait_for()
+
+
+def test_a_link_skips_the_plots_and_a_jump_keeps_the_view(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#q=ibp&sort=nonzero.asc")
+    before = entries(page)
+    page.get_by_role("link", name="Skip the plots").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#columns-title'")
+    assert entries(page) == before
+    assert page.locator("#q").input_value() == "ibp"
 
 
 _DARK = [(name, "dark") for name in ("index.html", BOARD, COMPARE, "method.html")]

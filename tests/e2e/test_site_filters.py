@@ -147,6 +147,8 @@ def test_search_finds_methods_architectures_and_authors(tab: Tab) -> None:
     for text, left in (("cnn-large", {"large"}), ("between-13x", {"between-13x"})):
         page.locator("#q").fill(text)
         assert set(entries(page)) == left
+    page.locator("#q").fill("interval bound propagation")
+    assert set(entries(page)) == {"ibp"}
     page.locator("#q").fill("ada example")
     assert len(entries(page)) == len(all_entries())
 
