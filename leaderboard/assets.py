@@ -27,6 +27,9 @@ OWN = (
     "entry.js",
     "export.js",
     "findings.css",
+    "plot-card.js",
+    "plot-zoom.js",
+    "plots.css",
     "style.css",
     "tools.js",
 )

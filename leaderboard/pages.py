@@ -16,6 +16,7 @@ from corobench.leaderboard.assets import TEMPLATES, assets
 from corobench.leaderboard.boards import Board, Group, Row
 from corobench.leaderboard.citation import bibtex, latex_table
 from corobench.leaderboard.classes import per_class
+from corobench.leaderboard.colours import family_codes, legends
 from corobench.leaderboard.columns import Column, columns
 from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
 from corobench.leaderboard.curves import curves
@@ -187,6 +188,7 @@ def _board_pages(
         },
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
+        legends=legends(board.rows),
     )
     stem = page.removesuffix(".html")
     return {page: html, f"{stem}.csv": csv_bytes(board), f"{stem}.json": json_bytes(board)}
@@ -204,6 +206,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
         "words": SHORT,
+        "families": family_codes(board.rows),
         "columns": [
             {
                 "key": column.key,
