@@ -30,6 +30,7 @@ OWN = (
     "plot-card.js",
     "plot-zoom.js",
     "plots.css",
+    "security.js",
     "style.css",
     "tools.js",
 )

@@ -33,6 +33,7 @@ from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket
 from corobench.leaderboard.method_chart import LAST
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.reproduction import PAPER
+from corobench.leaderboard.security import CurveOf, drawing
 from corobench.leaderboard.series import Line, lines, num_apart
 from corobench.leaderboard.taxonomy import Facet, facet_values, facets
 from corobench.leaderboard.trail import (
@@ -62,6 +63,7 @@ class Site:
         is_private: quick results are among those shown; every page says so.
         files: identity of a result -> its file, which is copied into the site.
         project: where weights and recipes are.
+        curves: identity of a result -> more radii of it, measured cheaply.
     """
 
     documents: tuple[Document, ...] = ()
@@ -70,6 +72,7 @@ class Site:
     is_private: bool = False
     files: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
     project: Project = field(default_factory=lambda: Project(ROOT))
+    curves: CurveOf = field(default_factory=dict)
 
 
 class Notes:
@@ -246,6 +249,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         first = rows[0]
         known = first.evidence
         copied = copies(first, site.files.get(identity(first.result)))
+        curve = site.curves.get(identity(first.result))
         root = "../" * path.count("/")
         html = template.render(
             root=root,
@@ -258,6 +262,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
             else [],
             gallery=gallery(first.result, known, clean) if known else None,
             weights=picture(first),
+            security=drawing(rows, curve),
             places=places(first, list(copied), site.project),
             loading=loading_lines(first) if copied else "",
             latex=latex_table(rows),
@@ -265,7 +270,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         )
         pages |= copied
         pages[path] = _encode(html)
-        pages[entry_path(first)] = entry_script(rows, site.address)
+        pages[entry_path(first)] = entry_script(rows, site.address, curve)
     return pages
 
 

@@ -110,7 +110,7 @@ corobench.holm = (values) => {
       ["AutoAttack", ...entries.map((e) => share(at(e).autoattack, e.n))],
       ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),
     ]);
-    const parts = [make("h2", {}, "Side by side"), numbers];
+    const parts = [make("h2", {}, "Side by side"), numbers, ...corobench.securityCurves(entries, heads)];
     if (entries.every((entry) => at(entry).outcomes)) parts.push(...tests(entries, epsilon, heads), ...differing(group, entries, epsilon, heads));
     else parts.push(make("p", { class: "notice" }, "At least one of these results has no outcome table beside it, so there is no paired comparison."));
     out.replaceChildren(...parts);

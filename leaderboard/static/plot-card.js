@@ -103,7 +103,7 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
     const { fx, fy } = plot.zoom;
     const [x, low, high] = [fx(mark.x), fy(mark.low), fy(mark.high)];
     const toEnds = Math.min(Math.hypot(px - x, py - low), Math.hypot(px - x, py - high));
-    const inside = py <= low && py >= high ? Math.abs(px - x) + SAME : Infinity; // an end wins over a line that passes
+    const inside = py <= low && py >= high ? Math.abs(px - x) + 2 * SAME : Infinity; // an end wins over a line that passes
     return Math.min(toEnds, inside);
   };
   const found = (plot, event) => {

@@ -35,6 +35,9 @@ DOTS = """() => [...document.querySelectorAll("svg.size-nonzero a[data-i]")].map
   return [node.getAttribute("aria-label").split(":")[0], at.x, at.y];
 })"""
 
+#: Until the browser has drawn, and with it corrected its scroll position.
+SETTLED = "() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))"
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -64,6 +67,7 @@ def tab(browser: Any, site: Path) -> Iterator[Tab]:
 def dots(page: Any) -> dict[str, tuple[float, float]]:
     """Where the dot of each entry is on the screen."""
     page.locator("#plots").evaluate("node => node.scrollIntoView()")
+    page.evaluate(SETTLED)
     return {name: (x, y) for name, x, y in page.evaluate(DOTS)}
 
 
