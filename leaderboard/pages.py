@@ -241,7 +241,7 @@ def _values(line: Line, listed: Sequence[Column]) -> str:
 
 
 def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str, bytes]:
-    pages = {}
+    pages: dict[str, bytes] = {}
     clean = site.clean_images.get(group.fingerprint)
     template = environment.get_template("entry.html")
     boards = {board.epsilon: board for board in group.boards}
