@@ -30,6 +30,10 @@ OWN = (
     "entry.js",
     "export.js",
     "findings.css",
+    "plot-card.js",
+    "plot-zoom.js",
+    "plots.css",
+    "security.js",
     "style.css",
     "tools.js",
 )

@@ -26,6 +26,7 @@ from corobench.leaderboard.loading import (
     unpublished,
 )
 from corobench.leaderboard.pages import Site, render_pages
+from corobench.leaderboard.security import read_curves
 from corobench.leaderboard.trail import Project
 from corobench.leaderboard.writing import write_site
 
@@ -94,6 +95,7 @@ def build_site(
             is_private=bool(unpublished(loaded)),
             files=dict(zip(map(identity, loaded.results), loaded.paths, strict=True)),
             project=Project(documents, repository),
+            curves=read_curves(loaded.results, loaded.paths),
         )
         files = render_pages(groups, site)
     write_site(files, out)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 
+from corobench.benchmark.records.curve import Curve
 from corobench.leaderboard.boards import Group, Row
 from corobench.leaderboard.citation import bibtex, latex_footer, latex_header, latex_row
 from corobench.leaderboard.format import plain
 from corobench.leaderboard.gallery import CleanImages
+from corobench.leaderboard.security import as_json, points
 
 
 def group_path(group: Group) -> str:
@@ -42,12 +44,13 @@ def group_script(group: Group, clean: CleanImages | None) -> bytes:
     return _call("group", data)
 
 
-def entry_script(rows: list[Row], address: str = "") -> bytes:
+def entry_script(rows: list[Row], address: str = "", curve: Curve | None = None) -> bytes:
     """Everything of one entry that is compared: counts, outcomes image by image, citations.
 
     Args:
         rows: of one entry, one per epsilon, ascending.
         address: where the site is published, or empty.
+        curve: more radii, or None.
     """
     first = rows[0]
     result, evidence = first.result, first.evidence
@@ -65,6 +68,7 @@ def entry_script(rows: list[Row], address: str = "") -> bytes:
         "packed": size.bytes_packed,
         "macs": size.macs_nonzero,
         "bibtex": bibtex(first, address),
+        "curve": as_json(points(result, curve)),
         "epsilons": {
             row.epsilon: {
                 "certified": row.bracket.certified.count if row.bracket.certified else None,

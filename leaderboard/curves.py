@@ -71,12 +71,14 @@ class Curves:
     Attributes:
         num_single: methods that are not drawn, as they are there at one compression only.
         num_left_out: further methods that are not drawn, as `MAX_CURVES` are.
+        ends: decimal logarithms at the ends of the axis.
     """
 
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
     num_left_out: int
+    ends: tuple[float, float]
     num_single: int = 0
 
 
@@ -101,7 +103,14 @@ def curves(rows: Sequence[Row]) -> Curves | None:
     placed = [replace(curve, label_y=y) for curve, y in zip(placed, heights, strict=True)]
     ticks = tuple(replace(tick, text=f"{tick.text}×") for tick in axis.ticks)
     num_single = len(sized) - len(families)
-    return Curves(ticks, percent_ticks(), tuple(placed), len(families) - len(drawn), num_single)
+    return Curves(
+        x_ticks=ticks,
+        y_ticks=percent_ticks(),
+        curves=tuple(placed),
+        num_left_out=len(families) - len(drawn),
+        ends=(axis.low, axis.high),
+        num_single=num_single,
+    )
 
 
 def _families(rows: Sequence[Row]) -> list[list[Row]]:

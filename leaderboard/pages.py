@@ -16,6 +16,7 @@ from corobench.leaderboard.assets import TEMPLATES, assets
 from corobench.leaderboard.boards import Board, Group, Row
 from corobench.leaderboard.citation import bibtex, latex_table
 from corobench.leaderboard.classes import per_class
+from corobench.leaderboard.colours import family_codes, legends
 from corobench.leaderboard.columns import Column, columns
 from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
 from corobench.leaderboard.curves import curves
@@ -32,6 +33,7 @@ from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket
 from corobench.leaderboard.method_chart import LAST
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.reproduction import PAPER
+from corobench.leaderboard.security import CurveOf, drawing
 from corobench.leaderboard.series import Line, lines, num_apart
 from corobench.leaderboard.taxonomy import Facet, facet_values, facets
 from corobench.leaderboard.trail import (
@@ -61,6 +63,7 @@ class Site:
         is_private: quick results are among those shown; every page says so.
         files: identity of a result -> its file, which is copied into the site.
         project: where weights and recipes are.
+        curves: identity of a result -> more radii of it, measured cheaply.
     """
 
     documents: tuple[Document, ...] = ()
@@ -69,6 +72,7 @@ class Site:
     is_private: bool = False
     files: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
     project: Project = field(default_factory=lambda: Project(ROOT))
+    curves: CurveOf = field(default_factory=dict)
 
 
 class Notes:
@@ -190,6 +194,7 @@ def _board_pages(
         },
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
+        legends=legends(board.rows),
     )
     stem = page.removesuffix(".html")
     return {page: html, f"{stem}.csv": csv_bytes(board), f"{stem}.json": json_bytes(board)}
@@ -207,6 +212,7 @@ def _config(group: Group, board: Board, listed: Sequence[Column], filters: Seque
         "compare": f"../{compare_page(group)}",
         "data": f"../{group_path(group)}",
         "words": SHORT,
+        "families": family_codes(board.rows),
         "columns": [
             {
                 "key": column.key,
@@ -246,6 +252,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         first = rows[0]
         known = first.evidence
         copied = copies(first, site.files.get(identity(first.result)))
+        curve = site.curves.get(identity(first.result))
         root = "../" * path.count("/")
         html = template.render(
             root=root,
@@ -259,6 +266,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
             else [],
             gallery=gallery(first.result, known, clean) if known else None,
             weights=picture(first),
+            security=drawing(rows, curve),
             places=places(first, list(copied), site.project),
             loading=loading_lines(first) if copied else "",
             latex=latex_table(rows),
@@ -266,7 +274,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         )
         pages |= copied
         pages[path] = _encode(html)
-        pages[entry_path(first)] = entry_script(rows, site.address)
+        pages[entry_path(first)] = entry_script(rows, site.address, curve)
     return pages
 
 

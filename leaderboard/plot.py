@@ -23,6 +23,7 @@ STEP = 13.0  # between labels, in user units
 MAX_LABELS = 16
 MAX_LINKS = 80  # above, ranges are no links of their own
 LABEL_LENGTH = 26
+LETTER = 5.6  # width of a letter of a label, in user units
 
 #: What the size axis can show: key -> (words, value).
 SIZES: dict[str, tuple[str, Callable[[Compactness], int]]] = {
@@ -81,6 +82,7 @@ class Plot:
         size: key of :data:`SIZES`.
         words: what the size axis shows.
         band: path of the area in which the Pareto front lies.
+        ends: decimal logarithms at the ends of the size axis.
     """
 
     size: str
@@ -89,6 +91,7 @@ class Plot:
     y_ticks: tuple[Tick, ...]
     ranges: tuple[Range, ...]
     band: str
+    ends: tuple[float, float]
 
     @property
     def has_links(self) -> bool:
@@ -116,9 +119,19 @@ def plot(rows: Sequence[Row], size: str = "nonzero") -> Plot:
     ]
     # of one size the longest is drawn first, so that it hides no other
     ranges.sort(key=lambda item: (item.x, item.high_y - item.low_y, item.row.page))
-    if len(rows) <= MAX_LABELS:
-        ranges = _labelled(ranges)
-    return Plot(size, words, axis.ticks, percent_ticks(), tuple(ranges), _band(front(known), axis))
+    named = set(range(len(rows))) if len(rows) <= MAX_LABELS else set(_on_front(rows, sizes))
+    labelled = {
+        item.index: item for item in _labelled([one for one in ranges if one.index in named])
+    }
+    return Plot(
+        size=size,
+        words=words,
+        x_ticks=axis.ticks,
+        y_ticks=percent_ticks(),
+        ranges=tuple(labelled.get(item.index, item) for item in ranges),
+        band=_band(front(known), axis),
+        ends=(axis.low, axis.high),
+    )
 
 
 def percent_ticks() -> tuple[Tick, ...]:
@@ -195,8 +208,37 @@ def shorten(text: str, track: str = "") -> str:
     return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
 
 
+def _on_front(rows: Sequence[Row], sizes: Sequence[float]) -> list[int]:
+    """Rows that are better than every other one not larger: by proven, or by unbroken.
+
+    Args:
+        rows: of one board, in any order.
+        sizes: of the rows.
+
+    Returns:
+        Their places, at most `MAX_LABELS`, the larger ones first to go.
+    """
+    found: list[int] = []
+    for rate in (_proven, _unbroken):
+        best = -1.0
+        for place in sorted(range(len(rows)), key=lambda one: (sizes[one], -rate(rows[one]), one)):
+            if rate(rows[place]) > best:
+                best = rate(rows[place])
+                found.append(place)
+    distinct = sorted(set(found), key=lambda place: (sizes[place], place))
+    return distinct[:MAX_LABELS]
+
+
+def _proven(row: Row) -> float:
+    return row.bracket.low_rate
+
+
+def _unbroken(row: Row) -> float:
+    return row.bracket.not_attacked.rate
+
+
 def _high_y(row: Row) -> float:
-    return y_of(row.bracket.not_attacked.rate)
+    return y_of(_unbroken(row))
 
 
 def _band(steps: Sequence[Step], axis: LogAxis) -> str:
@@ -212,29 +254,28 @@ def _band(steps: Sequence[Step], axis: LogAxis) -> str:
 
 
 def _labelled(ranges: Sequence[Range]) -> list[Range]:
-    """The ranges with their labels, right of those of nearly the same size, one below the other."""
+    """The ranges with their labels, each right of its range, none over another one."""
     found: list[Range] = []
-    for cluster in _clusters(ranges):
-        label_x = cluster[-1].x + STEP
-        heights = spread_heights([(item.low_y + item.high_y) / 2 for item in cluster])
-        found += [
-            replace(
-                item,
-                label=shorten(item.row.result.entry, item.row.result.track),
-                label_x=label_x,
-                label_y=height,
-            )
-            for item, height in zip(cluster, heights, strict=True)
-        ]
+    for item in sorted(ranges, key=lambda one: (one.x, one.low_y + one.high_y, one.index)):
+        label = shorten(item.row.result.entry, item.row.result.track)
+        middle = (item.low_y + item.high_y) / 2
+        for height in _heights(middle):
+            drawn = replace(item, label=label, label_x=item.x + STEP, label_y=height)
+            if not any(_overlap(drawn, other) for other in found):
+                found.append(drawn)
+                break
     return found
 
 
-def _clusters(ranges: Sequence[Range]) -> list[list[Range]]:
-    """Ranges so close in size to the first of them that their labels would hide each other."""
-    clusters: list[list[Range]] = []
-    for item in ranges:
-        if clusters and item.x - clusters[-1][0].x < STEP:
-            clusters[-1].append(item)
-        else:
-            clusters.append([item])
-    return clusters
+def _heights(wanted: float) -> list[float]:
+    """Heights for a label inside the plot, nearest first."""
+    num_steps = int((BOTTOM - TOP) / STEP) + 1
+    offsets = [sign * STEP * step for step in range(num_steps) for sign in (1, -1)]
+    return [wanted + offset for offset in offsets[1:] if TOP <= wanted + offset <= BOTTOM]
+
+
+def _overlap(one: Range, other: Range) -> bool:
+    """Whether two labels would hide each other."""
+    first, last = sorted((one, other), key=lambda item: item.label_x)
+    is_beside = first.label_x + LETTER * len(first.label) < last.label_x
+    return not is_beside and abs(one.label_y - other.label_y) < STEP - 1e-9

@@ -33,6 +33,7 @@ GROUP = "fashion-mnist-1.0-n1000"
 ENTRY = "fashion-mnist-ibp-lwm-10x.n1000"
 PAGES = {
     "index": "index.html",
+    "findings": "findings.html",
     "board": f"boards/{GROUP}-eps1-10.html",
     "entry": f"entries/1.0/fashion-mnist/{ENTRY}.html",
     "compare": f"compare/{GROUP}.html#e=fashion-mnist-ibp-dense.n1000,{ENTRY}",

@@ -28,7 +28,17 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results" / "1.0" / "fas
 LARGER = "@"
 MAX_BUILD_S = 20.0
 MAX_FIRST_LOAD_BYTES = 1_000_000
-ASSETS = ("style.css", "datatables.js", "entry.js", "tools.js", "export.js", "board.js")
+ASSETS = (
+    "style.css",
+    "plots.css",
+    "datatables.js",
+    "entry.js",
+    "tools.js",
+    "export.js",
+    "plot-zoom.js",
+    "plot-card.js",
+    "board.js",
+)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from corobench.benchmark.cli import many
+from corobench.benchmark.cli import curves, many
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
@@ -64,6 +64,12 @@ from corobench.benchmark.executors.limits import Limits
     help="Cases of branch and bound per image, instead of those of the protocol: more prove more, "
     "and take longer; never ranked.",
 )
+@click.option(
+    "--curve",
+    is_flag=True,
+    help="Afterwards measure proven and unbroken at more radii, with cheap certifiers and PGD-50, "
+    "for a curve on the entry's page; never ranked.",
+)
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 @many.scaling
 @cli_options.process_limits
@@ -80,6 +86,7 @@ def evaluate(
     plain_attacks: bool,
     certify_budget_s: float | None,
     max_subdomains: int | None,
+    curve: bool,
     force: bool,
     wish: many.Wish,
     limits: Limits | None,
@@ -103,6 +110,7 @@ def evaluate(
       corobench evaluate submissions/* --missing-only --workers 8
       corobench evaluate submissions/* --device all --workers-per-device 2 --tf32
       corobench evaluate submissions/* --missing-only --shard 3/20
+      corobench evaluate submissions/my-model --curve
     """
     from corobench.benchmark.evaluation.settings import Settings
     from corobench.benchmark.executors.planning import plan
@@ -127,3 +135,5 @@ def evaluate(
     )
     chosen = plan(paths, settings, subsets, missing_only=wish.missing_only, shard=wish.shard)
     many.make(chosen, out, limits, crew)
+    if curve:
+        curves.measure(paths, chosen, limits, crew.devices[0], data_root)

@@ -210,6 +210,29 @@ def run_contest(
     )
 
 
+def run_curve(
+    result: Path,
+    submission: Path,
+    limits: Limits | None,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+) -> Path:
+    """Measure the security curve of a result; see `benchmark.review.curve.measure_curve`."""
+    from corobench.benchmark.executors.tasks import CURVE
+    from corobench.benchmark.records.curve import curve_path
+
+    _run(
+        CURVE,
+        limits,
+        result_path=result,
+        submission=submission,
+        device=device,
+        data_root=data_root,
+    )
+    return curve_path(result)
+
+
 def run_vnnlib_export(
     result: Path, submission: Path, out: Path, limits: Limits | None, **asked: Any
 ) -> ExportedQuestions:

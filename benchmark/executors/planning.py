@@ -165,6 +165,15 @@ def plan_again(
     return Plan(longest_first(works.values()), tuple(there), num_elsewhere, tuple(refused))
 
 
+def place_of(work: Work) -> Path:
+    """Where the result of a work lies.
+
+    Raises:
+        SubmissionError: see `plan`.
+    """
+    return _work(work.folder, work.settings)[0]
+
+
 def longest_first(works: Iterable[Work]) -> tuple[Work, ...]:
     """By estimated seconds, and by name and subset where they are equal."""
     return tuple(

@@ -16,6 +16,7 @@ from corobench.benchmark.executors.accelerator import device_of, wake
 from corobench.benchmark.executors.context import TaskContext
 from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, fetch_training
 from corobench.benchmark.files.atomic import prepare_folder
+from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.result_file import read_result
 
 if TYPE_CHECKING:
@@ -193,6 +194,16 @@ def _images_of_result(key: str) -> Callable[[Arguments], None]:
     return lambda given: fetch_images(read_result(given[key]).track, given.get("data_root"))
 
 
+def _root_of(result_path: Path) -> Path:
+    """The folder of all results that one lies in."""
+    return result_path.absolute().parent.parent.parent
+
+
+def _images_of_curve(given: Arguments) -> None:
+    _images_of_result("result_path")(given)
+    prepare_folder(curve_path(given["result_path"].absolute()).parent)
+
+
 def _images_to_evaluate(given: Arguments) -> None:
     settings = given["settings"]
     fetch_images(settings.track or _track_of(given["folder"]), settings.data_root)
@@ -283,6 +294,22 @@ CONVERT: Task[Converted] = Task(
         "submission.graph.exporting",
     ),
     makes_folder=True,
+)
+CURVE: Task[str] = Task(
+    "curve",
+    "review.curve:measure_curve",
+    str,
+    strangers="submission",
+    step="load",
+    fetch=_images_of_curve,
+    writes=lambda given: [_root_of(given["result_path"])],
+    more=lambda given, context: {
+        "report": context.report(f"{given['submission'].name}, curve"),
+        "steps": context.steps,
+    },
+    attacks_or_bounds=True,
+    goes_on=True,
+    tells=str,
 )
 EXPORT_VNNLIB: Task[ExportedQuestions] = Task(
     "export-vnnlib",

@@ -322,6 +322,7 @@ window.corobench ??= {};
       point.classList.toggle("on", view.sel.includes(names[index]));
       point.classList.toggle("out", !inside.has(index));
     }
+    tellPlots();
     const size = document.querySelector(`input[name="size"][value="${view.size}"]`);
     if (size) size.checked = true;
     const chosen = view.sel.length;
@@ -405,27 +406,10 @@ window.corobench ??= {};
     if (on && look) rows[index].scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
   window.addEventListener("hashchange", read);
+  const tellPlots = corobench.plots({ rows, records, config, view: () => view, toggle });
 
   /* ------------------------------------------------------------------- points of plots */
 
-  document.querySelector("#plots")?.addEventListener("click", (event) => {
-    const point = event.target.closest("[data-i]") ?? nearest(event);
-    if (!point) return;
-    event.preventDefault();
-    toggle(Number(point.dataset.i), true);
-  });
-  const nearest = (event) => {
-    const svg = event.target.closest("svg.plot");
-    let best = null;
-    let least = 12;
-    for (const point of svg?.querySelectorAll("[data-i]:not(.out)") ?? []) {
-      const box = point.getBoundingClientRect();
-      const dx = Math.abs(event.clientX - (box.left + box.right) / 2);
-      const dy = Math.max(box.top - event.clientY, event.clientY - box.bottom, 0);
-      if (Math.hypot(dx, dy) < least) [best, least] = [point, Math.hypot(dx, dy)];
-    }
-    return best;
-  };
   for (const input of document.querySelectorAll('input[name="size"]')) {
     input.addEventListener("change", () => set({ size: input.value }));
   }

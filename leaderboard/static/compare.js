@@ -110,7 +110,7 @@ corobench.holm = (values) => {
       ["AutoAttack", ...entries.map((e) => share(at(e).autoattack, e.n))],
       ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),
     ]);
-    const parts = [make("h2", {}, "Side by side"), numbers];
+    const parts = [make("h2", {}, "Side by side"), numbers, ...corobench.securityCurves(entries, heads)];
     if (entries.every((entry) => at(entry).outcomes)) {
       const found = paired(entries, epsilon);
       if (entries.length === 2) parts.unshift(make("p", { class: "lead", id: "verdict" }, found.map((test) => `${test.word}: ${verdict(test, heads)}.`).join(" ")));

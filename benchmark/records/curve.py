@@ -1,0 +1,116 @@
+"""A security curve: proven and unbroken at more radii than those of the track, measured cheaply.
+
+It is a file of its own, beside no result and never ranked: no number of a result, no identity and
+no rank depends on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field
+
+from corobench.benchmark.records.base import Count, Identifier, Sha256, ShortText, StoredRecord
+from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
+from corobench.benchmark.tracks import parse_epsilon
+
+SCHEMA: Final = 1
+#: Folder of all curves below the folder of results; frozen rounds stay as they are.
+FOLDER = "curves"
+ENDING = ".curve"
+MAX_POINTS = 64
+
+
+class CurvePoint(StoredRecord):
+    """What is known at one radius.
+
+    Attributes:
+        proven: images that a cheap certifier proved; None where none was asked.
+        unbroken: images that are right and that no attack broke.
+    """
+
+    proven: Count | None
+    unbroken: Count
+
+
+class Curve(StoredRecord):
+    """The curve of one result.
+
+    Attributes:
+        entry, track, n, fingerprint, weights_sha256, seed: those of the result.
+        certifiers: that were asked.
+        attack: that was run on what they left open.
+        device: name of the device.
+        versions: of the libraries.
+        points: exact radius as text -> what is known.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    entry: Identifier
+    track: ShortText
+    n: int = Field(ge=1)
+    fingerprint: Sha256
+    weights_sha256: Sha256
+    seed: Count
+    certifiers: tuple[ShortText, ...] = Field(max_length=16)
+    attack: ShortText
+    device: ShortText
+    versions: dict[ShortText, ShortText]
+    points: dict[ShortText, CurvePoint] = Field(max_length=MAX_POINTS)
+
+
+def curve_path(result_path: Path) -> Path:
+    """Where the curve of a result lies.
+
+    >>> curve_path(Path("results/1.1/digits/lwm@100.json")).as_posix()
+    'results/curves/1.1/digits/lwm@100.curve'
+    """
+    folder = result_path.parent
+    place = folder.parent.parent / FOLDER / folder.parent.name / folder.name
+    return place / f"{result_path.stem}{ENDING}"
+
+
+def faults_of_curve(curve: Curve, result: Result) -> list[str]:
+    """Why a curve is not that of a result: other keys, or numbers that cannot both be true.
+
+    What is proven at a radius is unbroken at every smaller one, whoever found it.
+
+    Args:
+        curve: as read.
+        result: the one that it should belong to.
+    """
+    expected = {
+        "entry": result.entry,
+        "track": result.track,
+        "n": result.n,
+        "fingerprint": result.data.fingerprint,
+        "weights_sha256": result.weights_sha256,
+    }
+    faults = [
+        f"{key}: expected {value!r} as in the result, found {getattr(curve, key)!r}"
+        for key, value in expected.items()
+        if getattr(curve, key) != value
+    ]
+    if faults:
+        return faults
+    both = {text: (point.proven or 0, point.unbroken) for text, point in curve.points.items()}
+    known = [(text, *ends) for text, ends in both.items()]
+    known += [(text, *_ends(score, result.n)) for text, score in result.epsilons.items()]
+    known.sort(key=lambda one: parse_epsilon(one[0]))
+    least, where = result.clean, "0"
+    for text, proven, unbroken in known:
+        if unbroken < least:
+            least, where = unbroken, text
+        if proven > least:
+            faults.append(
+                f"{text}: expected at most {least} proven, as no more are unbroken at {where}, "
+                f"found {proven}"
+            )
+    return faults
+
+
+def _ends(score: EpsilonScore, n: int) -> tuple[int, int]:
+    """Proven and unbroken images of a result at one radius."""
+    lost = score.counts.get(Outcome.MISCLASSIFIED, 0) + score.counts.get(Outcome.ATTACKED, 0)
+    return score.counts.get(Outcome.CERTIFIED, 0), n - lost

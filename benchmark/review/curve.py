@@ -1,0 +1,164 @@
+"""Measure the security curve of a result: cheap proofs and a cheap attack at more radii.
+
+The network, the images and the seed are those of the result. IBP, CROWN-IBP and, where it is cheap,
+CROWN are asked about every right image; PGD-50 attacks what they leave open. The result stays as
+it is, and nothing is ranked by its curve.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from corobench.benchmark.data import subset
+from corobench.benchmark.errors import ResultError
+from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
+from corobench.benchmark.evaluation.facts import Facts
+from corobench.benchmark.evaluation.identity import name_of, versions
+from corobench.benchmark.evaluation.pipeline import Evaluation
+from corobench.benchmark.evaluation.prepared import check_images, prepare
+from corobench.benchmark.evaluation.proving import certify
+from corobench.benchmark.files.atomic import canonical_json, prepare_folder, write_atomic
+from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import Steps
+from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
+from corobench.benchmark.records.curve import SCHEMA, Curve, CurvePoint, curve_path, faults_of_curve
+from corobench.benchmark.records.reading.curve_file import read_curve
+from corobench.benchmark.tracks import Protocol, parse_epsilon
+
+if TYPE_CHECKING:
+    from corobench.benchmark.certify import Prover
+
+#: Radii of a curve, as shares of the track's largest; those of the result are left out.
+GRID = tuple(Fraction(share) for share in ("1/8", "1/4", "3/8", "1/2", "3/4", "1", "5/4", "3/2"))
+
+
+class CurveEvaluation(Evaluation):
+    """Clean, the cheap certifiers and PGD-50, and nothing else."""
+
+    def _run(self, prover: Prover | None, not_asked: dict[str, str]) -> Facts:
+        self.facts.not_asked = dict(not_asked)
+        self.clean()
+        for certifier in self.prepared.early:
+            if prover is not None and certifier not in not_asked:
+                certify(self, certifier)
+        self.attack(self.pgd())
+        return self.facts
+
+
+def grid(epsilons: tuple[str, ...]) -> tuple[str, ...]:
+    """The radii of a curve, ascending, without those that a result has.
+
+    Args:
+        epsilons: of the result.
+
+    >>> grid(("1/16", "2/16"))
+    ('1/64', '1/32', '3/64', '3/32', '5/32', '3/16')
+    """
+    known = {parse_epsilon(text) for text in epsilons}
+    radii = [share * max(known) for share in GRID]
+    return tuple(str(radius) for radius in radii if radius not in known and radius <= 1)
+
+
+@one_thread()
+@exact_float32()
+def measure_curve(
+    result_path: Path,
+    submission: Path,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    report: Reporter | None = None,
+    steps: Steps | None = None,
+) -> Path:
+    """Measure the curve of a result and write it; one that is there already stays.
+
+    A stopped run goes on from its finished chunks.
+
+    Args:
+        result_path: the result file; its outcome table and adversarial images lie beside it.
+        submission: folder of the entry.
+        device: for evaluating.
+        data_root: folder of the dataset, or None for the usual search.
+        report: progress; standard error by default.
+        steps: told of each step.
+
+    Returns:
+        Path of the curve.
+
+    Raises:
+        CorobenchError: a file is missing or broken, or belongs to other weights or images.
+    """
+    steps = steps or Steps()
+    evidence = load_evidence(result_path, submission, data_root)
+    result, path = evidence.result, curve_path(result_path)
+    if _is_there(path, evidence):
+        return path
+    images, labels, _ = subset(evidence.dataset, result.n)
+    at = resolve_device(device)
+    checked = check_images(evidence.submission, images, labels, at, steps, submission)
+    prepared = prepare(checked, Protocol(), steps)
+    epsilons = grid(tuple(result.epsilons))
+    root = result_path.parent.parent.parent
+    identity = {"curve": result.identity, "epsilons": epsilons, "versions": versions()}
+    about = {"entry": result.entry, "track": result.track, "n": result.n}
+    chunks = ChunkStore(root / CHUNKS, {**identity, "device": name_of(at, False)}, about)
+    prepare_folder(path.parent)
+    with report or Reporter(f"{result.entry}, curve") as progress:
+        evaluation = CurveEvaluation(
+            prepared,
+            epsilons=epsilons,
+            seed=result.seed,
+            chunks=chunks,
+            report=progress,
+            steps=steps,
+        )
+        facts = evaluation.run()
+    asked = tuple(
+        name
+        for name in prepared.early
+        if any(name in known.certified for known in facts.epsilons.values())
+    )
+    curve = Curve(
+        schema=SCHEMA,
+        entry=result.entry,
+        track=result.track,
+        n=result.n,
+        fingerprint=result.data.fingerprint,
+        weights_sha256=result.weights_sha256,
+        seed=result.seed,
+        certifiers=asked,
+        attack=evaluation.pgd().name,
+        device=name_of(at, False),
+        versions=versions(),
+        points=_points(facts, bool(asked)),
+    )
+    faults = faults_of_curve(curve, result)
+    if faults:
+        raise ResultError("\n".join([f"{result_path}: its curve contradicts it", *faults]))
+    text = canonical_json(curve.model_dump(mode="json", by_alias=True))
+    write_atomic(path, f"{text}\n".encode())
+    chunks.discard()
+    return path
+
+
+def _is_there(path: Path, evidence: Evidence) -> bool:
+    """Whether the curve of this result is there whole; one of another result is measured anew."""
+    try:
+        return read_curve(path, evidence.result) is not None
+    except ResultError:
+        return False
+
+
+def _points(facts: Facts, is_asked: bool) -> dict[str, CurvePoint]:
+    """Counts at each radius, ascending."""
+    points = {}
+    for epsilon, known in facts.epsilons.items():
+        unbroken = facts.correct & ~known.attacked
+        proven = int(np.sum(known.proven & facts.correct)) if is_asked else None
+        points[epsilon] = CurvePoint(proven=proven, unbroken=int(np.sum(unbroken)))
+    return points
