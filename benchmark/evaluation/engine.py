@@ -85,6 +85,7 @@ EXCLUDED: Mapping[str, str] = {
     "submission.graph.exporting": "writes ONNX, for `corobench convert`",
     "submission.headers": "refuses folders; decides no number",
     "submission.importing": "makes folders, for `corobench import`",
+    "submission.kinds": "what kind of file it is; decides no number",
     "submission.intake_faults": "refuses folders; decides no number",
     "submission.latency": "seconds, for people",
     "submission.manifest": "reads the manifest; what decides of it is in the identity",

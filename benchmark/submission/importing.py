@@ -14,13 +14,15 @@ from corobench.benchmark.network import compactness
 from corobench.benchmark.records.reports import ImportReport
 from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.submission.architectures import build
-from corobench.benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
+from corobench.benchmark.submission.checkpoint import read_checkpoint
+from corobench.benchmark.submission.collecting import collect
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
 from corobench.benchmark.submission.graph.network import read_network
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 from corobench.benchmark.submission.load import fill, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
-from corobench.benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
+from corobench.benchmark.submission.masks import MIN_KEEP_RATIO
+from corobench.benchmark.submission.matching import Matched, match
 from corobench.benchmark.submission.weights import State, effective_state, write_weights
 from corobench.benchmark.submission.writing import Sample, largest_difference, merge, sample_images
 from corobench.benchmark.tracks import Track, get_track
@@ -51,7 +53,7 @@ def import_checkpoint(
     """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
 
     Args:
-        source: ``.pt``, ``.pth``, ``.tar`` (weights only) or ``.safetensors``.
+        source: a file of `torch.save` (weights only) or safetensors, whatever its name ends in.
         out: the folder to make; must not exist. Its name becomes the id.
         architecture: a name from `corobench architectures`.
         track: the submission's track.
@@ -67,7 +69,8 @@ def import_checkpoint(
         keep_ratio: share of each layer that HYDRA's scores keep.
         min_keep_ratio: smallest share of a layer under HARP.
         data_root: where the track's images are looked for first.
-        state_key: of the state dict, in a checkpoint that holds several.
+        state_key: of the state dict, in a checkpoint that holds several; keys in keys, and what
+            names begin with, are joined by dots.
 
     Returns:
         A report, whose text is for people.
@@ -83,10 +86,14 @@ def import_checkpoint(
     refuse_existing(out)
     arguments = dict(arguments or {})
     network = build(architecture, chosen.shape, chosen.num_classes, arguments)
-    baked = bake_masks(read_checkpoint(checkpoint, state_key), keep_ratio, min_keep_ratio)
-    if baked.faults:
-        raise SubmissionError(checkpoint, baked.faults)
-    matched = match_names(checkpoint, baked.state, network.state_dict())
+    matched = match(
+        checkpoint,
+        collect(read_checkpoint(checkpoint)),
+        network.state_dict(),
+        key=state_key,
+        keep_ratio=keep_ratio,
+        min_keep_ratio=min_keep_ratio,
+    )
     state = _to_weights(checkpoint, matched)
     fill(network, state)
     model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
@@ -116,7 +123,7 @@ def import_checkpoint(
         images=sample.what,
         max_difference=difference,
         is_against_reference=reference is not None,
-        notes=(*baked.notes, *_left_out(matched), *_notes(manifest, matched.filled)),
+        notes=(*matched.notes, *_notes(manifest, matched.filled)),
     )
 
 
@@ -222,20 +229,6 @@ def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -
         },
         "training": {"data": "unknown"},
     }
-
-
-def _left_out(matched: Matched) -> tuple[str, ...]:
-    """Where the checkpoint and the network have not the same tensors."""
-    notes = []
-    if matched.unused:
-        shown = matched.unused[0]
-        notes.append(f"left out, because no code calls them: {len(matched.unused)} such as {shown}")
-    if matched.zero_biases:
-        notes.append(f"no bias in the checkpoint, so it is zero: {', '.join(matched.zero_biases)}")
-    if matched.identities:
-        names = ", ".join(matched.identities)
-        notes.append(f"no such batch-norm in the checkpoint, so it changes nothing: {names}")
-    return tuple(notes)
 
 
 def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:
