@@ -82,6 +82,7 @@ EXCLUDED: Mapping[str, str] = {
     "submission.checkpoint": "reads other formats, for `corobench import`",
     "submission.converting": "makes folders, for other commands",
     "submission.files": "atomic writing",
+    "submission.graph.external": "reads files beside an ONNX file; what is in them is hashed",
     "submission.graph.exporting": "writes ONNX, for `corobench convert`",
     "submission.headers": "refuses folders; decides no number",
     "submission.importing": "makes folders, for `corobench import`",

@@ -17,6 +17,7 @@ from corobench.benchmark.executors.context import TaskContext
 from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, fetch_training
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.submission.kinds import is_onnx
 
 if TYPE_CHECKING:
     from corobench.benchmark.gate.run import Checked
@@ -328,7 +329,7 @@ FAULTS: Task[list[str]] = Task(
 )
 IMPORT: Task[ImportReport] = Task(
     "import",
-    lambda given: _IMPORTING + ("graph" if given["source"].suffix == ".onnx" else "checkpoint"),
+    lambda given: _IMPORTING + ("graph" if is_onnx(given["source"]) else "checkpoint"),
     "records.reports:ImportReport",
     strangers="source",
     step="import",

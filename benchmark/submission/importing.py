@@ -16,9 +16,9 @@ from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.submission.checkpoint import read_checkpoint
 from corobench.benchmark.submission.collecting import collect
-from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from corobench.benchmark.submission.files import FileFaultError, write_atomically
+from corobench.benchmark.submission.graph.external import read_whole
 from corobench.benchmark.submission.graph.network import read_network
-from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 from corobench.benchmark.submission.load import fill, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from corobench.benchmark.submission.masks import MIN_KEEP_RATIO
@@ -147,7 +147,7 @@ def import_graph(
     """Write a submission folder from an ONNX file and compare it with onnxruntime's logits.
 
     Args:
-        source: the file; its bytes are kept.
+        source: the file; its bytes are kept, with values of files beside it brought inside.
         out: the folder to make; must not exist. Its name becomes the id.
         track: the submission's track.
         title: what the board shows; the folder's name by default.
@@ -164,7 +164,7 @@ def import_graph(
     chosen = get_track(track)
     refuse_existing(out)
     try:
-        content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
+        content = read_whole(source)
         graph = read_network(content, chosen.shape)
     except FileFaultError as error:
         raise SubmissionError(source, [str(error)]) from error
@@ -207,6 +207,12 @@ def _to_weights(checkpoint: Path, matched: Matched) -> State:
         f"tensor `{name}`: expected a floating-point type, but found {tensor.dtype}"
         for name, tensor in matched.state.items()
         if not tensor.is_floating_point()
+    ]
+    others += [
+        f"tensor `{name}`: expected variances above 0, but the smallest is "
+        f"{float(tensor.min()):.3g}, whose root is NaN"
+        for name, tensor in matched.state.items()
+        if name.endswith("running_var") and bool((tensor < 0).any())
     ]
     if others:
         raise SubmissionError(checkpoint, others)

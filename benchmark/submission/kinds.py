@@ -21,6 +21,8 @@ def kind_of(path: Path) -> Kind:
     """
     by_name: Kind = "onnx" if path.suffix.lower() == _ONNX_SUFFIX else "unknown"
     try:
+        if path.is_dir():
+            return "unknown"
         if not path.is_file():
             return by_name
         with path.open("rb") as stream:
