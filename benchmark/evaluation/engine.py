@@ -91,6 +91,7 @@ EXCLUDED: Mapping[str, str] = {
     "submission.latency": "seconds, for people",
     "submission.manifest": "reads the manifest; what decides of it is in the identity",
     "submission.packing": "writes weights in another form",
+    "submission.raising": "refuses networks; decides no number",
     "submission.validate": "refuses folders; decides no number",
     "submission.writing": "makes folders, for other commands",
 }

@@ -283,7 +283,13 @@ def _normalised(use: _Use, kind: Callable[[int], nn.Module]) -> nn.Module:
 def _transpose(use: _Use) -> nn.Module:
     order = use.get("perm", None)
     if len(use.shape) > 1 and (not isinstance(order, list) or order[0] != 0):
-        raise use.fault("onnx-batch", "would move the batch")
+        raise use.fault(
+            "onnx-batch",
+            "would move the batch, which stays the first axis. nn.MultiheadAttention moves it, and "
+            "so does a permute that puts q, k and v first: write q, k, v = linear(x).chunk(3, -1), "
+            "then q.reshape(batch, tokens, heads, -1).transpose(1, 2), and "
+            "scaled_dot_product_attention",
+        )
     return Transpose(order)
 
 
