@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-NUM_STEPS, BATCH = 120, 64
+NUM_STEPS, BATCH = 80, 48
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -223,6 +224,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@cache
 def trained(name: str) -> nn.Module:
     """A network of :data:`NETS` that has learnt a little, in eval mode."""
     x, labels = images()
