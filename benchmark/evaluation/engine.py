@@ -80,6 +80,17 @@ EXCLUDED: Mapping[str, str] = {
     "scoring.statistics": "intervals for people; no count comes from them",
     "submission.architecture_names": "for checks without torch",
     "submission.checkpoint": "reads other formats, for `corobench import`",
+    **dict.fromkeys(
+        (
+            "submission.collecting",
+            "submission.fitting",
+            "submission.mask_sets",
+            "submission.matching",
+            "submission.naming",
+            "submission.reparametrised",
+        ),
+        "names and masks of checkpoints, for `corobench import`",
+    ),
     "submission.converting": "makes folders, for other commands",
     "submission.files": "atomic writing",
     "submission.graph.external": "reads files beside an ONNX file; what is in them is hashed",
