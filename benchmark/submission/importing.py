@@ -19,12 +19,13 @@ from corobench.benchmark.submission.checkpoint import read_checkpoint
 from corobench.benchmark.submission.collecting import collect
 from corobench.benchmark.submission.contract import check_contract, output_step
 from corobench.benchmark.submission.files import FileFaultError, write_atomically
+from corobench.benchmark.submission.fitting import Matched
 from corobench.benchmark.submission.graph.external import read_whole
 from corobench.benchmark.submission.graph.network import read_network
 from corobench.benchmark.submission.load import Submission, fill, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from corobench.benchmark.submission.masks import MIN_KEEP_RATIO
-from corobench.benchmark.submission.matching import Matched, match
+from corobench.benchmark.submission.matching import match
 from corobench.benchmark.submission.rounding import difference, in_quanta
 from corobench.benchmark.submission.weights import State, effective_state, write_weights
 from corobench.benchmark.submission.writing import Sample, largest_difference, merge, sample_images

@@ -171,8 +171,8 @@ def _normalisation(state: State, beside: State) -> tuple[State, list[str]]:
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for table in (state, beside):
         for name in list(table):
-            mean = _MEAN.fullmatch(name)
-            deviations = [mean["stem"] + one for one in _STDS] if mean else []
+            found = _MEAN.fullmatch(name)
+            deviations = [found["stem"] + one for one in _STDS] if found else []
             std = next((one for one in deviations if one in table), None)
             if std is not None and table[name].numel() == table[std].numel() <= MAX_CHANNELS:
                 pairs[name] = (table.pop(name).reshape(-1), table.pop(std).reshape(-1))
