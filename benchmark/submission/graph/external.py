@@ -55,6 +55,11 @@ def _bring_in(tensors: list[Any], folder: Path, limit_bytes: int) -> None:
     for tensor in tensors:
         settings = {item.key: item.value for item in tensor.external_data}
         name = settings.get("location", "")
+        if not isinstance(name, str):  # bytes that are no text
+            raise GraphFaultError(
+                "onnx-external-data",
+                f"tensor {shown(tensor.name)}: expected a plain name as its place, {_ONE_FILE}",
+            )
         if name not in files:
             files[name] = _read(folder, name, limit_bytes - sum(map(len, files.values())))
         try:

@@ -148,14 +148,15 @@ _FAMILIES = {
 }
 
 
-def way_out(op: str) -> str:
-    """What to do instead of an operator that is refused.
+def way_out(op: str | bytes) -> str:
+    """What to do instead of an operator that is refused; a name may be bytes that are no text.
 
     >>> way_out("Einsum")
     'write it with MatMul, Transpose and Reshape'
     """
-    families = (text for start, text in _FAMILIES.items() if op.startswith(start))
-    return WAYS_OUT.get(op) or next(families, "RULES.md lists those to write it with")
+    name = shown(op)
+    families = (text for start, text in _FAMILIES.items() if name.startswith(start))
+    return WAYS_OUT.get(name) or next(families, "RULES.md lists those to write it with")
 
 
 class GraphFaultError(FileFaultError):
