@@ -74,12 +74,10 @@ def import_(
       corobench import model.onnx --track cifar10 --out submissions/my-net
     """
     from corobench.benchmark.executors import run_import
+    from corobench.benchmark.submission.kinds import is_onnx
 
-    if checkpoint.suffix == ".onnx":
-        if architecture is not None:
-            raise ConfigError(
-                "--architecture: not for an ONNX file, which holds its network; leave it out"
-            )
+    if is_onnx(checkpoint):
+        _refuse_for_graphs(click.get_current_context())
         done = run_import(
             checkpoint,
             out,
@@ -119,6 +117,26 @@ def import_(
     )
     Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
     _tell_certifiers(out, limits, certifiers)
+
+
+#: Options about weights by name -> why an ONNX file has no use for them.
+_NOT_FOR_GRAPHS = {
+    "architecture": "which holds its network; leave it out",
+    "width": "which holds its network; leave it out",
+    "mean": "which holds its network: export the model with the normalisation inside",
+    "std": "which holds its network: export the model with the normalisation inside",
+    "keep_ratio": "whose weights are used as they are: apply the scores before the export",
+    "min_keep_ratio": "whose weights are used as they are: apply the scores before the export",
+    "state_key": "which holds one network; leave it out",
+}
+
+
+def _refuse_for_graphs(context: click.Context) -> None:
+    """Options that would be ignored with an ONNX file are refused."""
+    for name, reason in _NOT_FOR_GRAPHS.items():
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option}: not for an ONNX file, {reason}")
 
 
 def _tell_certifiers(folder: Path, limits: Limits | None, is_wanted: bool) -> None:

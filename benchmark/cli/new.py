@@ -65,13 +65,14 @@ def new(
     """
     from corobench.benchmark.cli.starting import start
     from corobench.benchmark.submission.architectures import ARCHITECTURES
+    from corobench.benchmark.submission.kinds import is_onnx
     from corobench.benchmark.tracks import TRACKS
 
     if Path(name).name != name:
         raise ConfigError(
             f"{name!r}: expected a name, not a path; --root names the folder to make it in"
         )
-    if checkpoint is not None and checkpoint.suffix == ".onnx":
+    if checkpoint is not None and is_onnx(checkpoint):
         architecture = architecture or ONNX
     asks = sys.stdin.isatty() if ask is None else ask
 

@@ -18,6 +18,7 @@ from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, f
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.submission.kinds import is_onnx
 
 if TYPE_CHECKING:
     from corobench.benchmark.gate.run import Checked
@@ -355,7 +356,7 @@ FAULTS: Task[list[str]] = Task(
 )
 IMPORT: Task[ImportReport] = Task(
     "import",
-    lambda given: _IMPORTING + ("graph" if given["source"].suffix == ".onnx" else "checkpoint"),
+    lambda given: _IMPORTING + ("graph" if is_onnx(given["source"]) else "checkpoint"),
     "records.reports:ImportReport",
     strangers="source",
     step="import",

@@ -26,6 +26,7 @@ from corobench.benchmark.gate.sequential import looks, settled
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.records.weighing import require_weighed
 from corobench.benchmark.scoring.scored import read_scored, require_join
+from corobench.benchmark.submission.kinds import is_onnx
 from corobench.benchmark.tracks import round_of
 
 
@@ -152,7 +153,7 @@ def compare_with_baseline(
 
 def is_result(candidate: Path) -> bool:
     """Whether a candidate is a result file, and neither a folder nor an ONNX file."""
-    return candidate.is_file() and candidate.suffix != ".onnx"
+    return candidate.is_file() and not is_onnx(candidate)
 
 
 class _Stored:

@@ -15,9 +15,10 @@ from corobench.benchmark.interactive.arguments import (
     text_of,
     whole_number,
 )
-from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
+from corobench.benchmark.interactive.places import entry_at
 from corobench.benchmark.interactive.progress import reporter
 from corobench.benchmark.interactive.result import EvaluationInterrupted, EvaluationResult
+from corobench.benchmark.submission.kinds import is_onnx
 from corobench.benchmark.tracks import get_track
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def evaluate(
         return _in_memory(model, track, n, texts, seed, device, root, name, kept, verbose=verbose)
     _require_unset("a folder or file", cache=cache)
     place = entry_at(model)
-    if place.suffix != ONNX_SUFFIX:
+    if not is_onnx(place):
         _require_unset("a submission folder, which has a name", name=name)
     from corobench.benchmark.evaluation.settings import Settings
 
@@ -118,7 +119,7 @@ def evaluate(
         out=written or Path("results"),
         force=force,
     )
-    if place.suffix != ONNX_SUFFIX:
+    if not is_onnx(place):
         done = _evaluated(place, settings, isolate=isolate, verbose=verbose)
         return EvaluationResult(done.result, done.path)
     return _onnx_file(place, settings, name, isolate=isolate, verbose=verbose)

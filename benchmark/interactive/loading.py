@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, SubmissionError
 from corobench.benchmark.interactive.arguments import path_of
-from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
+from corobench.benchmark.interactive.places import entry_at
 from corobench.benchmark.interactive.result import EvaluationResult
+from corobench.benchmark.submission.kinds import is_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,7 @@ def load_model(entry: str | Path) -> nn.Module:
     (torch.Size([2, 10]), False)
     """
     path = entry_at(entry)
-    if path.suffix == ONNX_SUFFIX:
+    if is_onnx(path):
         return read_graph_file(path).network
     from corobench.benchmark.submission import load_submission
 
@@ -52,12 +53,12 @@ def read_graph_file(path: Path) -> GraphModel:
     Raises:
         SubmissionError: the rule that the file breaks.
     """
-    from corobench.benchmark.submission.files import FileFaultError, read_plain_file
+    from corobench.benchmark.submission.files import FileFaultError
+    from corobench.benchmark.submission.graph.external import read_whole
     from corobench.benchmark.submission.graph.network import read_network
-    from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 
     try:
-        return read_network(read_plain_file(path.parent, path.name, MAX_WEIGHTS_BYTES))
+        return read_network(read_whole(path))
     except FileFaultError as error:
         raise SubmissionError(path, [str(error)]) from error
 

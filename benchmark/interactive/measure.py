@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.errors import ConfigError, ContractError
-from corobench.benchmark.interactive.places import ONNX_SUFFIX, entry_at
+from corobench.benchmark.interactive.places import entry_at
 from corobench.benchmark.records.result import Compactness
 from corobench.benchmark.records.sizes import FileFormat
+from corobench.benchmark.submission.kinds import is_onnx
 from corobench.benchmark.tracks import get_track
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def measure(
     if isinstance(model, torch.nn.Module | type):
         return _in_memory(model, _shape_of(track, shape))
     path = entry_at(model)
-    if path.suffix == ONNX_SUFFIX:
+    if is_onnx(path):
         from corobench.benchmark.interactive.loading import read_graph_file
 
         graph = read_graph_file(path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from corobench.benchmark.errors import ConfigError, nearest
+from corobench.benchmark.submission.kinds import is_onnx, kind_of
 
-ONNX_SUFFIX = ".onnx"
 #: The checkout that this file belongs to, if it is one.
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -30,11 +30,11 @@ def entry_at(entry: object) -> Path:
             f"name, but found {type(entry).__name__}"
         )
     path = Path(entry).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ONNX_SUFFIX):
+    if path.is_dir() or (path.is_file() and is_onnx(path)):
         return path
     if path.exists():
         hint = ""
-        if path.suffix in (".pt", ".pth", ".tar", ".safetensors"):
+        if kind_of(path) in ("torch", "safetensors"):
             hint = "; `corobench import` makes a folder of a checkpoint"
         raise ConfigError(f"{path}: expected a submission folder or an ONNX file{hint}")
     folders = list(dict.fromkeys((Path("submissions").resolve(), _CHECKOUT / "submissions")))

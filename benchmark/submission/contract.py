@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.errors import ContractError
+from corobench.benchmark.submission.raising import failure, is_of_the_code, of_another_type
 from corobench.benchmark.submission.rounding import RELATIVE_TOLERANCE, difference
 
 __all__ = ["RELATIVE_TOLERANCE", "check_contract", "find_broken_clauses", "random_images"]
@@ -25,6 +26,8 @@ BATCH = 64
 PROBABILITY_TOLERANCE = 1e-5
 #: Share of the images that may look like probabilities by chance.
 PROBABILITY_RATE = 0.01
+#: Images below which others are asked too, before a network is refused for it.
+NUM_FOR_PROBABILITIES = 256
 #: Random images, and the seed that they are drawn from.
 NUM_RANDOM = 4
 SEED = 0
@@ -100,11 +103,13 @@ def find_broken_clauses(
         try:
             with torch.no_grad():
                 found = model(given)
-        except Exception as error:
-            return [_clause("runs", _failure(error, part))]
+        except BaseException as error:
+            if not is_of_the_code(error):
+                raise
+            return [_clause("runs", failure(model, error, part))]
         if not torch.equal(given, part):
             return [_clause("input-unchanged", CHANGES_ITS_INPUT)]
-        if faults := _check_form(found, len(part), num_classes):
+        if faults := _check_form(model, found, len(part), num_classes):
             return faults
         logits.append(found)
     all_logits = torch.cat(logits)
@@ -112,25 +117,19 @@ def find_broken_clauses(
         return faults
     try:
         return [
-            *_check_logits(all_logits, called),
+            *_check_logits(model, images, all_logits, called),
             *_check_repeats(model, images, all_logits, called),
             *_check_gradient(model, images, called),
             *_check_runtime(model, reference, images, all_logits, called),
         ]
-    except Exception as error:
-        return [_clause("runs", _failure(error, images[:BATCH]))]
+    except BaseException as error:
+        if not is_of_the_code(error):
+            raise
+        return [_clause("runs", failure(model, error, images[:BATCH]))]
 
 
 def _clause(name: str, text: str) -> str:
     return f"contract clause {name}: {text}"
-
-
-def _failure(error: Exception, images: Tensor) -> str:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"expected the model to take float32 {list(images.shape)}, but it failed with "
-        f"{type(error).__name__}: {first_line[:200]}"
-    )
 
 
 def _which(is_bad_N: Tensor, called: Sequence[object]) -> str:
@@ -145,7 +144,7 @@ def _which(is_bad_N: Tensor, called: Sequence[object]) -> str:
     return f"image{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
-def _check_form(logits: object, num_images: int, num_classes: int) -> list[str]:
+def _check_form(model: nn.Module, logits: object, num_images: int, num_classes: int) -> list[str]:
     """Shape and type; without them no other clause can be asked."""
     if not isinstance(logits, Tensor):
         found = type(logits).__name__
@@ -157,7 +156,8 @@ def _check_form(logits: object, num_images: int, num_classes: int) -> list[str]:
             _clause("output-shape", f"expected {expected}, but found {list(logits.shape)}")
         )
     if logits.dtype != torch.float32:
-        faults.append(_clause("output-dtype", f"expected float32, but found {logits.dtype}"))
+        text = f"expected float32, but found {logits.dtype}{of_another_type(model)}"
+        faults.append(_clause("output-dtype", text))
     return faults
 
 
@@ -182,8 +182,38 @@ def _check_finite(logits_NK: Tensor, called: Sequence[object]) -> list[str]:
     ]
 
 
-def _check_logits(logits_NK: Tensor, called: Sequence[object]) -> list[str]:
-    """Probabilities, scaled or not, are not logits: gradients vanish where the model is sure."""
+def _check_logits(
+    model: nn.Module, images: Tensor, logits_NK: Tensor, called: Sequence[object]
+) -> list[str]:
+    """Probabilities, scaled or not, are not logits: gradients vanish where the model is sure.
+
+    A few images may look like it by chance, so that others are asked before a network is refused.
+    """
+    is_probability = _are_probabilities(logits_NK)
+    if not _are_too_many(is_probability):
+        return []
+    if len(images) < NUM_FOR_PROBABILITIES:
+        more = random_images(images.shape[1:], NUM_FOR_PROBABILITIES).to(images)
+        with torch.no_grad():
+            others = _again(model, more)
+        if not _are_too_many(_are_probabilities(others)):
+            return []
+    return [
+        _clause(
+            "logits",
+            "expected logits, but found probabilities (nothing negative, rows add up to the same "
+            f"sum; {_which(is_probability, called)}): remove the softmax",
+        )
+    ]
+
+
+def _are_too_many(is_probability_N: Tensor) -> bool:
+    number, total = int(is_probability_N.sum()), len(is_probability_N)
+    return number > max(1, PROBABILITY_RATE * total) or number == total
+
+
+def _are_probabilities(logits_NK: Tensor) -> Tensor:
+    """Which images have nothing negative, and a sum of 1, or the same as most have."""
     logits = logits_NK.double()
     sums = logits.sum(dim=1)
     is_probability = (logits >= 0).all(dim=1) & ((sums - 1.0).abs() <= PROBABILITY_TOLERANCE)
@@ -192,16 +222,7 @@ def _check_logits(logits_NK: Tensor, called: Sequence[object]) -> list[str]:
     if bool(same > 0) and bool(moves.median() > 1e-3 * same):
         is_near = (sums - same).abs() <= PROBABILITY_TOLERANCE * same
         is_probability |= (logits >= 0).all(dim=1) & is_near
-    number = int(is_probability.sum())
-    if number <= max(1, PROBABILITY_RATE * len(logits)) and number < len(logits):
-        return []
-    return [
-        _clause(
-            "logits",
-            "expected logits, but found probabilities (nothing negative, rows add up to the same "
-            f"sum; {_which(is_probability, called)}): remove the softmax",
-        )
-    ]
+    return is_probability
 
 
 def _mixed(num_images: int) -> Tensor:
@@ -252,11 +273,22 @@ def _check_repeats(
     return faults
 
 
-def _is_quantised(model: nn.Module) -> bool:
-    """Whether the network rounds to whole steps inside."""
+def output_step(model: nn.Module) -> float | None:
+    """The step of the logits of a network that rounds to whole steps inside.
+
+    Args:
+        model: read from an ONNX file, or any other.
+
+    Returns:
+        0 where the logits are not rounded themselves; None where nothing is.
+    """
     from corobench.benchmark.submission.graph.layers import Quantise
 
-    return any(isinstance(module, Quantise) for module in model.modules())
+    modules = [one for one in model.modules() if not list(one.children())]
+    if not any(isinstance(one, Quantise) for one in modules):
+        return None
+    last = modules[-1]
+    return float(last.scale.max()) if isinstance(last, Quantise) else 0.0
 
 
 def _compare(
@@ -267,7 +299,7 @@ def _compare(
     clause: str,
     change: str,
 ) -> list[str]:
-    what, is_other = difference(other, logits, _is_quantised(model))
+    what, is_other = difference(other, logits, output_step(model))
     if not what:
         return []
     return [
@@ -289,8 +321,12 @@ def _check_runtime(
     """A converted network must compute what its file computes in a runtime of its own."""
     if reference is None:
         return []
-    found = _again(reference, images).to(logits)
-    what, is_other = difference(found, logits, _is_quantised(model))
+    step = output_step(model)
+    found = _again(reference, images, BATCH if step is None else 1).to(logits)
+    if step is not None:
+        with torch.no_grad():
+            logits = _again(model, images, 1)
+    what, is_other = difference(found, logits, step)
     if not what:
         return []
     which = _which(is_other, called)

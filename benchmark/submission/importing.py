@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.errors import SubmissionError
@@ -14,13 +15,18 @@ from corobench.benchmark.network import compactness
 from corobench.benchmark.records.reports import ImportReport
 from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.submission.architectures import build
-from corobench.benchmark.submission.checkpoint import Matched, match_names, read_checkpoint
-from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
+from corobench.benchmark.submission.checkpoint import read_checkpoint
+from corobench.benchmark.submission.collecting import collect
+from corobench.benchmark.submission.contract import check_contract, output_step
+from corobench.benchmark.submission.files import FileFaultError, write_atomically
+from corobench.benchmark.submission.fitting import Matched
+from corobench.benchmark.submission.graph.external import read_whole
 from corobench.benchmark.submission.graph.network import read_network
-from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
-from corobench.benchmark.submission.load import fill, load_submission
+from corobench.benchmark.submission.load import Submission, fill, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
-from corobench.benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
+from corobench.benchmark.submission.masks import MIN_KEEP_RATIO
+from corobench.benchmark.submission.matching import match
+from corobench.benchmark.submission.rounding import difference, in_quanta
 from corobench.benchmark.submission.weights import State, effective_state, write_weights
 from corobench.benchmark.submission.writing import Sample, largest_difference, merge, sample_images
 from corobench.benchmark.tracks import Track, get_track
@@ -51,7 +57,7 @@ def import_checkpoint(
     """Write a submission folder from a checkpoint and compare it, reloaded, with its source.
 
     Args:
-        source: ``.pt``, ``.pth``, ``.tar`` (weights only) or ``.safetensors``.
+        source: a file of `torch.save` (weights only) or safetensors, whatever its name ends in.
         out: the folder to make; must not exist. Its name becomes the id.
         architecture: a name from `corobench architectures`.
         track: the submission's track.
@@ -67,7 +73,8 @@ def import_checkpoint(
         keep_ratio: share of each layer that HYDRA's scores keep.
         min_keep_ratio: smallest share of a layer under HARP.
         data_root: where the track's images are looked for first.
-        state_key: of the state dict, in a checkpoint that holds several.
+        state_key: of the state dict, in a checkpoint that holds several; keys in keys, and what
+            names begin with, are joined by dots.
 
     Returns:
         A report, whose text is for people.
@@ -83,10 +90,14 @@ def import_checkpoint(
     refuse_existing(out)
     arguments = dict(arguments or {})
     network = build(architecture, chosen.shape, chosen.num_classes, arguments)
-    baked = bake_masks(read_checkpoint(checkpoint, state_key), keep_ratio, min_keep_ratio)
-    if baked.faults:
-        raise SubmissionError(checkpoint, baked.faults)
-    matched = match_names(checkpoint, baked.state, network.state_dict())
+    matched = match(
+        checkpoint,
+        collect(read_checkpoint(checkpoint)),
+        network.state_dict(),
+        key=state_key,
+        keep_ratio=keep_ratio,
+        min_keep_ratio=min_keep_ratio,
+    )
     state = _to_weights(checkpoint, matched)
     fill(network, state)
     model = {"architecture": architecture, "weights": WEIGHTS, "arguments": arguments}
@@ -116,7 +127,7 @@ def import_checkpoint(
         images=sample.what,
         max_difference=difference,
         is_against_reference=reference is not None,
-        notes=(*baked.notes, *_left_out(matched), *_notes(manifest, matched.filled)),
+        notes=(*matched.notes, *_notes(manifest, matched.filled)),
     )
 
 
@@ -140,7 +151,7 @@ def import_graph(
     """Write a submission folder from an ONNX file and compare it with onnxruntime's logits.
 
     Args:
-        source: the file; its bytes are kept.
+        source: the file; its bytes are kept, with values of files beside it brought inside.
         out: the folder to make; must not exist. Its name becomes the id.
         track: the submission's track.
         title: what the board shows; the folder's name by default.
@@ -157,7 +168,7 @@ def import_graph(
     chosen = get_track(track)
     refuse_existing(out)
     try:
-        content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
+        content = read_whole(source)
         graph = read_network(content, chosen.shape)
     except FileFaultError as error:
         raise SubmissionError(source, [str(error)]) from error
@@ -173,9 +184,8 @@ def import_graph(
             write_atomically(folder / ONNX_WEIGHTS, content)
             reloaded = load_submission(folder)
             assert reloaded.reference is not None
-            difference = largest_difference(
-                reloaded.reference, reloaded.model, sample.images, "import"
-            )
+            largest, seen = _same_as_runtime(reloaded, sample.images)
+            check_contract(reloaded.model, sample.images, chosen.num_classes)
     except SubmissionError as error:
         raise SubmissionError(source, error.faults) from error
     except RuntimeError as error:
@@ -188,10 +198,33 @@ def import_graph(
         prefix="",
         num_images=len(sample.images),
         images=f"{sample.what}, compared with onnxruntime,",
-        max_difference=difference,
+        max_difference=largest,
         is_against_reference=True,
-        notes=(*graph.notes, *_notes(manifest, ())),
+        notes=(*seen, *graph.notes, *_notes(manifest, ())),
     )
+
+
+def _same_as_runtime(submission: Submission, images: Tensor) -> tuple[float, tuple[str, ...]]:
+    """The largest difference from onnxruntime, and the figures of a quantised file in words.
+
+    Batches change the last bits of sums, which a rounding may turn into a whole step: a quantised
+    file is compared one image at a time.
+
+    Raises:
+        SubmissionError: more than rounding explains.
+    """
+    reference, step = submission.reference, output_step(submission.model)
+    assert reference is not None
+    if step is None:
+        return largest_difference(reference, submission.model, images, "import"), ()
+    with torch.no_grad():
+        found = torch.cat([submission.model(image) for image in images.split(1)])
+    expected = torch.cat([reference(image) for image in images.split(1)])
+    figures = in_quanta(found, expected, step)
+    what, _ = difference(found, expected, step)
+    if what:
+        raise SubmissionError("import", [f"self-check: {what}; {figures}"])
+    return float((found - expected).abs().max()), (f"quantised: {figures}",)
 
 
 def _to_weights(checkpoint: Path, matched: Matched) -> State:
@@ -200,6 +233,12 @@ def _to_weights(checkpoint: Path, matched: Matched) -> State:
         f"tensor `{name}`: expected a floating-point type, but found {tensor.dtype}"
         for name, tensor in matched.state.items()
         if not tensor.is_floating_point()
+    ]
+    others += [
+        f"tensor `{name}`: expected variances above 0, but the smallest is "
+        f"{float(tensor.min()):.3g}, whose root is NaN"
+        for name, tensor in matched.state.items()
+        if name.endswith("running_var") and bool((tensor < 0).any())
     ]
     if others:
         raise SubmissionError(checkpoint, others)
@@ -222,20 +261,6 @@ def _describe(name: str, track: Track, sparsity: float, model: dict[str, Any]) -
         },
         "training": {"data": "unknown"},
     }
-
-
-def _left_out(matched: Matched) -> tuple[str, ...]:
-    """Where the checkpoint and the network have not the same tensors."""
-    notes = []
-    if matched.unused:
-        shown = matched.unused[0]
-        notes.append(f"left out, because no code calls them: {len(matched.unused)} such as {shown}")
-    if matched.zero_biases:
-        notes.append(f"no bias in the checkpoint, so it is zero: {', '.join(matched.zero_biases)}")
-    if matched.identities:
-        names = ", ".join(matched.identities)
-        notes.append(f"no such batch-norm in the checkpoint, so it changes nothing: {names}")
-    return tuple(notes)
 
 
 def _notes(manifest: Manifest, filled: Sequence[str]) -> tuple[str, ...]:

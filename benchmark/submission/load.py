@@ -18,10 +18,12 @@ from corobench.benchmark.submission.architectures import build, find_faults
 from corobench.benchmark.submission.checkpoint import NO_ARCHIVES
 from corobench.benchmark.submission.contract import Reference
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file
+from corobench.benchmark.submission.graph.external import read_whole
 from corobench.benchmark.submission.graph.network import read_network
 from corobench.benchmark.submission.graph.runtime import Runtime
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 from corobench.benchmark.submission.headers import ONNX_SUFFIX
+from corobench.benchmark.submission.kinds import is_onnx
 from corobench.benchmark.submission.manifest import check_manifest, load_manifest
 from corobench.benchmark.submission.weights import State, effective_sha256, is_counter, read_weights
 from corobench.benchmark.tracks import Track, get_track
@@ -118,7 +120,7 @@ def load_candidate(path: Path, track: str) -> Submission:
         SubmissionError: every fault.
         ConfigError: no such track.
     """
-    if path.suffix != ONNX_SUFFIX:
+    if not is_onnx(path):
         return load_submission(path, track)
     chosen = get_track(track)
     table = {
@@ -133,7 +135,10 @@ def load_candidate(path: Path, track: str) -> Submission:
         "training": {"data": "unknown"},
     }
     try:
-        return _load_graph(path.parent, check_manifest(table), chosen, [])
+        content = read_whole(path)
+        return _load_graph(path.parent, check_manifest(table), chosen, [], content)
+    except FileFaultError as error:
+        raise SubmissionError(path, [str(error)]) from error
     except SubmissionError as error:
         raise SubmissionError(path, error.faults) from error
 
@@ -167,8 +172,14 @@ def _load_named(folder: Path, manifest: Manifest, track: Track, faults: list[str
     )
 
 
-def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str]) -> Submission:
-    """A network read from an ONNX file; adds to `faults` what does not stop it."""
+def _load_graph(
+    folder: Path,
+    manifest: Manifest,
+    track: Track,
+    faults: list[str],
+    content: bytes | None = None,
+) -> Submission:
+    """A network read from an ONNX file, or its bytes; adds to `faults` what does not stop it."""
     name = manifest.model.weights
     if manifest.model.architecture is not None or manifest.model.arguments:
         faults.append(
@@ -176,7 +187,8 @@ def _load_graph(folder: Path, manifest: Manifest, track: Track, faults: list[str
             "ONNX file, which holds its network"
         )
     try:
-        content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)
+        if content is None:
+            content = read_plain_file(folder, name, MAX_WEIGHTS_BYTES)
         graph = read_network(content, track.shape)
     except FileFaultError as error:
         text = str(error)

@@ -77,7 +77,14 @@ def bake_masks(
         candidates = [name + "_mask"] + [prefix + mask for mask in _MASKS if leaf == "weight"]
         mask_name = next((one for one in candidates if one in baked), None)
         if mask_name is not None:
-            counts["masks"] += _apply(baked, name, baked.pop(mask_name) != 0, mask_name, faults)
+            mask = baked.pop(mask_name)
+            if not bool(((mask == 0) | (mask == 1)).all()):
+                faults.append(
+                    f"tensor `{mask_name}`: expected a mask of zeros and ones; apply it before "
+                    "saving: layer.weight.data.mul_(mask)"
+                )
+                continue
+            counts["masks"] += _apply(baked, name, mask != 0, mask_name, faults)
         scores, rate = prefix + _SCORES, prefix + _RATE
         if leaf == "weight" and scores in baked:
             own = baked.pop(rate, None)

@@ -16,9 +16,10 @@ from torch import Tensor
 #: below any margin that decides an image.
 RELATIVE_TOLERANCE = 1e-4
 #: In a network that rounds to whole steps the last bit of a sum may decide between two steps, and
-#: a logit moves by one or a few of the 255 steps of its range. That may happen to this share of the
-#: images (and to one), by this share of the spread.
-ROUNDED_RATE, ROUNDED_TOLERANCE = 0.01, 0.05
+#: in a deep one a few logits move by a step or some. A step (a quantum) is that of the rounded
+#: logits, or a 255th of an image's range of logits where that is larger.
+MAX_QUANTA = 4
+_NUM_STEPS_OF_A_RANGE = 255
 #: What is smaller than float32's normal numbers is rounded more coarsely.
 SMALLEST = torch.finfo(torch.float32).tiny
 #: Besides, numbers of the logits' own size are rounded by this many steps of float32.
@@ -48,8 +49,41 @@ def rounding(logits_NK: Tensor) -> Tensor:
     return (RELATIVE_TOLERANCE * spread_N + steps_N).clamp(min=SMALLEST)
 
 
+def quantum(logits_NK: Tensor, step: float) -> float:
+    """How much one step of a quantised network may move a logit.
+
+    Args:
+        logits_NK: float32 (N, K), finite, of all images.
+        step: of the rounded logits; 0 where they are not rounded.
+
+    >>> quantum(torch.tensor([[0.0, 510.0]]), 0.5)
+    2.0
+    """
+    ranges = logits_NK.amax(dim=1) - logits_NK.amin(dim=1)
+    return max(step, float(ranges.median()) / _NUM_STEPS_OF_A_RANGE)
+
+
+def in_quanta(other_NK: Tensor, logits_NK: Tensor, step: float) -> str:
+    """The figures of a comparison of a quantised network, for people.
+
+    Args:
+        other_NK: what should be the same.
+        logits_NK: float32 (N, K), finite.
+        step: see :func:`quantum`.
+    """
+    size = quantum(logits_NK, step)
+    largest = (other_NK - logits_NK).abs().amax(dim=1)
+    moved = int((largest > rounding(logits_NK)).sum())
+    num_other = int((other_NK.argmax(dim=1) != logits_NK.argmax(dim=1)).sum())
+    return (
+        f"one image at a time, {moved} of {len(logits_NK)} images have other logits, by at most "
+        f"{float(largest.max()) / size:.2g} quanta of {size:.3g} ({MAX_QUANTA} are allowed); "
+        f"{num_other} have another class"
+    )
+
+
 def difference(
-    other_NK: Tensor, logits_NK: Tensor, is_quantised: bool = False
+    other_NK: Tensor, logits_NK: Tensor, step: float | None = None
 ) -> tuple[str, Tensor]:
     """How two outputs for the same images differ beyond rounding, in words, and where.
 
@@ -58,7 +92,8 @@ def difference(
     Args:
         other_NK: anything that should be the same.
         logits_NK: float32 (N, K), finite.
-        is_quantised: whether the network rounds to whole steps inside.
+        step: of the logits of a network that rounds to whole steps inside (0 where they are not
+            rounded themselves); None for a network that rounds nothing.
 
     Returns:
         "" if they do not differ; bool (N,), the images on which they do.
@@ -71,11 +106,9 @@ def difference(
         return "values that are not finite", ~is_finite
     tolerance = rounding(logits_NK)
     largest = (other_NK - logits_NK).abs().amax(dim=1)
+    if step is not None:
+        tolerance = tolerance + MAX_QUANTA * quantum(logits_NK, step)
     is_far = largest > tolerance
-    if is_quantised and int(is_far.sum()) <= max(1, ROUNDED_RATE * len(is_far)):
-        more = tolerance * (ROUNDED_TOLERANCE / RELATIVE_TOLERANCE)
-        tolerance = torch.where(is_far, more, tolerance)
-        is_far = largest > tolerance
     if bool(is_far.any()):
         worst = int((largest / tolerance).argmax())
         return (

@@ -45,6 +45,7 @@ _RIGHT = frozenset(
 )
 _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Linear", "MatMul"})
 _LEAVES = frozenset({"Buffers", "Constant", "Params", "PrimConstant"})
+_REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _BILINEAR = frozenset({"Mul", "Div"})
 
 
@@ -99,7 +100,8 @@ def _is_uneven(node: Any) -> bool:
 def _findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """(certifiers refused, rule, message) for one node."""
     name = operator_name(node)
-    if name in _WEIGHTED and any(_is_computed(source) for source in node.inputs[1:]):
+    is_masked = _is_computed_from if name == "MatMul" else _is_computed
+    if name in _WEIGHTED and any(is_masked(source) for source in node.inputs[1:]):
         yield (
             CERTIFIERS,
             "live-pruning-mask",
@@ -127,6 +129,18 @@ def _findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
 def _is_computed(node: Any) -> bool:
     """Whether a weight is the result of operators, instead of a stored tensor."""
     return operator_name(node) not in _LEAVES
+
+
+def _is_computed_from(node: Any) -> bool:
+    """Whether a factor of a MatMul is computed of stored tensors, and not only put in order.
+
+    A factor that depends on the image makes it a product of activations, which is no mask.
+    """
+    if node.perturbed:
+        return False
+    if operator_name(node) in _REARRANGING:
+        return any(_is_computed_from(source) for source in node.inputs[:1])
+    return _is_computed(node)
 
 
 def _average_pool_findings(node: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:

@@ -1,7 +1,9 @@
 """Operators on stored tensors and on shapes, done once while the file is read.
 
 Stored numbers may be put in another order or shape, and shapes may be computed with; stored
-numbers that are *computed* from others are refused, so that what is counted is what is used.
+numbers that are *computed* from others are refused, so that what is counted is what is used. One
+computation is exact and is done: a mask of zeros and ones times stored numbers, as a network has it
+that was exported before its pruning was made permanent.
 """
 
 from __future__ import annotations
@@ -75,16 +77,44 @@ def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
                 return np.asarray(found)
         if node.op in _REARRANGING:
             return _rearranged(node, values)
-        if node.op == "Cast" and node.attributes.get("to") == 1 and values[0].dtype.kind == "f":
+        if node.op == "Cast" and node.attributes.get("to") == 1 and _is_castable(values[0]):
             return values[0].astype(np.float32)
+        if node.op == "Mul" and len(values) == 2:
+            masked = _masked(*values)
+            if masked is not None:
+                return masked
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise GraphFaultError(
             "onnx-sizes", f"{node.label}: its operands do not fit together ({str(error)[:80]})"
         ) from error
     raise GraphFaultError(
         "onnx-computed-constant",
-        f"{node.label}: computes constants from other constants; store the result instead",
+        f"{node.label}: computes constants from other constants; store the result instead: "
+        "torch.nn.utils.prune.remove(layer, 'weight') for pruning, "
+        "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') for norms of weights, "
+        "before the export",
     )
+
+
+def _is_castable(array: np.ndarray) -> bool:
+    """Floating-point numbers, or a mask of bytes."""
+    return array.dtype.kind == "f" or (array.dtype.itemsize == 1 and _is_mask(array))
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    """Whether stored numbers are all 0 or 1."""
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _masked(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """Stored numbers with those set to 0 where a mask is; None where neither is a mask of them."""
+    for mask, array in ((second, first), (first, second)):
+        fits = array.ndim == mask.ndim and all(
+            size in (1, full) for size, full in zip(mask.shape, array.shape, strict=True)
+        )
+        if fits and array.ndim > 1 and array.dtype == mask.dtype == np.float32 and _is_mask(mask):
+            return np.where(mask != 0, array, np.float32(0))
+    return None
 
 
 def _rearranged(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:

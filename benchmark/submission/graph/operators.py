@@ -133,7 +133,8 @@ def reshape_of(node: Node, target: Sequence[int], shape: Shape, batch: int | Non
         raise GraphFaultError(
             "onnx-batch",
             f"{node.label}: expected a shape that keeps the images of a batch apart, but found "
-            f"{list(target)} for {values} values per image",
+            f"{list(target)} for {values} values per image; write -1 for the batch, as in "
+            "x.flatten(1)",
         )
     return nn.Flatten(1) if len(rest) == 1 else Reshape(rest)
 

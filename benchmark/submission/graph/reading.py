@@ -22,10 +22,11 @@ from corobench.benchmark.submission.graph.rules import (
     MAX_OPSET,
     MIN_OPSET,
     OPERATORS,
+    QDQ,
     RESOLVED,
-    WAYS_OUT,
     GraphFaultError,
     shown,
+    way_out,
 )
 
 #: A number, text, a list of numbers, or an array.
@@ -34,7 +35,15 @@ Attribute = Any
 #: Type of the input -> the way out.
 _INPUT_WAYS = {
     "float16": "; export a float32 network (`model.float()`): float16 is for stored weights only",
+    **dict.fromkeys(("double", "bfloat16"), "; export a float32 network (`model.float()`)"),
     "uint8": "; take the Cast and the division by 255 out: images come in [0, 1]",
+}
+#: Type of a stored tensor -> the way out.
+_TYPE_WAYS = {
+    **dict.fromkeys(("int16", "uint16", "int4", "uint4"), f"; {QDQ}"),
+    **dict.fromkeys(("double", "bfloat16"), "; export a float32 network (`model.float()`)"),
+    "bool": "; masks are folded where they are stored as float32, or before the export: "
+    "torch.nn.utils.prune.remove(layer, 'weight')",
 }
 _OPEN = "; export with fixed sizes, the batch alone may be open"
 
@@ -202,7 +211,8 @@ def _array(tensor: Any) -> np.ndarray:
         raise GraphFaultError(
             "onnx-type",
             f"{label}: expected float32, float16, int8, uint8, int32 or int64, but "
-            f"found {_type_name(tensor.data_type)}",
+            f"found {_type_name(tensor.data_type)}"
+            + _TYPE_WAYS.get(_type_name(tensor.data_type), ""),
         )
     dims = list(tensor.dims)
     size = math.prod(dims)
@@ -252,7 +262,8 @@ def _output(graph: Any, names: set[str]) -> str:
     if len(graph.output) != 1 or graph.output[0].name not in names - {""}:
         raise GraphFaultError(
             "onnx-output",
-            f"expected one output, the logits, made by a node, but found {len(graph.output)}",
+            f"expected one output, the logits, made by a node, but found {len(graph.output)}; "
+            "export a network that returns its logits alone",
         )
     return str(graph.output[0].name)
 
@@ -266,7 +277,7 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
             "onnx-operator",
             f"{label}: is not a supported operator"
             + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else "")
-            + f"; {WAYS_OUT.get(item.op_type, 'RULES.md lists those to write it with')}",
+            + f"; {way_out(item.op_type)}",
         )
     for name in item.input:
         if name not in names:

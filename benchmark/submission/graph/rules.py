@@ -104,6 +104,13 @@ KINDS: dict[str, str] = {
 }
 
 
+#: The one form of quantised files that is read, and how to write it.
+QDQ = (
+    "of quantised files pairs of QuantizeLinear and DequantizeLinear (QDQ) around 8-bit integers "
+    "are read: onnxruntime.quantization.quantize_static(model, out, reader, "
+    "quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)"
+)
+
 #: Operator that is refused -> the way out.
 WAYS_OUT: dict[str, str] = {
     **dict.fromkeys(
@@ -114,10 +121,7 @@ WAYS_OUT: dict[str, str] = {
         ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"),
         "take the noise out: the same image must give the same logits",
     ),
-    **dict.fromkeys(
-        ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
-        "export with QuantizeLinear and DequantizeLinear pairs (QDQ) instead of integer operators",
-    ),
+    **dict.fromkeys(("ConvInteger", "MatMulInteger", "QGemm"), QDQ),
     **dict.fromkeys(
         ("ArgMax", "TopK", "Hardmax", "NonMaxSuppression"),
         "take it off: the output must be logits, which have a gradient",
@@ -131,6 +135,28 @@ WAYS_OUT: dict[str, str] = {
     "LpPool": "write it with Pow, AveragePool and Sqrt",
     "LRN": "local response normalisation is not read; use a batch-norm",
 }
+
+
+#: Beginning of an operator that is refused -> the way out.
+_FAMILIES = {
+    "QLinear": QDQ,
+    "DynamicQuantize": QDQ,
+    "Quantize": QDQ,
+    "Dequantize": QDQ,
+    "Fused": "hand in the file from before onnxruntime's optimiser joined operators",
+    "Random": WAYS_OUT["RandomNormal"],
+}
+
+
+def way_out(op: str | bytes) -> str:
+    """What to do instead of an operator that is refused; a name may be bytes that are no text.
+
+    >>> way_out("Einsum")
+    'write it with MatMul, Transpose and Reshape'
+    """
+    name = shown(op)
+    families = (text for start, text in _FAMILIES.items() if name.startswith(start))
+    return WAYS_OUT.get(name) or next(families, "RULES.md lists those to write it with")
 
 
 class GraphFaultError(FileFaultError):

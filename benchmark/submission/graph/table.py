@@ -32,7 +32,7 @@ from corobench.benchmark.submission.graph.layers import (
     WithConstants,
 )
 from corobench.benchmark.submission.graph.reading import Node
-from corobench.benchmark.submission.graph.rules import GraphFaultError
+from corobench.benchmark.submission.graph.rules import GraphFaultError, shown
 
 Shape = tuple[int, ...]
 _KEYS = (("strides", "stride", 1), ("dilations", "dilation", 1), ("pads", "padding", 2))
@@ -176,7 +176,31 @@ def _pool(use: _Use) -> tuple[dict[str, Any], list[int], int]:
     if len(kernel) not in _MEANS:
         raise use.fault("onnx-attribute", "expected a `kernel_shape` of 1 to 3 axes")
     window, border = _window(use, kernel)
-    return window | {"ceil_mode": bool(use.get("ceil_mode", 0))}, border, len(kernel)
+    window |= {"ceil_mode": bool(use.get("ceil_mode", 0))}
+    if border and window["ceil_mode"]:
+        border = _without_windows_in_the_border(use, window, border)
+    return window, border, len(kernel)
+
+
+def _without_windows_in_the_border(
+    use: _Use, window: Mapping[str, Any], border: Sequence[int]
+) -> list[int]:
+    """The border without the end in which a last window would lie that begins in it: it is none."""
+    found = list(border)
+    num_axes = len(window["kernel_size"])
+    for axis in range(num_axes):
+        stride, step = (
+            window[key][axis] if isinstance(window.get(key), tuple) else 1
+            for key in ("stride", "dilation")
+        )
+        kernel = (window["kernel_size"][axis] - 1) * step + 1
+        place = 2 * (num_axes - 1 - axis)
+        begin = use.shape[2 + axis] + found[place]
+        num = -(-(begin + found[place + 1] - kernel) // stride) + 1
+        if (num - 1) * stride >= begin:
+            end = (num - 2) * stride + kernel
+            found[place + 1] = max(begin, min(begin + found[place + 1], end)) - begin
+    return found
 
 
 def _max_pool(use: _Use) -> nn.Module:
@@ -215,7 +239,14 @@ def _batch_norm(use: _Use) -> nn.Module:
     arrays = [array for array in use.stored if array is not None]
     if kind is None or any(one.shape != (arrays[0].size,) for one in arrays):
         raise use.fault("onnx-sizes", "expected 2 to 4 axes, and four tensors of one number each")
-    norm: nn.Module = kind(arrays[0].size, eps=float(use.get("epsilon", 1e-5)))
+    epsilon = float(use.get("epsilon", 1e-5))
+    if bool((arrays[3] + np.float32(epsilon) <= 0).any()):
+        raise use.fault(
+            "onnx-weights",
+            f"expected variances above 0 in {shown(use.node.inputs[4])}, but the smallest is "
+            f"{float(arrays[3].min()):.3g}, whose root is NaN; train on, or set it to 0",
+        )
+    norm: nn.Module = kind(arrays[0].size, eps=epsilon)
     tensors = (torch.from_numpy(array.copy()) for array in arrays)
     norm.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     return norm
@@ -252,7 +283,13 @@ def _normalised(use: _Use, kind: Callable[[int], nn.Module]) -> nn.Module:
 def _transpose(use: _Use) -> nn.Module:
     order = use.get("perm", None)
     if len(use.shape) > 1 and (not isinstance(order, list) or order[0] != 0):
-        raise use.fault("onnx-batch", "would move the batch")
+        raise use.fault(
+            "onnx-batch",
+            "would move the batch, which stays the first axis. nn.MultiheadAttention moves it, and "
+            "so does a permute that puts q, k and v first: write q, k, v = linear(x).chunk(3, -1), "
+            "then q.reshape(batch, tokens, heads, -1).transpose(1, 2), and "
+            "scaled_dot_product_attention",
+        )
     return Transpose(order)
 
 

@@ -7,7 +7,13 @@ import torch
 
 from corobench.benchmark.submission.contract import find_broken_clauses
 from corobench.benchmark.submission.graph.layers import Quantise
-from corobench.benchmark.submission.rounding import RELATIVE_TOLERANCE, difference, rounding
+from corobench.benchmark.submission.rounding import (
+    RELATIVE_TOLERANCE,
+    difference,
+    in_quanta,
+    quantum,
+    rounding,
+)
 
 
 @pytest.fixture
@@ -43,16 +49,28 @@ def test_a_difference_is_named_with_its_image(logits, share):
     )
 
 
-@pytest.mark.parametrize(
-    ("num_images", "step", "is_fine"),
-    [(1, 0.01, True), (2, 0.01, True), (3, 0.01, False), (1, 0.2, False)],
-)
-def test_quantised_networks_may_take_another_step_for_few_images(logits, num_images, step, is_fine):
+@pytest.mark.parametrize(("quanta", "is_fine"), [(1.0, True), (3.9, True), (4.2, False)])
+@pytest.mark.parametrize("is_rounded", [True, False])
+def test_logits_of_quantised_networks_may_move_by_a_few_quanta(logits, quanta, is_fine, is_rounded):
+    ranges = logits.amax(dim=1) - logits.amin(dim=1)
+    step = float(ranges.median()) / 100 if is_rounded else 0.0
+    size = quantum(logits, step)
+    assert size == pytest.approx(float(ranges.median()) / (100 if is_rounded else 255))
     other = logits.clone()
-    spread = logits.amax(dim=1) - logits.amin(dim=1)
-    other[:num_images, 1] += step * spread[:num_images]
-    assert (difference(other, logits, is_quantised=True)[0] == "") == is_fine
+    other[::2, 1] += quanta * size
+    assert (difference(other, logits, step)[0] == "") == is_fine
     assert difference(other, logits)[0] != ""
+    assert f"{quanta:.2g} quanta of" in in_quanta(other, logits, step)
+
+
+def test_a_quantised_network_must_not_have_another_class():
+    logits = torch.tensor([[0.0, 1.0, 10.0], [10.0, 0.0, 1.0]])
+    other = logits.clone()
+    other[0, 2] = 9.5
+    assert difference(other, logits, 0.5)[0] == ""
+    other[0] = torch.tensor([0.0, 10.0, 1.0])
+    assert difference(other, logits, 0.5)[0] != ""
+    assert "1 have another class" in in_quanta(other, logits, 0.5)
 
 
 @pytest.mark.parametrize("is_quantised", [True, False])
@@ -66,7 +84,7 @@ def test_the_contract_knows_networks_that_round(is_quantised):
 
     def runtime(x):
         is_other = (x == images[99]).flatten(1).all(dim=1)
-        return model(x) + 0.01 * is_other[:, None] * torch.eye(10)[0]
+        return model(x) + 0.02 * is_other[:, None] * torch.eye(10)[0]
 
     faults = find_broken_clauses(model, images, 10, runtime)
     assert [fault.split(":")[0] for fault in faults] == (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -287,3 +289,58 @@ def test_the_referee_and_attacks_hand_out_copies() -> None:
     watched(images.requires_grad_()).sum().backward()
     assert torch.equal(images, before)
     assert images.grad is not None and images.grad.abs().sum() > 0
+
+
+def _leaves(error):
+    def change(model, x, y):
+        raise error
+
+    return change
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_a_network_that_ends_the_program_is_refused_by_name(error):
+    model = _Wrapped(_leaves(error)).eval()
+    (fault,) = find_broken_clauses(model, torch.rand(4, 1, 8, 8), 10)
+    assert fault.startswith("contract clause runs: ") and type(error).__name__ in fault
+
+
+def test_somebody_at_the_keyboard_is_not_the_network():
+    model = _Wrapped(lambda model, x, y: signal.raise_signal(signal.SIGINT)).eval()
+    with pytest.raises(KeyboardInterrupt):
+        find_broken_clauses(model, torch.rand(4, 1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_type_come_with_the_way_out(dtype):
+    model = _linear().to(dtype).eval()
+    (fault,) = find_broken_clauses(model, torch.rand(4, 1, 8, 8), 10)
+    name = str(dtype).removeprefix("torch.")
+    assert fault.endswith(f"its weights are {name}: call model.float()")
+    casting = nn.Sequential(_Cast(dtype), model).eval()
+    (fault,) = find_broken_clauses(casting, torch.rand(4, 1, 8, 8), 10)
+    assert "output-dtype" in fault and fault.endswith("call model.float()")
+
+
+class _Cast(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 4, 30])
+def test_a_few_images_that_look_like_probabilities_by_chance_are_no_softmax(num_images):
+    """Logits of these very images are a distribution; those of all others are not."""
+    images = torch.rand(num_images, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+
+    def by_chance(model, x, y):
+        is_one = (x.flatten(1)[:, None] == images.flatten(1)[None]).all(dim=2).any(dim=1)
+        return torch.where(is_one[:, None], y.softmax(dim=1), y)
+
+    assert find_broken_clauses(_Wrapped(by_chance).eval(), images, 10) == []
+    softmax = _Wrapped(lambda model, x, y: y.softmax(dim=1)).eval()
+    (fault,) = find_broken_clauses(softmax, images, 10)
+    assert "remove the softmax" in fault

@@ -71,7 +71,9 @@ def test_public_layouts(tmp_path, layout):
 def test_of_several_state_dicts_one_is_named(tmp_path):
     other = {name: tensor + 1.0 for name, tensor in make_state().items()}
     path = _save(tmp_path, {"last": other, "best": make_state(), "epoch": 3})
-    with pytest.raises(SubmissionError, match=r"which one with --state-key.* last, best, epoch"):
+    with pytest.raises(
+        SubmissionError, match=r"which one with --state-key: (last, best|best, last)$"
+    ):
         _import(path, tmp_path / "out")
     with pytest.raises(SubmissionError, match=r"under 'epoch' \(--state-key\), but found the keys"):
         _import(path, tmp_path / "out", state_key="epoch")
@@ -259,9 +261,6 @@ def test_what_a_user_can_do_wrong(tmp_path):
         _import(path, tmp_path / "out", architecture="cnn")
     with pytest.raises(ConfigError, match="unknown track"):
         _import(path, tmp_path / "out", track="mnist")
-    with pytest.raises(SubmissionError, match=r"expected a file ending in \.pt"):
-        _import(path.rename(tmp_path / "m.onnx"), tmp_path / "out")
-    path = _save(tmp_path, make_state())
     with pytest.raises(SubmissionError, match="`id`: expected text that matches"):
         _import(path, tmp_path / "My Model")
     with pytest.raises(SubmissionError, match="unknown key `methods`: did you mean 'method'"):
