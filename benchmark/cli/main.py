@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,9 +155,10 @@ def validate(
 ) -> None:
     """List faults of submissions, and the certifiers to be asked.
 
-    All faults are listed at once, and no dataset is needed. Of a valid folder the last lines say
-    which certifiers an evaluation will ask, and why not the others. Without torch, only the
-    manifest and the header of the weights are checked, and the last line says so.
+    All faults are listed at once, and no dataset is needed. A warning is valid for you, but an
+    intake refuses it: a licence, data or objective that says "unknown". Of a valid folder the last
+    lines say which certifiers an evaluation will ask, and why not the others. Without torch, only
+    the manifest and the header of the weights are checked, and the last line says so.
 
     \b
     Examples:
@@ -167,7 +167,7 @@ def validate(
       corobench validate --headers submissions/my-model
     """
     from corobench.benchmark.executors import run_certifiers, run_validation
-    from corobench.benchmark.submission.headers import find_header_faults
+    from corobench.benchmark.submission.headers import find_header_faults, intake_warnings
 
     console = Console()
     num_bad = 0
@@ -181,6 +181,9 @@ def validate(
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
         for fault in faults:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
+        for warning in () if faults else intake_warnings(path):
+            text = f"  warning: an intake refuses this: {warning}"
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
         if certifiers and not faults and not only_headers:
             for line in run_certifiers(path, limits):
                 console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
@@ -256,8 +259,3 @@ def invoke(arguments: Sequence[str]) -> int:
         )
         return 130
     return code if isinstance(code, int) else 0
-
-
-def main() -> None:
-    """Entry point of ``corobench``."""
-    sys.exit(invoke(sys.argv[1:]))
