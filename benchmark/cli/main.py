@@ -47,6 +47,7 @@ MOUNTED = {
     "compact": "corobench.benchmark.cli.formats:compact",
     "convert": "corobench.benchmark.cli.formats:convert",
     "contest": "corobench.benchmark.cli.results:contest",
+    "demo": "corobench.leaderboard.cli_demo:demo",
     "doctor": "corobench.benchmark.cli.listing:doctor",
     "drift": "corobench.benchmark.cli.drift:drift",
     "evaluate": "corobench.benchmark.cli.evaluate:evaluate",
@@ -73,7 +74,7 @@ MOUNTED = {
 
 #: The commands by what one wants to do, in the order of `corobench --help`.
 GROUPS = {
-    "Start": ("quickstart", "doctor", "tracks", "architectures"),
+    "Start": ("quickstart", "demo", "doctor", "tracks", "architectures"),
     "Score a model": (
         *("new", "import", "validate", "evaluate", "status", "score"),
         *("measure", "pack", "unpack", "convert", "compact"),
@@ -209,7 +210,8 @@ def validate(
 )
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser at the end.")
+def quickstart(out: Path, subset: int | None, workers: int, seed: int, opens: bool) -> None:
     """Train, prune, evaluate and render eight entries.
 
     Takes minutes. Trains a dense parent on scikit-learn's digits, once for empirical and once for
@@ -218,11 +220,15 @@ def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
     \b
     Examples:
       corobench quickstart
+      corobench quickstart --open
       corobench quickstart --out /tmp/first --subset 100
     """
     from corobench.benchmark.cli.quickstart import run
+    from corobench.benchmark.files.browser import open_page
 
-    run(out, subset=subset, workers=workers, seed=seed)
+    page = run(out, subset=subset, workers=workers, seed=seed)
+    if opens:
+        click.echo(open_page(page))
 
 
 def invoke(arguments: Sequence[str]) -> int:
