@@ -38,6 +38,11 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         return code
+    except SystemExit:
+        # click ends with 1, which is a verdict here, and leaves this behind.
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            return UNREAD
+        raise
     except KeyboardInterrupt:
         return _stopped()
     except BrokenPipeError:
