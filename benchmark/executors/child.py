@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -81,16 +81,23 @@ def deaf_to_the_keyboard() -> Iterator[None]:
     """Python started meanwhile never sees Ctrl-C, which goes to all processes of a terminal.
 
     It would print a traceback while it loads; the parent decides when it ends. What is started
-    keeps an ignored signal ignored. It takes milliseconds, so that no Ctrl-C is lost but by chance.
+    keeps an ignored signal ignored. Here Ctrl-C waits until the end of the block: it is blocked
+    first, for a signal that is ignored and not blocked would be lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    can_wait = hasattr(signal, "pthread_sigmask")
+    # multiprocessing unblocks the signal itself where it must start this process.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_wait else set()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        if can_wait:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start(process: BaseProcess, context: SpawnContext | ForkServerContext) -> None:

@@ -106,3 +106,14 @@ def test_processes_that_are_started_do_not_hear_the_keyboard() -> None:
         process = subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True)
     assert process.communicate(timeout=PATIENCE_S)[0].strip() == "True"
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_keyboard_is_heard_once_they_are_started() -> None:
+    is_over = False
+    with pytest.raises(KeyboardInterrupt):
+        with deaf_to_the_keyboard():
+            os.kill(os.getpid(), signal.SIGINT)
+            is_over = True
+        pytest.fail("Ctrl-C was lost")
+    assert is_over
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
