@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from corobench.benchmark.cli import options as cli_options
+
+if TYPE_CHECKING:
+    from corobench.baselines.own_parent import OwnParent
+    from corobench.baselines.recipe import Recipe
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,6 +28,14 @@ from corobench.benchmark.cli import options as cli_options
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of submissions. A dense parent in it is read instead of trained.",
 )
+@click.option(
+    "--parent",
+    "own",
+    metavar="FILE|MODULE:NAME",
+    help="Prune and fine-tune this network as RECIPE does its own parent: an ONNX file, or a "
+    "network of your Python code. Its entry is an ONNX file.",
+)
+@click.option("--id", "entry", help="With --parent: id of the entry.")
 @cli_options.data_root
 @cli_options.device
 @click.option(
@@ -47,6 +60,8 @@ def train(
     recipes: tuple[str, ...],
     out: Path,
     parents: Path | None,
+    own: str | None,
+    entry: str | None,
     data_root: Path | None,
     device: str,
     seed: int | None,
@@ -60,6 +75,10 @@ def train(
     with --parents, the published one is used. OUT/<id>/ is then a submission like any other. To
     continue a stopped or killed run, give the same command again; the weights will be the same.
 
+    With --parent, the method runs on your own architecture: only the recipe's [prune] and
+    [finetune] are used. The network takes images in [0, 1] and returns logits. Name Python code
+    only if it is yours, for it is run.
+
     With --workers, parents are trained before what is pruned from them, and what goes wrong with
     one recipe leaves the others alone.
 
@@ -70,6 +89,8 @@ def train(
       corobench train fashion-mnist/ibp-hydra-10x --out runs --parents submissions
       corobench train my-recipe.toml --out runs --device cuda --max-minutes 9
       corobench train digits/adv-lwm-10x digits/ibp-lwm-10x --out runs --workers 2
+      corobench train cifar10/adv-lwm-10x --parent my-dense.onnx --out runs
+      corobench train cifar10/adv-lwm-10x --parent my_project.nets:trained --id mine-10x
       corobench evaluate runs/digits-adv-lwm-10x
     """
     import time
@@ -79,6 +100,13 @@ def train(
     from corobench.baselines.recipe_file import load_recipe
 
     loaded = [load_recipe(recipe) for recipe in recipes]
+    if entry is not None and (own is None or len(loaded) > 1):
+        raise click.UsageError("--id: expected one recipe with --parent")
+    if own is not None and (workers > 1 or parents is not None):
+        raise click.UsageError("--parent: expected neither --workers nor --parents with it")
+    start = None
+    if own is not None:
+        start, loaded = _adopted(own, loaded, entry)
     started_s = time.monotonic()
     if workers > 1:
         deadline_s = None if max_minutes is None else started_s + 60.0 * max_minutes
@@ -100,7 +128,20 @@ def train(
                 max_minutes=left,
                 progress=display,
                 parents=parents,
+                own=start,
             )
             display.finish(trained)
             if not trained.is_finished:
                 break
+
+
+def _adopted(own: str, recipes: list[Recipe], entry: str | None) -> tuple[OwnParent, list[Recipe]]:
+    """The network that --parent names, and the recipes as they prune it."""
+    from corobench.baselines.own_parent import adopt, load_own_parent
+    from corobench.benchmark.tracks import get_track
+
+    tracks = {recipe.track for recipe in recipes}
+    if len(tracks) > 1:
+        raise click.UsageError(f"--parent: expected recipes of one track, but found {len(tracks)}")
+    parent = load_own_parent(own, get_track(tracks.pop()))
+    return parent, [adopt(recipe, parent, entry) for recipe in recipes]

@@ -23,6 +23,7 @@ from typing import Any
 from corobench.baselines.budgets import budget_of
 from corobench.baselines.recipe import Recipe
 from corobench.benchmark.errors import ConfigError, CorobenchError
+from corobench.benchmark.executors.child import deaf_to_the_keyboard
 from corobench.benchmark.submission.manifest import MANIFEST
 
 MAX_MESSAGE_BYTES = 1024**2
@@ -173,7 +174,8 @@ class Process:
         self._process: SpawnProcess = context.Process(
             target=_begin, args=(train or _train, theirs, recipe, options), daemon=True
         )
-        self._process.start()
+        with deaf_to_the_keyboard():
+            self._process.start()
         theirs.close()
 
     def outcome(self) -> dict[str, Any] | None:

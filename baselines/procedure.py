@@ -21,6 +21,7 @@ from corobench.baselines import checkpoint, training_data
 from corobench.baselines.identity import identity_of
 from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.measures import LazyBounds
+from corobench.baselines.own_parent import OwnParent
 from corobench.baselines.progress import EpochRow, Progress, Trained
 from corobench.baselines.publish import publish, published_state
 from corobench.baselines.recipe import Recipe
@@ -48,6 +49,7 @@ def run(
     checkpoint_every_s: float = 15.0,
     progress: Callback | None = None,
     parents: Path | None = None,
+    own: OwnParent | None = None,
 ) -> Trained:
     """Train a recipe, and first its parent where that is not yet there, into submissions.
 
@@ -65,6 +67,7 @@ def run(
         checkpoint_every_s: least seconds between saves within a stage.
         progress: told of every epoch.
         parents: folder of submissions; a parent that is there is not trained, its weights are read.
+        own: the network to start from, for a recipe of :func:`baselines.own_parent.adopt`.
 
     Raises:
         CorobenchError: what the user can fix: recipe, data, device, folder, another recipe's
@@ -82,7 +85,7 @@ def run(
     )
     clock = Clock(deadline_s, checkpoint_every_s)
     callback = progress or (lambda _: None)
-    return Procedure(recipe, Path(out), data, clock, callback, parents).train()
+    return Procedure(recipe, Path(out), data, clock, callback, parents, own).train()
 
 
 def initial_model(recipe: Recipe) -> nn.Module:
@@ -110,6 +113,7 @@ class Procedure:
         clock: when to pause and save.
         callback: told of every epoch.
         parents: submissions to take a parent's weights from, where it is among them.
+        own: a parent that is no entry.
     """
 
     def __init__(
@@ -120,12 +124,14 @@ class Procedure:
         clock: Clock,
         callback: Callback,
         parents: Path | None = None,
+        own: OwnParent | None = None,
     ) -> None:
-        self.recipe, self.out, self.data = recipe, out, data
+        self.recipe, self.out, self.data, self.own = recipe, out, data, own
         self.clock, self.callback, self.parents = clock, callback, parents
         self.workspace = Workspace(out, recipe.id)
         self.epsilon = Fraction(recipe.epsilon)
-        self.model = initial_model(recipe).to(data.device)
+        first = initial_model(recipe) if own is None else own.copy()
+        self.model = first.to(data.device)
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.masks = Masks()
         track = get_track(recipe.track)
@@ -156,7 +162,7 @@ class Procedure:
             self.workspace.write_curve(self.recipe.title, self.histories)
         trained = self._trained(is_finished)
         if is_finished:
-            publish(self.recipe, self.model, self.workspace, self.data.kind)
+            publish(self.recipe, self.model, self.workspace, self.data.kind, self.own)
             self._write_summary(trained)
         return trained
 
@@ -165,6 +171,8 @@ class Procedure:
         for stage in plan(self.recipe):
             path = self.workspace.checkpoint(stage.name)
             identity = identity_of(self.recipe, stage, self.data, self.model, self.masks)
+            if self.own is not None:
+                identity["parent"] = self.own.fingerprint
             if isinstance(stage, Prune):
                 self._prune(stage, path, identity)
             else:

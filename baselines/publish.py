@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from corobench.baselines.budgets import budget_of
-from corobench.baselines.recipe import PruneStage, Recipe
+from corobench.baselines.own_parent import ONNX, OwnParent, written
+from corobench.baselines.recipe import UNKNOWN, PruneStage, Recipe
 from corobench.baselines.workspace import Workspace
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.files.atomic import write_atomic
@@ -24,15 +25,26 @@ WEIGHTS = "model.safetensors"
 STORED = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Manifest:
+def manifest_of(
+    recipe: Recipe, measured_sparsity: float, data_kind: str, own: OwnParent | None = None
+) -> Manifest:
     """What an entry says of itself, taken from its recipe; the sparsity is measured.
 
     Args:
         recipe: of the entry.
         measured_sparsity: share of zeros in convolution and linear weights, in [0, 1].
         data_kind: "canonical" or "mirror".
+        own: the parent that is no entry, of a network that no architecture names.
     """
     track = get_track(recipe.track)
+    model = Model(weights=ONNX, num_classes=track.num_classes)
+    if own is None:
+        model = Model(
+            architecture=recipe.model.architecture,
+            weights=WEIGHTS,
+            num_classes=track.num_classes,
+            arguments=recipe.model.arguments,
+        )
     mirror = "" if data_kind == "canonical" else " (mirror: bytes differ from the published ones)"
     return Manifest(
         schema=1,
@@ -45,18 +57,13 @@ def manifest_of(recipe: Recipe, measured_sparsity: float, data_kind: str) -> Man
         track=recipe.track,
         sparsity=round(measured_sparsity, 6),
         parent=recipe.compared_with,
-        model=Model(
-            architecture=recipe.model.architecture,
-            weights=WEIGHTS,
-            num_classes=track.num_classes,
-            arguments=recipe.model.arguments,
-        ),
-        method=method_of(recipe),
+        model=model,
+        method=method_of(recipe) if own is None else method_of_own(recipe),
         training=Training(
             data=f"{track.title} training set without the held-out {recipe.validation_rate:g}"
             + mirror,
             seed=recipe.seed,
-            epochs=budget_of(recipe).total,
+            epochs=budget_of(recipe).total if own is None else None,
         ),
     )
 
@@ -82,6 +89,15 @@ def method_of(recipe: Recipe) -> Method:
     )
 
 
+def method_of_own(recipe: Recipe) -> Method:
+    """The method of a recipe that started from a trained network.
+
+    How that was trained is not known; the user replaces "unknown" in the manifest.
+    """
+    update = {"pipeline": "after", "pretrain_objective": UNKNOWN}
+    return method_of(recipe).model_copy(update=update)
+
+
 def criterion_of(prune: PruneStage) -> str:
     """What decided which weights went: the pruner's criterion, and what departs from it."""
     if prune.rewind == "init":
@@ -91,8 +107,16 @@ def criterion_of(prune: PruneStage) -> str:
     return prune.pruner.criterion
 
 
-def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: str) -> Manifest:
+def publish(
+    recipe: Recipe,
+    model: nn.Module,
+    workspace: Workspace,
+    data_kind: str,
+    own: OwnParent | None = None,
+) -> Manifest:
     """Write ``submission.toml`` and ``model.safetensors``; equal weights give equal bytes.
+
+    A network that started from a parent of one's own is written as ``model.onnx``.
 
     Removed weights are zeros in the file; there are no masks in it. The model is left with the
     weights that the file gives back, which differ where the recipe stores rounded ones.
@@ -102,8 +126,11 @@ def publish(recipe: Recipe, model: nn.Module, workspace: Workspace, data_kind: s
     """
     stored = STORED[recipe.stored]
     model.load_state_dict(rounded(model.state_dict(), stored))
-    manifest = manifest_of(recipe, sparsity(model), data_kind)
-    write_weights(workspace.submission / WEIGHTS, model.state_dict(), stored)
+    manifest = manifest_of(recipe, sparsity(model), data_kind, own)
+    if own is None:
+        write_weights(workspace.submission / WEIGHTS, model.state_dict(), stored)
+    else:
+        write_atomic(workspace.submission / ONNX, written(model, recipe.track))
     write_atomic(workspace.submission / MANIFEST, format_manifest(manifest))
     return manifest
 

@@ -21,6 +21,7 @@ from corobench.baselines.recipe import (
 )
 from corobench.baselines.settings import Registered, construct, faults_of
 from corobench.benchmark.errors import ConfigError, nearest
+from corobench.benchmark.files.text import byte_order_mark
 
 #: What the packaged recipes say of their makers; nobody else's recipe signs with our name.
 OURS = {
@@ -58,7 +59,10 @@ def load_recipe(source: str | Path) -> Recipe:
 
 def _load(path: Path, children: tuple[Path, ...]) -> Recipe:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if (mark := byte_order_mark(content)) is not None:
+            raise ConfigError(f"{path}: {mark}")
+        data = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such recipe file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -9,6 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+#: Most words that a message lists.
+MAX_NAMED = 16
+#: Words that it names of a longer list.
+NUM_SIMILAR = 3
+
 
 class CorobenchError(Exception):
     """Base class: says what was expected, what was found and what to do.
@@ -86,7 +91,9 @@ def printable(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint naming the closest known word, or all of them when nothing is close.
+    """A hint naming the closest known word, or those that are known when nothing is close.
+
+    Of many words only the most similar are named.
 
     >>> nearest("titel", ["title", "id"])
     "did you mean 'title'?"
@@ -97,7 +104,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, candidates, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "expected one of " + ", ".join(repr(name) for name in candidates)
+    if len(candidates) <= MAX_NAMED:
+        return "expected one of " + ", ".join(repr(name) for name in candidates)
+    similar = difflib.get_close_matches(word, candidates, n=NUM_SIMILAR, cutoff=0.0)
+    named = ", ".join(repr(name) for name in similar)
+    return f"none of the {len(candidates)} known ones is close; the most similar are {named}"
 
 
 class NotCertifiable(Exception):  # noqa: N818 - a verdict on a model, not a fault of the program

@@ -289,6 +289,28 @@ def parse_epsilon(text: str) -> Fraction:
     return Fraction(text.strip())
 
 
+def distinct_epsilons(texts: Iterable[str]) -> tuple[str, ...]:
+    """Exact radii in ascending order, each once.
+
+    Raises:
+        ConfigError: one is no radius, or the same as another, written as it or otherwise.
+
+    >>> distinct_epsilons(["8/255", " 2/255"])
+    ('2/255', '8/255')
+    """
+    found: dict[Fraction, str] = {}
+    for text in (text.strip() for text in texts):
+        radius = parse_epsilon(text)
+        if radius in found:
+            raise ConfigError(
+                f"epsilons: {text} is the same radius as {found[radius]}; give each radius once"
+            )
+        found[radius] = text
+    if not found:
+        raise ConfigError("epsilons: expected at least one radius such as 8/255, but found none")
+    return tuple(found[radius] for radius in sorted(found))
+
+
 def published_order(name: str, num_images: int) -> list[int]:
     """The published order of a track's test images; a subset is its first k.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from corobench.benchmark.interactive.measure import measure
     from corobench.benchmark.interactive.result import EvaluationInterrupted, EvaluationResult
     from corobench.leaderboard.frames import entries, leaderboard
+    from corobench.packed_reader import load_packed
 
 _PLACES = {
     "ContractError": "corobench.benchmark.errors",
@@ -39,6 +40,7 @@ _PLACES = {
     "evaluate": "corobench.benchmark.interactive.evaluate",
     "export": "corobench.benchmark.interactive.export",
     "load_model": "corobench.benchmark.interactive.loading",
+    "load_packed": "corobench.packed_reader",
     "load_result": "corobench.benchmark.interactive.loading",
     "measure": "corobench.benchmark.interactive.measure",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "export",
     "leaderboard",
     "load_model",
+    "load_packed",
     "load_result",
     "measure",
 ]

@@ -1,10 +1,10 @@
 """pytest's fixture ``corobench_gate``: the gate as an assertion in a project's own tests.
 
     def test_robustness(corobench_gate):
-        assert corobench_gate.holds("model", baseline="robustness.json")
+        assert corobench_gate.holds("model", baseline="robustness/model.json")
 
     def test_my_network(corobench_gate):
-        assert corobench_gate.holds(build_network(), baseline="robustness.json")
+        assert corobench_gate.holds(build_network(), baseline="robustness/model.json")
 
 A test that fails shows the whole table below its traceback. Loaded through the entry point
 ``pytest11`` wherever corobench is installed; it imports nothing of weight before the fixture is
@@ -123,7 +123,7 @@ def corobench_gate() -> Gate:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, pytest.TestReport]:
     """Below a failed test the whole table of each gate that is red."""
     report: pytest.TestReport = yield
-    if report.failed and report.when == "call":
+    if report.failed and report.when in ("setup", "call"):
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Gate):
                 report.sections += [("corobench gate", str(one)) for one in value.held if not one]

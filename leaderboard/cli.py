@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corobench.benchmark.errors import OutputError
+from corobench.benchmark.files.browser import open_page
 from corobench.leaderboard.build import SiteSummary, build_site
 from corobench.leaderboard.format import short_bytes
 from corobench.leaderboard.terminal import terminal_table
@@ -23,6 +24,7 @@ Examples:
   corobench render leaderboard/results build/my-results --out build/site
   corobench render /tmp/quick --quick --out build/look
   corobench render leaderboard/results --watch
+  corobench render leaderboard/results --open
   corobench render leaderboard/results --address https://example.org/board/
 
 \b
@@ -90,6 +92,7 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     metavar="URL",
     help="Where the files of the project are; links of the rendered documents lead there.",
 )
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 @click.option("--watch", is_flag=True, help="Render again whenever a result changes.")
 def render(
     results: tuple[Path, ...],
@@ -97,6 +100,7 @@ def render(
     quick: bool,
     address: str,
     repository: str,
+    opens: bool,
     watch: bool,
 ) -> None:
     """Render the leaderboard from RESULTS; needs no server.
@@ -129,6 +133,8 @@ def render(
     console.print(str(summary.index), markup=False, highlight=False, soft_wrap=True)
     if summary.is_private:
         console.print("For yourself only: a site with quick results is not to be published.")
+    if opens:
+        console.print(open_page(summary.index), markup=False, highlight=False, soft_wrap=True)
     if watch:
         from corobench.leaderboard import cli_serve
 

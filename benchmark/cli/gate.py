@@ -80,9 +80,9 @@ def check(
 
     \b
     Examples:
-      corobench check model --baseline robustness.json
-      corobench check model --baseline robustness.json --max-drop 2 --junit gate.xml
-      corobench check model.onnx --baseline robustness.json
+      corobench check model --baseline robustness/model.json
+      corobench check model --baseline robustness/model.json --max-drop 2 --junit gate.xml
+      corobench check model.onnx --baseline robustness/model.json
       corobench check new.json --baseline old.json --max-bytes-growth 5
     """
     from corobench.benchmark.executors import run_check

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.cli.entry import run
 from corobench.benchmark.submission.manifest import MANIFEST
 
 
@@ -27,7 +27,7 @@ def folders_of(files: list[str]) -> list[str]:
 def main() -> None:
     """Entry point of ``corobench-hook``."""
     folders = folders_of(sys.argv[1:])
-    sys.exit(invoke(["validate", "--headers", *folders]) if folders else 0)
+    sys.exit(run(["validate", "--headers", *folders]) if folders else 0)
 
 
 if __name__ == "__main__":

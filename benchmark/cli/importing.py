@@ -92,9 +92,7 @@ def import_(
         _tell_certifiers(out, limits, certifiers)
         return
     if architecture is None:
-        raise ConfigError(
-            "--architecture: missing; expected a name that `corobench architectures` lists"
-        )
+        raise ConfigError(no_architecture(checkpoint))
 
     arguments: dict[str, object] = {} if width == 1.0 else {"width": width}
     for name, text in (("mean", mean), ("std", std)):
@@ -137,6 +135,18 @@ def _refuse_for_graphs(context: click.Context) -> None:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option}: not for an ONNX file, {reason}")
+
+
+def no_architecture(checkpoint: Path) -> str:
+    """What to do with weights of which nobody said what network they belong to."""
+    return (
+        f"{checkpoint}: weights alone are no network; which one do they belong to?\n"
+        "  - A network that `corobench architectures` lists: add --architecture NAME.\n"
+        "  - Your own network? Export it to ONNX, and import that file without --architecture:\n"
+        '      torch.onnx.export(model.eval(), (images,), "model.onnx", external_data=False,\n'
+        "                        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))\n"
+        '    or, in Python: corobench.export(model, "submissions/my-model", track="cifar10")'
+    )
 
 
 def _tell_certifiers(folder: Path, limits: Limits | None, is_wanted: bool) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +47,7 @@ MOUNTED = {
     "compact": "corobench.benchmark.cli.formats:compact",
     "convert": "corobench.benchmark.cli.formats:convert",
     "contest": "corobench.benchmark.cli.results:contest",
+    "demo": "corobench.leaderboard.cli_demo:demo",
     "doctor": "corobench.benchmark.cli.listing:doctor",
     "drift": "corobench.benchmark.cli.drift:drift",
     "evaluate": "corobench.benchmark.cli.evaluate:evaluate",
@@ -76,7 +76,7 @@ MOUNTED = {
 
 #: The commands by what one wants to do, in the order of `corobench --help`.
 GROUPS = {
-    "Start": ("quickstart", "doctor", "tracks", "architectures"),
+    "Start": ("quickstart", "demo", "doctor", "tracks", "architectures"),
     "Score a model": (
         *("new", "import", "validate", "evaluate", "status", "score"),
         *("measure", "pack", "unpack", "convert", "compact"),
@@ -161,9 +161,10 @@ def validate(
 ) -> None:
     """List faults of submissions, and the certifiers to be asked.
 
-    All faults are listed at once, and no dataset is needed. Of a valid folder the last lines say
-    which certifiers an evaluation will ask, and why not the others. Without torch, only the
-    manifest and the header of the weights are checked, and the last line says so.
+    All faults are listed at once, and no dataset is needed. A warning is valid for you, but an
+    intake refuses it: a licence, data or objective that says "unknown". Of a valid folder the last
+    lines say which certifiers an evaluation will ask, and why not the others. Without torch, only
+    the manifest and the header of the weights are checked, and the last line says so.
 
     \b
     Examples:
@@ -172,7 +173,7 @@ def validate(
       corobench validate --headers submissions/my-model
     """
     from corobench.benchmark.executors import run_certifiers, run_validation
-    from corobench.benchmark.submission.headers import find_header_faults
+    from corobench.benchmark.submission.headers import find_header_faults, intake_warnings
 
     console = Console()
     num_bad = 0
@@ -186,6 +187,9 @@ def validate(
         console.print(f"{path}: {verdict}", soft_wrap=True, highlight=False, markup=False)
         for fault in faults:
             console.print(f"  - {fault}", soft_wrap=True, highlight=False, markup=False)
+        for warning in () if faults else intake_warnings(path):
+            text = f"  warning: an intake refuses this: {warning}"
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
         if certifiers and not faults and not only_headers:
             for line in run_certifiers(path, limits):
                 console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
@@ -211,7 +215,8 @@ def validate(
 )
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser at the end.")
+def quickstart(out: Path, subset: int | None, workers: int, seed: int, opens: bool) -> None:
     """Train, prune, evaluate and render eight entries.
 
     Takes minutes. Trains a dense parent on scikit-learn's digits, once for empirical and once for
@@ -220,11 +225,15 @@ def quickstart(out: Path, subset: int | None, workers: int, seed: int) -> None:
     \b
     Examples:
       corobench quickstart
+      corobench quickstart --open
       corobench quickstart --out /tmp/first --subset 100
     """
     from corobench.benchmark.cli.quickstart import run
+    from corobench.benchmark.files.browser import open_page
 
-    run(out, subset=subset, workers=workers, seed=seed)
+    page = run(out, subset=subset, workers=workers, seed=seed)
+    if opens:
+        click.echo(open_page(page))
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -261,8 +270,3 @@ def invoke(arguments: Sequence[str]) -> int:
         )
         return 130
     return code if isinstance(code, int) else 0
-
-
-def main() -> None:
-    """Entry point of ``corobench``."""
-    sys.exit(invoke(sys.argv[1:]))

@@ -9,15 +9,32 @@ from typing import Any, TypeVar
 
 import click
 
-from corobench.benchmark.errors import SubmissionError
+from corobench.benchmark.errors import DatasetError, SubmissionError
 from corobench.benchmark.executors.limits import GIB, Limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _existing_folder(
+    context: click.Context, option: click.Parameter, value: Path | None
+) -> Path | None:
+    """A folder that was named must be there: nothing else may be used in its place."""
+    if value is None:
+        return None
+    value = value.expanduser()
+    if not value.is_dir():
+        raise DatasetError(
+            f"--data-root (or COROBENCH_DATA): expected a folder with images, but {value} is not "
+            "one; name the folder, or leave it out for the usual places"
+        )
+    return value
+
 
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     envvar="COROBENCH_DATA",
+    callback=_existing_folder,
     help="Folder of the dataset. By default, system copies and downloads are tried.",
 )
 json_path = click.option(

@@ -7,13 +7,17 @@ The entries are spread over worker processes; every step is an ordinary command 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from rich.console import Console
 
+from corobench.benchmark.cli.entry import STOPPED
 from corobench.benchmark.errors import CorobenchError
+from corobench.benchmark.executors.child import deaf_to_the_keyboard
 
 FAMILIES = ("adv", "ibp")
 #: Pruned arms of each family; all start from the family's dense parent.
@@ -82,8 +86,10 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
         "This takes a few minutes on two cores; each line is a step you can repeat yourself."
     )
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        following = {pool.submit(run_commands, job): jobs for job, jobs in plan(out, subset, seed)}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+        with deaf_to_the_keyboard():
+            plans = plan(out, subset, seed)
+            following = {pool.submit(run_commands, job): jobs for job, jobs in plans}
         while following:
             done, _ = wait(following, return_when=FIRST_COMPLETED)
             if any(future.result() for future in done):
@@ -99,6 +105,13 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
     page = site / "index.html"
     console.print(f"Done in {time.monotonic() - start:.0f} s. Open {page}", soft_wrap=True)
     return page
+
+
+def _begin() -> None:
+    """The beginning of a worker: from now on Ctrl-C ends it, without a word."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(STOPPED))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def run_commands(commands: Job) -> int:

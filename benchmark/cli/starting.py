@@ -110,7 +110,6 @@ def start(
         "authors": list(authors) or ["unknown"],
         "licence": licence,
         "track": chosen.name,
-        "sparsity": 0.0,
         "model": model,
         "method": {"pipeline": "none", "pretrain_objective": "unknown", **meta["method"]},
         "training": {"data": "unknown"},
@@ -121,7 +120,7 @@ def start(
         write_atomically(fresh / README, _readme(folder.name).encode())
     steps = (
         _weights_step(folder, chosen, model),
-        f"replace every 'unknown' in {folder / MANIFEST}; set `sparsity` and `[method]`",
+        f"replace every 'unknown' in {folder / MANIFEST}; set `[method]`",
         *_checks(folder),
     )
     return Started(folder, False, steps)

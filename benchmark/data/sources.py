@@ -74,7 +74,10 @@ def get_data_root(data_root: Path | None) -> Path | None:
         return None
     data_root = Path(data_root).expanduser()
     if not data_root.is_dir():
-        raise DatasetError(f"{named}: expected a folder, but {data_root} is not one")
+        raise DatasetError(
+            f"{named}: expected a folder with images, but {data_root} is not one; name the folder, "
+            "or leave it out for the usual places"
+        )
     return data_root
 
 
@@ -125,11 +128,11 @@ def list_places(
     track: Track, split: Split, data_root: Path | None
 ) -> Iterator[tuple[str, str, Finding | None]]:
     """Every place in order, as (where, what is missing there, finding or None). No download."""
+    root = get_data_root(data_root) if track.name != "digits" or data_root is not None else None
     if track.name == "digits":
         where = "scikit-learn"
         yield where, "", Finding(where, "embedded", lambda: digits.read(split))
         return
-    root = get_data_root(data_root)
     if root is None:
         yield f"--data-root / {DATA_VARIABLE}", "not set", None
     else:

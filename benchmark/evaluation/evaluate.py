@@ -39,7 +39,7 @@ from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
     Protocol,
     Track,
-    parse_epsilon,
+    distinct_epsilons,
     published_order,
     round_of,
     standard_subset,
@@ -173,8 +173,7 @@ def result_path(out: Path, run: Run, track: Track) -> Path:
 def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     if settings.epsilons is None:
         return track.epsilons
-    texts = tuple(dict.fromkeys(text.strip() for text in settings.epsilons))
-    return tuple(sorted(texts, key=parse_epsilon))
+    return distinct_epsilons(settings.epsilons)
 
 
 def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> Result | None:

@@ -10,9 +10,11 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -74,6 +76,41 @@ def no_imports_from_here() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
+@contextmanager
+def deaf_to_the_keyboard() -> Iterator[None]:
+    """Python started meanwhile never sees Ctrl-C, which goes to all processes of a terminal.
+
+    It would print a traceback while it loads; the parent decides when it ends. What is started
+    keeps an ignored signal ignored. Here Ctrl-C waits until the end of the block: it is blocked
+    first, for a signal that is ignored and not blocked would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    can_wait = hasattr(signal, "pthread_sigmask")
+    # multiprocessing unblocks the signal itself where it must start this process.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_wait else set()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if can_wait:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start(process: BaseProcess, context: SpawnContext | ForkServerContext) -> None:
+    """Start a process; a server that it is forked from is begun first and loads for seconds."""
+    if isinstance(context, ForkServerContext):
+        with deaf_to_the_keyboard():
+            forkserver.ensure_running()
+        process.start()
+        return
+    with deaf_to_the_keyboard():
+        process.start()
+
+
 def context_of(device: str, *, attacks_or_bounds: bool = True) -> SpawnContext | ForkServerContext:
     """How a process is started: forked from the server, or afresh for an accelerator.
 
@@ -106,7 +143,7 @@ def _started(
         process = context.Process(target=target, args=(theirs, order), daemon=True)
         try:
             with no_imports_from_here():
-                process.start()
+                _start(process, context)
         except (EOFError, ConnectionError):  # the server was lost: once that is known, another one
             ours.close()  # is begun
             time.sleep(START_AGAIN_S)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Verdict(StrEnum):
     """What the gate says, of one metric or of all, from the lightest to the gravest.
 
-    "still open" is said only of a metric, where the comparison stopped early because of others.
+    "still open" is said only of a metric, where the comparison stopped before it was decided.
     """
 
     PASS = "pass"  # noqa: S105 (a verdict, no secret)
@@ -225,10 +225,11 @@ def judge_size(baseline: int, candidate: int, rule: Rule) -> Size:
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The gravest of them; "pass" for none.
+    """The gravest of them; "pass" for none, and where early stopping left some of them open.
 
-    >>> str(worst([Verdict.PASS, Verdict.WARN]))
-    'warn'
+    >>> str(worst([Verdict.PASS, Verdict.WARN])), str(worst([Verdict.OPEN]))
+    ('warn', 'pass')
     """
     order = list(Verdict)
-    return max(verdicts, key=order.index, default=Verdict.PASS)
+    gravest = max(verdicts, key=order.index, default=Verdict.PASS)
+    return Verdict.PASS if gravest == Verdict.OPEN else gravest

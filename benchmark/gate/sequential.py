@@ -79,8 +79,8 @@ def settled(
 
     Returns:
         One verdict per metric; None where more images are needed, never at the last look. At an
-        earlier one a metric is "still open" where another is red and this one lost too much so far
-        or could still fail.
+        earlier one a metric that lost too much so far is "still open", and so is one that could
+        still fail where another is red.
     """
     judged = judge(metrics, rule, share_of_alpha(n, sizes))
     if n == sizes[-1]:
@@ -88,7 +88,7 @@ def settled(
     can_fail = [_can_still_fail(metric, sizes, rule, len(metrics)) for metric in metrics]
     if any(one.verdict == Verdict.FAIL for one in judged):
         return [_or_open(one, can) for one, can in zip(judged, can_fail, strict=True)]
-    return None if any(can_fail) else judged
+    return None if any(can_fail) else [_or_open(one, can_fail=False) for one in judged]
 
 
 def _or_open(one: Judged, can_fail: bool) -> Judged:

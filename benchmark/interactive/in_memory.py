@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from corobench.benchmark.data import Dataset, load_test, subset
-from corobench.benchmark.errors import ConfigError, OutputError
+from corobench.benchmark.errors import OutputError
 from corobench.benchmark.evaluation import recognition
 from corobench.benchmark.evaluation.evaluate import unseen_images
 from corobench.benchmark.evaluation.facts import Facts
@@ -39,7 +39,7 @@ from corobench.benchmark.records.result import Manifest, Run, Seconds
 from corobench.benchmark.scoring.score import score
 from corobench.benchmark.submission import check_contract
 from corobench.benchmark.submission.manifest import check_manifest
-from corobench.benchmark.tracks import Protocol, Track, parse_epsilon, settings_of
+from corobench.benchmark.tracks import Protocol, Track, distinct_epsilons, settings_of
 
 if TYPE_CHECKING:
     from corobench.benchmark.certify import Prover
@@ -261,16 +261,13 @@ def epsilons_of(epsilons: Sequence[str] | None, track: Track) -> tuple[str, ...]
     """Radii as exact text, ascending; the track's by default.
 
     Raises:
-        ConfigError: no radius, or one that is no exact fraction.
+        ConfigError: no radius, one that is no exact fraction, or one twice.
     """
     if epsilons is None:
         return track.epsilons
     if isinstance(epsilons, str):
         epsilons = epsilons.split(",")
-    texts = tuple(dict.fromkeys(str(text).strip() for text in epsilons))
-    if not texts:
-        raise ConfigError("epsilons: expected at least one radius such as '8/255', but found none")
-    return tuple(sorted(texts, key=parse_epsilon))
+    return distinct_epsilons(map(str, epsilons))
 
 
 def _run(wish: Wish, model: nn.Module, dataset: Dataset, device: torch.device) -> Run:

@@ -2,15 +2,79 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-LongText = Annotated[str, StringConstraints(max_length=4000)]
-Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+#: Names of devices on Windows, which no file may have there, whatever follows after a dot.
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+)
+#: Letters that are not seen, or that turn the order of those around them.
+_UNSEEN = frozenset(
+    map(
+        chr,
+        (
+            *(0x00AD, 0x061C, 0x115F, 0x1160, 0x180E, 0x200B, 0x200E, 0x200F, 0x3164, 0xFEFF),
+            *(0xFFA0, *range(0x2028, 0x202F), *range(0x2060, 0x2070)),
+            *(*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)),
+        ),
+    )
+)
+
+
+def _storable(name: str) -> str:
+    """A name that every common file system can hold."""
+    if name.endswith("."):
+        raise ValueError("a name that does not end in a dot, which Windows takes away")
+    if name.split(".")[0].lower() in _DEVICES:
+        raise ValueError("a name that Windows can store; this one is a device there")
+    return name
+
+
+def _visible(text: str, allowed: str = "") -> str:
+    """Text in which nothing is hidden: no control, bidi or invisible characters."""
+    for letter in text:
+        category = unicodedata.category(letter)
+        if letter not in allowed and (category in ("Cc", "Cs") or letter in _UNSEEN):
+            raise ValueError(
+                "text without control characters and invisible or direction-changing letters "
+                f"(here U+{ord(letter):04X})"
+            )
+    return text
+
+
+def _visible_lines(text: str) -> str:
+    return _visible(text, "\n\t")
+
+
+def _not_blank(text: str) -> str:
+    if text and not text.strip():
+        raise ValueError("text that is not blank")
+    return text
+
+
+#: Text in which nothing is hidden.
+Visible = Annotated[str, AfterValidator(_visible)]
+Identifier = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$"),
+    AfterValidator(_storable),
+]
+ShortText = Annotated[
+    Visible, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)
+]
+#: Like :data:`ShortText`, but may be empty.
+OptionalText = Annotated[Visible, StringConstraints(max_length=200)]
+LongText = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_visible_lines)]
+Link = Annotated[Visible, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=500)]
+FileName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200),
+    AfterValidator(_storable),
+]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[str, StringConstraints(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]

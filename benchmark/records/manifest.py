@@ -1,24 +1,23 @@
-"""``submission.toml``: what an entry says of itself."""
+"""``submission.toml`` as records: what an entry says of itself. Imports no torch.
+
+Documented key by key in docs/file-formats.md.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    model_serializer,
-)
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from corobench.benchmark.records.base import (
     FileName,
     Identifier,
     Link,
     LongText,
+    OptionalText,
     Record,
     ShortText,
+    Visible,
 )
 
 
@@ -36,7 +35,7 @@ class Model(Record):
     architecture: ShortText | None = None
     weights: FileName = "model.safetensors"
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
-    arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+    arguments: dict[str, bool | int | float | Visible | list[float]] = Field(default_factory=dict)
 
     @property
     def network(self) -> str:
@@ -61,7 +60,7 @@ class Method(Record):
     name: ShortText
     pipeline: Literal["before", "during", "after", "none"]
     pretrain_objective: ShortText
-    finetune_objective: Annotated[str, StringConstraints(max_length=200)] = ""
+    finetune_objective: OptionalText = ""
     schedule: Literal["one-shot", "iterative", "none"] = "none"
     structure: Literal["unstructured", "structured", "none"] = "none"
     scope: Literal["layer-wise", "global", "none"] = "none"
@@ -102,7 +101,8 @@ class Manifest(Record):
         schema_version: key ``schema``; 1.
         id: name of the entry, equal to its folder's.
         sparsity: declared share of zeros in all convolution and linear weights, in [0, 1];
-            measured, and refused when it is off by more than 0.005.
+            measured, and refused when it is off by more than 0.005. None where the manifest
+            leaves it out; what is loaded then has the measured one.
         parent: id of the dense entry that this one was compressed from, or stands in for.
     """
 
@@ -116,7 +116,7 @@ class Manifest(Record):
     description: LongText = ""
     licence: ShortText
     track: ShortText
-    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    sparsity: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     parent: Identifier | None = None
     model: Model
     method: Method

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from corobench.benchmark.errors import ConfigError, ResultError, nearest
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
+from corobench.benchmark.files.text import byte_order_mark
 from corobench.benchmark.records.reports import ExportedQuestions, ProofsSeen
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.referee import threat
@@ -190,8 +191,11 @@ def read_verdicts(path: Path) -> dict[str, str]:
     """
     if not path.is_file() or path.stat().st_size > MAX_VERDICT_BYTES:
         raise ResultError(f"{path}: expected a file of at most {MAX_VERDICT_BYTES} bytes")
+    content = path.read_bytes()
+    if (mark := byte_order_mark(content)) is not None:
+        raise ResultError(f"{path}: {mark}")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ResultError(f"{path}: expected text in UTF-8") from error
     found: dict[str, str] = {}

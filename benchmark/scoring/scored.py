@@ -78,7 +78,7 @@ def read_scored(path: Path) -> tuple[Result, pd.DataFrame, Run]:
     table, run = read_outcomes(table_path(path))
     require_agreement(result, _scored(table, run, table_path(path)), path)
     require_images(path, int(table["adversarial"].max()))
-    verify_set(path, result, missing_ok=True)
+    verify_set(path, result)
     return result, table, run
 
 
@@ -96,7 +96,7 @@ def read_beside(path: Path, result: Result) -> tuple[Columns, Run]:
     columns, run = read_columns(table_path(path))
     require_agreement(result, _scored(columns, run, table_path(path)), path)
     require_images(path, int(columns.numbers["adversarial"].max()))
-    verify_set(path, result, missing_ok=True)
+    verify_set(path, result)
     return columns, run
 
 
@@ -110,7 +110,7 @@ def require_table(path: Path) -> None:
     if not table.is_file():
         raise ResultError(
             f"{table}: expected the outcome table of {path.name} beside it, but found none; copy "
-            "both files that `corobench evaluate` wrote"
+            "all three files that `corobench evaluate` wrote"
         )
 
 

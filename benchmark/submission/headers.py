@@ -18,6 +18,8 @@ from corobench.benchmark.tracks import get_track
 
 ONNX_SUFFIX = ".onnx"
 TEMPLATE = "_template"
+#: What is no licence.
+UNKNOWN = ("unknown", "none", "")
 #: Types that weights, and the masks and counters beside them, may have in a file.
 _KNOWN_TYPES = {*FLOAT_BYTES, "U8", "I64"}
 
@@ -38,6 +40,49 @@ def find_header_faults(folder: Path) -> list[str]:
         *name_faults(folder, manifest),
         *_architecture_faults(manifest),
         *_weights_faults(folder, manifest.model.weights),
+    ]
+
+
+def intake_warnings(folder: Path) -> list[str]:
+    """What is valid in a folder, but will be refused when the entry is handed in.
+
+    Args:
+        folder: of a valid submission. Its parent is looked for beside it.
+
+    Returns:
+        One line per key that `corobench intake` refuses.
+    """
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    found = unknown_faults(manifest)
+    if manifest.parent is not None and not (folder.resolve().parent / manifest.parent).is_dir():
+        found.append(
+            f"submission.toml: `parent`: {manifest.parent!r} is no entry beside this folder; the "
+            "dense entry must be handed in first"
+        )
+    return found
+
+
+def unknown_faults(manifest: Manifest) -> list[str]:
+    """Keys that say "unknown", where an entry that is handed in must say what is true.
+
+    Returns:
+        One line per key.
+    """
+    faults = []
+    if manifest.licence.strip().lower() in UNKNOWN:
+        faults.append(
+            "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
+            f"found {manifest.licence!r}; without one, others may not use the weights"
+        )
+    told = {
+        "method.pretrain_objective": manifest.method.pretrain_objective,
+        "training.data": manifest.training.data,
+    }
+    return faults + [
+        f"submission.toml: `{key}`: expected the real value, but found {value!r}"
+        for key, value in told.items()
+        if value.strip().lower() == "unknown"
     ]
 
 

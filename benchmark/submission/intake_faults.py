@@ -15,6 +15,7 @@ from corobench.benchmark.records.reports import Examined
 from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.submission import Submission, load_submission
 from corobench.benchmark.submission.contract import RELATIVE_TOLERANCE
+from corobench.benchmark.submission.headers import unknown_faults
 from corobench.benchmark.tracks import PROTOCOL, round_of, standard_subset
 
 #: Random images on which entries are compared.
@@ -33,22 +34,8 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
         entry = load_submission(folder)
     except SubmissionError as error:
         return Examined(error.faults)
-    faults = []
     manifest = entry.manifest
-    if manifest.licence.strip().lower() in ("unknown", "none", ""):
-        faults.append(
-            "submission.toml: `licence`: expected the licence of the weights, such as MIT, but "
-            f"found {manifest.licence!r}; without one, others may not use the weights"
-        )
-    unknown = {
-        "method.pretrain_objective": manifest.method.pretrain_objective,
-        "training.data": manifest.training.data,
-    }
-    faults += [
-        f"submission.toml: `{key}`: expected the real value, but found {value!r}"
-        for key, value in unknown.items()
-        if value.strip().lower() == "unknown"
-    ]
+    faults = unknown_faults(manifest)
     board: dict[str, Submission | None] = {}
     for other in others:
         if other.resolve() == folder.resolve():

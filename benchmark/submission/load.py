@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ class Submission:
 
     Attributes:
         folder: where it came from.
-        manifest: what it says of itself.
+        manifest: what it says of itself; a sparsity that it leaves out is the measured one.
         track: it is evaluated on.
         model: float32 on the CPU, in eval mode, without gradients of its parameters.
         weights_sha256: of the effective weights.
@@ -99,7 +99,11 @@ def load_submission(folder: Path, track: str | None = None) -> Submission:
     else:
         loaded = _load_named(folder, manifest, chosen, faults)
     sparsity = loaded.sparsity
-    if abs(sparsity - manifest.sparsity) > SPARSITY_TOLERANCE:
+    if manifest.sparsity is None:
+        loaded = replace(
+            loaded, manifest=manifest.model_copy(update={"sparsity": round(sparsity, 6)})
+        )
+    elif abs(sparsity - manifest.sparsity) > SPARSITY_TOLERANCE:
         faults.append(
             f"submission.toml: `sparsity`: declared {manifest.sparsity:.4f}, but the weights have "
             f"{sparsity:.4f} (they may differ by {SPARSITY_TOLERANCE})"

@@ -13,6 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from corobench.benchmark.errors import SubmissionError, nearest
+from corobench.benchmark.files.text import byte_order_mark
 from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file
 
@@ -50,6 +51,8 @@ def parse_manifest(content: bytes) -> Manifest:
     Raises:
         SubmissionError: not UTF-8, not TOML (a repeated key, say), or values that break rules.
     """
+    if (mark := byte_order_mark(content)) is not None:
+        raise SubmissionError(MANIFEST, [f"{MANIFEST}: {mark}"])
     try:
         table = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -76,7 +79,14 @@ def check_manifest(table: Mapping[str, Any]) -> Manifest:
         # JSON's strict mode takes lists for tuples and nothing else for what it is not.
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        faults = [_translate(dict(detail), table) for detail in error.errors()]
+        details = error.errors()
+        # A list whose items are at fault counts as too short as well, which tells nothing.
+        inner = {detail["loc"][:-1] for detail in details}
+        faults = [
+            _translate(dict(detail), table)
+            for detail in details
+            if detail["type"] != "too_short" or detail["loc"] not in inner
+        ]
         unique = list(dict.fromkeys(f"{MANIFEST}: {fault}" for fault in faults))
         raise SubmissionError(MANIFEST, unique) from error
 
@@ -145,5 +155,6 @@ def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
         "list_type": "a list",
         "dict_type": "a table",
         "model_type": "a table",
+        "value_error": str(context.get("error", "")),
     }.get(kind, detail["msg"])
     return f"`{key}`: expected {expected}, but found {found}"

@@ -13,6 +13,7 @@ from corobench.benchmark.errors import OutputError, SubmissionError
 from corobench.benchmark.records.reports import Repacked
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file, write_atomically
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES, parse_header
+from corobench.benchmark.submission.headers import ONNX_SUFFIX
 from corobench.benchmark.submission.manifest import load_manifest
 from corobench.benchmark.submission.packed import is_packed, pack
 from corobench.benchmark.submission.weights import (
@@ -60,6 +61,7 @@ def repack(
 
 
 def _convert(source: Path, to_packed: bool, out: Path | None, place: Path | None) -> Repacked:
+    _require_safetensors(source, to_packed)
     try:
         content = read_plain_file(source.parent, source.name, MAX_WEIGHTS_BYTES)
         _, metadata = parse_header(content)
@@ -105,6 +107,34 @@ def _convert(source: Path, to_packed: bool, out: Path | None, place: Path | None
         num_values=sum(tensor.numel() for tensor in state.values()),
         num_kept=nonzero,
         num_negative_zeros=kept - nonzero,
+    )
+
+
+def _require_safetensors(source: Path, to_packed: bool) -> None:
+    """Refuse files of other kinds by what they are, and say what is there for them.
+
+    Raises:
+        SubmissionError: no safetensors file, by its name.
+    """
+    if source.suffix == SUFFIX:
+        return
+    word = "packed" if to_packed else "unpacked"
+    if source.suffix == ONNX_SUFFIX:
+        raise SubmissionError(
+            source,
+            [
+                f"is an ONNX file, and only safetensors weights are {word}. It stays as it is; "
+                "`corobench measure` says what its weights need when packed. A smaller ONNX file "
+                "of the same function: `corobench compact`; the weights of a known architecture: "
+                "`corobench convert --architecture`"
+            ],
+        )
+    raise SubmissionError(
+        source,
+        [
+            f"expected a {SUFFIX} file to be {word}, but found {source.suffix or 'no suffix'!r}; "
+            "a checkpoint becomes one with `corobench import`"
+        ],
     )
 
 

@@ -32,9 +32,16 @@ class Sample:
 
 
 def sample_images(track: Track, data_root: Path | None = None) -> Sample:
-    """The first test images of a track where they are on this machine, else random ones."""
-    from corobench.benchmark.data import find, load_test, subset
+    """The first test images of a track where they are on this machine, else random ones.
 
+    Raises:
+        DatasetError: `data_root` is not a folder.
+    """
+    from corobench.benchmark.data import find, load_test, subset
+    from corobench.benchmark.data.sources import get_data_root
+
+    if data_root is not None:
+        get_data_root(data_root)  # what is named must be there
     try:
         if any(place.is_found for place in find(track.name, data_root)):
             images, _, _ = subset(load_test(track.name, data_root), NUM_IMAGES)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from reissue import reissue
 
-from corobench.benchmark.records.result_set import OUTCOMES, beside
+from corobench.benchmark.records.result_set import ENDINGS, beside
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results" / "1.0" / "digits"
@@ -30,14 +30,27 @@ def project(tmp_path: Path) -> Path:
     """The example as its README makes it, as a repository with one commit."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "examples" / "gate", folder)
-    shutil.copytree(ENTRIES / "digits-adv-lwm-10x", folder / "model")
+    _shell(folder, *_readme_lines("mkdir", "cp -r submissions", "sed"))
     made = reissue(RESULTS / "digits-adv-lwm-10x.json", tmp_path / "results")
-    path = folder / "robustness.json"
-    shutil.copy(made, path)
-    shutil.copy(beside(made, OUTCOMES), beside(path, OUTCOMES))
+    for path in (made, *(beside(made, ending) for ending in ENDINGS)):
+        shutil.copy(path, folder / "robustness" / path.name.replace("digits-adv-lwm-10x", "model"))
     _git(folder, "init", "--quiet")
     _commit(folder, "The shipped model and its robustness")
     return folder
+
+
+def _readme_lines(*starts: str) -> list[str]:
+    """Lines of the example's README that begin so; their place /tmp/gate is the project."""
+    text = (ROOT / "examples" / "gate" / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith(starts)]
+    assert len(lines) == len(starts)
+    return [line.split(" && ")[0] for line in lines]
+
+
+def _shell(project: Path, *lines: str) -> None:
+    for line in lines:
+        script = line.replace("/tmp/gate", str(project))
+        subprocess.run(["bash", "-e", "-c", script], cwd=ROOT, check=True)
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -50,7 +63,9 @@ def _commit(folder: Path, message: str) -> None:
     _git(folder, "commit", "--quiet", "--message", message)
 
 
-def _run_action(project: Path, inputs: dict[str, str]) -> tuple[int, str, str]:
+def _run_action(
+    project: Path, inputs: dict[str, str], tools: Path | None = None
+) -> tuple[int, str, str]:
     """Run the step "Check" of action.yml: exit code, output, job summary."""
     action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
     (step,) = [step for step in action["runs"]["steps"] if step["name"] == "Check"]
@@ -61,7 +76,8 @@ def _run_action(project: Path, inputs: dict[str, str]) -> tuple[int, str, str]:
         name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda found: values[found[1]], text)
         for name, text in step["env"].items()
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = [*([str(tools)] if tools else []), str(Path(sys.executable).parent)]
+    path = os.pathsep.join([*places, os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
         cwd=project,
@@ -79,7 +95,7 @@ def _run_action(project: Path, inputs: dict[str, str]) -> tuple[int, str, str]:
 
 
 def test_one_commit_breaks_robustness_and_the_gate_goes_red(project: Path) -> None:
-    inputs = {"candidate": "model", "baseline": "robustness.json"}
+    inputs = {"candidate": "model", "baseline": "robustness/model.json"}
     code, said, summary = _run_action(project, inputs)
     assert code == 0, said
     assert "PASS" in summary
@@ -97,8 +113,37 @@ def test_one_commit_breaks_robustness_and_the_gate_goes_red(project: Path) -> No
     assert (project / "corobench-gate.xml").read_text().count("<failure") == len(failing)
 
 
+def test_the_inputs_of_the_action_reach_the_command(project: Path, tmp_path: Path) -> None:
+    """Data, device and the whole comparison, as a command that only notes what it is given."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    noting = tools / "corobench"
+    noting.write_text('#!/bin/sh\nfor one in "$@"; do echo "<$one>"; done >> given.txt\n')
+    noting.chmod(0o755)
+    (tmp_path / "summary.md").write_text("")
+    inputs = {"candidate": "model", "baseline": "robustness/model.json"}
+    for more in ({}, {"data-root": "my data; touch owned", "device": "cuda", "whole": "true"}):
+        code, said, _ = _run_action(project, inputs | more, tools)
+        assert code == 0, said
+    given = (project / "given.txt").read_text()
+    first, second = given.split("<check>")[1:]
+    assert "<--device>\n<cpu>" in first and "--whole" not in first and "--data-root" not in first
+    assert "<--device>\n<cuda>" in second and "<--whole>" in second
+    assert "<--data-root>\n<my data; touch owned>" in second
+    assert not (project / "owned").exists()
+
+
+def test_the_action_caches_packages_and_datasets() -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    (step,) = [step for step in action["runs"]["steps"] if "uses" in step]
+    assert step["uses"].startswith("actions/cache@")
+    assert step["with"]["path"].split() == ["~/.cache/pip", "~/.cache/corobench/data"]
+    names = set(re.findall(r"inputs\.([a-z-]+)", (ROOT / "action.yml").read_text()))
+    assert names == set(action["inputs"])
+
+
 def test_an_input_is_never_run_as_a_script(project: Path) -> None:
-    path = "robustness.json; touch owned; #"
+    path = "robustness/model.json; touch owned; #"
     with pytest.raises(FileNotFoundError) as done:
         _run_action(project, {"baseline": path})
     assert "summary" in str(done.value)  # it stopped before there was anything to report

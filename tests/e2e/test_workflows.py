@@ -181,20 +181,25 @@ def test_the_gitlab_template(tmp_path: Path) -> None:
     project.mkdir()
     for name in ("robustness", "candidate"):
         entry = "digits-ibp-lwm-10x" if name == "robustness" else "digits-ibp-random-10x"
-        for ending in ENDINGS[:2]:
+        for ending in ENDINGS:
             shutil.copy(PUBLISHED / f"{entry}.{ending}", project / f"{name}.{ending}")
     variables = {key: str(value) for key, value in job["variables"].items()}
+    assert variables["BASELINE"] == "robustness/model.json"
     variables |= {"CI": "true", "GITLAB_CI": "true", "CANDIDATE": "candidate.json"}
+    variables |= {"BASELINE": "robustness.json", "CI_SERVER_URL": "https://git.example.org"}
+    variables |= {"CI_PROJECT_DIR": str(project)}
     tools = recording_python(tmp_path / "tools")
     script = "\n".join([*job["before_script"], *job["script"]])
     done = run_shell(script, project, variables, [tools])
+    assert done.returncode == 2 and "Set COROBENCH_PROJECT" in done.stderr
+    assert not (tmp_path / "tools" / "pip.txt").exists(), "no package of a stranger's is installed"
+    variables["COROBENCH_PROJECT"] = "group/corobench"
+    done = run_shell(script, project, variables, [tools])
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout
-    assert (
-        (tmp_path / "tools" / "pip.txt")
-        .read_text()
-        .startswith("-m pip install corobench[evaluate]")
-    )
+    installed = (tmp_path / "tools" / "pip.txt").read_text()
+    address = "git+https://git.example.org/group/corobench.git"
+    assert installed.startswith(f"-m pip install corobench[evaluate] @ {address}\n")
     for path in [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]:
         assert (project / path).stat().st_size > 0
     variables["CANDIDATE"] = "robustness.json"

@@ -16,10 +16,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.errors import ResultError
+from corobench.benchmark.errors import MAX_NAMED, ResultError, printable
 
 #: Largest array that is read from an npz file, in bytes once unpacked.
 MAX_ARRAY_BYTES = 2 * 1024**3
+#: Arrays that show a file of coded images (`benchmark.records.reading.coded_images`).
+CODED = ("about", "rows", "blocks")
 #: What libraries raise on files that are no npz, or a damaged one.
 _NO_NPZ = (
     ValueError,
@@ -137,14 +139,29 @@ def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> N
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     members = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
-    if len(members) != 1:
-        raise ValueError(f"no array named {name}" if not members else f"{name}: is there twice")
+    if len(members) > 1:
+        raise ValueError(f"{name}: is there twice")
+    if not members:
+        raise ValueError(_missing(archive, name))
     (member,) = members
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
             f"{name}: compressed by method {member.compress_type}, which is not supported"
         )
     return member
+
+
+def _missing(archive: zipfile.ZipFile, name: str) -> str:
+    """What a file holds instead of an array, and what to give in its place."""
+    held = [printable(member.filename.removesuffix(".npy")) for member in archive.infolist()]
+    if set(CODED) <= set(held):
+        return (
+            f"no array named {name}: it holds the adversarial images of a result as codes, as "
+            "`corobench evaluate` writes them. Those count already; give images of your own: "
+            "np.savez(path, images=..., indices=...)"
+        )
+    more = ", ..." if len(held) > MAX_NAMED else ""
+    return f"no array named {name}; it has {', '.join(held[:MAX_NAMED]) or 'none'}{more}"
 
 
 def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:

@@ -6,6 +6,9 @@ exceed what survived the attack, is refused with the key at fault.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fractions import Fraction
+
 from corobench.benchmark.errors import ConfigError, nearest
 from corobench.benchmark.records.reading.places import is_protocol
 from corobench.benchmark.records.reading.published import data_faults
@@ -50,9 +53,24 @@ def contradictions(result: Result) -> list[str]:
         faults.append(f"clean: expected at most n = {result.n}, found {result.clean}")
     if not result.epsilons:
         faults.append("epsilons: expected at least one epsilon, found none")
+    faults += _repeated(result.epsilons)
     for epsilon in sorted(result.epsilons):
         faults += _epsilon_faults(epsilon, result.epsilons[epsilon], result)
     return faults + _compactness_faults(result.compactness)
+
+
+def _repeated(epsilons: Iterable[str]) -> list[str]:
+    """Radii that are there twice, in two ways to write them; others are refused elsewhere."""
+    first: dict[Fraction, str] = {}
+    faults = []
+    for text in sorted(epsilons):
+        try:
+            radius = parse_epsilon(text)
+        except ConfigError:
+            continue
+        if first.setdefault(radius, text) != text:
+            faults.append(f"epsilons.{text}: is the same radius as {first[radius]}")
+    return faults
 
 
 def _epsilon_faults(epsilon: str, score: EpsilonScore, result: Result) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.files.safe_json import check_depth, no_repeats
+from corobench.benchmark.files.text import byte_order_mark
 from corobench.benchmark.records.reading.consistency import contradictions
 from corobench.benchmark.records.reading.faults import describe
 from corobench.benchmark.records.reading.places import misplaced
@@ -139,6 +140,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
             content = stream.read(MAX_RESULT_BYTES + 1)
         if len(content) > MAX_RESULT_BYTES:
             raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
+        if (mark := byte_order_mark(content)) is not None:
+            raise fault_error(path, [mark])
         text = content.decode()
         return text, parse_object(text)
     except OSError as error:

@@ -140,6 +140,24 @@ def test_what_early_stopping_left_is_still_open() -> None:
     ]
 
 
+def test_a_green_that_stopped_early_warns_of_nothing() -> None:
+    """A loss on the first images is no warning where it is unlikely to last."""
+    rule = Rule(max_drop=3.0)
+    lost_two, equal = paired(2, 1, n=125), paired(0, 0, n=125)
+    lost_more = paired(5, 0, n=125)
+    found = settled([lost_more, equal], 125, looks(500), rule)
+    assert found is None or Verdict.WARN not in {one.verdict for one in found}
+    open_ones = [
+        [one.verdict for one in found]
+        for lost in range(1, 12)
+        if (found := settled([paired(lost, 0, n=250), equal], 250, looks(500), rule)) is not None
+    ]
+    assert any(Verdict.OPEN in one for one in open_ones)
+    assert all(Verdict.WARN not in one for one in open_ones)
+    assert worst([Verdict.OPEN, Verdict.PASS]) == Verdict.PASS
+    assert settled([lost_two, equal], 125, looks(500), rule) is not None
+
+
 def test_the_last_look_always_decides() -> None:
     for lost in range(30):
         metrics = [paired(lost, 3), paired(5, 5)]

@@ -147,7 +147,7 @@ def test_manifest_faults(tmp_path, over, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe", "expected UTF-8, but byte 0 is not"),
+        (b"x\xff\xfe", "expected UTF-8, but byte 1 is not"),
         (b"schema = 1\nschema = 1\n", "expected valid TOML with every key once"),
         (b"schema =", "expected valid TOML"),
         (b"", "missing key `title`"),
