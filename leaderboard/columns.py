@@ -169,6 +169,14 @@ def _size(pick: Callable[[Row], int], show: Callable[[int], str]) -> Callable[[R
     return lambda row: Cell(show(pick(row)), pick(row))
 
 
+def _number(value: float | None) -> Cell:
+    return (
+        Cell("—", None)
+        if value is None
+        else Cell(f"{value:g}" if value < 1000 else short_count(round(value)), value)
+    )
+
+
 def _seed(seed: int | None) -> Cell:
     return Cell("—" if seed is None else str(seed), seed)
 
@@ -262,6 +270,22 @@ _FIRST = (
         "Non-zero parameters, measured on the evaluated weights",
         _size(lambda row: row.result.compactness.num_nonzero, short_count),
         shown=True,
+        best_first="asc",
+    ),
+    Column(
+        "live",
+        "Live weights",
+        "Convolution and linear weights on a path from the image to a logit; all others change "
+        "nothing. “—” where a result does not say",
+        lambda row: _number(row.result.compactness.num_live),
+        best_first="asc",
+    ),
+    Column(
+        "epochs",
+        "Epochs",
+        "Passes over the training images in all steps together, those of the dense parent and of "
+        "a mask search included, as the manifest tells them; “—” where it does not",
+        lambda row: _number(row.result.submission.training.epochs),
         best_first="asc",
     ),
     Column(
