@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+#: A busy machine may need long for what takes a moment.
+WAIT_MS = 180_000
+
 
 class Tab:
     """A page that remembers what went wrong on it and what it asked for."""
@@ -13,6 +16,7 @@ class Tab:
         self.site = site
         self.is_scripted = options.get("java_script_enabled", True)
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(WAIT_MS)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
