@@ -30,7 +30,7 @@ def measure(
     Raises:
         CorobenchError: a result or a submission is at fault.
     """
-    from corobench.benchmark.executors import run_curve
+    from corobench.benchmark.executors.curves import run_curve
     from corobench.benchmark.submission.manifest import load_manifest
 
     by_entry = {load_manifest(folder).id: folder for folder in folders}

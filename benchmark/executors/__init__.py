@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from corobench.benchmark.review.drift import Drift
 
 
-def _run(task: Task[Answer], limits: Limits | None, **arguments: Any) -> Answer:
+def run_task(task: Task[Answer], limits: Limits | None, **arguments: Any) -> Answer:
     """Do a task here, or in a process of its own; arguments that are None are left out."""
     given = {key: value for key, value in arguments.items() if value is not None}
     if limits is None:
@@ -71,7 +71,7 @@ def run_validation(folder: Path, limits: Limits | None) -> list[str]:
     """Every fault of a submission; see `benchmark.submission.validate`."""
     from corobench.benchmark.executors.tasks import FAULTS
 
-    return _run(FAULTS, limits, folder=folder)
+    return run_task(FAULTS, limits, folder=folder)
 
 
 def run_certifiers(folder: Path, limits: Limits | None) -> list[str]:
@@ -80,7 +80,7 @@ def run_certifiers(folder: Path, limits: Limits | None) -> list[str]:
     from corobench.benchmark.executors.tasks import CERTIFIERS
 
     try:
-        return _run(CERTIFIERS, limits, folder=folder)
+        return run_task(CERTIFIERS, limits, folder=folder)
     except SubmissionError as error:
         return [f"certifiers could not be listed: {fault}" for fault in error.faults]
 
@@ -112,7 +112,7 @@ def run_check(
     unweighed = [
         path for path in (baseline, candidate) if is_result(path) and not _is_weighed(path, limits)
     ]
-    found = _run(
+    found = run_task(
         CHECK,
         None if is_result(candidate) else limits,
         candidate=candidate,
@@ -167,7 +167,7 @@ def run_recheck(
     """Measure a result's evidence again; see `benchmark.review.recheck.recheck`."""
     from corobench.benchmark.executors.tasks import RECHECK
 
-    return _run(
+    return run_task(
         RECHECK,
         limits,
         result_path=result,
@@ -198,7 +198,7 @@ def run_contest(
     """
     from corobench.benchmark.executors.tasks import CONTEST
 
-    return _run(
+    return run_task(
         CONTEST,
         limits,
         result_path=result,
@@ -210,29 +210,6 @@ def run_contest(
     )
 
 
-def run_curve(
-    result: Path,
-    submission: Path,
-    limits: Limits | None,
-    *,
-    device: str = "cpu",
-    data_root: Path | None = None,
-) -> Path:
-    """Measure the security curve of a result; see `benchmark.review.curve.measure_curve`."""
-    from corobench.benchmark.executors.tasks import CURVE
-    from corobench.benchmark.records.curve import curve_path
-
-    _run(
-        CURVE,
-        limits,
-        result_path=result,
-        submission=submission,
-        device=device,
-        data_root=data_root,
-    )
-    return curve_path(result)
-
-
 def run_vnnlib_export(
     result: Path, submission: Path, out: Path, limits: Limits | None, **asked: Any
 ) -> ExportedQuestions:
@@ -240,7 +217,7 @@ def run_vnnlib_export(
     from corobench.benchmark.executors.tasks import EXPORT_VNNLIB
 
     given = {"result_path": result, "submission": submission, "out": out, **asked}
-    return _run(EXPORT_VNNLIB, limits, **given)
+    return run_task(EXPORT_VNNLIB, limits, **given)
 
 
 def run_examination(
@@ -249,7 +226,7 @@ def run_examination(
     """Compare a new entry with the others; see `benchmark.submission.intake_faults.examine`."""
     from corobench.benchmark.executors.tasks import EXAMINE
 
-    return _run(EXAMINE, limits, folder=folder, others=list(others), changed=list(changed))
+    return run_task(EXAMINE, limits, folder=folder, others=list(others), changed=list(changed))
 
 
 def run_import(
@@ -280,7 +257,7 @@ def run_import(
     """
     from corobench.benchmark.executors.tasks import IMPORT
 
-    return _run(
+    return run_task(
         IMPORT,
         limits,
         source=source,
@@ -321,7 +298,7 @@ def run_conversion(
     """
     from corobench.benchmark.executors.tasks import CONVERT
 
-    return _run(
+    return run_task(
         CONVERT,
         limits,
         to=to,
@@ -350,14 +327,14 @@ def run_measure(folder: Path, limits: Limits | None, *, latency: bool) -> Measur
     """Weigh a submission; see `benchmark.submission.latency.weigh`."""
     from corobench.benchmark.executors.tasks import MEASURE
 
-    return _run(MEASURE, limits, folder=folder, latency=latency)
+    return run_task(MEASURE, limits, folder=folder, latency=latency)
 
 
 def run_remeasure(result: Path, folder: Path, limits: Limits | None, *, write: bool) -> Remeasured:
     """Weigh the submission of a result again; see `benchmark.review.remeasure.remeasure`."""
     from corobench.benchmark.executors.tasks import REMEASURE
 
-    return _run(REMEASURE, limits, path=result, folder=folder, write=write)
+    return run_task(REMEASURE, limits, path=result, folder=folder, write=write)
 
 
 def run_replay(
@@ -374,7 +351,7 @@ def run_replay(
     """Evaluate a sample of a result again; see `benchmark.review.replay.replay`."""
     from corobench.benchmark.executors.tasks import REPLAY
 
-    return _run(
+    return run_task(
         REPLAY,
         limits,
         old_path=old,
@@ -409,7 +386,7 @@ def run_verification(
     """
     from corobench.benchmark.executors.tasks import VERIFY
 
-    return _run(
+    return run_task(
         VERIFY,
         limits,
         path=path,

@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from corobench.benchmark.executors.accelerator import device_of, wake
 from corobench.benchmark.executors.context import TaskContext
-from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, fetch_training
-from corobench.benchmark.files.atomic import prepare_folder
-from corobench.benchmark.records.curve import curve_path
-from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.executors.fetching import fetch_images, fetch_sample
+from corobench.benchmark.executors.task_places import (
+    beside_out,
+    folder_if_written,
+    images_of_curve,
+    images_of_result,
+    images_to_convert,
+    images_to_evaluate,
+    root_of,
+    track_of,
+)
 from corobench.benchmark.submission.kinds import is_onnx
 
 if TYPE_CHECKING:
@@ -184,51 +191,10 @@ def _rule(told: Mapping[str, Any]) -> Any:
     return Rule(**told)
 
 
-def _track_of(folder: Path) -> str:
-    from corobench.benchmark.submission.manifest import load_manifest
-
-    return load_manifest(folder).track
-
-
-def _images_of_result(key: str) -> Callable[[Arguments], None]:
-    """Fetch the images of a result file."""
-    return lambda given: fetch_images(read_result(given[key]).track, given.get("data_root"))
-
-
-def _root_of(result_path: Path) -> Path:
-    """The folder of all results that one lies in."""
-    return result_path.absolute().parent.parent.parent
-
-
-def _images_of_curve(given: Arguments) -> None:
-    _images_of_result("result_path")(given)
-    prepare_folder(curve_path(given["result_path"].absolute()).parent)
-
-
-def _images_to_evaluate(given: Arguments) -> None:
-    settings = given["settings"]
-    fetch_images(settings.track or _track_of(given["folder"]), settings.data_root)
-    prepare_folder(settings.out.absolute())
-
-
 def _of_evaluation(given: Arguments, context: TaskContext) -> dict[str, Any]:
     """Progress, steps, and who computes where this process does not."""
     more = {"report": context.report(given["folder"].name), "steps": context.steps}
     return more if context.executor is None else {**more, "executor": context.executor}
-
-
-def _images_to_convert(given: Arguments) -> None:
-    fetch = fetch_training if given["to"] == "int8" else fetch_sample
-    fetch(_track_of(given["folder"]), given.get("data_root"))
-
-
-def _folder_if_written(key: str) -> Callable[[Arguments], list[Path]]:
-    """The folder of a file, where it is to be written."""
-    return lambda given: [given[key].parent] if given.get("write") else []
-
-
-def _beside_out(given: Arguments) -> list[Path]:
-    return [given["out"].parent]
 
 
 def _examined(faults: tuple[str, ...]) -> Examined:
@@ -261,7 +227,7 @@ CHECK: Task[Checked] = Task(
     "gate.run:Checked",
     strangers="candidate",
     step="load",
-    fetch=_images_of_result("baseline"),
+    fetch=images_of_result("baseline"),
     more=lambda given, context: {
         "reporter": context.report,
         "steps": context.steps,
@@ -277,8 +243,8 @@ CONTEST: Task[Contested] = Task(
     "records.reports:Contested",
     strangers="submission",
     step="contest",
-    fetch=_images_of_result("result_path"),
-    writes=_folder_if_written("result_path"),
+    fetch=images_of_result("result_path"),
+    writes=folder_if_written("result_path"),
 )
 CONVERT: Task[Converted] = Task(
     "convert",
@@ -286,8 +252,8 @@ CONVERT: Task[Converted] = Task(
     "records.reports:Converted",
     strangers="folder",
     step=lambda given: str(given["to"]),
-    fetch=_images_to_convert,
-    writes=_beside_out,
+    fetch=images_to_convert,
+    writes=beside_out,
     chosen_by=("to",),
     imports=(
         "submission.converting",
@@ -302,8 +268,8 @@ CURVE: Task[str] = Task(
     str,
     strangers="submission",
     step="load",
-    fetch=_images_of_curve,
-    writes=lambda given: [_root_of(given["result_path"])],
+    fetch=images_of_curve,
+    writes=lambda given: [root_of(given["result_path"])],
     more=lambda given, context: {
         "report": context.report(f"{given['submission'].name}, curve"),
         "steps": context.steps,
@@ -318,8 +284,8 @@ EXPORT_VNNLIB: Task[ExportedQuestions] = Task(
     "records.reports:ExportedQuestions",
     strangers="submission",
     step="export",
-    fetch=_images_of_result("result_path"),
-    writes=_beside_out,
+    fetch=images_of_result("result_path"),
+    writes=beside_out,
     imports=("submission.graph.exporting",),
     makes_folder=True,
 )
@@ -329,7 +295,7 @@ EVALUATE: Task[dict[str, Any]] = Task(
     dict[str, Any],
     strangers="folder",
     step="load",
-    fetch=_images_to_evaluate,
+    fetch=images_to_evaluate,
     writes=lambda given: [given["settings"].out],
     more=_of_evaluation,
     reads={"settings": _settings},
@@ -361,7 +327,7 @@ IMPORT: Task[ImportReport] = Task(
     strangers="source",
     step="import",
     fetch=lambda given: fetch_sample(given["track"], given.get("data_root")),
-    writes=_beside_out,
+    writes=beside_out,
     makes_folder=True,
 )
 MEASURE: Task[Measured] = Task(
@@ -377,7 +343,7 @@ RECHECK: Task[Recheck] = Task(
     "records.reports:Recheck",
     strangers="submission",
     step="recheck",
-    fetch=_images_of_result("result_path"),
+    fetch=images_of_result("result_path"),
 )
 REMEASURE: Task[Remeasured] = Task(
     "remeasure",
@@ -385,7 +351,7 @@ REMEASURE: Task[Remeasured] = Task(
     "records.reports:Remeasured",
     strangers="folder",
     step="measure",
-    writes=_folder_if_written("path"),
+    writes=folder_if_written("path"),
 )
 REPACK: Task[Repacked] = Task(
     "repack",
@@ -401,7 +367,7 @@ REPLAY: Task[Drift] = Task(
     "review.drift:Drift",
     strangers="folder",
     step="load",
-    fetch=_images_of_result("old_path"),
+    fetch=images_of_result("old_path"),
     more=lambda given, context: {
         "report": context.report(given["folder"].name),
         "steps": context.steps,
@@ -414,7 +380,7 @@ VERIFY: Task[Verified] = Task(
     "records.reports:Verified",
     strangers="folder",
     step="load",
-    fetch=lambda given: fetch_images(_track_of(given["folder"]), given.get("data_root")),
+    fetch=lambda given: fetch_images(track_of(given["folder"]), given.get("data_root")),
     writes=lambda given: [given["out"]],
     more=lambda given, context: {
         "report": context.report(f"{given['folder'].name}, verifying"),
