@@ -241,3 +241,25 @@ def test_refused_in_training():
         TrainingBounds(seeded(small), SHAPE, 3).lower_margins(
             low, high, torch.tensor([0, 1, 2]), "CROWN"
         )
+
+
+class _Mixed(nn.Module):
+    """Tokens mixed by a stored matrix, which the graph turns round: no mask on a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(8, 8), nn.Linear(64, 3)
+
+    def forward(self, x):
+        tokens = self.mix(x.flatten(2).view(-1, 8, 8).transpose(1, 2))
+        return self.head(tokens.relu().flatten(1))
+
+
+def test_matrices_that_are_turned_round_are_no_mask():
+    bounded = BoundedModel(seeded(_Mixed).eval(), (1, 8, 8), 3)
+    rules = {refusal.rule for refusal in bounded.refusals.values()}
+    assert "live-pruning-mask" not in rules
+    masked = seeded(lambda: nn.Sequential(nn.Flatten(), MaskedLinear(64, 3))).eval()
+    assert {one.rule for one in BoundedModel(masked, (1, 8, 8), 3).refusals.values()} == {
+        "live-pruning-mask"
+    }
