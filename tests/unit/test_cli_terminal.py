@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -53,6 +54,14 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(arguments: list[str]) ->
     assert (process.returncode, said) == (entry.UNREAD, b"")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A job in the background is deaf to the keyboard, and so are its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 _INTERRUPTED = """
 import os, signal, sys
 
@@ -61,6 +70,7 @@ class Finder:
         if name == NAME:
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is deaf
 sys.meta_path.insert(0, Finder())
 sys.argv = ["corobench", "tracks"]
 from corobench.benchmark.cli.entry import main
@@ -108,7 +118,7 @@ def test_processes_that_are_started_do_not_hear_the_keyboard() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_the_keyboard_is_heard_once_they_are_started() -> None:
+def test_the_keyboard_is_heard_once_they_are_started(heard: None) -> None:
     is_over = False
     with pytest.raises(KeyboardInterrupt):
         with deaf_to_the_keyboard():

@@ -23,8 +23,10 @@ HOSTILE = 'x"\n- dataset: {id: evil/evil}\n---\n# <b>*hi*</b>\x1b[2J'
 
 
 def hostile() -> Result:
-    told = {"title": HOSTILE, "authors": [HOSTILE], "licence": HOSTILE, "description": HOSTILE}
-    return make_result("entry", submission=told)
+    """Today's manifests are refused with such texts; the files do not lean on that."""
+    told = {"title": HOSTILE, "authors": (HOSTILE,), "licence": HOSTILE, "description": HOSTILE}
+    plain = make_result("entry")
+    return plain.model_copy(update={"submission": plain.submission.model_copy(update=told)})
 
 
 def test_every_item_has_the_keys_of_the_layout() -> None:

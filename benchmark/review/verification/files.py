@@ -137,7 +137,7 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
     yield from (
         Mismatch(f"submission.{what}", one, other)
         for what, one, other in _differences(
-            _manifest(run), entry.manifest.model_dump(by_alias=True)
+            _manifest(run), _told_then(run, entry.manifest.model_dump(by_alias=True))
         )
     )
 
@@ -190,6 +190,13 @@ def _earlier(evidence: Evidence) -> Iterator[Mismatch]:
     for key in ("weights_sha256", "seed", "n"):
         if getattr(then, key) != getattr(run, key):
             yield Mismatch(f"{key} of {there}", getattr(then, key), getattr(run, key))
+
+
+def _told_then(run: Run, manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without a budget, if the result is from before it told one."""
+    if run.submission.training.epochs is None:
+        manifest["training"].pop("epochs", None)
+    return manifest
 
 
 def _manifest(run: Run) -> dict[str, Any]:
