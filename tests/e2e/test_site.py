@@ -209,7 +209,8 @@ def test_no_more_than_eight_are_compared(tab: Tab) -> None:
     for place in range(4):
         boxes.nth(place).check()
     page.locator("#num-differing").wait_for()
-    assert page.locator("#compared .scroll").nth(1).locator("tbody tr").count() == 3 * 6
+    tests = page.locator("#compared table", has=page.locator("caption", has_text="McNemar"))
+    assert tests.locator("tbody tr").count() == 3 * 6
     assert page.locator(".matrix thead th").count() == 1 + 4
 
 
@@ -220,8 +221,9 @@ def test_weights_are_a_picture_with_words_and_a_table(tab: Tab) -> None:
     described = page.locator("#" + picture.get_attribute("aria-describedby")).inner_text()
     assert "digits-adv-lwm-10x, this entry: 2,226 kept, 20,022 zero" in described
     assert "digits-adv-dense, its dense parent: 22,248 kept, 0 zero" in described
-    page.get_by_text("The same in numbers").click()
-    cells = page.locator("table.narrow tbody tr td:last-child")
+    size = page.get_by_role("region", name="Size, measured on the")
+    size.get_by_text("The same in numbers").click()
+    cells = size.locator("table.narrow tbody tr td:last-child")
     assert cells.first.is_visible()
     counts = [int(text.replace(",", "")) for text in cells.all_inner_texts()]
     assert sum(counts) == 22_248
