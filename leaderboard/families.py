@@ -251,3 +251,11 @@ def _flags(evidence: EntryEvidence, epsilon: str) -> Flags:
 def _key(result: Result, entry: str | None = None) -> tuple[object, ...]:
     name = entry or result.entry
     return (result.track, result.protocol, result.data.fingerprint, result.n, result.seed, name)
+
+
+def by_series(families: Sequence[Family]) -> list[list[Family]]:
+    """Families that differ in the seed of the training alone, together, in their order."""
+    found: dict[tuple[object, ...], list[Family]] = defaultdict(list)
+    for family in families:
+        found[(*family.series, family.parent.n)].append(family)
+    return list(found.values())

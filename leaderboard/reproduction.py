@@ -19,7 +19,7 @@ import jinja2
 from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_groups, ten_times
-from corobench.leaderboard.families import MEASURES, Family, Flags, find_families
+from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
 from corobench.leaderboard.seed_tests import seed_comparisons
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
@@ -256,11 +256,8 @@ def tally(comparisons: Sequence[Comparison]) -> list[Tally]:
 
 def compare_seeds(families: list[Family]) -> list[SeedRow]:
     """Every method that has results from more than one seed of the training."""
-    series: dict[tuple[object, ...], list[Family]] = defaultdict(list)
-    for family in families:
-        series[(*family.series, family.parent.n)].append(family)
     rows = []
-    for members in series.values():
+    for members in by_series(families):
         found: dict[str, list[Flags]] = defaultdict(list)
         for family in members:
             found["dense"].append(family.flags)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from corobench.benchmark.scoring.seeds import SeedTest, over_seeds_and_images
 from corobench.benchmark.scoring.statistics import holm
-from corobench.leaderboard.families import MEASURES, Child, Family
+from corobench.leaderboard.families import MEASURES, Child, Family, by_series
 
 ALPHA = 0.05
 
@@ -44,11 +44,8 @@ def seed_comparisons(families: Sequence[Family]) -> list[SeedComparison]:
 
     A seed is one dense parent; what was pruned from it is paired by it.
     """
-    series: dict[tuple[object, ...], list[Family]] = defaultdict(list)
-    for family in families:
-        series[(*family.series, family.parent.n)].append(family)
     found = []
-    for members in series.values():
+    for members in by_series(families):
         for (_, method), pairs in _pairs(members).items():
             if len(pairs) < 2:
                 continue

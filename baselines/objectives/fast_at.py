@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from corobench.baselines.objectives.base import Metric, Moment, Objective
-from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.inner import attacked
 
 
 class FastAt(Objective):
@@ -29,13 +29,7 @@ class FastAt(Objective):
 
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean cross-entropy after the single step."""
-        adversarial_BCHW = ascend(
-            model,
-            x_BCHW,
-            random_start(x_BCHW, moment.epsilon, moment.generator),
-            lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
-            moment.epsilon,
-            1,
-            self.step_rate * moment.epsilon,
+        adversarial_BCHW = attacked(
+            model, x_BCHW, labels_B, moment.epsilon, 1, self.step_rate, moment.generator
         )
         return F.cross_entropy(model(adversarial_BCHW), labels_B)

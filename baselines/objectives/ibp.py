@@ -79,3 +79,19 @@ def regularised(
         return loss
     bounds = moment.relu_inputs()
     return loss + rest * (explosion(corners[1] - corners[0], bounds) + imbalance(bounds))
+
+
+def interval_loss(
+    corners: tuple[Tensor, Tensor], labels_B: Tensor, regulariser: float, moment: Moment
+) -> Tensor:
+    """Cross-entropy at the worst interval logits of boxes, with both regularisers.
+
+    Args:
+        corners: of the boxes.
+        labels_B: int64 classes.
+        regulariser: weight before the ramp.
+        moment: bounds, and the progress of the ramp.
+    """
+    margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
+    loss = worst_case_cross_entropy(margins_BC, labels_B)
+    return regularised(loss, regulariser, corners, moment)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from corobench.baselines.objectives.base import box
@@ -61,3 +62,34 @@ def ascend(
             stepped = adversarial_BCHW.detach() + step_size * gradient_BCHW.sign()
             adversarial_BCHW = torch.minimum(torch.maximum(stepped, lower_BCHW), upper_BCHW)
     return adversarial_BCHW.detach()
+
+
+def attacked(
+    model: nn.Module,
+    x_BCHW: Tensor,
+    labels_B: Tensor,
+    epsilon: float,
+    num_steps: int,
+    step_rate: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversarial images: ascent of the cross-entropy from a random start.
+
+    Args:
+        model: images to logits.
+        x_BCHW: images in [0, 1].
+        labels_B: int64 classes.
+        epsilon: l-infinity radius.
+        num_steps: gradient steps.
+        step_rate: step size as a share of `epsilon`.
+        generator: of the start.
+    """
+    return ascend(
+        model,
+        x_BCHW,
+        random_start(x_BCHW, epsilon, generator),
+        lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
+        epsilon,
+        num_steps,
+        step_rate * epsilon,
+    )

@@ -13,10 +13,9 @@ from corobench.baselines.objectives.base import (
     Moment,
     Objective,
     box,
-    worst_case_cross_entropy,
 )
-from corobench.baselines.objectives.ibp import Share, regularised
-from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.ibp import Share, interval_loss
+from corobench.baselines.objectives.inner import attacked
 
 
 class MtlIbp(Objective):
@@ -47,18 +46,10 @@ class MtlIbp(Objective):
         if moment.epsilon == 0.0:
             return F.cross_entropy(model(x_BCHW), labels_B)
         radius = self.attack_rate * moment.epsilon
-        adversarial_BCHW = ascend(
-            model,
-            x_BCHW,
-            random_start(x_BCHW, radius, moment.generator),
-            lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
-            radius,
-            self.num_steps,
-            self.step_rate * radius,
+        adversarial_BCHW = attacked(
+            model, x_BCHW, labels_B, radius, self.num_steps, self.step_rate, moment.generator
         )
         corners = box(x_BCHW, moment.epsilon)
-        margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
-        verified = worst_case_cross_entropy(margins_BC, labels_B)
-        verified = regularised(verified, self.regulariser, corners, moment)
-        attacked = F.cross_entropy(model(adversarial_BCHW), labels_B)
-        return (1.0 - self.share) * attacked + self.share * verified
+        verified = interval_loss(corners, labels_B, self.regulariser, moment)
+        robust = F.cross_entropy(model(adversarial_BCHW), labels_B)
+        return (1.0 - self.share) * robust + self.share * verified

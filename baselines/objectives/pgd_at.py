@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from corobench.baselines.objectives.base import Metric, Moment, Objective
-from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.inner import attacked
 
 
 class PgdAt(Objective):
@@ -32,14 +32,14 @@ class PgdAt(Objective):
 
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean cross-entropy at the adversarial images."""
-        adversarial_BCHW = ascend(
+        adversarial_BCHW = attacked(
             model,
             x_BCHW,
-            random_start(x_BCHW, moment.epsilon, moment.generator),
-            lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
+            labels_B,
             moment.epsilon,
             self.num_steps,
-            self.step_rate * moment.epsilon,
+            self.step_rate,
+            moment.generator,
         )
         smoothing = self.label_smoothing
         logits = model(adversarial_BCHW)

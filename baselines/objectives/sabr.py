@@ -13,10 +13,9 @@ from corobench.baselines.objectives.base import (
     Moment,
     Objective,
     box,
-    worst_case_cross_entropy,
 )
-from corobench.baselines.objectives.ibp import regularised
-from corobench.baselines.objectives.inner import ascend, random_start
+from corobench.baselines.objectives.ibp import interval_loss
+from corobench.baselines.objectives.inner import attacked
 
 
 class Sabr(Objective):
@@ -48,18 +47,10 @@ class Sabr(Objective):
         radius = (1.0 - self.share) * moment.epsilon
         centre_BCHW = x_BCHW
         if radius > 0.0:
-            centre_BCHW = ascend(
-                model,
-                x_BCHW,
-                random_start(x_BCHW, radius, moment.generator),
-                lambda logits: F.cross_entropy(logits, labels_B, reduction="sum"),
-                radius,
-                self.num_steps,
-                self.step_rate * radius,
+            centre_BCHW = attacked(
+                model, x_BCHW, labels_B, radius, self.num_steps, self.step_rate, moment.generator
             )
         # The running statistics of a batch-norm are those of clean images.
         model(x_BCHW)
         corners = box(centre_BCHW, self.share * moment.epsilon)
-        margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
-        verified = worst_case_cross_entropy(margins_BC, labels_B)
-        return regularised(verified, self.regulariser, corners, moment)
+        return interval_loss(corners, labels_B, self.regulariser, moment)

@@ -73,14 +73,9 @@ class TrainingBounds:
                 f"Expected argument `method` to be one of {', '.join(TRAINING_METHODS)}, "
                 f"but got {method!r}"
             )
-        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
-        if self._parameters != self._current_parameters():
-            self._convert()
-        self._norms.refresh((x_L + x_U) / 2)
-        labels = labels.long()
-        spec = margin_spec(labels, self.num_classes).to(x_L)
+        spec = self._begin(x_L, x_U, labels)
         lower, _ = bound(self._module, method, x_L, x_U, spec, upper=False)
-        columns = other_classes(labels, self.num_classes)
+        columns = other_classes(labels.long(), self.num_classes)
         return torch.zeros(len(x_L), self.num_classes).to(lower).scatter(1, columns, lower)
 
     def upper_losses(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
@@ -103,12 +98,7 @@ class TrainingBounds:
         Raises:
             ValueError: where an argument does not fit.
         """
-        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
-        if self._parameters != self._current_parameters():
-            self._convert()
-        self._norms.refresh((x_L + x_U) / 2)
-        labels = labels.long()
-        spec = margin_spec(labels, self.num_classes).to(x_L)
+        spec = self._begin(x_L, x_U, labels)
         low, high = bound(self._module, "IBP", x_L, x_U, spec)
         assert high is not None
         slope, offset, shift = _chords(low, high)
@@ -131,6 +121,14 @@ class TrainingBounds:
                 source = node.inputs[0]
                 found.setdefault(source.name, (source.lower, source.upper))
         return list(found.values())
+
+    def _begin(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
+        """Bring the graph to the model as it is now; the margins (B, S, num_classes) to bound."""
+        check_boxes(x_L, x_U, labels, self.input_shape, self.num_classes)
+        if self._parameters != self._current_parameters():
+            self._convert()
+        self._norms.refresh((x_L + x_U) / 2)
+        return margin_spec(labels.long(), self.num_classes).to(x_L)
 
     def _current_parameters(self) -> list[tuple[str, int]]:
         return [(name, id(parameter)) for name, parameter in self.model.named_parameters()]
