@@ -44,6 +44,11 @@ class Tab:
         assert [url for url in self.requests if not url.startswith(local)] == []
 
 
+def location(page: Any) -> str:
+    """Where the page is now; Playwright's own ``url`` follows a script's changes a moment later."""
+    return str(page.evaluate("location.href"))
+
+
 def entries(page: Any) -> list[str]:
     return page.eval_on_selector_all(
         "#board tbody tr[id]", "rows => rows.map(r => r.dataset.entry)"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, entries, facet, menu
+from browser import Tab, entries, facet, location, menu
 from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, write_result
 
 from corobench.leaderboard.build import build_site
@@ -111,7 +111,7 @@ def test_each_filter_and_its_link(tab: Tab, title: str, value: str, left: set[st
     box.check()
     assert set(entries(page)) == left
     assert page.locator("#tools .count").inner_text() == f"{len(left)} of {total} entries"
-    address = page.url
+    address = location(page)
     tab.go(address)
     assert set(entries(page)) == left
     chip = page.get_by_role("button", name=f"Remove the filter {title}: {value}")
@@ -121,7 +121,7 @@ def test_each_filter_and_its_link(tab: Tab, title: str, value: str, left: set[st
     tab.go(address)
     page.get_by_role("button", name="Clear", exact=True).click()
     assert len(entries(page)) == total
-    assert "#" not in page.url
+    assert "#" not in location(page)
 
 
 def test_values_of_one_filter_add_and_filters_cut(tab: Tab) -> None:
@@ -132,7 +132,7 @@ def test_values_of_one_filter_add_and_filters_cut(tab: Tab) -> None:
     assert set(entries(page)) == {"lwm-2x", "lwm-100x"}
     page.locator("#q").fill("lwm-100x")
     assert entries(page) == ["lwm-100x"]
-    address = page.url
+    address = location(page)
     tab.go(address)
     assert entries(page) == ["lwm-100x"]
     assert page.locator("#q").input_value() == "lwm-100x"
@@ -171,7 +171,7 @@ def test_chosen_columns_stay_in_the_link_and_in_exports(tab: Tab) -> None:
     sheet.get_by_role("checkbox", name="Clean", exact=True).uncheck()
     heads = page.locator("#board thead").inner_text()
     assert "ERA kept" in heads and "\tClean\t" not in heads
-    tab.go(page.url)
+    tab.go(location(page))
     assert page.locator("#board thead").inner_text() == heads
     with page.expect_download() as waiting:
         menu(page, "Export").get_by_role("button", name="CSV").click()
@@ -182,7 +182,7 @@ def test_chosen_columns_stay_in_the_link_and_in_exports(tab: Tab) -> None:
         menu(page, "Export").get_by_role("button", name="JSON").click()
     record = json.loads(Path(waiting.value.path()).read_text("utf-8"))
     assert len(record["rows"]) == len(all_entries())
-    assert record["view"] == page.url.partition("#")[2]
+    assert record["view"] == location(page).partition("#")[2]
 
 
 def test_from_canonical_to_mirror_data_and_back(tab: Tab) -> None:
@@ -229,12 +229,12 @@ def test_a_long_board_has_pages_and_its_link_holds_the_page(browser: Any, long_s
     rest = entries(page)
     assert len(rest) == 20
     assert sorted(first + rest) == sorted(f"lwm-{number}" for number in range(120))
-    tab.go(page.url)
+    tab.go(location(page))
     assert entries(page) == rest
     page.locator("th.c-nonzero").click()
     page.locator("th.c-nonzero[aria-sort=ascending]").wait_for()
     assert entries(page)[0] == "lwm-119"
-    tab.go(page.url)
+    tab.go(location(page))
     assert entries(page)[0] == "lwm-119"
     tab.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, entries
+from browser import Tab, entries, location
 from leaderboard_factory import make_compactness, make_result, make_score, write_result
 
 from corobench.leaderboard.build import build_site
@@ -102,18 +102,18 @@ def test_a_click_selects_in_place_and_a_second_one_goes_on(tab: Tab) -> None:
     page = tab.open(BOARD)
     found = dots(page)
     page.mouse.click(*found["lwm-11"])
-    assert "sel=lwm-11.n500" in page.url
+    assert "sel=lwm-11.n500" in location(page)
     at = {name: (x, y) for name, x, y in page.evaluate(DOTS)}
     assert at["lwm-11"] == pytest.approx(found["lwm-11"], abs=0.5)
     assert page.locator(".chosen-points").inner_text().startswith("Selected:")
     card = page.locator(".point-card.pinned")
     assert card.get_by_role("link", name="Open").get_attribute("href").endswith("lwm-11.n500.html")
     card.get_by_role("button", name="Remove from the selection").click()
-    assert "sel=" not in page.url
+    assert "sel=" not in location(page)
     at = dots(page)["twin"]
     for _ in range(3):
         page.mouse.click(*at)
-    chosen = page.url.partition("sel=")[2]
+    chosen = location(page).partition("sel=")[2]
     assert "twin.n500" in chosen and "shadow.n500" in chosen
     page.keyboard.press("Escape")
     assert not page.locator(".point-card").is_visible()
@@ -133,7 +133,7 @@ def test_the_keyboard_walks_through_all_points(tab: Tab) -> None:
     assert sorted(seen) == sorted(FAMILY)
     page.keyboard.press("Home")
     page.keyboard.press(" ")
-    assert f"sel={seen[0]}.n500" in page.url
+    assert f"sel={seen[0]}.n500" in location(page)
 
 
 def test_a_tap_shows_the_card_and_selects_nothing(browser: Any, site: Path) -> None:
@@ -150,11 +150,11 @@ def test_a_tap_shows_the_card_and_selects_nothing(browser: Any, site: Path) -> N
     page.touchscreen.tap(*found["far-3"])
     card = page.locator(".point-card.pinned")
     assert "Net far-3" in card.inner_text()
-    assert "sel=" not in page.url
+    assert "sel=" not in location(page)
     box = card.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     card.get_by_role("button", name="Select").click()
-    assert "sel=far-3.n500" in page.url
+    assert "sel=far-3.n500" in location(page)
     tab.close()
 
 
@@ -199,7 +199,7 @@ def test_dragging_over_an_area_enlarges_it(tab: Tab) -> None:
     page.mouse.move(x + 40, y + 30, steps=3)
     page.mouse.up()
     assert page.locator("svg.size-nonzero.zoomed").count() == 1
-    assert "sel=" not in page.url
+    assert "sel=" not in location(page)
     page.mouse.move(3, 3)
     at = {name: (left, top) for name, left, top in page.evaluate(DOTS)}["far-1"]
     page.mouse.move(*at)

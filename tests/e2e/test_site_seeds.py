@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, entries, facet, menu
+from browser import Tab, entries, facet, location, menu
 from leaderboard_factory import (
     make_manifest,
     make_result,
@@ -86,7 +86,7 @@ def test_a_line_of_seeds_unfolds_and_its_link_keeps_it_open(tab: Tab) -> None:
     assert page.locator("tr[data-entry=lwm-s1] > :visible").count() == heads
     menu(page, "Columns").get_by_role("checkbox", name="Clean", exact=True).uncheck()
     assert page.locator("tr[data-entry=lwm-s1] > :visible").count() == heads - 1
-    tab.go(page.url)
+    tab.go(location(page))
     assert entries(page)[at : at + 3] == list(SEEDS)
     line(page).get_by_role("button", name="3 seeds").click()
     assert not set(SEEDS) & set(entries(page))

@@ -52,13 +52,13 @@ def test_a_flag_leads_to_what_it_means(tab: Tab) -> None:
     entry, epsilon, flag = flagged()
     page = tab.open(f"boards/digits-1.0-n500-eps{epsilon.replace('/', '-')}.html")
     page.locator(f"tr[data-entry={entry}] b").get_by_role("link", name=flag).click()
-    assert page.url.endswith(f"health.html#{flag}")
+    page.wait_for_url(f"**/health.html#{flag}")
     assert page.locator(f"h2#{flag}").is_visible()
     page = tab.open(f"entries/1.0/digits/{entry}.n500.html")
     why = page.locator(".flags").first
     assert MEANINGS[flag] in why.inner_text()
     why.get_by_role("link", name=flag).click()
-    assert page.url.endswith(f"health.html#{flag}")
+    page.wait_for_url(f"**/health.html#{flag}")
 
 
 def test_the_meanings_are_those_of_the_document() -> None:
