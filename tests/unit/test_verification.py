@@ -71,7 +71,7 @@ def test_so_many_are_drawn_as_are_needed_and_no_more(
 
 def test_the_draw_finds_a_forger_as_often_as_stated() -> None:
     """The lies are fixed, as a forger fixes them, and the seed is drawn afterwards."""
-    n, repeats = 300, 2000
+    n, repeats = 300, 600
     claims = make_claims(n)
     lies = np.zeros(n, dtype=bool)
     lies[:3] = True
