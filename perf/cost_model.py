@@ -69,6 +69,7 @@ CASES = (
     Case("cnn-small", "cifar10", "cifar10-adv-dense"),
     Case("cnn-large", "fashion-mnist", "fashion-mnist-adv-large-dense", 16, True),
     Case("cnn-large", "cifar10", "cifar10-adv-large-dense", 16, True),
+    Case("cnn5", "cifar10", "cifar10-ibp-cnn5-dense", 8, True),
     Case("vgg16-bn", "cifar10", "", 2, True),
     Case("resnet18", "cifar10", "", 2, True),
     Case("wrn-28-4", "cifar10", "", 2, True),
@@ -117,6 +118,7 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
     for certifier in closing:
         asked = case.entry and certifier not in not_asked
         found[certifier] = _closing(certifier, prover, model, x, labels, track) if asked else None
+    found["crown_closes"] = "CROWN" in closing and found["CROWN"] is not None
     found["weights"] = sum(value.numel() for value in model.parameters())
     return found
 
@@ -227,7 +229,9 @@ def line(case: Case, found: dict[str, float | None]) -> str:
     cells = []
     for name, value in found.items():
         key = names.get(name, name.replace("-", "_").lower())
-        text = "None" if value is None else f"{value:.3g}" if key != "weights" else f"{value:.0f}"
+        text = str(value) if value is None or isinstance(value, bool) else f"{value:.3g}"
+        if key == "weights":
+            text = f"{value:.0f}"
         cells.append(f"{key}={text}")
     return f'("{case.architecture}", "{case.track}"): Seconds({", ".join(sorted(cells))}),'
 

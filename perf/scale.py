@@ -35,7 +35,7 @@ LINE = re.compile(r"\[ *([0-9.]+) s\]")
 #: Shorter stages are not listed.
 SHOWN_S = 1.0
 #: The last line of a stage: its name, and the seconds it took.
-STAGE = re.compile(r"^\[ *[0-9.]+ s\] [^:]+: ([^:]+): .*\(([0-9.]+) s\)$", re.MULTILINE)
+STAGE = re.compile(r"^\[ *[0-9.]+ s\] [^:\n]+: ([^:\n]+): .*\(([0-9.]+) s\)$", re.MULTILINE)
 
 
 def evaluate(
