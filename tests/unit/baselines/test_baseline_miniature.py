@@ -36,6 +36,7 @@ PRUNERS = [
     for name in packaged_names("fashion-mnist")
     if name.endswith("-10x") and "/ibp-" in name and "large" not in name
 ]
+ATTACKED = [f"fashion-mnist/adv-{arm}" for arm in ("rslad-10x", "lwm-awp-10x", "flyingbird-long")]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _short(stage: TrainStage | None) -> TrainStage | None:
     if stage is None:
         return None
-    return stage.model_copy(update={"epochs": 1, "batch_size": 16, "ramp": Ramp()})
+    update: dict[str, object] = {"epochs": 1, "batch_size": 16, "ramp": Ramp()}
+    if stage.regrowth is not None:
+        update["regrowth"] = stage.regrowth.model_copy(update={"every": 1})
+    return stage.model_copy(update=update)
 
 
 def miniature(recipe: Recipe, width: float) -> Recipe:
@@ -83,7 +87,7 @@ def miniature(recipe: Recipe, width: float) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS])
+@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS, *ATTACKED])
 def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     trained = procedure.run(miniature(recipe, 0.2), tmp_path, data_root=folders)
