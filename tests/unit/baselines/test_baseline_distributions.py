@@ -169,7 +169,7 @@ def test_s2ap_without_a_perturbation_is_hydra() -> None:
     same = S2ap(epochs=2, gamma=0.0).masks(model, 0.2, _context(model))
     hydra = Hydra(epochs=2).masks(model, 0.2, _context(model))
     assert all(torch.equal(same[name], hydra[name]) for name in hydra)
-    other = S2ap(epochs=2, gamma=0.5).masks(model, 0.2, _context(model))
+    other = S2ap(epochs=2, gamma=5.0).masks(model, 0.2, _context(model))
     assert any(not torch.equal(other[name], hydra[name]) for name in hydra)
 
 

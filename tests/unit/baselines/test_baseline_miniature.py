@@ -95,9 +95,12 @@ def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) ->
     assert dict(validate([trained.folder])) == {trained.folder: []}
     kept = 1.0 - sparsity(load_submission(trained.folder).model)
     assert recipe.prune is not None
-    # Whole filters cannot hit the share exactly in a thin network.
+    # Whole filters cannot hit the share exactly in a thin network. Weights that came back in the
+    # last of the few steps are still 0.
     structured = recipe.prune.pruner.name == "filter-l1"
-    assert kept == pytest.approx(recipe.prune.keep_ratio, abs=0.1 if structured else 0.01)
+    regrown = recipe.finetune is not None and recipe.finetune.regrowth is not None
+    tolerance = 0.1 if structured else 0.03 if regrown else 0.01
+    assert kept == pytest.approx(recipe.prune.keep_ratio, abs=tolerance)
 
 
 def trainer(settings: TrainStage) -> StageTrainer:
