@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -32,6 +32,17 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for name, one in self._model.named_parameters():
             self._average[name].lerp_(one, 1.0 - decay)
+
+    @torch.no_grad()
+    def restrict(self, kept: Mapping[str, Tensor]) -> None:
+        """Forget what was averaged of weights that are removed from now on.
+
+        Args:
+            kept: parameter name -> bool tensor, true where it is kept.
+        """
+        for name, mask in kept.items():
+            average = self._average[name]
+            average.masked_fill_(~mask.to(average.device), 0.0)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

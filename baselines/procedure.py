@@ -26,6 +26,7 @@ from corobench.baselines.progress import EpochRow, Progress, Trained
 from corobench.baselines.publish import publish, published_state
 from corobench.baselines.recipe import Recipe
 from corobench.baselines.stages import Prune, Train, plan, prune
+from corobench.baselines.teacher import Teacher
 from corobench.baselines.trainer import Clock, Paused, StageTrainer
 from corobench.baselines.training_data import TrainingData
 from corobench.baselines.workspace import Workspace
@@ -134,6 +135,7 @@ class Procedure:
         self.model = first.to(data.device)
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.masks = Masks()
+        self.teacher: Teacher | None = None
         track = get_track(recipe.track)
         self.bounds = LazyBounds(self.model, track.shape, track.num_classes)
         self.histories: dict[str, list[EpochRow]] = {}
@@ -153,6 +155,9 @@ class Procedure:
                     return trained
                 state = parent.model.state_dict()
             self.model.load_state_dict(state)
+        if self.recipe.is_taught:
+            assert self.recipe.parent is not None or self.own is not None
+            self.teacher = Teacher(self.model)
         try:
             self.stages()
             is_finished = True
@@ -173,6 +178,8 @@ class Procedure:
             identity = identity_of(self.recipe, stage, self.data, self.model, self.masks)
             if self.own is not None:
                 identity["parent"] = self.own.fingerprint
+            if self.teacher is not None and stage.is_taught:
+                identity["teacher"] = self.teacher.fingerprint
             if isinstance(stage, Prune):
                 self._prune(stage, path, identity)
             else:
@@ -194,6 +201,7 @@ class Procedure:
                 self.seed_of,
                 self.bounds,
                 self.initial,
+                self.teacher,
             )
             state = {"weights": self.model.state_dict(), "masks": self.masks.state_dict()}
             checkpoint.save(path, identity, state)
@@ -211,6 +219,7 @@ class Procedure:
             self.epsilon,
             self.seed_of,
             self.bounds,
+            self.teacher,
         )
         self.histories[stage.name] = trainer.history
         share, num_epochs = sparsity(self.model), stage.settings.epochs
@@ -221,6 +230,7 @@ class Procedure:
 
         try:
             trainer.run(path, identity, self.clock, report)
+            self.masks = trainer.masks
         finally:
             if trainer.history:
                 self.workspace.write_log(stage.name, trainer.history)

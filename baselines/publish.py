@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from corobench.baselines.budgets import budget_of
 from corobench.baselines.own_parent import ONNX, OwnParent, written
-from corobench.baselines.recipe import UNKNOWN, PruneStage, Recipe
+from corobench.baselines.recipe import UNKNOWN, PruneStage, Recipe, TrainStage
 from corobench.baselines.workspace import Workspace
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.files.atomic import write_atomic
@@ -74,19 +75,32 @@ def method_of(recipe: Recipe) -> Method:
     if recipe.prune is None or recipe.finetune is None:
         assert pretrain is not None
         return Method(
-            name=recipe.method, pipeline="none", pretrain_objective=pretrain.objective.name
+            name=recipe.method, pipeline="none", pretrain_objective=objective_of(pretrain)
         )
     pruner = recipe.prune.pruner
     return Method(
         name=recipe.method,
-        pipeline="after" if pretrain is not None else "before",
-        pretrain_objective=pretrain.objective.name if pretrain is not None else "none",
-        finetune_objective=recipe.finetune.objective.name,
+        pipeline=pipeline_of(recipe),
+        pretrain_objective=objective_of(pretrain) if pretrain is not None else "none",
+        finetune_objective=objective_of(recipe.finetune),
         schedule=recipe.prune.schedule,
         structure=pruner.structure,
         scope=pruner.scope,
-        criterion=criterion_of(recipe.prune),
+        criterion=criterion_of(recipe.prune, recipe.finetune),
     )
+
+
+def pipeline_of(recipe: Recipe) -> Literal["before", "during", "after"]:
+    """When weights go, seen from the training that is longest: masks that change go on with it."""
+    if recipe.parent is not None or recipe.pretrain is not None:
+        return "after"
+    changes = recipe.finetune is not None and recipe.finetune.regrowth is not None
+    return "during" if changes else "before"
+
+
+def objective_of(stage: TrainStage) -> str:
+    """What a stage trains with: its objective, and AWP where weights are perturbed."""
+    return f"{stage.objective.name} with AWP" if stage.awp is not None else stage.objective.name
 
 
 def method_of_own(recipe: Recipe) -> Method:
@@ -98,13 +112,20 @@ def method_of_own(recipe: Recipe) -> Method:
     return method_of(recipe).model_copy(update=update)
 
 
-def criterion_of(prune: PruneStage) -> str:
+def criterion_of(prune: PruneStage, finetune: TrainStage) -> str:
     """What decided which weights went: the pruner's criterion, and what departs from it."""
     if prune.rewind == "init":
         return f"lottery-ticket ({prune.pruner.criterion})"
+    departures = []
     if prune.pruner.exempt:
-        return f"{prune.pruner.criterion} ({' and '.join(prune.pruner.exempt)} layer dense)"
-    return prune.pruner.criterion
+        departures.append(f"{' and '.join(prune.pruner.exempt)} layer dense")
+    if prune.pruner.distribution != "uniform":
+        departures.append(prune.pruner.distribution.upper())
+    if finetune.regrowth is not None:
+        departures.append("regrown by gradient")
+    if not departures:
+        return prune.pruner.criterion
+    return f"{prune.pruner.criterion} ({', '.join(departures)})"
 
 
 def publish(

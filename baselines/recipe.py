@@ -13,10 +13,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny, model_validator
 
-from corobench.baselines.objectives import Objective
+from corobench.baselines.objectives import AdversarialObjective, Objective
 from corobench.baselines.pruners import Pruner
 from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
-from corobench.baselines.settings import RecipeTable
+from corobench.baselines.settings import LATER, RecipeTable
 from corobench.benchmark.records.base import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
 
@@ -85,6 +85,33 @@ class Ramp(RecipeTable):
     epochs: Annotated[float, Field(ge=0.0)] = 0.0
 
 
+class Awp(RecipeTable):
+    """Table ``[<stage>.awp]``: the loss is taken at the worst weights nearby (Wu et al. 2020).
+
+    Attributes:
+        gamma: size of the perturbation of each layer, as a share of its weights' norm.
+        warmup_epochs: without it at the beginning.
+    """
+
+    gamma: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Regrowth(RecipeTable):
+    """Table ``[finetune.regrowth]``: masks change while the network trains (Evci et al. 2020).
+
+    Attributes:
+        every: steps between two changes.
+        share: of each layer's kept weights that the first change would exchange; it falls to 0 as
+            half a cosine.
+        until: share of the stage after which the masks stay.
+    """
+
+    every: Positive = 100
+    share: Share = 0.3
+    until: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
+
+
 class TrainStage(RecipeTable):
     """Tables ``[pretrain]`` and ``[finetune]``.
 
@@ -102,6 +129,8 @@ class TrainStage(RecipeTable):
             selected and handed on. Absent is none.
         norm_batches: training batches from which batch-norm statistics are estimated anew before
             weights are measured; 0 keeps those that moved along.
+        awp: adversarial weight perturbation, for an objective that attacks. Absent is none.
+        regrowth: masks that change, in fine-tuning. Absent is masks that stay.
     """
 
     objective: SerializeAsAny[InstanceOf[Objective]]
@@ -117,6 +146,17 @@ class TrainStage(RecipeTable):
     optimiser: Optimiser = Optimiser()
     lr_schedule: LrSchedule = LrSchedule()
     ramp: Ramp = Ramp()
+    awp: Annotated[Awp | None, LATER] = None
+    regrowth: Annotated[Regrowth | None, LATER] = None
+
+    @model_validator(mode="after")
+    def _awp_fits(self) -> Self:
+        if self.awp is not None and not isinstance(self.objective, AdversarialObjective):
+            raise ValueError(
+                f"awp needs an objective that attacks, such as 'pgd-at' or 'trades', but the "
+                f"objective is {self.objective.name!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ramp_ends(self) -> Self:
@@ -236,6 +276,29 @@ class Recipe(RecipeTable):
         if self.parent is not None and self.counterpart is not None:
             raise ValueError("a recipe with a parent is compared with it: remove counterpart")
         return self
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        if self.pretrain is not None and self.pretrain.objective.needs_teacher:
+            raise ValueError(
+                f"objective {self.pretrain.objective.name!r} learns from the dense parent, which "
+                "[pretrain] has not; use it in [finetune]"
+            )
+        if self.pretrain is not None and self.pretrain.regrowth is not None:
+            raise ValueError("regrowth: [pretrain] has no masks; use it in [finetune]")
+        if self.finetune is None or self.finetune.regrowth is None or self.prune is None:
+            return self
+        if self.prune.pruner.structure != "unstructured":
+            raise ValueError(
+                f"regrowth exchanges single weights, and {self.prune.pruner.name!r} removes whole "
+                "filters; choose another pruner, or leave regrowth out"
+            )
+        return self
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether fine-tuning learns from the dense parent."""
+        return self.finetune is not None and self.finetune.objective.needs_teacher
 
     @property
     def compared_with(self) -> str | None:

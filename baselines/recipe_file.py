@@ -75,6 +75,12 @@ def _load(path: Path, children: tuple[Path, ...]) -> Recipe:
     if "parent" in data:
         data = _inherit(data, path, children, faults)
     recipe = _parse(data, faults)
+    if recipe is not None and recipe.is_taught and recipe.parent is None:
+        assert recipe.finetune is not None
+        faults.append(
+            f"[finetune.objective] name: {recipe.finetune.objective.name!r} learns from the dense "
+            "parent; expected a key 'parent' with the id of a dense recipe"
+        )
     if recipe is None or faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
         noun = "fault" if len(faults) == 1 else "faults"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import (
@@ -16,10 +17,25 @@ from pydantic import (
 from corobench.benchmark.errors import nearest
 
 
+@dataclass(frozen=True)
+class Later:
+    """Marks a key that is younger than stored checkpoints: it is not written at its default.
+
+    Written settings are what a checkpoint must agree on, so a recipe without the key keeps its own.
+    """
+
+
+LATER = Later()
+
+
 class RecipeTable(BaseModel):
     """A frozen table of a recipe; a key it does not know is a fault, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_later(self, serialise(self))
 
 
 class Registered(RecipeTable):
@@ -32,8 +48,18 @@ class Registered(RecipeTable):
     name: ClassVar[str]
 
     @model_serializer(mode="wrap")
-    def _with_name(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"name": self.name, **serialise(self)}
+    def _written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"name": self.name, **_without_later(self, serialise(self))}
+
+
+def _without_later(table: RecipeTable, written: dict[str, Any]) -> dict[str, Any]:
+    fields = type(table).model_fields
+    unused = {
+        name
+        for name, field in fields.items()
+        if LATER in field.metadata and getattr(table, name) == field.default
+    }
+    return {key: value for key, value in written.items() if key not in unused}
 
 
 R = TypeVar("R", bound=Registered)

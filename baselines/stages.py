@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from corobench.baselines.masks import Masks
 from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives import Moment
+from corobench.baselines.objectives.base import Teaching
 from corobench.baselines.pruners import PruneContext
 from corobench.baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
 from corobench.baselines.training_data import TrainingData, batches_of
@@ -34,6 +35,11 @@ class Train:
     name: str
     settings: TrainStage
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether the dense parent decides what it gives."""
+        return self.settings.objective.needs_teacher
+
 
 @dataclass(frozen=True)
 class Prune:
@@ -50,6 +56,11 @@ class Prune:
     settings: PruneStage
     keep_ratio: float
     loss_settings: TrainStage
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the dense parent decides what it gives."""
+        return self.loss_settings.objective.needs_teacher
 
 
 def plan(recipe: Recipe) -> list[Train | Prune]:
@@ -94,6 +105,7 @@ def prune(
     seed_of: Callable[[str, int], int],
     bounds: LazyBounds,
     initial: dict[str, Tensor],
+    teacher: Teaching | None = None,
 ) -> Masks:
     """Prune a model in place and return the masks that hold from now on.
 
@@ -102,6 +114,7 @@ def prune(
         epsilon: radius of the loss, unless its stage has its own.
         seed_of: (purpose, index) -> seed.
         initial: the weights before any training, to rewind to.
+        teacher: of an objective that needs one.
     """
     settings = stage.loss_settings
     if settings.objective.needs_bounds:
@@ -114,6 +127,7 @@ def prune(
         lower_margins=bounds.lower_margins,
         upper_losses=bounds.upper_losses,
         relu_inputs=bounds.relu_inputs,
+        teacher=teacher,
     )
     passes = iter(range(1_000_000))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,10 +23,13 @@ from corobench.baselines import checkpoint, schedules
 from corobench.baselines.averaging import WeightAverage, estimate_norms
 from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.measures import LazyBounds, Measures, measure
-from corobench.baselines.objectives import Moment
+from corobench.baselines.objectives import AdversarialObjective, Moment
+from corobench.baselines.objectives.base import Teaching
 from corobench.baselines.progress import EpochRow
 from corobench.baselines.recipe import TrainStage
+from corobench.baselines.regrowth import Regrower, forget
 from corobench.baselines.training_data import TrainingData, augment, batches_of
+from corobench.baselines.weight_perturbation import perturbed, statistics_kept
 from corobench.benchmark.errors import ConfigError
 
 
@@ -62,6 +65,10 @@ class StageTrainer:
         epsilon: of the held-out measures, and of training unless the stage has its own.
         seed_of: (purpose, index) -> seed.
         bounds: over `model`.
+        teacher: of an objective that needs one.
+
+    Attributes:
+        masks: of the weights in the model; they change where the settings say so.
     """
 
     def __init__(
@@ -74,11 +81,12 @@ class StageTrainer:
         epsilon: Fraction,
         seed_of: Callable[[str, int], int],
         bounds: LazyBounds,
+        teacher: Teaching | None = None,
     ) -> None:
         self.stage, self.settings, self.model, self.data = stage, settings, model, data
         self.seed_of, self.epsilon, self.bounds = seed_of, float(epsilon), bounds
         self.train_epsilon = float(Fraction(settings.epsilon or epsilon))
-        self._masks = masks.bind(model)
+        self.masks, self._masks, self._teacher = masks, masks.bind(model), teacher
         self._parameters = list(model.parameters())
         self._optimiser = optimiser(settings, self._parameters)
         self._generator = torch.Generator(data.device)
@@ -97,6 +105,11 @@ class StageTrainer:
         self._weights = list(prunable_weights(model).values())
         averaging = settings.averaging
         self._average = None if averaging is None else WeightAverage(model, averaging)
+        self._steps_per_epoch = len(batches_of(len(data.labels_N), settings.batch_size, 0))
+        self._regrower = None
+        if settings.regrowth is not None:
+            num_steps = self._steps_per_epoch * settings.epochs
+            self._regrower = Regrower(settings.regrowth, num_steps)
         self.history: list[EpochRow] = []
         self._best: dict[str, Any] = {"value": -math.inf, "weights": None}
 
@@ -135,6 +148,8 @@ class StageTrainer:
             if out_of_time:
                 raise Paused
         self.model.load_state_dict(self._best["weights"])
+        if self._regrower is not None:
+            self.masks = Masks(self._best["masks"])
 
     def _epoch(self, epoch: int) -> EpochRow:
         started_s = time.monotonic()
@@ -189,25 +204,71 @@ class StageTrainer:
             lower_margins=self.bounds.lower_margins,
             upper_losses=self.bounds.upper_losses,
             relu_inputs=self.bounds.relu_inputs,
+            teacher=self._teacher,
         )
         x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
         x_BCHW = x_BCHW.contiguous(memory_format=self._layout)
+        loss = self._backward(x_BCHW, self.data.labels_N[batch], moment, position)
+        step = round(position * self._steps_per_epoch)
+        if self._regrower is not None and self._regrower.is_due(step):
+            self._change_masks(self._regrower.masks(self.model, self.masks, step))
+        else:
+            self._masks.zero_gradients()
+            if self.settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
+            self._optimiser.step()
+            self._masks.zero_weights()
+        if self._average is not None:
+            self._average.update()
+        return loss
+
+    def _backward(
+        self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment, position: float
+    ) -> Tensor:
+        """Leave the gradients of a batch in the parameters; the loss, detached."""
+        objective, awp = self.settings.objective, self.settings.awp
+        if awp is None or position < awp.warmup_epochs:
+            with self._precision():
+                loss = objective.loss(self.model, x_BCHW, labels_B, moment)
+            return self._with_gradients(loss)
+        assert isinstance(objective, AdversarialObjective)
         with self._precision():
-            loss = self.settings.objective.loss(
-                self.model, x_BCHW, self.data.labels_N[batch], moment
-            )
+            found_BCHW = objective.adversarial(self.model, x_BCHW, labels_B, moment)
+
+        def outer() -> Tensor:
+            with self._precision():
+                return objective.outer(self.model, x_BCHW, found_BCHW, labels_B, moment)
+
+        with self._worst_weights(outer, awp.gamma):
+            return self._with_gradients(outer())
+
+    def _with_gradients(self, loss: Tensor) -> Tensor:
         if self.settings.l1:
             loss = loss + self.settings.l1 * sum(weight.abs().sum() for weight in self._weights)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        return loss.detach()
+
+    @contextmanager
+    def _worst_weights(self, outer: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+        self._optimiser.zero_grad(set_to_none=True)
+        with statistics_kept(self.model):
+            outer().backward()
         self._masks.zero_gradients()
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
-        self._optimiser.step()
+        taking_part = [weight for weight in self._weights if weight.grad is not None]
+        gradients = [weight.grad for weight in taking_part if weight.grad is not None]
+        with perturbed(taking_part, gradients, gamma):
+            yield
+
+    def _change_masks(self, masks: Masks) -> None:
+        """Go on under other masks; what comes back starts from zero."""
+        parameters = dict(self.model.named_parameters())
+        for name, kept in masks.items():
+            forget(self._optimiser, parameters[name], ~(kept & self.masks[name].to(kept.device)))
+        self.masks, self._masks = masks, masks.bind(self.model)
         self._masks.zero_weights()
         if self._average is not None:
-            self._average.update()
-        return loss.detach()
+            self._average.restrict(masks)
 
     def _select(self, epoch: int, found: Measures) -> bool:
         """Keep the best epoch at full radius, by the objective's own measure; ties go late."""
@@ -217,7 +278,7 @@ class StageTrainer:
         if value < self._best["value"]:
             return False
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self._best = {"value": value, "weights": weights}
+        self._best = {"value": value, "weights": weights, **self._mask_state()}
         return True
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -240,15 +301,22 @@ class StageTrainer:
             "optimiser": self._optimiser.state_dict(),
             "best": self._best,
             "history": [asdict(row) for row in self.history],
+            **self._mask_state(),
         }
         if self._average is not None:
             state["average"] = self._average.state()
         return state
 
+    def _mask_state(self) -> dict[str, Any]:
+        return {} if self._regrower is None else {"masks": self.masks.state_dict()}
+
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._best = state["best"]
+        if self._regrower is not None:
+            self.masks = Masks(state["masks"])
+            self._masks = self.masks.bind(self.model)
         if self._average is not None:
             self._average.restore(state["average"])
         self.history[:] = [EpochRow(**row) for row in state["history"]]

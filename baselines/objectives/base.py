@@ -17,6 +17,7 @@ Metric = Literal["clean", "robust", "bound"]
 LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 UpperLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 ReluInputs = Callable[[], list[tuple[Tensor, Tensor]]]
+Teaching = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Moment:
             CROWN-IBP with loss fusion (the same class).
         relu_inputs: interval bounds before each layer of ReLUs, of the last call of either,
             differentiable (the same class).
+        teacher: images -> logits of the dense parent, without gradient; None where the objective
+            needs none.
     """
 
     epsilon: float
@@ -42,6 +45,12 @@ class Moment:
     lower_margins: LowerMargins
     upper_losses: UpperLosses
     relu_inputs: ReluInputs
+    teacher: Teaching | None = None
+
+    def taught(self, x_BCHW: Tensor) -> Tensor:
+        """Log-probabilities of the teacher's answers, (B, num_classes), without gradient."""
+        assert self.teacher is not None, "the objective says needs_teacher"
+        return F.log_softmax(self.teacher(x_BCHW), dim=1)
 
 
 class Objective(Registered):
@@ -50,10 +59,12 @@ class Objective(Registered):
     Attributes:
         metric: the held-out measure that selects the epoch of a stage with this objective.
         needs_bounds: whether a model that cannot be bounded cannot be trained with it.
+        needs_teacher: whether it learns from the dense parent, too.
     """
 
     metric: ClassVar[Metric]
     needs_bounds: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
@@ -68,6 +79,37 @@ class Objective(Registered):
         Returns:
             Scalar, differentiable in the model's weights.
         """
+
+
+class AdversarialObjective(Objective):
+    """An objective in two parts: adversarial images are found, then the loss is taken at them.
+
+    Apart, so that the loss can be taken again at the same images with other weights (AWP).
+    """
+
+    metric: ClassVar[Metric] = "robust"
+
+    @abstractmethod
+    def adversarial(
+        self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment
+    ) -> Tensor:
+        """The inner part: images in the ball, float32 (B, C, H, W), detached."""
+
+    @abstractmethod
+    def outer(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        adversarial_BCHW: Tensor,
+        labels_B: Tensor,
+        moment: Moment,
+    ) -> Tensor:
+        """The outer part: mean loss of a batch, given its adversarial images."""
+
+    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
+        """Both parts."""
+        adversarial_BCHW = self.adversarial(model, x_BCHW, labels_B, moment)
+        return self.outer(model, x_BCHW, adversarial_BCHW, labels_B, moment)
 
 
 def worst_case_cross_entropy(margins_BC: Tensor, labels_B: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from corobench.baselines.objectives.base import Metric, Moment, Objective
+from corobench.baselines.objectives.base import AdversarialObjective, Moment
 from corobench.baselines.objectives.inner import attacked
 
 
-class FastAt(Objective):
+class FastAt(AdversarialObjective):
     """FGSM from a uniform start with a step of 1.25 epsilon, projected (their algorithm 3).
 
     It can overfit its own attack; the quick robust measure of each epoch, a multi-step attack,
@@ -23,13 +23,24 @@ class FastAt(Objective):
     """
 
     name: ClassVar[str] = "fast-at"
-    metric: ClassVar[Metric] = "robust"
 
     step_rate: Annotated[float, Field(gt=0.0)] = 1.25
 
-    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
-        """Mean cross-entropy after the single step."""
-        adversarial_BCHW = attacked(
+    def adversarial(
+        self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment
+    ) -> Tensor:
+        """Images after the single step."""
+        return attacked(
             model, x_BCHW, labels_B, moment.epsilon, 1, self.step_rate, moment.generator
         )
+
+    def outer(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        adversarial_BCHW: Tensor,
+        labels_B: Tensor,
+        moment: Moment,
+    ) -> Tensor:
+        """Mean cross-entropy after the single step."""
         return F.cross_entropy(model(adversarial_BCHW), labels_B)

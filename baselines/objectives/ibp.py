@@ -45,14 +45,19 @@ class Ibp(Objective):
         kappa = between(self.kappa_start, self.kappa_end, moment.progress)
         is_regularised = self.regulariser > 0.0 and moment.progress < 1.0
         if moment.epsilon == 0.0 or (kappa == 1.0 and not is_regularised):
-            return F.cross_entropy(model(x_BCHW), labels_B)
+            return self.unverified(model, x_BCHW, labels_B, moment)
         verified = (1.0 - kappa) * self.verified(x_BCHW, labels_B, moment)
         corners = box(x_BCHW, moment.epsilon)
         verified = regularised(verified, self.regulariser, corners, moment)
         if kappa == 0.0:
             return verified
-        clean = F.cross_entropy(model(x_BCHW), labels_B)
-        return kappa * clean + verified
+        return kappa * self.unverified(model, x_BCHW, labels_B, moment) + verified
+
+    def unverified(
+        self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment
+    ) -> Tensor:
+        """The part without bounds: the mean clean loss."""
+        return F.cross_entropy(model(x_BCHW), labels_B)
 
     def verified(self, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean upper bound of the cross-entropy over the boxes."""

@@ -93,3 +93,46 @@ def attacked(
         num_steps,
         step_rate * epsilon,
     )
+
+
+def farthest(
+    model: nn.Module,
+    x_BCHW: Tensor,
+    log_p_BC: Tensor,
+    epsilon: float,
+    num_steps: int,
+    step_rate: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Images of the ball where the model's answer is farthest from a given one.
+
+    Args:
+        model: images to logits.
+        x_BCHW: images in [0, 1].
+        log_p_BC: log-probabilities of the given answers; what is maximised is their divergence.
+        epsilon: l-infinity radius.
+        num_steps: gradient steps.
+        step_rate: step size as a share of `epsilon`.
+        generator: of the start.
+    """
+    noise = torch.randn(x_BCHW.shape, generator=generator, device=x_BCHW.device)
+    # At x itself the divergence may have no gradient, so the ascent starts a little beside it.
+    start_BCHW = (x_BCHW + 1e-3 * noise).clamp(0.0, 1.0)
+    return ascend(
+        model,
+        x_BCHW,
+        start_BCHW,
+        lambda logits: divergence(log_p_BC, F.log_softmax(logits, dim=1)).sum(),
+        epsilon,
+        num_steps,
+        step_rate * epsilon,
+    )
+
+
+def divergence(log_p_BC: Tensor, log_q_BC: Tensor) -> Tensor:
+    """KL(p || q) per image from log-probabilities.
+
+    >>> divergence(torch.zeros(1, 1), torch.zeros(1, 1))
+    tensor([0.])
+    """
+    return (log_p_BC.exp() * (log_p_BC - log_q_BC)).sum(dim=1)

@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from corobench.baselines.objectives.base import Metric, Moment, Objective
+from corobench.baselines.objectives.base import AdversarialObjective, Moment
 from corobench.baselines.objectives.inner import fixed_statistics
 
 
-class NFgsm(Objective):
+class NFgsm(AdversarialObjective):
     """One signed step from uniform noise wider than the ball, without projection (algorithm 1).
 
     It costs two passes a batch and does not overfit its own attack as plain FGSM does. Images are
@@ -25,13 +25,14 @@ class NFgsm(Objective):
     """
 
     name: ClassVar[str] = "n-fgsm"
-    metric: ClassVar[Metric] = "robust"
 
     noise_rate: Annotated[float, Field(ge=0.0)] = 2.0
     step_rate: Annotated[float, Field(gt=0.0)] = 1.0
 
-    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
-        """Mean cross-entropy after the single step."""
+    def adversarial(
+        self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment
+    ) -> Tensor:
+        """Images after the single step."""
         draw = torch.rand(x_BCHW.shape, generator=moment.generator, device=x_BCHW.device)
         noisy = x_BCHW + self.noise_rate * moment.epsilon * (2.0 * draw - 1.0)
         noisy = noisy.clamp(0.0, 1.0).requires_grad_(True)
@@ -39,4 +40,15 @@ class NFgsm(Objective):
             inner = F.cross_entropy(model(noisy), labels_B, reduction="sum")
             (gradient,) = torch.autograd.grad(inner, noisy)
         stepped = noisy.detach() + self.step_rate * moment.epsilon * gradient.sign()
-        return F.cross_entropy(model(stepped.clamp(0.0, 1.0)), labels_B)
+        return stepped.clamp(0.0, 1.0)
+
+    def outer(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        adversarial_BCHW: Tensor,
+        labels_B: Tensor,
+        moment: Moment,
+    ) -> Tensor:
+        """Mean cross-entropy after the single step."""
+        return F.cross_entropy(model(adversarial_BCHW), labels_B)

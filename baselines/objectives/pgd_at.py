@@ -8,11 +8,11 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from corobench.baselines.objectives.base import Metric, Moment, Objective
+from corobench.baselines.objectives.base import AdversarialObjective, Moment
 from corobench.baselines.objectives.inner import attacked
 
 
-class PgdAt(Objective):
+class PgdAt(AdversarialObjective):
     """min over weights of the loss at the worst image PGD finds (their equation 2.1).
 
     Attributes:
@@ -23,16 +23,17 @@ class PgdAt(Objective):
     """
 
     name: ClassVar[str] = "pgd-at"
-    metric: ClassVar[Metric] = "robust"
 
     num_steps: Annotated[int, Field(ge=1)] = 7
     step_rate: Annotated[float, Field(gt=0.0)] = 0.25
     clean_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
-    def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
-        """Mean cross-entropy at the adversarial images."""
-        adversarial_BCHW = attacked(
+    def adversarial(
+        self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment
+    ) -> Tensor:
+        """Images after the ascent of the cross-entropy."""
+        return attacked(
             model,
             x_BCHW,
             labels_B,
@@ -41,6 +42,16 @@ class PgdAt(Objective):
             self.step_rate,
             moment.generator,
         )
+
+    def outer(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        adversarial_BCHW: Tensor,
+        labels_B: Tensor,
+        moment: Moment,
+    ) -> Tensor:
+        """Mean cross-entropy at the adversarial images."""
         smoothing = self.label_smoothing
         logits = model(adversarial_BCHW)
         loss = F.cross_entropy(logits, labels_B, label_smoothing=smoothing)

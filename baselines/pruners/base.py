@@ -10,18 +10,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.pruners.distributions import erdos_renyi_kernel
 from corobench.baselines.schedules import num_removed
-from corobench.baselines.settings import Registered
+from corobench.baselines.settings import LATER, Registered
 from corobench.benchmark.errors import ConfigError
 
 Structure = Literal["unstructured", "structured"]
 Scope = Literal["layer-wise", "global"]
+Distribution = Literal["uniform", "erk"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Pruner(Registered):
         scope: the same share per layer, or one threshold for all.
         exempt: layers left dense; the others are pruned harder, so that the kept share of the
             whole network is still the recipe's.
+        distribution: how a layer-wise pruner shares the kept weights out. "uniform" removes the
+            same share of every layer, rounded down there. "erk" lets a layer keep in proportion to
+            the sum of its weight's sides (Evci et al. 2020); the total is exact.
     """
 
     criterion: ClassVar[str]
@@ -57,11 +63,45 @@ class Pruner(Registered):
     scope: ClassVar[Scope] = "layer-wise"
 
     exempt: tuple[Literal["first", "last"], ...] = ()
+    distribution: Annotated[Distribution, LATER] = "uniform"
+
+    @field_validator("distribution")
+    @classmethod
+    def _distribution_fits(cls, value: Distribution) -> Distribution:
+        if value != "uniform" and (cls.scope == "global" or cls.structure == "structured"):
+            raise ValueError(f"{cls.name!r} decides itself how much each layer keeps; leave it out")
+        return value
 
     @property
     def num_epochs(self) -> int:
         """Passes over the training images that train something, for one pruning."""
         return 0
+
+    def num_removed(
+        self, weights: Mapping[str, Tensor], names: list[str], keep_ratio: float, previous: Masks
+    ) -> dict[str, int]:
+        """How many weights each layer loses in all, by `distribution`.
+
+        Args:
+            weights: of all layers.
+            names: of the layers that are pruned.
+            keep_ratio: kept share of all weights.
+            previous: masks of earlier rounds; no layer is asked to keep what they removed.
+
+        Raises:
+            ConfigError: the exempt layers alone are more than may be kept.
+        """
+        keep = keep_of_targets(weights, names, keep_ratio)
+        numel = {name: weights[name].numel() for name in names}
+        if self.distribution == "uniform":
+            return {name: num_removed(numel[name], keep) for name in names}
+        alive = {
+            name: int(previous[name].sum()) if name in previous else numel[name] for name in names
+        }
+        total = sum(numel.values())
+        shapes = {name: tuple(weights[name].shape) for name in names}
+        kept = erdos_renyi_kernel(shapes, alive, total - num_removed(total, keep))
+        return {name: numel[name] - kept[name] for name in names}
 
     @abstractmethod
     def masks(self, model: nn.Module, keep_ratio: float, context: PruneContext) -> Masks:
@@ -85,20 +125,15 @@ class ScorePruner(Pruner):
         """Remove ``floor((1 - keep) * numel)`` weights, per layer or over all layers at once."""
         weights = prunable_weights(model)
         names = targets(list(weights), self.exempt)
-        keep = keep_of_targets(weights, names, keep_ratio)
         scores = self.scores(model, context)
         ranked = {name: scores[name].detach().float().cpu() for name in names}
         for name in names:
             if name in context.previous:
                 ranked[name] = ranked[name].masked_fill(~context.previous[name].cpu(), -torch.inf)
-        return Masks(
-            least_globally(ranked, keep)
-            if self.scope == "global"
-            else {
-                name: least(score, num_removed(score.numel(), keep))
-                for name, score in ranked.items()
-            }
-        )
+        if self.scope == "global":
+            return Masks(least_globally(ranked, keep_of_targets(weights, names, keep_ratio)))
+        counts = self.num_removed(weights, names, keep_ratio, context.previous)
+        return Masks({name: least(score, counts[name]) for name, score in ranked.items()})
 
 
 def targets(names: list[str], exempt: tuple[str, ...]) -> list[str]:

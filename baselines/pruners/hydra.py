@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from fractions import Fraction
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,9 +13,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from corobench.baselines.masks import Masks, prunable_weights
-from corobench.baselines.pruners.base import PruneContext, Pruner, keep_of_targets, least, targets
-from corobench.baselines.schedules import num_removed
+from corobench.baselines.pruners.base import PruneContext, Pruner, least, targets
 from corobench.baselines.training_data import augment
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the loss on one batch.
+
+    Attributes:
+        of_scores: by layer.
+        of_norms: of batch-norm's scales and shifts, where they are trained.
+    """
+
+    of_scores: dict[str, Tensor]
+    of_norms: tuple[Tensor, ...]
+
+
+GradientsAt = Callable[[Mapping[str, Tensor]], Gradients]
 
 
 class Hydra(Pruner):
@@ -55,7 +71,7 @@ class Hydra(Pruner):
         """Masks of the top scores; the model is as before when it returns."""
         weights = prunable_weights(model)
         names = targets(list(weights), self.exempt)
-        keep = keep_of_targets(weights, names, keep_ratio)
+        removed = self.num_removed(weights, names, keep_ratio, context.previous)
         original = {name: weights[name].detach().clone() for name in names}
         scores = {name: initial_score(weight) for name, weight in original.items()}
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -67,20 +83,29 @@ class Hydra(Pruner):
         optimiser = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
 
-        def kept() -> dict[str, Tensor]:
-            return {name: top(scores[name], keep, context.previous.get(name)) for name in names}
+        def kept(of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: top(of[name], removed[name], context.previous.get(name)) for name in names
+            }
+
+        def at(of: Mapping[str, Tensor], images: Tensor, labels_B: Tensor) -> Gradients:
+            _write(weights, original, kept(of))
+            wanted = [*(weights[name] for name in names), *affine]
+            found = torch.autograd.grad(context.loss(images, labels_B), wanted)
+            straight = {
+                name: gradient * original[name] * of[name].sign()
+                for name, gradient in zip(names, found, strict=False)
+            }
+            return Gradients(straight, found[len(names) :])
 
         try:
             for _ in range(self.epochs):
                 for x_BCHW, labels_B in context.batches():
-                    _write(weights, original, kept())
                     images = _augmented(x_BCHW, self.augmentation, context.generator)
-                    wanted = [*(weights[name] for name in names), *affine]
-                    found = torch.autograd.grad(context.loss(images, labels_B), wanted)
-                    gradients, of_norms = found[: len(names)], found[len(names) :]
-                    for name, gradient in zip(names, gradients, strict=True):
-                        scores[name].grad = gradient * original[name] * scores[name].sign()
-                    for parameter, gradient in zip(affine, of_norms, strict=True):
+                    found = self.gradients(scores, partial(at, images=images, labels_B=labels_B))
+                    for name in names:
+                        scores[name].grad = found.of_scores[name]
+                    for parameter, gradient in zip(affine, found.of_norms, strict=True):
                         parameter.grad = gradient
                     optimiser.step()
                 schedule.step()
@@ -88,7 +113,16 @@ class Hydra(Pruner):
             for parameter in affine:
                 parameter.grad = None
             model.load_state_dict(before)
-        return Masks(kept())
+        return Masks(kept(scores))
+
+    def gradients(self, scores: Mapping[str, Tensor], at: GradientsAt) -> Gradients:
+        """What one step of the scores follows; by default the gradients at the scores themselves.
+
+        Args:
+            scores: by layer.
+            at: scores -> gradients of one batch's loss under the mask of these scores.
+        """
+        return at(scores)
 
 
 def initial_score(weight: Tensor) -> Tensor:
@@ -97,12 +131,12 @@ def initial_score(weight: Tensor) -> Tensor:
     return math.sqrt(6.0 / fan_in) * weight / weight.abs().max().clamp(min=1e-12)
 
 
-def top(score: Tensor, keep_ratio: Fraction, previous: Tensor | None) -> Tensor:
-    """Bool mask of the largest |score|, never bringing back what `previous` removed."""
+def top(score: Tensor, count: int, previous: Tensor | None) -> Tensor:
+    """Bool mask without the `count` least |score|, never bringing back what `previous` removed."""
     importance = score.detach().abs().cpu()
     if previous is not None:
         importance = importance.masked_fill(~previous.cpu(), -torch.inf)
-    return least(importance, num_removed(importance.numel(), keep_ratio))
+    return least(importance, count)
 
 
 def _affine(model: nn.Module) -> list[nn.Parameter]:

@@ -322,16 +322,18 @@ def test_file_formats_names_every_objective_pruner_and_key_of_a_recipe() -> None
     from corobench.baselines.objectives import OBJECTIVES
     from corobench.baselines.pruners import PRUNERS
     from corobench.baselines.recipe import (
+        Awp,
         LrSchedule,
         Optimiser,
         PruneStage,
         Ramp,
         Recipe,
+        Regrowth,
         TrainStage,
     )
 
     text = _read("docs/file-formats.md").split("## Recipes")[1].split("## The training folder")[0]
-    records = (Recipe, TrainStage, Optimiser, LrSchedule, Ramp, PruneStage)
+    records = (Recipe, TrainStage, Awp, Regrowth, Optimiser, LrSchedule, Ramp, PruneStage)
     for record in (*records, *OBJECTIVES.values(), *PRUNERS.values()):
         for key in record.model_fields:
             assert f"`{key}`" in text, key

@@ -93,7 +93,17 @@ def test_what_has_no_parent_is_counted_from_its_own_tables(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("family", ["adv", "ibp"])
 @pytest.mark.parametrize(
-    "arm", ["dense-long", "small-dense-long", "snip-long", "lottery-long", "random-10x"]
+    "arm",
+    [
+        "dense-long",
+        "small-dense-long",
+        "snip-long",
+        "flyingbird-long",
+        "lottery-long",
+        "random-10x",
+        "lamp-10x",
+        "lwm-regrown-10x",
+    ],
 )
 def test_a_fair_rival_trains_its_weights_as_long_as_the_papers(family: str, arm: str) -> None:
     ours = budget_of(load_recipe(f"fashion-mnist/{family}-lwm-10x"))

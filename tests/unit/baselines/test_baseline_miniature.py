@@ -36,6 +36,7 @@ PRUNERS = [
     for name in packaged_names("fashion-mnist")
     if name.endswith("-10x") and "/ibp-" in name and "large" not in name
 ]
+ATTACKED = [f"fashion-mnist/adv-{arm}" for arm in ("rslad-10x", "lwm-awp-10x", "flyingbird-long")]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _short(stage: TrainStage | None) -> TrainStage | None:
     if stage is None:
         return None
-    return stage.model_copy(update={"epochs": 1, "batch_size": 16, "ramp": Ramp()})
+    update: dict[str, object] = {"epochs": 1, "batch_size": 16, "ramp": Ramp()}
+    if stage.regrowth is not None:
+        update["regrowth"] = stage.regrowth.model_copy(update={"every": 1})
+    return stage.model_copy(update=update)
 
 
 def miniature(recipe: Recipe, width: float) -> Recipe:
@@ -83,7 +87,7 @@ def miniature(recipe: Recipe, width: float) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS])
+@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS, *ATTACKED])
 def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     trained = procedure.run(miniature(recipe, 0.2), tmp_path, data_root=folders)
@@ -91,9 +95,12 @@ def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) ->
     assert dict(validate([trained.folder])) == {trained.folder: []}
     kept = 1.0 - sparsity(load_submission(trained.folder).model)
     assert recipe.prune is not None
-    # Whole filters cannot hit the share exactly in a thin network.
+    # Whole filters cannot hit the share exactly in a thin network. Weights that came back in the
+    # last of the few steps are still 0.
     structured = recipe.prune.pruner.name == "filter-l1"
-    assert kept == pytest.approx(recipe.prune.keep_ratio, abs=0.1 if structured else 0.01)
+    regrown = recipe.finetune is not None and recipe.finetune.regrowth is not None
+    tolerance = 0.1 if structured else 0.03 if regrown else 0.01
+    assert kept == pytest.approx(recipe.prune.keep_ratio, abs=tolerance)
 
 
 def trainer(settings: TrainStage) -> StageTrainer:

@@ -59,7 +59,7 @@ def test_layer_wise_counts_are_exact(name: str, keep_ratio: float) -> None:
         assert int((~kept).sum()) == expected, key
 
 
-@pytest.mark.parametrize("name", ["lwm-global", "snip"])
+@pytest.mark.parametrize("name", ["lamp", "lwm-global", "snip"])
 def test_global_counts_are_exact_over_the_network(name: str) -> None:
     model = _model()
     masks = PRUNERS[name]().masks(model, 0.1, _context(model))

@@ -157,6 +157,9 @@ def test_another_seed_is_another_entry_and_so_is_its_parent() -> None:
         ("ibp-lottery-10x", "lottery-ticket (least-weight-magnitude)"),
         ("ibp-lwm-exempt-10x", "least-weight-magnitude (first and last layer dense)"),
         ("ibp-snip-10x", "gradient"),
+        ("ibp-lwm-erk-10x", "least-weight-magnitude (ERK)"),
+        ("ibp-lwm-regrown-10x", "least-weight-magnitude (regrown by gradient)"),
+        ("ibp-flyingbird-long", "random (ERK, regrown by gradient)"),
     ],
 )
 def test_the_manifest_tells_variants_of_a_pruner_apart(name: str, criterion: str) -> None:
@@ -235,6 +238,44 @@ def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
     assert arm.finetune == paper.finetune and arm.parent == paper.parent
     assert arm.prune is not None and paper.prune is not None
     assert arm.prune.model_copy(update={"pruner": paper.prune.pruner}) == paper.prune
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "differs"),
+    [
+        ("adv-rslad-10x", "adv-lwm-10x", {"finetune": {"objective"}}),
+        ("ibp-ad-cert-10x", "ibp-lwm-10x", {"finetune": {"objective"}}),
+        ("adv-lwm-awp-10x", "adv-lwm-10x", {"finetune": {"awp"}}),
+        *(
+            (f"{family}-{arm}", f"{family}-{other}", differs)
+            for family in ("adv", "ibp")
+            for arm, other, differs in (
+                ("lwm-erk-10x", "lwm-10x", {"prune": {"pruner"}}),
+                ("lamp-10x", "lwm-10x", {"prune": {"pruner"}}),
+                ("s2ap-10x", "hydra-10x", {"prune": {"pruner"}}),
+                ("lwm-regrown-10x", "lwm-10x", {"finetune": {"regrowth"}}),
+                ("flyingbird-long", "snip-long", {"prune": {"pruner"}, "finetune": {"regrowth"}}),
+            )
+        ),
+    ],
+)
+def test_an_arm_differs_in_what_it_is_named_after_alone(
+    arm: str, other: str, differs: dict[str, set[str]]
+) -> None:
+    one, two = (
+        load_recipe(f"fashion-mnist/{name}").model_dump(mode="json") for name in (arm, other)
+    )
+    found = {key for key in one if one[key] != two[key]}
+    assert found == {"id", "title", "method", *differs}
+    for table, keys in differs.items():
+        both = {*one[table], *two[table]}
+        assert {key for key in both if one[table].get(key) != two[table].get(key)} == keys
+    assert one["title"] != one["method"] and one["method"] != two["method"]
+
+
+def test_a_manifest_tells_that_weights_were_perturbed() -> None:
+    method = manifest_of(load_recipe("fashion-mnist/adv-lwm-awp-10x"), 0.9, "canonical").method
+    assert (method.pretrain_objective, method.finetune_objective) == ("pgd-at", "pgd-at with AWP")
 
 
 def test_the_plan_of_an_iterative_recipe(tmp_path: Path) -> None:
