@@ -98,6 +98,19 @@ def test_the_gallery_names_attacks_and_certifiers(tab: Tab) -> None:
     assert all(any(f"by {name}" in text for name in CERTIFIERS) for text in proven)
 
 
+def test_the_gallery_names_predicted_classes_where_they_are_known(tab: Tab) -> None:
+    page = tab.open("entries/1.0/digits/digits-adv-mismatch-10x.n500.html")
+    broken = page.locator("ul.gallery:not(.small) li").all_inner_texts()
+    assert broken and all("→ another class" in text for text in broken)
+    table, _ = read_outcomes(RESULTS / "digits-adv-mismatch-10x.outcomes.parquet")
+    first = table[table["epsilon"] == "1/16"]
+    wrong = first[first["outcome"] == Outcome.MISCLASSIFIED].head(4)
+    gallery = page.locator("h3", has_text="Wrong without an attack").locator("xpath=..")
+    assert gallery.locator("ul.gallery").last.locator("li p").all_inner_texts() == [
+        f"{row.label} → {row.predicted}\nimage {row.image}" for row in wrong.itertuples()
+    ]
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_proofs_are_told_from_counterexamples_as_the_table_has_them(path: Path) -> None:
     table, _ = read_outcomes(path.with_suffix(".outcomes.parquet"))
