@@ -4,9 +4,10 @@
 
 Runs `corobench evaluate` on each entry with one worker and with two, each in a new interpreter and
 an empty folder, one worker pinned to one processor and two to two, and compares the files of the
-results (all but times and dates). Prints the seconds from the first stage to the written
-result, and their ratio. The first entry is attacked a lot, the second one is proven a lot. Bars:
-1.8 and 1.6. With `--ray` the two workers are actors of a private Ray cluster instead.
+results (all but times and dates). Prints the seconds from the first stage to the written result,
+their ratio, and the seconds of each stage. The first entry is attacked a lot, the second one is
+proven a lot. Bars: 1.8 and 1.6. With `--ray` the two workers are actors of a private Ray cluster
+instead.
 
 Last, 100,000 jobs that do nothing go through workers, pool and the process of an entry (they are
 those of a test); what one costs is compared with the mean job of the entries. Nothing else should
@@ -31,10 +32,16 @@ SUBMISSIONS = ROOT / "submissions"
 #: Nothing of it is proven; most of it is.
 ATTACKED, PROVEN = "fashion-mnist-adv-large-dense", "fashion-mnist-adv-lwm-10x-s1"
 LINE = re.compile(r"\[ *([0-9.]+) s\]")
+#: Shorter stages are not listed.
+SHOWN_S = 1.0
+#: The last line of a stage: its name, and the seconds it took.
+STAGE = re.compile(r"^\[ *[0-9.]+ s\] [^:\n]+: ([^:\n]+): .*\(([0-9.]+) s\)$", re.MULTILINE)
 
 
-def evaluate(entry: Path, n: int | None, out: Path, cores: str, more: list[str]) -> float:
-    """Evaluate an entry; the seconds that its own log says."""
+def evaluate(
+    entry: Path, n: int | None, out: Path, cores: str, more: list[str]
+) -> tuple[float, dict[str, float]]:
+    """Evaluate an entry: its seconds, and those of each stage, as its own log says."""
     command = [sys.executable, "-m", "corobench", "evaluate", str(entry), "--out", str(out), *more]
     if n is not None:
         command += ["--subset", str(n)]
@@ -43,7 +50,8 @@ def evaluate(entry: Path, n: int | None, out: Path, cores: str, more: list[str])
     done = subprocess.run(pinned, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return max(float(found) for found in LINE.findall(done.stderr))
+    stages = {name: float(seconds) for name, seconds in STAGE.findall(done.stderr)}
+    return max(float(found) for found in LINE.findall(done.stderr)), stages
 
 
 def contents(out: Path) -> list[dict[str, Any]]:
@@ -51,13 +59,13 @@ def contents(out: Path) -> list[dict[str, Any]]:
     return [content_of(path) for path in sorted(out.glob("*/*/*.json"))]
 
 
-def compare(entry: Path, n: int | None, at_least: float, more: list[str], is_ray: bool) -> bool:
+def compare(entry: Path, n: int | None, at_least: float, is_ray: bool) -> bool:
     """One worker against two; whether the bar is met and the files are the same."""
     two = ["--ray", "local"] if is_ray else []
     with tempfile.TemporaryDirectory() as folder:
         one_out, two_out = Path(folder) / "one", Path(folder) / "two"
-        one_s = evaluate(entry, n, one_out, "0", [*more, "--workers", "1"])
-        two_s = evaluate(entry, n, two_out, "0,1", [*more, *two, "--workers", "2"])
+        one_s, one = evaluate(entry, n, one_out, "0", ["--workers", "1"])
+        two_s, both = evaluate(entry, n, two_out, "0,1", [*two, "--workers", "2"])
         same = contents(one_out) == contents(two_out)
     ratio = one_s / two_s
     verdict = "same files" if same else "DIFFERENT FILES"
@@ -66,6 +74,8 @@ def compare(entry: Path, n: int | None, at_least: float, more: list[str], is_ray
         f"(bar {at_least}), {verdict}",
         flush=True,
     )
+    for stage in (name for name in one if one[name] >= SHOWN_S):
+        print(f"    {stage:24} {one[stage]:8.1f} {both.get(stage, 0.0):8.1f}", flush=True)
     return same and ratio >= at_least
 
 
@@ -82,12 +92,13 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--no-trivial", action="store_true")
     options = parser.parse_args()
-    more = ["--data-root", str(options.data_root)] if options.data_root else []
+    if options.data_root is not None:  # for the stored images, too, that are compared
+        os.environ["COROBENCH_DATA"] = str(options.data_root.resolve())
     if options.n is not None and options.n < 1:
         parser.error("--n: expected at least 1")
     is_well = [
-        compare(options.attacked, options.n, 1.8, more, options.ray),
-        compare(options.proven, options.n, 1.6, more, options.ray),
+        compare(options.attacked, options.n, 1.8, options.ray),
+        compare(options.proven, options.n, 1.6, options.ray),
     ]
     if not options.no_trivial:
         is_well.append(trivial())

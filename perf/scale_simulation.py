@@ -6,7 +6,7 @@ Time is simulated, the scheduler is real (`benchmark/executors/scheduling.py`), 
 seconds of each stage (`benchmark/executors/costs.py`) and how many images reach it: those of the
 entries whose results lie in `leaderboard/results`, taken again and again until there are enough.
 An entry hands out one stage after the other, as `evaluate` does: clean; each certifier and radius;
-PGD-50 at each radius; the closing certifiers in groups of 16; each part of AutoAttack at each
+PGD-50 at each radius; the closing certifiers, four images a job; each part of AutoAttack at each
 radius, in batches of the track. Seconds of jobs vary at random (seed 0): by a tenth, and of the
 closing certifiers as exponentially as searches do. A worker that gets an entry's network for the
 first time, or again after two others, loads it. At most one entry more than there are workers is
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corobench.benchmark.evaluation.closing import IMAGES_OF_A_JOB
 from corobench.benchmark.executors.backend import NUM_HELD
 from corobench.benchmark.executors.costs import Seconds, Shares, estimate_s, seconds_of
 from corobench.benchmark.executors.scheduling import Scheduler
@@ -98,7 +99,7 @@ def _profile(path: Path) -> Profile:
 def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[Stage]:
     """The stages of an entry, each a list of jobs with their kinds and seconds."""
     seconds, track, n = profile.seconds, profile.track, profile.num_images(n)
-    size, group = track.attack_batch, Protocol().closing_group
+    size = track.attack_batch
 
     def noisy(kind: str, each_s: float, batches: list[float]) -> Stage:
         noise = np.clip(random.normal(1.0, 0.1, len(batches)), 0.5, 2.0)
@@ -117,14 +118,17 @@ def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[St
         batches = [min(size, num - at) for at in range(0, math.ceil(num), size)]
         return noisy(kind, each_s, batches * num_chunks)
 
-    def in_groups(kind: str, each_s: float | None, share: float) -> Stage:
-        num = math.ceil(n * share / group)
+    def in_parts(kind: str, each_s: float | None, share: float) -> Stage:
+        num = math.ceil(n * share / IMAGES_OF_A_JOB)
         if each_s is None or not num:
             return []
-        return [(kind, float(random.exponential(each_s, group).sum())) for _ in range(num)]
+        return [
+            (kind, float(one.sum())) for one in random.exponential(each_s, (num, IMAGES_OF_A_JOB))
+        ]
 
     yield in_batches("clean", seconds.clean, 1.0)
-    for name in ("ibp", "crown_ibp", "crown"):
+    costly = ("crown",) if seconds.crown_closes else ()
+    for name in ("ibp", "crown_ibp", *(() if costly else ("crown",))):
         each_s = getattr(seconds, name)
         for shares in reversed(profile.shares):
             if each_s is not None:
@@ -132,10 +136,10 @@ def stages(profile: Profile, n: int, random: np.random.Generator) -> Iterator[St
     for shares in profile.shares:
         open_ = max(shares.correct - shares.proven, 0.0)
         yield in_chunks("pgd50", seconds.pgd50, open_, shares.correct)
-    for name in ("alpha_crown", "bab"):
+    for name in (*costly, "alpha_crown", "bab"):
         for shares in reversed(profile.shares):
             open_ = max(shares.after_pgd - shares.proven, 0.0)
-            yield in_groups(name, getattr(seconds, name), open_)
+            yield in_parts(name, getattr(seconds, name), open_)
     audited = min(2 * Protocol().audit_images / n, profile.shares[-1].closed)
     for shares in profile.shares:
         extra = audited if shares is profile.shares[-1] else 0.0

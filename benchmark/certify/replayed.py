@@ -12,9 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.averages import AveragePool, Mean
 from corobench.benchmark.certify.checker.bends import Combination, Every, Shift
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
-from corobench.benchmark.certify.checker.layers import Add, AveragePool, Conv, Linear, Mean, Scale
+from corobench.benchmark.certify.checker.layers import Add, Conv, Linear, Scale
 from corobench.benchmark.certify.checker.network import Network
 from corobench.benchmark.certify.checker.rounding import Array
 

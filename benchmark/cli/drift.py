@@ -16,7 +16,7 @@ from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ContradictionError, ResultError
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.files.atomic import write_atomic
-from corobench.benchmark.records.reading.result_file import read_payload
+from corobench.benchmark.records.reading.result_file import read_payload, read_scorecard
 from corobench.benchmark.review import drift as drifting
 
 
@@ -82,6 +82,7 @@ def drift(
       corobench drift old.json submissions/my-model --sample 50 --json drift.json
       corobench drift results-torch-2.4/my-model.json results-torch-2.9/my-model.json
     """
+    earlier = None if since is None else _logits(since, read_scorecard(old).submission.id)
     if new is not None and new.is_file():
         found = drifting.between(old, new, max_moved)
     else:
@@ -98,8 +99,8 @@ def drift(
             device=device,
             data_root=data_root,
         )
-    if since is not None:
-        change = drifting.logit_change(_logits(since, found.entry), found.logits or {})
+    if earlier is not None:
+        change = drifting.logit_change(earlier, found.logits or {})
         found = replace(found, logit_change=change)
     _show(found)
     if json_path is not None:

@@ -29,6 +29,8 @@ PROBE_S = 5.0
 #: Seconds between two looks at the head of a cluster, and after which it counts as lost.
 LOOK_AT_HEAD_S = 2.0
 PATIENCE_S = 20.0
+#: A private cluster is started so often: Ray gives a node 30 s, which no option changes.
+MAX_STARTS = 3
 _BRING = (
     "Bring this machine the token of the cluster: in ~/.ray/auth_token, or in a file that "
     "RAY_AUTH_TOKEN_PATH names, with RAY_AUTH_MODE=token (`ray get-auth-token` on the head shows "
@@ -164,10 +166,24 @@ def connect(
         arguments["_temp_dir"] = str(folder)
     ray = import_module("ray")
     try:
-        ray.init(**arguments)
+        _init(ray, arguments)
         return dict(ray.cluster_resources())
     except Exception as error:
         raise _in_our_words(address, error, log) from error
+
+
+def _init(ray: Any, arguments: Mapping[str, Any]) -> None:
+    """Call ``ray.init``; again where a busy machine took longer to start a node than Ray waits."""
+    for attempt in range(1, MAX_STARTS + 1):
+        try:
+            ray.init(**arguments)
+        except Exception as error:
+            is_slow = arguments["address"] == LOCAL and "timed out during startup" in str(error)
+            if not is_slow or attempt == MAX_STARTS:
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def _in_our_words(address: str, error: Exception, log: Path) -> CorobenchError:

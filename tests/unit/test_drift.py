@@ -19,6 +19,7 @@ from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.review import drift
+from corobench.benchmark.review.drift import SCHEMA
 from corobench.benchmark.review.replay import replay
 from corobench.benchmark.scoring.result_writing import write_set
 
@@ -213,6 +214,15 @@ def test_the_logits_of_an_earlier_report(
     capsys.readouterr()
     assert invoke([*command, "--since", str(report)]) == 0
     assert "largest change of a clean logit: 0.25" in capsys.readouterr().out
-    report.write_text("{}")
-    assert invoke([*command, "--since", str(report)]) == 2
-    assert "expected a report of `corobench drift --json`" in capsys.readouterr().err
+
+
+def test_what_is_no_earlier_report_is_told_before_the_work(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    nowhere = str(tmp_path / "no-submission")
+    for wrong in ({}, {"schema": SCHEMA, "entry": "another", "logits": {"1": [0.0]}}):
+        report.write_text(json.dumps(wrong))
+        assert invoke(["drift", str(evaluated), nowhere, "--since", str(report)]) == 2
+        error = capsys.readouterr().err
+        assert "expected a report of `corobench drift --json`" in error and ENTRY in error

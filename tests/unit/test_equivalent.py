@@ -166,6 +166,7 @@ data = "none"
     return folder
 
 
+@pytest.mark.slow
 def test_dead_channels_inside_blocks_are_not_searched_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

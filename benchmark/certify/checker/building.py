@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corobench.benchmark.certify.checker.activations import Curve, MaxPool
+from corobench.benchmark.certify.checker.averages import Mean
 from corobench.benchmark.certify.checker.boxed import Product
 from corobench.benchmark.certify.checker.curves import CURVES, Smooth
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
-from corobench.benchmark.certify.checker.layers import Add, Mean, Scale
+from corobench.benchmark.certify.checker.layers import Add, Scale
 from corobench.benchmark.certify.checker.network import Layer, Step
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.activations import Relu
+from corobench.benchmark.certify.checker.averages import AveragePool
 from corobench.benchmark.certify.checker.bends import Bend, Combination, Every, Extreme, Shift
 from corobench.benchmark.certify.checker.exact import Pad, Pick, Reshape
-from corobench.benchmark.certify.checker.layers import Add, AveragePool, Conv, Linear, Scale
+from corobench.benchmark.certify.checker.layers import Add, Conv, Linear, Scale
 from corobench.benchmark.certify.checker.network import NONLINEAR, Network
 from corobench.benchmark.certify.checker.passes import Bounds
 

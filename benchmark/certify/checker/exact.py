@@ -83,7 +83,11 @@ class Concat:
             max(one.weights[1] for one in operands),
         )
         num_folds = max(one.num_folds for one in operands)
-        return Interval(low, high, None, most, peak, weights, num_folds)
+        factors = (
+            min(one.factors[0] for one in operands),
+            max(one.factors[1] for one in operands),
+        )
+        return Interval(low, high, None, most, peak, weights, num_folds, factors)
 
     def parts(self, coefficient: Array) -> list[Array]:
         """The rows of each operand."""

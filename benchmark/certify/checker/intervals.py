@@ -8,7 +8,7 @@ Arrays without height and width have the origin (0, 0).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -39,6 +39,9 @@ class Interval:
         weights: the smallest weight of that sum that is not zero, and the largest, in absolute
             value: what a factor behind the sum may be folded into.
         num_folds: how many factors and summands behind that sum may be folded into it so far.
+        factors: the smallest and the largest absolute factor, 1 included, that the values were
+            multiplied by right before: a deployment may multiply the next sum by it instead, or
+            fold it into that sum's weights.
     """
 
     low: Array
@@ -48,6 +51,7 @@ class Interval:
     peak: Array | None = None
     weights: tuple[float, float] = (1.0, 1.0)
     num_folds: int = 0
+    factors: tuple[float, float] = (1.0, 1.0)
 
     @property
     def size(self) -> Array:
@@ -67,7 +71,7 @@ class Interval:
 
     def like(self, low: Array, high: Array, peak: Array | None) -> Interval:
         """Values that an exact step takes from these."""
-        return Interval(low, high, None, self.num_terms, peak, self.weights, self.num_folds)
+        return replace(self, low=low, high=high, noise=None, peak=peak)
 
 
 def windows(

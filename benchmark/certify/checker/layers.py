@@ -6,7 +6,6 @@ Shape suffixes are those of `intervals`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from corobench.benchmark.certify.checker.intervals import (
     UncheckableError,
     crop,
     cut,
-    spread_out,
     windows,
 )
 from corobench.benchmark.certify.checker.rounding import (
@@ -59,8 +57,8 @@ class Affine:
         """|W| x for (N, ...)."""
         raise NotImplementedError
 
-    def lost_if_flushed(self, size: Array) -> Array | float:
-        """What weights below `SMALLEST` contribute at most."""
+    def lost_if_flushed(self, size: Array, factor: float) -> Array | float:
+        """What weights contribute at most that are below `SMALLEST`, or are so times a factor."""
         return 0.0
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
@@ -73,19 +71,23 @@ class Affine:
         mid, rad = centre(given.low, given.high)
         spread = self.absolute(rad)
         size = self.absolute(np.abs(mid)) + spread + np.abs(self.bias)
-        flushed = 2.0 * SMALLEST * (self.reach + 4.0 * self.num_terms + 8.0)
-        noise = noise_of(size, self.num_terms, flushed + self.lost_if_flushed(given.size))
+        # A factor before the sum may be multiplied with the sum instead, or with its weights.
+        least_factor, most_factor = given.factors
+        flushed = 2.0 * SMALLEST * (self.reach + 4.0 * self.num_terms + 8.0) * most_factor
+        lost = self.lost_if_flushed(given.size, least_factor)
+        noise = noise_of(size, self.num_terms, flushed + lost)
         middle = self.linear(mid) + self.bias
         most = float(np.max(self.num_terms, initial=1.0)) + 1.0
         peak = size * self.divisor
-        noise = np.where(peak < LARGEST, noise, np.inf)
+        is_safe = (peak < LARGEST * least_factor) & (self.weights[1] * most_factor < LARGEST)
+        noise = np.where(is_safe, noise, np.inf)
         low, high = middle - spread - noise, middle + spread + noise
         # Factors behind it may be multiplied with each other before they meet the weights.
         weights = min(self.weights[0], 1.0), max(self.weights[1], 1.0)
         return Interval(low, high, noise, most, peak, weights)
 
 
-def _check_terms(num_terms: Array) -> None:
+def check_terms(num_terms: Array) -> None:
     if num_terms.size and num_terms.max() > MAX_TERMS:
         raise UncheckableError(f"a sum of more than {MAX_TERMS} terms")
 
@@ -96,10 +98,11 @@ def _extremes(weight: Array) -> tuple[float, float]:
     return (float(size.min()), float(size.max())) if size.size else (1.0, 1.0)
 
 
-def _tiny(weight: Array) -> Array | None:
-    """The absolute weights that a deployment may flush to zero; None where there are none."""
+def _tiny(weight: Array, factor: float = 1.0) -> Array | None:
+    """The absolute weights that a deployment may flush to zero, itself or times a factor of at most
+    1; None where there are none."""
     size = np.abs(weight)
-    is_tiny = (size > 0) & (size < SMALLEST)
+    is_tiny = (size > 0) & (size * factor < SMALLEST)
     return np.where(is_tiny, size, 0.0) if is_tiny.any() else None
 
 
@@ -113,9 +116,9 @@ class Linear(Affine):
 
     def __init__(self, weight: Array, bias: Array) -> None:
         self.weight, self.bias = weight, bias
-        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
+        self._size, self.weights = np.abs(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=1).astype(np.float64)
-        _check_terms(self.num_terms)
+        check_terms(self.num_terms)
         self.reach = self._size.sum(axis=1)
 
     def linear(self, x: Array) -> Array:
@@ -124,8 +127,11 @@ class Linear(Affine):
     def absolute(self, x: Array) -> Array:
         return x @ self._size.T
 
-    def lost_if_flushed(self, size: Array) -> Array | float:
-        return 0.0 if self._tiny is None else size @ self._tiny.T
+    def lost_if_flushed(self, size: Array, factor: float) -> Array | float:
+        if self.weights[0] * factor >= SMALLEST:
+            return 0.0
+        tiny = _tiny(self.weight, factor)
+        return 0.0 if tiny is None else size @ tiny.T
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient @ self.weight, FLAT
@@ -155,9 +161,9 @@ class Conv(Affine):
         self.weight, self.stride, self.pads = weight, stride, pads
         self.dilation, self.groups = dilation, groups
         self.bias = bias[:, None, None]
-        self._size, self._tiny, self.weights = np.abs(weight), _tiny(weight), _extremes(weight)
+        self._size, self.weights = np.abs(weight), _extremes(weight)
         self.num_terms = np.count_nonzero(weight, axis=(1, 2, 3))[:, None, None].astype(np.float64)
-        _check_terms(self.num_terms)
+        check_terms(self.num_terms)
         self.reach = self._size.sum(axis=(1, 2, 3))[:, None, None]
 
     def linear(self, x: Array) -> Array:
@@ -166,8 +172,11 @@ class Conv(Affine):
     def absolute(self, x: Array) -> Array:
         return self._convolve(x, self._size)
 
-    def lost_if_flushed(self, size: Array) -> Array | float:
-        return 0.0 if self._tiny is None else self._convolve(size, self._tiny)
+    def lost_if_flushed(self, size: Array, factor: float) -> Array | float:
+        if self.weights[0] * factor >= SMALLEST:
+            return 0.0
+        tiny = _tiny(self.weight, factor)
+        return 0.0 if tiny is None else self._convolve(size, tiny)
 
     def _convolve(self, x: Array, weight: Array) -> Array:
         top, left, bottom, right = self.pads
@@ -257,7 +266,8 @@ class Scale(Affine):
         mid, rad = centre(given.low, given.high)
         spread = np.abs(self.scale) * rad
         size = np.abs(self.scale) * (np.abs(mid) + rad) + self._parts
-        flushed = 2.0 * SMALLEST * (self.reach + 16.0)
+        # Folded into the weights before it, each product of that sum may be flushed.
+        flushed = 2.0 * SMALLEST * (self.reach + 4.0 * given.num_terms + 16.0)
         tiny = _tiny(np.broadcast_to(self.scale, given.low.shape[1:]))
         if tiny is not None:
             flushed = flushed + tiny * given.size
@@ -275,102 +285,15 @@ class Scale(Affine):
         low, high = middle - spread - noise, middle + spread + noise
         least, most = _extremes(factor)
         weights = (least * given.weights[0], most * given.weights[1])
+        factors = (
+            min(1.0, least, least * given.factors[0]),
+            max(1.0, most, most * given.factors[1]),
+        )
         num_terms, num_folds = given.num_terms + 1.0, given.num_folds + 1
-        return Interval(low, high, noise, num_terms, on_the_way, weights, num_folds)
+        return Interval(low, high, noise, num_terms, on_the_way, weights, num_folds, factors)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
-
-
-class AveragePool(Affine):
-    """The mean of every window of a map.
-
-    Args:
-        kernel: height, width.
-        stride: down, across.
-        pads: top, left, bottom, right.
-        counts_padding: whether padding counts in the divisor.
-        shape: of the operand.
-        beyond: what hangs over below and on the right, and counts nowhere.
-    """
-
-    def __init__(
-        self,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        pads: tuple[int, int, int, int],
-        counts_padding: bool,
-        shape: Shape,
-        beyond: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.kernel, self.stride = kernel, stride
-        self.pads = (pads[0], pads[1], pads[2] + beyond[0], pads[3] + beyond[1])
-        self.bias = np.zeros(())
-        self.divisor = float(kernel[0] * kernel[1])
-        self.weights = (1.0 / self.divisor, 1.0)
-        self.num_terms = np.full((), self.divisor + 2.0)
-        self.reach = np.ones(())
-        top, left, bottom, right = pads
-        inside = np.pad(
-            np.ones((1, 1, *shape[-2:])),
-            ((0, 0), (0, 0), (top, bottom), (left, right)),
-            constant_values=float(counts_padding),
-        )
-        inside = np.pad(inside, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
-        num_counted = windows(inside, kernel, stride).sum(axis=(4, 5))[0]
-        if (num_counted == 0).any():
-            raise UncheckableError("average pooling of a window that counts nothing")
-        self._share = 1.0 / num_counted
-
-    def linear(self, x: Array) -> Array:
-        top, left, bottom, right = self.pads
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        mean: Array = windows(padded, self.kernel, self.stride).sum(axis=(4, 5)) * self._share
-        return mean
-
-    def absolute(self, x: Array) -> Array:
-        return self.linear(x)
-
-    def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        shared = coefficient * cut(self._share, origin, coefficient.shape)
-        return spread_out(
-            [[shared] * self.kernel[1]] * self.kernel[0], self.stride, self.pads, origin, shape
-        )
-
-
-@dataclass
-class Mean(Affine):
-    """The mean over axes of one image, as `mean` or a global pooling gives it.
-
-    Attributes:
-        axes: from 1, the batch being 0.
-        keep: whether the axes stay with size 1.
-        shape: of the operand.
-    """
-
-    axes: tuple[int, ...]
-    keep: bool
-    shape: Shape
-    bias: Array = field(default_factory=lambda: np.zeros(()))
-    reach: Array = field(default_factory=lambda: np.ones(()))
-
-    def __post_init__(self) -> None:
-        self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
-        self.num_terms = np.full((), self.divisor + 2.0)
-        self.weights = (1.0 / self.divisor, 1.0)
-        _check_terms(self.num_terms)
-
-    def linear(self, x: Array) -> Array:
-        mean: Array = x.sum(axis=self.axes, keepdims=self.keep) / self.divisor
-        return mean
-
-    def absolute(self, x: Array) -> Array:
-        return self.linear(x)
-
-    def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
-        kept = [1 if axis + 1 in self.axes else size for axis, size in enumerate(shape)]
-        share = coefficient.reshape(len(coefficient), *kept) / self.divisor
-        return np.broadcast_to(share, (len(coefficient), *shape)).copy(), FLAT
 
 
 class Add(Affine):

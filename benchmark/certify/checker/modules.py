@@ -12,6 +12,7 @@ from torch import nn
 
 from corobench.benchmark.certify.checker import nonlinear, pooling, rearranging
 from corobench.benchmark.certify.checker.activations import Curve
+from corobench.benchmark.certify.checker.averages import AveragePool
 from corobench.benchmark.certify.checker.building import (
     LEAST_DIVISOR,
     Builder,
@@ -21,7 +22,7 @@ from corobench.benchmark.certify.checker.building import (
     require_normal,
 )
 from corobench.benchmark.certify.checker.intervals import UncheckableError
-from corobench.benchmark.certify.checker.layers import AveragePool, Conv, Linear, Scale
+from corobench.benchmark.certify.checker.layers import Conv, Linear, Scale
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 
 NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from corobench.benchmark.certify.checker.activations import Activation, MaxPool, Relu
+from corobench.benchmark.certify.checker.averages import AveragePool
 from corobench.benchmark.certify.checker.bends import Combination, Every, Shift
 from corobench.benchmark.certify.checker.boxed import Boxed
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
@@ -27,7 +28,7 @@ from corobench.benchmark.certify.checker.intervals import (
     cut,
     whole,
 )
-from corobench.benchmark.certify.checker.layers import Add, Affine, AveragePool, Conv, Scale
+from corobench.benchmark.certify.checker.layers import Add, Affine, Conv, Scale
 from corobench.benchmark.certify.checker.passes import Bounds, Line, Lower, Slopes
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array, sum_error
 

@@ -9,7 +9,8 @@ each term passes at most k + 1 roundings in any order, with or without fused mul
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 4.2). A factor, a
 summand, a batch-norm or a shortcut right behind a sum may be folded into it: its terms are then
 rounded as often as those of the sum, and a few times more when they are folded: `EXTRA_TERMS`, and
-`FREE_FOLDS` where there are many. Two sums that are added may become one sum of all their terms.
+`FREE_FOLDS` where there are many. Two sums that are added may become one sum of all their terms. A
+factor right before a sum may be multiplied with the sum, or its weights, instead.
 
 Numbers below 2**-126 may be flushed to zero, as operands or as results. A flushed weight costs all
 of |w| |a|, a flushed activation 2**-126 |w|, a flushed result 2**-126.

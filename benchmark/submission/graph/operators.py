@@ -290,7 +290,7 @@ def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> 
 
 
 def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
-    """Gemm: weights (out, in) times alpha, bias times beta."""
+    """Gemm: the sum times alpha, as runtimes have it, and the bias times beta."""
     weight, bias = stored[1], stored[2] if len(stored) > 2 else None
     assert weight is not None
     if node.attributes.get("transA") or weight.ndim != 2:
@@ -304,24 +304,30 @@ def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
             f"{node.label}: expected one bias per output, but the bias has {bias.shape}",
         )
     flat = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
-    return _linear_layer(
-        _times(node, weight, "alpha", alpha),
-        None if flat is None else _times(node, flat, "beta", beta),
-    )
+    summand = None if flat is None else _times(node, flat, "beta", beta)
+    if alpha == 1:
+        return _linear_layer(weight, summand)
+    _times(node, weight, "alpha", alpha)  # who folds it may do so
+    factor = WithConstants(Elementwise(torch.mul), [None, torch.tensor(alpha)])
+    layers = [_linear_layer(weight, None), factor]
+    if summand is not None:
+        shift = torch.from_numpy(summand.copy())
+        layers.append(WithConstants(Elementwise(torch.add), [None, shift]))
+    return nn.Sequential(*layers)
 
 
 def _times(node: Node, array: np.ndarray, key: str, factor: float) -> np.ndarray:
-    """Stored numbers times a setting; a runtime multiplies their sum, which nothing may be lost of.
+    """Stored numbers times a setting, which a runtime may do before or after it adds them up.
 
     Raises:
-        GraphFaultError: a product that float32 does not hold to full precision.
+        GraphFaultError: a number or product that float32 does not hold to full precision.
     """
     if factor == 1:
         return array
     smallest = np.finfo(np.float32).tiny
     with np.errstate(over="ignore", under="ignore"):
         found = array * np.float32(factor)
-    is_lost = (array != 0) & (np.abs(found) < smallest) & (factor != 0)
+    is_lost = (array != 0) & (np.minimum(np.abs(found), np.abs(array)) < smallest) & (factor != 0)
     if is_lost.any() or 0 < abs(factor) < smallest or not np.isfinite(found).all():
         raise GraphFaultError(
             "onnx-attribute",

@@ -8,17 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from corobench.benchmark.certify.checker.averages import AveragePool, Mean
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval, crop, cut, whole
-from corobench.benchmark.certify.checker.layers import (
-    Add,
-    Affine,
-    AveragePool,
-    Conv,
-    Linear,
-    Mean,
-    Scale,
-)
+from corobench.benchmark.certify.checker.layers import Add, Affine, Conv, Linear, Scale
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

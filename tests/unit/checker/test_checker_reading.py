@@ -93,7 +93,13 @@ def test_an_onnx_classifier_is_proven_as_the_torch_network_it_is() -> None:
 # --- architectures by name ---
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+SLOW = ("wrn-28-4",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in ARCHITECTURES],
+)
 def test_architectures_by_name_are_read(name: str) -> None:
     side = 32
     arguments = {"width": 0.05, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}

@@ -13,8 +13,9 @@ from certify_nets import boxes, cnn, seeded
 from float32_nets import deployed, exact_linear, float64, flushing, summed
 from torch import Tensor, nn
 
+from corobench.benchmark.certify.checker.averages import AveragePool, Mean
 from corobench.benchmark.certify.checker.intervals import UncheckableError
-from corobench.benchmark.certify.checker.layers import AveragePool, Conv, Linear, Mean
+from corobench.benchmark.certify.checker.layers import Conv, Linear
 from corobench.benchmark.certify.checker.network import Network
 from corobench.benchmark.certify.checker.proofs import METHODS, margins
 from corobench.benchmark.certify.checker.reading import read_network

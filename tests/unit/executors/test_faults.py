@@ -155,7 +155,7 @@ def test_the_command_is_killed_and_given_again(tmp_path: Path, calm: dict[str, A
         time.sleep(0.01)
     command.kill()
     command.communicate()
-    assert not list(tmp_path.glob("*/*/*.json"))
+    assert not list(tmp_path.glob("[!.]*/*/*.json"))
     evaluate(tmp_path)
     assert _found(tmp_path) == calm
 

@@ -236,6 +236,7 @@ def test_a_certifier_that_ends_its_process_is_named(trap: Trap, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_isolation_changes_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command says the same with and without a process of its own."""
     for name, (_, command) in _commands(tmp_path).items():

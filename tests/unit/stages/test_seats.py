@@ -15,7 +15,11 @@ EPSILON = Fraction(1, 16)
 ATTACKS = (
     pytest.param(PGD(5, 3), id="pgd"),
     pytest.param(AutoAttackStandard(10, square_queries=60), id="one-batch"),
-    pytest.param(AutoAttackStandard(10, batch_size=13, square_queries=60), id="many-batches"),
+    pytest.param(
+        AutoAttackStandard(10, batch_size=13, square_queries=60),
+        id="many-batches",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(AutoAttackStandard(10, 26, square_queries=60, piece=9), id="pieces"),
 )
 

@@ -1,0 +1,65 @@
+"""A private cluster on a busy machine: started again where Ray gave up waiting."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from corobench.benchmark.errors import CorobenchError
+from corobench.benchmark.executors.ray_cluster import LOCAL, MAX_STARTS, connect
+
+SLOW = "The current node timed out during startup. This could happen because some failed to start"
+
+
+class Slow:
+    """A Ray that is too slow so many times, and then starts."""
+
+    def __init__(self, times: int, says: str = SLOW) -> None:
+        self.times, self.says = times, says
+        self.asked: list[str] = []
+
+    def init(self, **arguments: Any) -> None:
+        self.asked.append("init")
+        if self.asked.count("init") <= self.times:
+            raise RuntimeError(self.says)
+
+    def shutdown(self) -> None:
+        self.asked.append("shutdown")
+
+
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray: Slow, address: str) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # none of our own is set for the process
+    module = SimpleNamespace(
+        init=ray.init, shutdown=ray.shutdown, cluster_resources=lambda: {"CPU": 2.0}
+    )
+    monkeypatch.setitem(sys.modules, "ray", module)
+    assert connect(address, 2, ("cpu",), tmp_path, tmp_path / "log") == {"CPU": 2.0}
+
+
+def test_a_node_that_starts_too_slowly_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ray = Slow(MAX_STARTS - 1)
+    start(monkeypatch, tmp_path, ray, LOCAL)
+    assert ray.asked == [*["init", "shutdown"] * (MAX_STARTS - 1), "init"]
+
+
+@pytest.mark.parametrize(
+    ("ray", "address", "starts"),
+    [
+        (Slow(MAX_STARTS), LOCAL, MAX_STARTS),
+        (Slow(1, "no memory"), LOCAL, 1),
+        (Slow(1), "auto", 1),
+    ],
+    ids=["always-slow", "another-fault", "not-ours"],
+)
+def test_what_does_not_start_is_an_error_with_ray_s_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray: Slow, address: str, starts: int
+) -> None:
+    with pytest.raises(CorobenchError, match=f"--ray {address}: {ray.says.split('.')[0]}"):
+        start(monkeypatch, tmp_path, ray, address)
+    assert ray.asked.count("init") == starts
