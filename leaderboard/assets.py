@@ -33,6 +33,7 @@ OWN = (
     "plot-card.js",
     "plot-zoom.js",
     "plots.css",
+    "security-card.js",
     "security.js",
     "style.css",
     "tools.js",

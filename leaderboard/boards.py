@@ -75,12 +75,12 @@ class Row:
         """The page's file name without its ending; part of the row's permanent link."""
         return PurePosixPath(self.page).stem
 
-    @property
+    @cached_property
     def plain_title(self) -> str:
         """The title on one line, without invisible characters."""
         return plain(self.result.submission.title) or self.result.entry
 
-    @property
+    @cached_property
     def title(self) -> str:
         """The title, with the seed of the training where others stand beside it."""
         title = self.plain_title

@@ -128,6 +128,8 @@ def plain(text: str) -> str:
     >>> plain("a\\x1b[2J\\tb\\u202ec\\n")
     'a[2J bc'
     """
+    if text.isprintable():
+        return " ".join(text.split())
     spaced = (" " if letter.isspace() else letter for letter in text)
     return " ".join("".join(letter for letter in spaced if letter.isprintable()).split())
 

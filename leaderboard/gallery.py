@@ -1,4 +1,4 @@
-"""A few images of an entry: clean, adversarial, the difference magnified; and proven ones.
+"""A few images of an entry: clean, adversarial, the difference magnified; proven and wrong ones.
 
 Everything is a small PNG inside the page. Clean images come from the file that `evaluate` keeps
 beside the results (docs/file-formats.md). Without it nothing is shown that is stored as a change
@@ -25,6 +25,7 @@ from corobench.leaderboard.evidence import EntryEvidence
 
 NUM_ATTACKED = 3  # per epsilon
 NUM_CERTIFIED = 6
+NUM_WRONG = 4
 
 Picture = NDArray[np.float32]
 
@@ -67,6 +68,7 @@ class Shown:
         decided_by: attack that broke it, or certifier that proved it.
         magnified: factor of the difference; 0 without one.
         margin: certified lower bound of the logit margin; None where there is none.
+        predicted: class predicted without an attack, an index; None where that is the true class.
     """
 
     index: int
@@ -77,14 +79,20 @@ class Shown:
     decided_by: str = ""
     magnified: float = 0.0
     margin: float | None = None
+    predicted: int | None = None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Figures of one entry; either part may be empty."""
+    """Figures of one entry; every part may be empty."""
 
     attacked: tuple[Shown, ...]
     certified: tuple[Shown, ...]
+    wrong: tuple[Shown, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.attacked or self.certified or self.wrong)
 
 
 def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
@@ -121,7 +129,7 @@ def gallery(result: Result, evidence: EntryEvidence, clean: CleanImages | None) 
     """Choose and draw the figures of one entry."""
     has_images = evidence.has_pictures(clean)
     attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
-    return Gallery(attacked, _certified(result, evidence, clean))
+    return Gallery(attacked, _certified(result, evidence, clean), _wrong(evidence, clean))
 
 
 def png_source(picture: Picture) -> str:
@@ -203,6 +211,25 @@ def _certified(
             chosen = order if len(order) <= NUM_CERTIFIED else [*order[:half], *order[-half:]]
             return tuple(_proven(evidence, clean, epsilon, place) for place in chosen)
     return ()
+
+
+def _wrong(evidence: EntryEvidence, clean: CleanImages | None) -> tuple[Shown, ...]:
+    """The first images that are wrong without an attack, with the class predicted instead."""
+    if clean is None:
+        return ()
+    wrong = (evidence.predicted != evidence.labels) & (evidence.predicted >= 0)
+    wrong &= np.isin(evidence.images, list(clean.place))
+    return tuple(
+        Shown(
+            int(evidence.images[place]),
+            int(evidence.labels[place]),
+            "0",
+            clean.source(int(evidence.images[place])),
+            ("clean",),
+            predicted=int(evidence.predicted[place]),
+        )
+        for place in np.flatnonzero(wrong)[:NUM_WRONG]
+    )
 
 
 def _proven(evidence: EntryEvidence, clean: CleanImages, epsilon: str, place: int) -> Shown:

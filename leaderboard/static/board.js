@@ -78,7 +78,7 @@ window.corobench ??= {};
     if (view.rank !== "proven") parts.set("rank", view.rank);
     if (view.sort) parts.set("sort", view.sort);
     if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
-    for (const facet of facets) if (view.f[facet.key]?.length) parts.set(`f.${facet.key}`, view.f[facet.key].join("|"));
+    for (const facet of facets) for (const value of view.f[facet.key] ?? []) parts.append(`f.${facet.key}`, value);
     if (view.sel.length) parts.set("sel", view.sel.join());
     if (view.open.length) parts.set("open", view.open.join());
     if (view.size !== "nonzero") parts.set("size", view.size);
@@ -95,8 +95,8 @@ window.corobench ??= {};
     const cols = parts.get("cols")?.split(",").filter((name) => placeOf(name) >= 0);
     if (cols?.length) next.cols = inOrder(cols);
     for (const facet of facets) {
-      const chosen = parts.get(`f.${facet.key}`)?.split("|").filter((value) => facet.values.includes(value));
-      if (chosen?.length) next.f[facet.key] = chosen;
+      const chosen = parts.getAll(`f.${facet.key}`).flatMap((value) => (facet.values.includes(value) ? value : value.split("|"))).filter((value) => facet.values.includes(value));
+      if (chosen.length) next.f[facet.key] = chosen;
     }
     const wanted = new Set((parts.get("sel") ?? "").split(",").map(entryOf)); // a link from another subset names another n
     next.sel = names.filter((name) => wanted.has(entryOf(name)));
@@ -363,9 +363,17 @@ window.corobench ??= {};
     view.page = Math.floor(tops.indexOf(top) / PAGE);
     if (top !== rows[index] && !view.open.includes(top.id)) view.open = [...view.open, top.id];
   };
+  /* Whatever stands in the address: what cannot be decoded is the name of nothing. */
+  const plain = (text) => {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
+  };
   const read = () => {
     const text = location.hash.slice(1);
-    const index = names.indexOf(decodeURIComponent(text));
+    const index = names.indexOf(plain(text));
     if (drawn && text && index < 0 && document.getElementById(text)) return; // a jump within the page
     view = text.includes("=") ? fromFragment(text) : fresh();
     if (index >= 0) show(index);

@@ -31,6 +31,7 @@ corobench.holm = (values) => {
   const form = document.querySelector("#choose");
   if (!form) return;
   const out = document.querySelector("#compared");
+  const said = document.querySelector("#said"); // what is read aloud of a change: one sentence
   const boxes = [...form.querySelectorAll('input[name="e"]')];
   const radius = form.querySelector('select[name="eps"]');
   const WORDS = { c: "proven", u: "undecided", t: "timeout", e: "error", a: "broken", m: "misclassified" };
@@ -44,7 +45,7 @@ corobench.holm = (values) => {
   const none = form.querySelector("#none-found");
   let every = false; // whether the matrix shows all images
 
-  const percent = (count, n) => (100 * count / n).toFixed(1);
+  const { percent } = corobench;
   const grouped = (count) => count.toLocaleString("en-GB");
   const pValue = (p) => (p < 0.0001 ? "< 0.0001" : p.toFixed(4));
   const table = (caption, head, lines) =>
@@ -73,12 +74,13 @@ corobench.holm = (values) => {
     history.replaceState(null, "", chosen.length ? `#${new URLSearchParams({ e: chosen.map((box) => box.value).join(), eps: epsilon })}` : location.pathname + location.search);
     if (chosen.length < 2) {
       picker.open = true;
-      out.replaceChildren(make("p", { class: "notice" }, chosen.length ? "Choose at least one more entry." : `Choose two to ${MOST} entries.`));
+      said.textContent = chosen.length ? "Choose at least one more entry." : `Choose two to ${MOST} entries.`;
+      out.replaceChildren(make("p", { class: "notice" }, said.textContent));
       return;
     }
     const { group, entries } = await corobench.load(form.dataset.group, chosen.map((box) => box.dataset.path));
     if (boxes.filter((box) => box.checked).map((box) => box.value).join() !== chosen.map((box) => box.value).join()) return;
-    draw(group, entries, epsilon);
+    draw(group, entries, epsilon, chosen);
   };
 
   /* Entries of the picker whose title, id, method, architecture or authors hold every word. */
@@ -91,7 +93,7 @@ corobench.holm = (values) => {
     none.hidden = boxes.some((box) => !labelOf(box).hidden);
   };
 
-  const draw = (group, entries, epsilon) => {
+  const draw = (group, entries, epsilon, chosen) => {
     const title = (entry) => entry.variant ? `${entry.entry} (${entry.variant})` : entry.entry;
     const at = (entry) => entry.epsilons[epsilon];
     const heads = entries.map(title);
@@ -118,6 +120,8 @@ corobench.holm = (values) => {
     }
     else parts.push(make("p", { class: "notice" }, "At least one of these results has no outcome table beside it, so there is no paired comparison."));
     out.replaceChildren(...parts);
+    said.textContent = `${entries.length} entries compared at radius ${epsilon}.`;
+    corobench.securityCard(out.querySelector("svg.security"), entries.map((entry, place) => ({ text: heads[place], href: chosen[place].dataset.path.replace(/js$/, "html") })));
   };
 
   const verdict = (test, heads) => (test.holm >= 0.05 ? "no difference shown" : `${heads[test.first > test.second ? test.i : test.j]} is better`);

@@ -16,8 +16,8 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
     node.append(...children);
     return node;
   };
-  const percent = (count) => (100 * count / config.n).toFixed(1);
-  const bytes = (count) => (count >= 1e6 ? `${(count / 1e6).toPrecision(3)} MB` : count >= 1e3 ? `${(count / 1e3).toPrecision(3)} kB` : `${count} B`);
+  const percent = (count) => corobench.percent(count, config.n);
+  const bytes = (count) => (count >= 999_500 ? `${(count / 1e6).toPrecision(3)} MB` : count >= 1e3 ? `${(count / 1e3).toPrecision(3)} kB` : `${count} B`);
   const href = (index) => rows[index].querySelector("th a").getAttribute("href");
   const name = (index) => rows[index].id;
   const isProvenKnown = (index) => !rows[index].classList.contains("apart") && records[index].certified !== null;
@@ -60,20 +60,6 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
     choose.addEventListener("click", () => { toggle(index, false); fill(index, others); });
     card.append(make("p", { class: "act" }, choose, " ", make("a", { class: "button", href: href(index) }, "Open")));
   };
-  const place = (plot, mark) => {
-    const figure = plot.svg.closest("figure");
-    figure.append(card);
-    card.hidden = false;
-    const at = new DOMPoint(plot.zoom.fx(mark.x), plot.zoom.fy((mark.low + mark.high) / 2)).matrixTransform(plot.svg.getScreenCTM());
-    const box = figure.getBoundingClientRect();
-    const room = box.width - card.offsetWidth;
-    const x = at.x - box.left;
-    const beside = x + 18 + card.offsetWidth <= box.width ? x + 18 : x - 18 - card.offsetWidth;
-    card.style.left = `${Math.max(0, Math.min(beside, room))}px`;
-    const below = beside < 0; // too narrow for either side
-    const y = at.y - box.top + (below ? 24 : -card.offsetHeight / 2);
-    card.style.top = `${y}px`;
-  };
   const show = (plot, mark, others = []) => {
     for (const node of section.querySelectorAll(".hot, .kin")) node.classList.remove("hot", "kin");
     for (const one of plots) {
@@ -84,7 +70,7 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
       }
     }
     fill(mark.index, others);
-    place(plot, mark);
+    corobench.beside(card, plot.svg, plot.zoom.fx(mark.x), plot.zoom.fy((mark.low + mark.high) / 2));
   };
   const pin = (plot) => {
     pinned = plot;

@@ -21,7 +21,7 @@ corobench.securityCurves = (entries, heads) => {
   const largest = Math.max(...entries.flatMap((entry) => entry.curve.map(([, radius]) => radius)));
   const x = (radius) => (LEFT + (radius / largest) * (RIGHT - LEFT)).toFixed(2);
   const y = (rate) => (BOTTOM - rate * (BOTTOM - TOP)).toFixed(2);
-  const svg = draw("svg", { class: "plot security", viewBox: "0 0 600 300", role: "img", "aria-label": `Proven and unbroken shares of ${heads.join(", ")} as the radius grows` });
+  const svg = draw("svg", { class: "plot security", "data-n": entries[0].n, viewBox: "0 0 600 300", role: "img", "aria-label": `Proven and unbroken shares of ${heads.join(", ")} as the radius grows` });
   for (let percent = 0; percent <= 100; percent += 20) {
     svg.append(draw("line", { class: "grid", x1: LEFT, x2: RIGHT, y1: y(percent / 100), y2: y(percent / 100) }),
       draw("text", { x: LEFT - 8, y: Number(y(percent / 100)) + 4, "text-anchor": "end" }, String(percent)));
@@ -39,10 +39,12 @@ corobench.securityCurves = (entries, heads) => {
     const group = draw("g", { class: `k${place}` });
     if (low.length > 1) group.append(draw("path", { class: "band", d: `M${high.slice(0, low.length).join("L")}L${[...low].reverse().join("L")}Z` }), draw("polyline", { class: "proven", points: low.join(" ") }));
     group.append(draw("polyline", { class: "unbroken", points: high.join(" ") }));
-    for (const [, radius, proven, unbroken, cheap] of entry.curve) {
+    for (const [text, radius, proven, unbroken, cheap] of entry.curve) {
       const kind = cheap ? " cheap" : "";
-      group.append(draw("circle", { class: `unbroken${kind}`, cx: x(radius), cy: y(unbroken / entry.n), r: 3.5 }));
-      if (proven !== null) group.append(draw("circle", { class: `proven${kind}`, cx: x(radius), cy: y(proven / entry.n), r: 3.5 }));
+      const point = draw("g", { "data-of": place, "data-at": text, "data-how": cheap ? "cheaply" : "for the board", "data-low": proven ?? "", "data-high": unbroken });
+      point.append(draw("circle", { class: `unbroken${kind}`, cx: x(radius), cy: y(unbroken / entry.n), r: 3.5 }));
+      if (proven !== null) point.append(draw("circle", { class: `proven${kind}`, cx: x(radius), cy: y(proven / entry.n), r: 3.5 }));
+      group.append(point);
     }
     svg.append(group);
   });
@@ -50,6 +52,6 @@ corobench.securityCurves = (entries, heads) => {
     make("li", { class: `k${place}` }, make("span", { class: "dot", "aria-hidden": "true" }), head)));
   const isCheap = entries.some((entry) => entry.curve.some(([, , , , cheap]) => cheap));
   return [make("h2", {}, "Security curves"),
-    make("p", { class: "sub" }, `Dashed: unbroken. Solid: proven. The true share of each entry lies in its band.${isCheap ? " Hollow points are measured cheaply, by IBP, CROWN-IBP, CROWN and PGD-50 alone, and are not ranked." : ""}`),
+    make("p", { class: "sub" }, `Dashed: unbroken. Solid: proven. The true share of each entry lies in its band. Point at a circle, tap it, or walk with the arrow keys to see its numbers.${isCheap ? " Hollow points are measured cheaply, by IBP, CROWN-IBP, CROWN and PGD-50 alone, and are not ranked." : ""}`),
     make("figure", {}, legend, make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Security curves" }, svg))];
 };

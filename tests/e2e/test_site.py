@@ -19,6 +19,8 @@ from corobench.benchmark.review.remeasure import remeasure
 from corobench.benchmark.scoring.result_writing import write_set
 from corobench.benchmark.scoring.statistics import mcnemar_exact
 from corobench.leaderboard.build import build_site
+from corobench.leaderboard.format import percent
+from corobench.leaderboard.measures import Share
 
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "1.0" / "digits"
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"
@@ -128,6 +130,25 @@ def test_a_link_to_a_row_shows_it(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#digits-ibp-random-10x.n500")
     assert page.locator("#digits-ibp-random-10x\\.n500").is_visible()
     assert len(entries(page)) == 8
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["%E0%A4%A", "%", "=", "&&&", "q=%E0", "sort=clean.up", "page=1e99", "cols=,x", "sel=<b>,%00"],
+)
+def test_garbage_in_the_address_shows_the_whole_board(tab: Tab, fragment: str) -> None:
+    page = tab.open(f"{BOARD}#{fragment}")
+    page.locator("#tools .count", has_text="of 8" if "q=" in fragment else "8 entries").wait_for()
+    assert page.locator("th.c-clean").is_visible()
+    page = tab.open(f"{COMPARE}#{fragment}")
+    assert "Choose two to 8" in page.locator("#compared").inner_text()
+
+
+@pytest.mark.parametrize("n", [500, 1_000, 10_000])
+def test_scripts_write_shares_as_the_pages_do(tab: Tab, n: int) -> None:
+    page = tab.open(COMPARE)
+    script = "n => [...Array(n + 1).keys()].map((count) => corobench.percent(count, n))"
+    assert page.evaluate(script, n) == [percent(Share(count, n)) for count in range(n + 1)]
 
 
 def test_exports_hold_the_view_as_counts(tab: Tab) -> None:

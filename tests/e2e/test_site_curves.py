@@ -1,4 +1,7 @@
-"""Security curves in a real browser: every circle stands at the share that its page names."""
+"""Security curves in a real browser: every circle stands at the share that its page names.
+
+A card says the numbers of each.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from leaderboard_factory import make_result, make_score, write_evidence, write_r
 from corobench.benchmark.records.curve import Curve, CurvePoint, curve_path
 from corobench.leaderboard.build import build_site
 
+#: As many as are compared at once; the first has a curve of more radii.
+NAMES = ("one", "two", *(f"more-{place}" for place in range(6)))
 POINTS = {"1/32": (320, 450), "3/16": (10, 60)}
 #: Radius -> proven and unbroken of 500, as drawn.
 DRAWN = [(0, 480, 480), (1 / 32, 320, 450), (1 / 16, 300, 380), (1 / 8, 300, 380), (3 / 16, 10, 60)]
@@ -32,7 +37,7 @@ READ = """(svg) => {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("curves")
-    for name in ("one", "two"):
+    for name in NAMES:
         score = make_score(500, 480, 300, 100)
         result = make_result(name, epsilons=dict.fromkeys(("1/16", "2/16"), score))
         path = write_result(root / "results", result)
@@ -108,9 +113,100 @@ def test_the_compare_page_draws_both(tab: Tab) -> None:
     require_places(own, DRAWN)
 
 
-def test_axe_finds_nothing_serious(browser: Any, site: Path) -> None:
+SAID = {
+    "0": "without an attack",
+    "1/32": "radius 1/32, measured cheaply",
+    "1/16": "radius 1/16, measured for the board",
+    "2/16": "radius 2/16, measured for the board",
+    "3/16": "radius 3/16, measured cheaply",
+}
+
+
+def read_card(page: Any) -> list[str]:
+    return [line.strip() for line in page.locator(".point-card").inner_text().splitlines() if line]
+
+
+def test_the_card_says_the_numbers_of_every_point_pointed_at(tab: Tab) -> None:
+    page = tab.open("entries/1.0/digits/one.n500.html")
+    svg = page.locator("svg.security")
+    svg.scroll_into_view_if_needed()
+    for place, (_, proven, unbroken) in enumerate(DRAWN):
+        for kind in ("proven", "unbroken"):
+            box = svg.locator(f"circle.{kind}").nth(place).bounding_box()
+            page.mouse.move(3, 3)
+            assert not page.locator(".point-card").is_visible()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            found = read_card(page)
+            assert found[:2] == ["one", list(SAID.values())[place]]
+            assert found[3] == f"{100 * proven / 500:.1f} % {proven}"
+            assert found[5] == f"{100 * unbroken / 500:.1f} % {unbroken}"
+
+
+def test_a_click_on_a_compared_curve_holds_the_card_with_its_link(tab: Tab) -> None:
+    page = tab.open("compare/digits-1.0-n500.html#e=one.n500,two.n500")
+    page.locator("#num-differing").wait_for()
+    box = page.locator("svg.security g.k0 circle.proven").nth(4)
+    box.scroll_into_view_if_needed()
+    box.click()
+    card = page.locator(".point-card.pinned")
+    link = card.get_by_role("link", name="one")
+    assert link.get_attribute("href") == "../entries/1.0/digits/one.n500.html"
+    page.keyboard.press("Escape")
+    assert not page.locator(".point-card").is_visible()
+    page.locator("svg.security g.k0 circle.unbroken").nth(2).click(force=True)  # under the other's
+    assert "two: 60.0 % proven, 76.0 % unbroken" in read_card(page)
+
+
+def test_the_keyboard_walks_along_a_curve_and_across_entries(tab: Tab) -> None:
+    page = tab.open("compare/digits-1.0-n500.html#e=one.n500,two.n500")
+    page.locator("#num-differing").wait_for()
+    assert page.locator("svg.security [tabindex='0']").count() == 1
+    page.locator("svg.security [tabindex='0']").focus()
+    for words in SAID.values():
+        assert read_card(page)[:2] == ["one", words]
+        page.keyboard.press("ArrowRight")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    assert read_card(page)[:2] == ["two", SAID["1/16"]]
+    said = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert said == "two, radius 1/16: 60.0 % proven, 76.0 % unbroken"
+
+
+def test_eight_compared_entries_have_eight_colours(tab: Tab) -> None:
+    page = tab.open("compare/digits-1.0-n500.html#e=" + ",".join(f"{name}.n500" for name in NAMES))
+    page.locator("#num-differing").wait_for()
+    lines = page.locator("svg.security polyline.unbroken").evaluate_all(
+        "all => all.map((line) => getComputedStyle(line).stroke)"
+    )
+    dots = page.locator("figure .colours .dot").evaluate_all(
+        "all => all.map((dot) => getComputedStyle(dot).backgroundColor)"
+    )
+    assert len(set(lines)) == len(NAMES)
+    assert lines == dots
+
+
+def test_a_curve_fits_a_phone(browser: Any, site: Path) -> None:
+    tab = Tab(browser, site, viewport={"width": 390, "height": 844}, has_touch=True)
+    page = tab.open("entries/1.0/digits/one.n500.html")
+    box = page.locator("svg.security").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.locator("svg.security circle.proven").nth(1).tap()
+    card = page.locator(".point-card.pinned")
+    assert "64.0 %" in card.inner_text()
+    box = card.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["entries/1.0/digits/one.n500.html", "compare/digits-1.0-n500.html#e=one.n500,two.n500"]
+)
+def test_axe_finds_nothing_serious(browser: Any, site: Path, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = Tab(browser, site, color_scheme="dark")
-    found = axe.run(tab.open("entries/1.0/digits/one.n500.html")).response["violations"]
+    page = tab.open(name)
+    page.locator("svg.security [tabindex='0']").focus()
+    found = axe.run(page).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     tab.context.close()

@@ -36,6 +36,16 @@ def entry(name: str, times: float = 1.0, **submission: Any) -> dict[str, Any]:
     return result.model_dump(mode="json", by_alias=True)
 
 
+def unknown(name: str) -> dict[str, Any]:
+    """A result of which no certifier was asked."""
+    found = entry(name, 10)
+    for score in found["epsilons"].values():
+        score["counts"]["undecided"] += score["counts"]["certified"]
+        score["counts"]["certified"] = 0
+        score["certified_by"] = NO_PROOF
+    return found
+
+
 def all_entries() -> list[dict[str, Any]]:
     """One entry per value that a board can be filtered by."""
     found = [entry("dense"), *(entry(f"lwm-{times}x", times) for times in TIERS)]
@@ -52,13 +62,9 @@ def all_entries() -> list[dict[str, Any]]:
         "extra_data_source": "drawn by hand",
     }
     found.append(entry("extra", 10, training=training))
-    unproven, asked, flagged = entry("unproven", 10), entry("not-asked", 10), entry("flagged", 10)
-    for score in (*unproven["epsilons"].values(), *asked["epsilons"].values()):
-        score["counts"]["undecided"] += score["counts"]["certified"]
-        score["counts"]["certified"] = 0
+    unproven, asked, flagged = unknown("unproven"), unknown("not-asked"), entry("flagged", 10)
+    for score in unproven["epsilons"].values():
         score["certified_by"] = dict.fromkeys(NO_PROOF, 0)
-    for score in asked["epsilons"].values():
-        score["certified_by"] = NO_PROOF
     for score in flagged["epsilons"].values():
         score["flags"] = ["square-helps"]
     return [*found, unproven, asked, flagged]
@@ -79,6 +85,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tab(browser: Any, site: Path) -> Iterator[Tab]:
     tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
     yield tab
+    tab.close()
+
+
+def test_a_value_with_a_bar_is_one_value_in_the_link(browser: Any, tmp_path: Path) -> None:
+    for name, criterion in (("one", "a|b"), ("two", "a"), ("three", "b")):
+        result = entry(name, 10, method={"criterion": criterion})
+        write_result(tmp_path / "results", result)
+    tab = Tab(browser, build_site([tmp_path / "results"], tmp_path / "site").index.parent)
+    page = tab.open(BOARD)
+    facet(page, "Criterion").get_by_role("checkbox", name="a|b 1", exact=True).check()
+    tab.go(location(page))
+    assert entries(page) == ["one"]
+    tab.open(f"{BOARD}#f.criterion=a|b&f.criterion=b")
+    assert set(entries(page)) == {"one", "three"}
+    tab.open(f"{BOARD}#f.scope=layer-wise|global")  # as older links have it
+    assert len(entries(page)) == 3
     tab.close()
 
 
@@ -201,6 +223,7 @@ def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) 
     """With so many entries the ranges are no links; the nearest one is picked."""
     for number in range(MAX_LINKS + 5):
         write_result(tmp_path / "results", entry(f"lwm-{number}", 2 + number))
+    write_result(tmp_path / "results", unknown("zz-not-asked"))
     tab = Tab(browser, build_site([tmp_path / "results"], tmp_path / "site").index.parent)
     page = tab.open(BOARD)
     place = MAX_LINKS  # one of the least compressed, which stand apart on the log axis
@@ -209,6 +232,9 @@ def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) 
     box = range_.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
     assert page.locator("tr.on").get_attribute("data-entry") == entries(page)[place]
+    paths = page.locator("svg.size-nonzero .dense path")
+    dots = paths.evaluate_all("all => all.map((path) => getComputedStyle(path).markerStart)")
+    assert dots == ['url("#end-low")'] * (MAX_LINKS + 5) + ["none"]  # nothing is known of the last
     tab.close()
 
 

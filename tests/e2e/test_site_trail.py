@@ -15,6 +15,7 @@ from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result import CERTIFIERS, Outcome
 from corobench.leaderboard.build import build_site
+from corobench.leaderboard.gallery import NUM_WRONG
 from corobench.leaderboard.trail import MEANINGS, decisions
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +95,22 @@ def test_the_gallery_names_attacks_and_certifiers(tab: Tab) -> None:
     broken = page.locator("ul.gallery:not(.small) li").all_inner_texts()
     assert broken
     assert all(re.search(r"broken at \S+ by \S+", text) for text in broken)
-    proven = page.locator("ul.gallery.small li").all_inner_texts()
+    proven = page.locator("ul.gallery.small:not(.wrong) li").all_inner_texts()
     assert all(any(f"by {name}" in text for name in CERTIFIERS) for text in proven)
+
+
+def test_the_gallery_names_predicted_classes_where_they_are_known(tab: Tab) -> None:
+    page = tab.open("entries/1.0/digits/digits-adv-mismatch-10x.n500.html")
+    broken = page.locator("ul.gallery:not(.small) li").all_inner_texts()
+    assert broken and all("→ another class" in text for text in broken)
+    table, _ = read_outcomes(RESULTS / "digits-adv-mismatch-10x.outcomes.parquet")
+    first = table[table["epsilon"] == "1/16"]
+    wrong = first[first["outcome"] == Outcome.MISCLASSIFIED]
+    expected = [f"{row.label} → {row.predicted}\nimage {row.image}" for row in wrong.itertuples()]
+    # Only those are shown whose clean image is kept beside the results.
+    shown = page.locator("ul.gallery.wrong li p").all_inner_texts()
+    assert 0 < len(shown) <= NUM_WRONG
+    assert [text for text in expected if text in shown] == shown
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
