@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -122,7 +123,8 @@ def test_the_keyboard_is_heard_once_they_are_started(heard: None) -> None:
     is_over = False
     with pytest.raises(KeyboardInterrupt):
         with deaf_to_the_keyboard():
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: another one of the process could take it, and tell a moment later.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             is_over = True
         pytest.fail("Ctrl-C was lost")
     assert is_over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tables import make_manifest, make_run, make_table
 
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.evaluation.settings import Settings
-from corobench.benchmark.executors.costs import SECONDS, cost_of, seconds_of
+from corobench.benchmark.executors.costs import SECONDS, Seconds, cost_of, seconds_of
 from corobench.benchmark.executors.planning import Shard, has_result, plan, plan_again
 from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.scoring.result_writing import write_set
@@ -208,7 +209,17 @@ def test_the_table_names_architectures_and_is_positive() -> None:
     measured = {name for name, _ in SECONDS}
     assert {"cnn-small", "cnn-large", "vgg16-bn"} <= measured <= set(ARCHITECTURES)
     for row in SECONDS.values():
-        assert all(value is None or value > 0 for value in vars(row).values())
+        numbers = {name: value for name, value in vars(row).items() if name != "crown_closes"}
+        assert all(value is None or value > 0 for value in numbers.values())
         assert row.suite > row.apgd_ce and row.cheap > 0
     manifest = make_manifest()
     assert seconds_of(manifest, Path(), get_track("digits")) == SECONDS["cnn-small", "digits"]
+
+
+def test_crown_counts_where_it_is_asked() -> None:
+    """About every correct image of a small network, about open ones of a large one."""
+    early = Seconds(1, *[1.0] * 11)
+    late = replace(early, crown_closes=True)
+    assert (early.cheap, early.closing) == (3.0, 2.0)
+    assert (late.cheap, late.closing) == (2.0, 3.0)
+    assert late.times(2.0).crown_closes and late.times(2.0).closing == 6.0
