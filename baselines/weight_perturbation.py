@@ -23,6 +23,16 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def uphill(values: Tensor, gradient: Tensor, gamma: float) -> Tensor:
+    """gamma * ||values|| * g / ||g||: one step along the gradient, of a relative size.
+
+    >>> uphill(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0]), 0.5)
+    tensor([0.0000, 2.5000])
+    """
+    length = gradient.norm().clamp(min=_SMALLEST)
+    return gamma * values.norm() / length * gradient
+
+
 @contextmanager
 def perturbed(
     weights: Sequence[Tensor], gradients: Sequence[Tensor], gamma: float
@@ -41,8 +51,7 @@ def perturbed(
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
-            length = gradient.norm().clamp(min=_SMALLEST)
-            weight.add_(gamma * weight.norm() / length * gradient)
+            weight.add_(uphill(weight, gradient, gamma))
     try:
         yield
     finally:

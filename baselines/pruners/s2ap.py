@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from corobench.baselines.pruners.hydra import Gradients, GradientsAt, Hydra
+from corobench.baselines.weight_perturbation import uphill
 
 
 class S2ap(Hydra):
@@ -44,8 +45,4 @@ def perturbed(
         gradients: of the loss, by layer; where one is 0, its scores stay.
         gamma: as a share of the norm.
     """
-    moved = {}
-    for name, score in scores.items():
-        length = gradients[name].norm().clamp(min=1e-20)
-        moved[name] = score + gamma * score.norm() / length * gradients[name]
-    return moved
+    return {name: score + uphill(score, gradients[name], gamma) for name, score in scores.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tiny_recipes import DENSE
 from torch import Tensor, nn
 
 from corobench.baselines import procedure
@@ -139,23 +140,6 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode() -> None:
     assert teacher.fingerprint == same.fingerprint != Teacher(model).fingerprint
 
 
-DENSE = """
-id = "tiny-dense"
-title = "tiny"
-method = "dense"
-track = "digits"
-epsilon = "2/16"
-validation_rate = 0.9
-validation_images = 60
-[model]
-architecture = "cnn-small"
-arguments = { width = 0.25 }
-[pretrain]
-objective = { name = "natural" }
-epochs = 2
-batch_size = 32
-optimiser = { lr = 0.01 }
-"""
 TAUGHT = """
 id = "tiny-10x"
 title = "tiny 10x"

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from tiny_recipes import DENSE
 from torch import Tensor, nn
 
 from corobench.baselines import procedure
@@ -201,23 +202,6 @@ def test_awp_needs_an_objective_that_attacks(objective: Natural) -> None:
         _stage(objective=objective, awp=Awp())
 
 
-DENSE = """
-id = "tiny-dense"
-title = "tiny"
-method = "dense"
-track = "digits"
-epsilon = "2/16"
-validation_rate = 0.9
-validation_images = 60
-[model]
-architecture = "cnn-small"
-arguments = { width = 0.25 }
-[pretrain]
-objective = { name = "natural" }
-epochs = 2
-batch_size = 32
-optimiser = { lr = 0.01 }
-"""
 REGROWN = """
 id = "tiny-10x"
 title = "tiny 10x"
