@@ -21,6 +21,7 @@ from corobench.baselines.objectives.base import Teaching
 from corobench.baselines.pruners import PruneContext
 from corobench.baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
 from corobench.baselines.training_data import TrainingData, batches_of
+from corobench.baselines.weight_perturbation import statistics_kept
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,8 @@ def prune(
         loss=lambda x, labels: settings.objective.loss(model, x, labels, moment),
         batches=batches,
     )
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
-    # A pruner may look at the loss, which moves the running statistics of a batch-norm.
-    model.load_state_dict(buffers, strict=False)
+    with statistics_kept(model):  # a pruner may look at the loss
+        found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
     if stage.settings.rewind == "init":
         model.load_state_dict(initial)
     found.apply(model)

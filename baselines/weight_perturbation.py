@@ -30,7 +30,8 @@ def uphill(values: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     tensor([0.0000, 2.5000])
     """
     length = gradient.norm().clamp(min=_SMALLEST)
-    return gamma * values.norm() / length * gradient
+    step: Tensor = gamma * values.norm() / length * gradient
+    return step
 
 
 @contextmanager
