@@ -1,13 +1,13 @@
 """Two workers against one on two cores, and what a worker costs.
 
-    python perf/scale.py [--attacked ENTRY] [--proven ENTRY] [--n N] [--data-root DIR] [--ray]
+    python perf/scale.py [--attacked ENTRY] [--proven ENTRY] [--n N] [--data-root DIR] [--ray [ADDRESS]]
 
 Runs `corobench evaluate` on each entry with one worker and with two, each in a new interpreter and
 an empty folder, one worker pinned to one processor and two to two, and compares the files of the
 results (all but times and dates). Prints the seconds from the first stage to the written result,
 their ratio, and the seconds of each stage. The first entry is attacked a lot, the second one is
 proven a lot. Bars: 1.8 and 1.6. With `--ray` the two workers are actors of a private Ray cluster
-instead.
+instead; with `--ray auto` of one that runs already (`ray start --head --num-cpus=2`).
 
 Last, 100,000 jobs that do nothing go through workers, pool and the process of an entry (they are
 those of a test); what one costs is compared with the mean job of the entries. Nothing else should
@@ -59,9 +59,9 @@ def contents(out: Path) -> list[dict[str, Any]]:
     return [content_of(path) for path in sorted(out.glob("*/*/*.json"))]
 
 
-def compare(entry: Path, n: int | None, at_least: float, is_ray: bool) -> bool:
+def compare(entry: Path, n: int | None, at_least: float, ray: str | None) -> bool:
     """One worker against two; whether the bar is met and the files are the same."""
-    two = ["--ray", "local"] if is_ray else []
+    two = [] if ray is None else ["--ray", ray]
     with tempfile.TemporaryDirectory() as folder:
         one_out, two_out = Path(folder) / "one", Path(folder) / "two"
         one_s, one = evaluate(entry, n, one_out, "0", ["--workers", "1"])
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--proven", type=Path, default=SUBMISSIONS / "fashion-mnist-adv-lwm-10x-s1")
     parser.add_argument("--n", type=int)
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS")
     parser.add_argument("--no-trivial", action="store_true")
     options = parser.parse_args()
     if options.data_root is not None:  # for the stored images, too, that are compared
