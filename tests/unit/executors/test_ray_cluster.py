@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from corobench.benchmark.errors import CorobenchError
-from corobench.benchmark.executors.ray_cluster import LOCAL, MAX_STARTS, connect
+from corobench.benchmark.executors.ray_cluster import (
+    LOCAL,
+    MAX_STARTS,
+    NICENESS,
+    connect,
+    private_settings,
+)
 
 SLOW = "The current node timed out during startup. This could happen because some failed to start"
 
@@ -32,7 +38,8 @@ class Slow:
 
 
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray: Slow, address: str) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # none of our own is set for the process
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # nothing of our own is set for the process
+    monkeypatch.setenv(NICENESS, "1")
     module = SimpleNamespace(
         init=ray.init, shutdown=ray.shutdown, cluster_resources=lambda: {"CPU": 2.0}
     )
@@ -63,3 +70,12 @@ def test_what_does_not_start_is_an_error_with_ray_s_reason(
     with pytest.raises(CorobenchError, match=f"--ray {address}: {ray.says.split('.')[0]}"):
         start(monkeypatch, tmp_path, ray, address)
     assert ray.asked.count("init") == starts
+
+
+@pytest.mark.parametrize(("known", "set_here"), [({}, {"0"}), ({NICENESS: "7"}, set())])
+def test_workers_of_a_private_cluster_step_back_for_nobody(
+    known: dict[str, str], set_here: set[str]
+) -> None:
+    found = private_settings(known)
+    assert {found[name] for name in found if name == NICENESS} == set_here
+    assert found["RAY_AUTH_MODE"] == "token"

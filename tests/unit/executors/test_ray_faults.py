@@ -134,6 +134,7 @@ def test_nothing_is_left_of_a_private_cluster(how: str, tmp_path: Path) -> None:
     (relay,) = _relays(command.pid)
     mine = _of_session(relay)
     assert len(mine) > 3
+    assert os.getpriority(os.PRIO_PROCESS, isolated) == os.getpriority(os.PRIO_PROCESS, 0)
     if how == "the end":
         command.stdin.close()
     elif how == "a kill":
