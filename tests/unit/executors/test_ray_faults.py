@@ -172,7 +172,7 @@ def test_a_wrong_token(own: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_other_versions_are_refused_by_name(team: Team) -> None:
     said: list[str] = []
     here = {**versions(), "torch": "0.1"}
-    pool = Pool(team.backend, 1, here, said.append)
+    pool = Pool(team.backend, 1, lambda: here, said.append)
     with pytest.raises(DependencyError, match=r"torch .* instead of 0\.1"):
         wait_until("a worker is refused", lambda: pool.turn() == [] and False)
     assert "was refused: torch" in said[0]
