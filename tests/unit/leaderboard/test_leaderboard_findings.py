@@ -15,7 +15,7 @@ from corobench.leaderboard.build import build_site
 from corobench.leaderboard.evidence import read_all
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.loading import load_results
-from corobench.leaderboard.method_chart import Axis
+from corobench.leaderboard.method_chart import Axis, MethodChart
 from corobench.leaderboard.reproduction import PAPER, compare, report
 from corobench.leaderboard.tiles import SIZE_CLASSES, tiles
 
@@ -146,21 +146,15 @@ def test_a_method_of_one_panel_stands_by_its_distance_to_that_dense_parent(
     found: Findings,
 ) -> None:
     """Proven shares are higher than those after an attack; a mean of both would mix them up."""
-    for scene in found.scenes:
-        chart = scene.chart
 
-        def above(method: str) -> float:
-            return float(
-                np.mean(
-                    [
-                        panel.marks[method].share.rate - panel.dense.rate
-                        for panel in chart.panels
-                        if method in panel.marks
-                    ]
-                )
-            )
+    def above(method: str, chart: MethodChart) -> float:
+        panels = [panel for panel in chart.panels if method in panel.marks]
+        return float(
+            np.mean([one.marks[method].share.rate - one.dense.rate for one in panels]),
+        )
 
-        order = [above(method) for method in chart.methods]
+    for chart in (scene.chart for scene in found.scenes):
+        order = [above(method, chart) for method in chart.methods]
         assert order == sorted(order, reverse=True)
         for panel in chart.panels:
             most = max(mark.share.count for mark in panel.marks.values())
