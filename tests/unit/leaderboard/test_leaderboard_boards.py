@@ -300,6 +300,27 @@ def test_a_curve_has_no_point_at_0_where_the_proven_share_is_not_known(tmp_path:
     assert {float(low) for low, _ in points} == {BOTTOM} and len(circles) == 3
 
 
+def test_no_page_says_0_percent_proven_where_nobody_could_be_asked(tmp_path: Path) -> None:
+    """Neither the boards, nor the entry's own tables, nor the feed."""
+    path = write_result(
+        tmp_path / "results",
+        make_result(
+            "large",
+            **_scores(0, 100, asked=False),
+            not_asked=dict.fromkeys(("CROWN", "alpha-CROWN", "BaB"), "too large"),
+            date="2026-11-01",
+        ),
+    )
+    write_evidence(path)
+    build_site([tmp_path / "results"], tmp_path / "site")
+    feed = (tmp_path / "site/feed.xml").read_text()
+    assert "proven share not known, 76.0 % unbroken" in feed
+    entry = (tmp_path / "site/entries/1.0/digits/large.n500.html").read_text()
+    classes = entry[entry.index('id="classes"') :].split("</table>")[0]
+    assert classes.count("not known") == 2 * 10
+    assert 'aria-label="0.0 to' not in classes and 'aria-label="? to' in classes
+
+
 NOT_ASKED = {"IBP": 0, "CROWN-IBP": 0, "CROWN": None, "alpha-CROWN": None, "BaB": None}
 
 
