@@ -110,7 +110,7 @@ class Family:
 
     @property
     def has_vra_shares(self) -> bool:
-        """Whether a share of the parent's VRA says something: made to be verified, bracket not wide.
+        """Whether a share of the parent's VRA means anything: made to be verified, not wide.
 
         The same rule as on boards, see `measures.retentions`.
         """
