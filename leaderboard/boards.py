@@ -299,7 +299,12 @@ def _group(
     group_id = f"{track.name}-{protocol}-n{n}{standing}"
     variants = _variants(results)
     epsilons = sorted({eps for result in results for eps in result.epsilons}, key=_radius)
-    parents = {identity(result): find_parent(result, results) for result in results}
+    named: dict[str, list[Result]] = {}
+    for result in results:
+        named.setdefault(result.entry, []).append(result)
+    keys = [identity(result) for result in results]
+    parents = [find_parent(one, named.get(one.submission.parent or "", [])) for one in results]
+    parent_pages = [pages[identity(parent)] if parent else "" for parent in parents]
     same = trainings(results)
     boards = []
     for epsilon in epsilons:
@@ -307,16 +312,17 @@ def _group(
             Row(
                 result=result,
                 epsilon=epsilon,
-                page=pages[identity(result)],
-                variant=variants[identity(result)],
+                page=pages[key],
+                variant=variants[key],
                 parent=parent,
-                parent_page=pages[identity(parent)] if parent else "",
-                training=same.get(identity(result), ""),
-                evidence=evidence.get(identity(result)),
+                parent_page=parent_page,
+                training=same.get(key, ""),
+                evidence=evidence.get(key),
             )
-            for result in results
+            for result, key, parent, parent_page in zip(
+                results, keys, parents, parent_pages, strict=True
+            )
             if epsilon in result.epsilons
-            for parent in [parents[identity(result)]]
         ]
         board_id = f"{group_id}-eps{epsilon.replace('/', '-')}"
         rows = sorted(rows, key=Row.sort_key)
@@ -345,7 +351,7 @@ def _standings(ordered: Sequence[Row], letters: str) -> dict[str, Standing]:
         letters: outcomes that count.
     """
     known = [row.evidence for row in ordered if row.evidence is not None]
-    if len(known) < len(ordered) or len({tuple(item.images) for item in known}) != 1:
+    if len(known) < len(ordered) or len({item.images.tobytes() for item in known}) != 1:
         return {}
     right = [item.is_right(row.epsilon, letters) for row, item in zip(ordered, known, strict=True)]
     standings = rank_groups(right)

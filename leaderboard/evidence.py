@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +82,12 @@ class EntryEvidence:
         Raises:
             ResultError: the file is no archive.
         """
-        path = self.adversarial_path
-        return path is not None and (clean is not None or not is_coded(path))
+        return self.adversarial_path is not None and (clean is not None or not self._is_coded)
+
+    @cached_property
+    def _is_coded(self) -> bool:
+        assert self.adversarial_path is not None
+        return is_coded(self.adversarial_path)
 
     def adversarial(
         self, rows: Sequence[int], indices: Sequence[int], clean: Clean | None
@@ -101,7 +106,7 @@ class EntryEvidence:
         assert path is not None
         if not rows:
             return np.zeros((0, *self.shape), dtype=np.float32)
-        if clean is None or not is_coded(path):
+        if clean is None or not self._is_coded:
             images = read_images(path, self.shape, max(rows) + 1)
             _require_row(path, max(rows), len(images))
             return images[list(rows)]

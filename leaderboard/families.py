@@ -20,7 +20,7 @@ from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.scoring.statistics import Kept, retention
 from corobench.leaderboard.evidence import EntryEvidence, read_evidence
 from corobench.leaderboard.loading import load_results, require_public
-from corobench.leaderboard.measures import VERIFIABLE
+from corobench.leaderboard.measures import VERIFIABLE, is_wide
 from corobench.leaderboard.taxonomy import times_fewer
 
 #: Measures of the report, with their names.
@@ -107,6 +107,14 @@ class Family:
     def is_verifiable(self) -> bool:
         """Trained to be verified, so that its VRA is a retention worth averaging."""
         return self.parent.submission.method.pretrain_objective in VERIFIABLE
+
+    @property
+    def has_vra_shares(self) -> bool:
+        """Whether a share of the parent's VRA means anything: made to be verified, not wide.
+
+        The same rule as on boards, see `measures.retentions`.
+        """
+        return self.is_verifiable and not is_wide(self.parent.epsilons[self.epsilon])
 
     @property
     def series(self) -> tuple[object, ...]:

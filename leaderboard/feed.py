@@ -56,6 +56,8 @@ def _add(root: ET.Element, row: Row, address: str) -> None:
     ET.SubElement(entry, "link", rel="alternate", href=f"{address}{row.page}")
     certified = row.bracket.certified
     low = f"{percent(certified)} % proven" if certified else "no proof asked"
+    if certified and not row.is_certifiable:
+        low = "proven share not known"
     ET.SubElement(entry, "summary").text = (
         f"At radius {row.epsilon}, n = {result.n}: {low}, "
         f"{percent(row.bracket.not_attacked)} % unbroken, "

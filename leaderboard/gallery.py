@@ -133,7 +133,13 @@ def gallery(result: Result, evidence: EntryEvidence, clean: CleanImages | None) 
 
 
 def png_source(picture: Picture) -> str:
-    """A picture (C, H, W) in [0, 1] as the address of a PNG inside the page."""
+    """A picture (C, H, W) in [0, 1] as the address of a PNG inside the page.
+
+    Columns of NaN are see-through, so that they have the colour of the page, whichever that is.
+    """
+    is_seen = ~np.isnan(picture[:1])
+    if not is_seen.all():
+        picture = np.concatenate([np.nan_to_num(picture), is_seen])
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     buffer = io.BytesIO()
@@ -188,7 +194,7 @@ def _broken(
         magnified = 0.5 / float(parse_epsilon(epsilon))
         difference = 0.5 + (adversarial - before) * magnified
         panels = ("clean", "adversarial", "difference")
-        gap = np.ones((*before.shape[:2], max(1, before.shape[2] // 14)), np.float32)
+        gap = np.full((*before.shape[:2], max(1, before.shape[2] // 14)), np.nan, np.float32)
         picture = np.concatenate([before, gap, adversarial, gap, difference], axis=2)
     label, by = int(evidence.labels[position]), evidence.epsilons[epsilon].decided_by.at(position)
     return Shown(index, label, epsilon, png_source(picture), panels, by, magnified)
@@ -204,9 +210,9 @@ def _certified(
         known = evidence.epsilons[epsilon]
         proven = (known.letters == "c") & np.isfinite(known.margins)
         proven &= np.isin(evidence.images, list(clean.place))
-        places = [int(position) for position in np.flatnonzero(proven)]
-        if places:
-            order = sorted(places, key=lambda place: (-known.margins[place], place))
+        places = np.flatnonzero(proven)
+        if len(places):
+            order = places[np.argsort(-known.margins[places], kind="stable")].tolist()
             half = NUM_CERTIFIED // 2
             chosen = order if len(order) <= NUM_CERTIFIED else [*order[:half], *order[-half:]]
             return tuple(_proven(evidence, clean, epsilon, place) for place in chosen)

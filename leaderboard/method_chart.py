@@ -104,6 +104,23 @@ class Panel:
         """What would be right if the paper's figure held: its kept share of the parent's."""
         return PAPER[CLAIMS[self.measure]] * self.dense.rate
 
+    @property
+    def is_claim_reached(self) -> bool:
+        """Whether the paper's method keeps here what the paper says."""
+        return self.marks[self.papers.method].share.rate >= self.claim
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """Methods with most right images; several where they have equally many."""
+        most = max(mark.share.count for mark in self.marks.values())
+        return tuple(name for name, mark in self.marks.items() if mark.share.count == most)
+
+    @property
+    def better(self) -> tuple[str, ...]:
+        """Methods that a corrected test shows to be better than the paper's, best first."""
+        found = [name for name, mark in self.marks.items() if mark.verdict == "better"]
+        return tuple(sorted(found, key=lambda name: (-self.marks[name].share.count, name)))
+
 
 @dataclass(frozen=True)
 class MethodChart:
@@ -115,7 +132,8 @@ class MethodChart:
         n: images.
         is_mirror: the images are not the canonical bytes.
         panels: trained to be proven first.
-        methods: best first; the names in every panel's `marks`.
+        methods: best first, by the mean distance to the dense parent over the panels that have
+            them; the names in every panel's `marks`.
         papers: name of the paper's method.
     """
 
@@ -168,11 +186,11 @@ def _chart(panels: Sequence[Panel]) -> MethodChart:
             kinds.setdefault(panel.measure, panel)
     chosen = tuple(kinds[key] for key in CLAIMS if key in kinds)
     parent = chosen[0].family.parent
-    rates: dict[str, list[float]] = {}
+    above: dict[str, list[float]] = {}
     for panel in chosen:
         for method, mark in panel.marks.items():
-            rates.setdefault(method, []).append(mark.share.rate)
-    best = sorted(rates, key=lambda method: (-sum(rates[method]) / len(rates[method]), method))
+            above.setdefault(method, []).append(mark.share.rate - panel.dense.rate)
+    best = sorted(above, key=lambda method: (-sum(above[method]) / len(above[method]), method))
     return MethodChart(
         track=parent.track,
         network=parent.submission.model.network,

@@ -8,6 +8,7 @@ interval around its unbroken share. Whatever is not beaten may be on the front.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 
@@ -39,18 +40,15 @@ def beaten(entries: Sequence[Known]) -> list[bool]:
     >>> beaten([Known(10, 0.8, 0.9), Known(20, 0.5, 0.7), Known(20, 0.7, 0.95)])
     [False, True, False]
     """
-    best: list[bool] = [False] * len(entries)
+    lost = [False] * len(entries)
     order = sorted(range(len(entries)), key=lambda index: entries[index].size)
     highest_low = -1.0
-    place = 0
-    while place < len(order):
-        size = entries[order[place]].size
-        same = [index for index in order[place:] if entries[index].size == size]
-        highest_low = max(highest_low, max(entries[index].low for index in same))
-        for index in same:
-            best[index] = highest_low > entries[index].high
-        place += len(same)
-    return best
+    for _, same in groupby(order, key=lambda index: entries[index].size):
+        members = list(same)
+        highest_low = max(highest_low, *(entries[index].low for index in members))
+        for index in members:
+            lost[index] = highest_low > entries[index].high
+    return lost
 
 
 def front(entries: Sequence[Known]) -> list[Step]:

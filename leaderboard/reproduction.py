@@ -16,6 +16,8 @@ from statistics import mean, stdev
 
 import jinja2
 
+from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.known import is_lower_end_known
 from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_groups, ten_times
@@ -113,6 +115,7 @@ def markdown(
         keep_trailing_newline=True,
     )
     environment.filters["plain"] = _plain
+    environment.filters["knows_vra"] = _knows_vra
     averages = {key: average(families, key) for key in MEASURES}
     return environment.get_template("reproduction.md").render(
         is_page=is_page,
@@ -273,6 +276,11 @@ def compare_seeds(families: list[Family]) -> list[SeedRow]:
             if len(seeds) > 1
         ]
     return rows
+
+
+def _knows_vra(result: Result, epsilon: str) -> bool:
+    """Whether the proven share of a network is known, as boards say it."""
+    return is_lower_end_known(result.epsilons[epsilon])
 
 
 def _plain(text: str) -> str:

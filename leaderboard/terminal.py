@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
@@ -13,9 +15,12 @@ from corobench.leaderboard.boards import Group, Row, group_results
 from corobench.leaderboard.format import percent, rate_percent, short_count
 from corobench.leaderboard.measures import Retention
 
+#: Columns of a name; longer ones go on below, after a hyphen where there is one.
+NAME = 17
 
-def terminal_table(results: Sequence[Result]) -> Table:
-    """A compact table of scorecards, sorted as the page's table of the largest epsilon.
+
+def terminal_table(results: Sequence[Result]) -> Stack:
+    """Compact tables of scorecards, sorted as the page's table of the largest epsilon.
 
     Args:
         results: of any tracks and n; tables of different groups follow each other.
@@ -25,16 +30,24 @@ def terminal_table(results: Sequence[Result]) -> Table:
         what is kept of the dense parent. "?" for the lower end: it is not known, as certifiers
         could not be asked. Fits 80 columns.
     """
+    tables = [_table(group) for group in group_results(results)]
+    if tables:
+        tables[-1].caption = "percent of n; kept of the dense parent: AutoAttack/proven"
+    return Stack(*(part for table in tables for part in (table, Text())))
+
+
+def _table(group: Group) -> Table:
+    words = (group.track.name, f"n = {group.n}", group.kind, f"protocol {group.protocol}")
     table = Table(
+        title=Text(", ".join(words), style="bold"),
+        title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
         show_edge=False,
-        caption="percent of n; kept of the dense parent: AutoAttack/proven",
         caption_justify="left",
     )
     table.add_column("entry", overflow="fold", min_width=10)
-    table.add_column("n", justify="right", no_wrap=True)
     table.add_column("non-\nzero", justify="right", no_wrap=True)
     table.add_column("packed\nkB", justify="right", no_wrap=True)
     table.add_column("clean", justify="right", no_wrap=True)
@@ -42,10 +55,8 @@ def terminal_table(results: Sequence[Result]) -> Table:
     table.add_column("proven–\nunbroken", justify="right", no_wrap=True)
     table.add_column("Auto\nAttack", justify="right", no_wrap=True)
     table.add_column("kept\nAA/prov.", justify="right", no_wrap=True)
-    for group in group_results(results):
-        for rows in _by_entry(group):
-            _add_entry(table, rows)
-        table.add_section()
+    for rows in _by_entry(group):
+        _add_entry(table, rows)
     return table
 
 
@@ -61,11 +72,9 @@ def _by_entry(group: Group) -> list[list[Row]]:
 def _add_entry(table: Table, rows: Sequence[Row]) -> None:
     result = rows[0].result
     compactness = result.compactness
-    name = f"{result.entry} (mirror)" if result.data.kind == "mirror" else result.entry
     lines = [_at_epsilon(row) for row in rows]
     cells = (
-        name,
-        str(result.n),
+        "\n".join(textwrap.wrap(result.entry, NAME)),
         short_count(compactness.num_nonzero),
         _kilobytes(compactness.bytes_packed),
         percent(rows[0].clean),

@@ -7,11 +7,13 @@ of every test are simulated in ``tests/unit/test_statistics_simulated.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 from scipy.stats import binom, binomtest
 
 RESAMPLES = 2000
@@ -51,7 +53,7 @@ class Standing(NamedTuple):
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of a binomial proportion (Wilson 1927), via scipy.
+    """Wilson score interval of a binomial proportion (Wilson 1927).
 
     It covers the truth as often as stated on average over proportions, and may miss by a point or
     two at single ones; :func:`clopper_pearson` never covers less often than stated, and is wider.
@@ -67,7 +69,12 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     >>> [round(end, 4) for end in wilson(8, 10)]
     [0.4902, 0.9433]
     """
-    return _proportion(successes, n, confidence, "wilson")
+    _require_counts(successes, n)
+    z, rate = float(ndtri(0.5 + confidence / 2)), successes / n
+    centre = (successes + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(n * rate * (1 - rate) + z * z / 4)
+    low = 0.0 if successes == 0 else centre - half
+    return Interval(low, 1.0 if successes == n else centre + half)
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -84,14 +91,14 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     >>> [round(end, 4) for end in clopper_pearson(8, 10)]
     [0.4439, 0.9748]
     """
-    return _proportion(successes, n, confidence, "exact")
+    _require_counts(successes, n)
+    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="exact")
+    return Interval(float(interval.low), float(interval.high))
 
 
-def _proportion(successes: int, n: int, confidence: float, method: str) -> Interval:
+def _require_counts(successes: int, n: int) -> None:
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"Expected 0 <= successes <= n and n >= 1, but got {successes} of {n}")
-    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method=method)
-    return Interval(float(interval.low), float(interval.high))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

@@ -244,6 +244,7 @@ window.corobench ??= {};
 
   const fit = corobench.fit(element);
   let drawing = false;
+  let onPaper = false; // a printed board has no pages to turn
   let drawn = ""; // what of the view the table shows, so that it is drawn once per change
   const tableKey = () => JSON.stringify([view.q, view.rank, view.sort, view.f, view.cols, view.page]);
   const draw = () => {
@@ -258,10 +259,12 @@ window.corobench ??= {};
     else if (view.rank === "unbroken") table.order([[placeOf("not_attacked") + FIRST, "desc"]]); // ties stay in the order by proven
     else table.order([]);
     table.search(view.q);
+    if (tops.length > PAGE) table.page.len(onPaper ? -1 : PAGE);
     table.draw();
-    const last = Math.max(0, table.page.info().pages - 1);
-    view.page = Math.min(view.page, last);
-    if (table.page() !== view.page) table.page(view.page).draw("page");
+    if (!onPaper) {
+      view.page = Math.min(view.page, Math.max(0, table.page.info().pages - 1));
+      if (table.page() !== view.page) table.page(view.page).draw("page");
+    }
     drawing = false;
     drawn = tableKey();
     const empty = element.querySelector("td.dt-empty");
@@ -413,6 +416,15 @@ window.corobench ??= {};
     set(change);
     if (on && look) rows[index].scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
+  const print = (on) => {
+    if (on === onPaper) return;
+    onPaper = on;
+    drawn = "";
+    apply();
+  };
+  window.addEventListener("beforeprint", () => print(true));
+  window.addEventListener("afterprint", () => print(false));
+  matchMedia("print").addEventListener("change", (event) => print(event.matches));
   window.addEventListener("hashchange", read);
   const tellPlots = corobench.plots({ rows, records, config, view: () => view, toggle });
 

@@ -82,8 +82,8 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
   const placeOf = (node) => {
     const d = (node.querySelector(".range, .touch") ?? node).getAttribute("d");
     const [, x, low, high] = /^M([\d.]+) ([\d.]+)V([\d.]+)/.exec(d).map(Number);
-    const circle = node.querySelector("circle.point"); // of a curve, whose line for touching is shorter
-    return { x, low: circle ? Number(circle.getAttribute("cy")) : low, high: circle ? high - 1 : high };
+    const longer = node.querySelector("circle.point") ? 1 : 0; // of a curve, whose line for touching has no length of 0
+    return { x, low: low - longer, high: high + longer };
   };
   const distance = (plot, mark, [px, py]) => {
     const { fx, fy } = plot.zoom;

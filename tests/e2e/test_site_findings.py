@@ -158,3 +158,42 @@ def test_axe_finds_nothing_serious(browser: Any, site: Path, name: str) -> None:
         ]
         assert serious == []
         tab.context.close()
+
+
+def test_the_first_screen_says_who_wins_and_whether_the_claim_holds(
+    browser: Any, site: Path
+) -> None:
+    """On a desktop and on a phone, without scrolling; and the words are those of the counts."""
+    for width, height in ((1280, 900), (390, 844)):
+        tab = Tab(browser, site, viewport={"width": width, "height": height})
+        page = tab.open("index.html")
+        lines = page.locator(".scene.s0 .winners li")
+        assert lines.count() == 2
+        for line in lines.all():
+            box = line.bounding_box()
+            assert box["y"] + box["height"] < height
+        for (kind, words), line in zip(
+            (("vra", "Proven right"), ("autoattack", "Right after AutoAttack")),
+            lines.all_inner_texts(),
+            strict=True,
+        ):
+            rights = {}
+            for href, _ in page.locator(".scene.s0").evaluate(READ, kind)["marks"]:
+                if href:
+                    right, n = count(href, kind)
+                    rights[href.split("/")[-1].split(".n")[0]] = 100 * right / n
+            leader = max(rights, key=lambda name: rights[name])
+            assert line.startswith(f"{words}: ")
+            assert f"{rights[leader]:.1f}\xa0%" in line
+            ours = next(rate for name, rate in rights.items() if "-lwm-10x" in name)
+            assert f"{ours:.1f}\xa0%, at least its claim" in line
+        tab.close()
+
+
+def test_paper_names_the_images_of_every_chart(tab: Tab) -> None:
+    page = tab.open("index.html")
+    assert not page.locator(".winners h2").first.is_visible()
+    page.emulate_media(media="print")
+    heads = page.locator(".winners h2").all()
+    assert [head.is_visible() for head in heads] == [True] * 2
+    assert heads[1].inner_text().startswith("scikit-learn digits · cnn-small")

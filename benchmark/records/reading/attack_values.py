@@ -24,9 +24,10 @@ Shapes: R images of V values each, flat; codes are uint8.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ EXCEPTION = 255
 MOST_STEPS = 62
 #: Numbers of a stream that are made at once.
 _BLOCK = 1 << 20
+#: Numbers at the beginning of a stream that are kept, 16 MiB of them.
+_KEPT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,12 @@ def draw_rows(seed: int, rows: NDArray[np.int64], num_values: int) -> Floats:
     found = np.empty(len(rows) * num_values, np.float32).reshape(len(rows), num_values)
     if not len(rows):
         return found
+    num = (int(rows.max()) + 1) * num_values
+    if num <= _KEPT:
+        found[...] = _stream(seed).first(num).reshape(-1, num_values)[rows]
+        return found
     first = 0
-    for block in _blocks(seed, (int(rows.max()) + 1) * num_values):
+    for block in _blocks(seed, num):
         last = first + len(block)
         for place in np.flatnonzero((rows * num_values < last) & ((rows + 1) * num_values > first)):
             begin = int(rows[place]) * num_values
@@ -157,11 +164,40 @@ def draw_rows(seed: int, rows: NDArray[np.int64], num_values: int) -> Floats:
 
 
 def _blocks(seed: int, num: int) -> Iterator[Floats]:
+    source = _source(seed)
+    for first in range(0, num, _BLOCK):
+        yield _next(source, min(_BLOCK, num - first))
+
+
+def _source(seed: int) -> np.random.MT19937:
     source = np.random.MT19937()
     source.state = np.random.RandomState(seed).get_state(legacy=False)  # type: ignore[assignment]
-    for first in range(0, num, _BLOCK):
-        raw = source.random_raw(min(_BLOCK, num - first))
-        yield (raw & np.uint64(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)
+    return source
+
+
+def _next(source: np.random.MT19937, num: int) -> Floats:
+    raw = source.random_raw(num)
+    return (raw & np.uint64(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)
+
+
+class _Stream:
+    """The beginning of a stream, as far as it was asked for: entries of a track share theirs."""
+
+    def __init__(self, seed: int) -> None:
+        self._source = _source(seed)
+        self._known = np.zeros(0, np.float32)
+
+    def first(self, num: int) -> Floats:
+        """The first numbers, not to be written to."""
+        if num > len(self._known):
+            more = _next(self._source, num - len(self._known))
+            self._known = np.concatenate([self._known, more])
+        return self._known[:num]
+
+
+@lru_cache(maxsize=4)
+def _stream(seed: int) -> _Stream:
+    return _Stream(seed)
 
 
 def start_of(clean: Floats, drawn: Floats, radius: Fraction) -> Floats:
@@ -202,11 +238,10 @@ def decode_values(codes: Codes, ball: Ball, most_steps: int) -> tuple[Floats, ND
     values = np.full(codes.shape, np.nan, np.float32)
     is_unknown = codes != EXCEPTION
     used = set(np.unique(codes).tolist())
-    for code, rows, candidate in _candidates(ball, most_steps):
-        if code in used:
-            hit = (codes == code) & rows[:, None]
-            values[hit] = candidate[hit]
-            is_unknown &= ~hit
+    for code, rows, candidate in _candidates(ball, most_steps, used):
+        hit = (codes == code) & rows[:, None]
+        values[hit] = candidate[hit]
+        is_unknown &= ~hit
     return values, is_unknown
 
 
@@ -231,30 +266,36 @@ def _walk(ball: Ball, most_steps: int) -> tuple[Floats, Floats]:
     return np.stack(up), np.stack(down)
 
 
-def _candidates(ball: Ball, most_steps: int) -> Iterator[tuple[int, NDArray[np.bool_], Floats]]:
-    """Code, the images that it may stand for, and its values (R, V); in the order of preference."""
+def _candidates(
+    ball: Ball, most_steps: int, used: Container[int] = range(EXCEPTION)
+) -> Iterator[tuple[int, NDArray[np.bool_], Floats]]:
+    """Code, the images that it may stand for, and its values (R, V); in the order of preference.
+
+    Of the codes in `used` alone.
+    """
     up, down = _walk(ball, most_steps)
     images, steps = np.arange(len(ball.clean)), ball.num_steps
     everywhere = np.ones(len(images), dtype=bool)
-    yield 0, everywhere, down[steps, images]
-    yield 1, everywhere, up[steps, images]
-    yield 2, everywhere, ball.lower
-    yield 3, everywhere, ball.upper
-    yield 4, everywhere, ball.clean
+    near = (down[steps, images], up[steps, images], ball.lower, ball.upper, ball.clean)
+    yield from ((code, everywhere, near[code]) for code in range(5) if code in used)
     for fewer in range(1, 2 * most_steps):
-        net = steps - fewer
-        rows = net > -steps
-        above = up[np.clip(net, 0, most_steps), images]
-        below = down[np.clip(-net, 0, most_steps), images]
-        yield 4 + fewer, rows, np.where((net >= 0)[:, None], above, below)
-    lower, upper = ball.lower, ball.upper
-    for number in range(most_steps):
-        lower = _within(lower + ball.step, ball)
-        yield 2 * most_steps + 4 + number, everywhere, lower
-    for number in range(most_steps):
-        upper = _within(upper - ball.step, ball)
-        yield 3 * most_steps + 4 + number, everywhere, upper
-    yield last_code(most_steps), everywhere, ball.middle
+        if 4 + fewer in used:
+            net = steps - fewer
+            above = up[np.clip(net, 0, most_steps), images]
+            below = down[np.clip(-net, 0, most_steps), images]
+            yield 4 + fewer, net > -steps, np.where((net >= 0)[:, None], above, below)
+    for first, border, step in (
+        (2 * most_steps + 4, ball.lower, ball.step),
+        (3 * most_steps + 4, ball.upper, -ball.step),
+    ):
+        values = border
+        wanted = [code for code in range(first, first + most_steps) if code in used]
+        for code in range(first, max(wanted, default=0) + 1):
+            values = _within(values + step, ball)
+            if code in used:
+                yield code, everywhere, values
+    if last_code(most_steps) in used:
+        yield last_code(most_steps), everywhere, ball.middle
 
 
 def _within(values: Floats, ball: Ball) -> Floats:

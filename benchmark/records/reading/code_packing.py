@@ -19,6 +19,10 @@ from corobench.benchmark.records.reading.attack_values import Codes
 OTHER = 2
 #: What a place in a block counts: upper left, upper right, lower left, lower right.
 _WEIGHTS = np.array([[1, 3], [9, 27]], dtype=np.uint8)
+#: Number of a block -> its upper and its lower pair of values, two bytes seen as one number.
+_UPPER, _LOWER = np.ascontiguousarray(
+    np.moveaxis(np.arange(81, dtype=np.uint8)[:, None, None] // _WEIGHTS % 3, 1, 0)
+).view(np.uint16)[..., 0]
 #: Memory that unpacking may take; the writer's dictionary is 8 MiB.
 _MEMORY = 64 * 1024**2
 
@@ -56,13 +60,15 @@ def unpack_codes(
     blocks = unpacked(arrays, "blocks", num * channels * tall * wide)
     if int(blocks.max(initial=0)) >= 81:
         raise ValueError("blocks: expected numbers below 81")
-    padded = np.empty((num, channels, 2 * tall, 2 * wide), np.uint8)
-    _tiles(padded)[...] = blocks.reshape(num, channels, tall, wide, 1, 1) // _WEIGHTS % 3
-    codes = padded[:, :, :height, :width].reshape(num, channels * height * width).copy()
-    if int(padded.sum(dtype=np.int64)) != int(codes.sum(dtype=np.int64)):
+    pairs = np.empty((num, channels, tall, 2, wide), np.uint16)
+    pairs[:, :, :, 0] = _UPPER[blocks].reshape(num, channels, tall, wide)
+    pairs[:, :, :, 1] = _LOWER[blocks].reshape(num, channels, tall, wide)
+    padded = pairs.view(np.uint8).reshape(num, channels, 2 * tall, 2 * wide)
+    if padded[:, :, height:].any() or padded[:, :, :, width:].any():
         raise ValueError("blocks: expected 0 beyond the border of an image")
+    codes = padded[:, :, :height, :width].reshape(num, channels * height * width)
     is_other = codes == OTHER
-    others = unpacked(arrays, "others", int(is_other.sum()))
+    others = unpacked(arrays, "others", int(np.count_nonzero(is_other)))
     if int(others.min(initial=OTHER)) < OTHER:
         raise ValueError(f"others: expected codes from {OTHER} on")
     codes[is_other] = others

@@ -303,9 +303,9 @@ def _checked(
     codes[in_order(rows[:, STEPS])] = unpack_codes(arrays, num, shape)
     is_exception = codes == EXCEPTION
     last = last_code(about.most_steps)
-    if int(codes[~is_exception].max(initial=0)) > last:
+    if ((codes > last) & ~is_exception).any():
         raise ValueError(f"codes: expected at most {last}, or {EXCEPTION}")
-    planes = unpacked(arrays, "exceptions", 4 * int(is_exception.sum())).reshape(4, -1)
+    planes = unpacked(arrays, "exceptions", 4 * int(np.count_nonzero(is_exception))).reshape(4, -1)
     exceptions = np.ascontiguousarray(planes.T).view("<u4").astype(np.uint32).reshape(-1)
     return CodedImages(path, about, rows, codes, exceptions)
 

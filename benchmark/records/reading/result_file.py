@@ -97,18 +97,34 @@ def parse_object(text: str) -> dict[str, Any]:
 
 def _check_texts(payload: dict[str, Any]) -> None:
     """Refuse texts longer than any that is written: they fill pages or memory."""
+    todo: list[object] = [payload]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo += value
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+        elif isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ValueError(
+                f"{_place_of(payload, value)}: expected a text of at most {MAX_TEXT} characters, "
+                f"found {len(value)}"
+            )
+
+
+def _place_of(payload: dict[str, Any], text: str) -> str:
+    """The key under which a text stands, for a message."""
     todo: list[tuple[str, object]] = [("", payload)]
     while todo:
         key, value = todo.pop()
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            raise ValueError(
-                f"{key}: expected a text of at most {MAX_TEXT} characters, found {len(value)}"
-            )
+        if value is text:
+            return key
         if isinstance(value, dict):
             todo += [(f"{key}: a key", name) for name in value]
             todo += [(f"{key}.{name[:MAX_DIGITS]}".lstrip("."), one) for name, one in value.items()]
         elif isinstance(value, list):
             todo += [(key, one) for one in value]
+    return ""
 
 
 def require_schema(payload: Mapping[str, Any], path: Path) -> None:

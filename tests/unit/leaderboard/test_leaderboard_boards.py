@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from leaderboard_factory import (
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.statistics import Standing
 from corobench.leaderboard.boards import Group, Row, group_results
+from corobench.leaderboard.build import build_site
 from corobench.leaderboard.columns import columns
 from corobench.leaderboard.curves import curves
 from corobench.leaderboard.evidence import read_evidence
@@ -275,6 +277,48 @@ def test_where_the_parent_cannot_be_proven_a_curve_has_no_area() -> None:
     (curve,) = drawn.curves
     assert curve.is_open and not curve.area and not curve.low
     assert len(curve.points) == 3 and curve.high.count(",") == 3
+
+
+def test_a_curve_has_no_point_at_0_where_the_proven_share_is_not_known(tmp_path: Path) -> None:
+    """A circle at 0 would say that nothing could be proven; nobody asked."""
+    for entry, keep, parent in (("dense", 1.0, None), ("a", 0.1, "dense"), ("b", 0.05, "dense")):
+        write_result(
+            tmp_path / "results",
+            make_result(
+                entry,
+                **_scores(0, 100, asked=False),
+                not_asked=dict.fromkeys(("CROWN", "alpha-CROWN", "BaB"), "too large"),
+                compactness=make_compactness(keep_ratio=keep),
+                submission={"parent": parent},
+            ),
+        )
+    build_site([tmp_path / "results"], tmp_path / "site")
+    page = (tmp_path / "site/boards/digits-1.0-n500-eps2-16.html").read_text()
+    points = re.findall(r'class="bracket unproven" d="M[\d.]+ ([\d.]+)V([\d.]+)"/>', page)
+    circles = re.findall(r'<circle class="point open" cx="[\d.]+" cy="([\d.]+)"', page)
+    assert [high for _, high in points] == circles
+    assert {float(low) for low, _ in points} == {BOTTOM} and len(circles) == 3
+
+
+def test_no_page_says_0_percent_proven_where_nobody_could_be_asked(tmp_path: Path) -> None:
+    """Neither the boards, nor the entry's own tables, nor the feed."""
+    path = write_result(
+        tmp_path / "results",
+        make_result(
+            "large",
+            **_scores(0, 100, asked=False),
+            not_asked=dict.fromkeys(("CROWN", "alpha-CROWN", "BaB"), "too large"),
+            date="2026-11-01",
+        ),
+    )
+    write_evidence(path)
+    build_site([tmp_path / "results"], tmp_path / "site")
+    feed = (tmp_path / "site/feed.xml").read_text()
+    assert "proven share not known, 76.0 % unbroken" in feed
+    entry = (tmp_path / "site/entries/1.0/digits/large.n500.html").read_text()
+    classes = entry[entry.index('id="classes"') :].split("</table>")[0]
+    assert classes.count("not known") == 2 * 10
+    assert 'aria-label="0.0 to' not in classes and 'aria-label="? to' in classes
 
 
 NOT_ASKED = {"IBP": 0, "CROWN-IBP": 0, "CROWN": None, "alpha-CROWN": None, "BaB": None}

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from leaderboard_factory import MIRROR, make_result, make_score, write_evidence, write_result
@@ -239,9 +240,11 @@ def test_an_entry_with_outcomes_shows_classes_and_pictures(built: SiteSummary) -
     assert len(sources) > 3
     wide = Image.open(io.BytesIO(base64.b64decode(sources[0].split(",")[1])))
     assert wide.size == (8 + 1 + 8 + 1 + 8, 8)  # clean, adversarial, difference
-    assert wide.getpixel((0, 0)) == 128
-    assert wide.getpixel((9, 0)) == 191
-    assert wide.getpixel((18, 0)) == 255  # +0.25 is beyond the radius 1/16: clipped to white
+    assert wide.getpixel((0, 0)) == (128, 255)
+    assert wide.getpixel((9, 0)) == (191, 255)
+    assert wide.getpixel((18, 0)) == (255, 255)  # +0.25 is beyond the radius 1/16: clipped
+    seen = np.asarray(wide.getchannel("A")).any(axis=0)  # gaps have the colour of the page
+    assert np.flatnonzero(~seen).tolist() == [8, 17]
     assert "Per class" in page
     assert "Per class" not in pages(built)["entries/1.0/digits/orphan.n500.html"]
 

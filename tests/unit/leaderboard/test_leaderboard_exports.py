@@ -173,9 +173,23 @@ def test_the_terminals_table_fits_80_columns_and_cuts_no_number() -> None:
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for number in ("138M", "552000", "10000", "100.0–100.0", "?–>99.9", "2/255"):
+    for number in ("138M", "552000", "n = 10000, mirror", "100.0–100.0", "?–>99.9", "2/255"):
         assert number in text
     assert not re.search(r"(?<![\d.])0\.0–", text)
+
+
+def test_the_terminal_breaks_names_at_hyphens_and_says_what_is_in_one_table() -> None:
+    names = ("fashion-mnist-ibp-lwm-exempt-10x-int8", "lwm")
+    results = [make_result(name, "fashion-mnist", n=1000) for name in names]
+    out = io.StringIO()
+    Console(file=out, width=80).print(terminal_table([*results, make_result()]))
+    text = out.getvalue()
+    firsts = [line.split()[0] for line in text.splitlines() if line.strip()]
+    place = firsts.index("fashion-mnist-")
+    assert firsts[place : place + 3] == ["fashion-mnist-", "ibp-lwm-", "exempt-10x-int8"]
+    for title in ("digits, n = 500, canonical", "fashion-mnist, n = 1000, canonical"):
+        assert text.count(title) == 1
+    assert text.count("AutoAttack/proven") == 1
 
 
 def test_abbreviations_are_found_as_words_only() -> None:

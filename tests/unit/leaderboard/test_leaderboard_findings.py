@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corobench.benchmark.records.result import Result
@@ -14,8 +15,8 @@ from corobench.leaderboard.build import build_site
 from corobench.leaderboard.evidence import read_all
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.loading import load_results
-from corobench.leaderboard.method_chart import Axis
-from corobench.leaderboard.reproduction import compare, report
+from corobench.leaderboard.method_chart import Axis, MethodChart
+from corobench.leaderboard.reproduction import PAPER, compare, report
 from corobench.leaderboard.tiles import SIZE_CLASSES, tiles
 
 RESULTS = Path(__file__).parents[3] / "leaderboard" / "results" / "1.0"
@@ -139,3 +140,29 @@ def test_text_of_a_submission_stays_text(tmp_path: Path) -> None:
         page = (site / name).read_text("utf-8")
         assert "<script>x" not in page and 'href="javascript' not in page
         assert "&lt;script&gt;x" in page
+
+
+def test_a_method_of_one_panel_stands_by_its_distance_to_that_dense_parent(
+    found: Findings,
+) -> None:
+    """Proven shares are higher than those after an attack; a mean of both would mix them up."""
+
+    def above(method: str, chart: MethodChart) -> float:
+        panels = [panel for panel in chart.panels if method in panel.marks]
+        return float(
+            np.mean([one.marks[method].share.rate - one.dense.rate for one in panels]),
+        )
+
+    for chart in (scene.chart for scene in found.scenes):
+        order = [above(method, chart) for method in chart.methods]
+        assert order == sorted(order, reverse=True)
+        for panel in chart.panels:
+            most = max(mark.share.count for mark in panel.marks.values())
+            assert panel.leaders
+            assert all(panel.marks[name].share.count == most for name in panel.leaders)
+            assert set(panel.better) == {
+                name for name, mark in panel.marks.items() if mark.verdict == "better"
+            }
+            kept = panel.marks[chart.papers].share.rate / panel.dense.rate
+            share = PAPER["vra" if panel.measure == "vra" else "era"]
+            assert panel.is_claim_reached == (kept >= share)

@@ -336,3 +336,16 @@ def test_where_neither_has_an_image_to_its_credit_there_is_no_test(results: Path
     }
     half = replace(family, children=[papers, first, family.children[2]])
     assert (second.method, "VRA") in {(one.rival, one.measure) for one in compare([half])}
+
+
+def test_a_share_of_next_to_nothing_is_told_as_two_counts(results: Path) -> None:
+    """As on boards: of a parent that was not made to be verified no VRA in percent."""
+    (family,) = find_families([results])
+    assert not family.has_vra_shares
+    child = family.children[0]
+    counts = f"{family.flags['vra'].sum()} → {child.flags['vra'].sum()} |"
+    lines = report([results]).splitlines()
+    row = next(line for line in lines if line.startswith(f"| {child.method} (the paper's) | 1/"))
+    assert row.endswith(counts)
+    (verified,) = [one for one in find_families([RESULTS]) if one.is_verifiable]
+    assert verified.has_vra_shares
