@@ -74,8 +74,12 @@ def import_(
       corobench import model.onnx --track cifar10 --out submissions/my-net
     """
     from corobench.benchmark.executors import run_import
+    from corobench.benchmark.errors import SubmissionError
     from corobench.benchmark.submission.kinds import is_onnx
+    from corobench.benchmark.submission.strangers import stranger
 
+    if fault := stranger(checkpoint):
+        raise SubmissionError(checkpoint, [fault])
     if is_onnx(checkpoint):
         _refuse_for_graphs(click.get_current_context())
         done = run_import(
