@@ -12,18 +12,18 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from corobench.benchmark.submission.files import LFS_POINTER, NOT_PULLED
+
 _NUM_BYTES = 512
 _EXPORT = "export the network to ONNX with the tools of its framework, and import that file"
 _UNPACK = "unpack it and import the file inside"
-_TENSORS = "torch.save({name: torch.as_tensor(array) for name, array in arrays.items()}, 'model.pt')"
+_TENSORS = (
+    "torch.save({name: torch.as_tensor(array) for name, array in arrays.items()}, 'model.pt')"
+)
 
 #: How a file begins -> what it is, and the way out.
 _BEGINNINGS: tuple[tuple[int, bytes, str], ...] = (
-    (
-        0,
-        b"version https://git-lfs",
-        "is a pointer of Git LFS and not the file itself; get it with `git lfs pull`",
-    ),
+    (0, LFS_POINTER, NOT_PULLED),
     (0, b"\x1f\x8b", f"is compressed (gzip); {_UNPACK}"),
     (0, b"BZh", f"is compressed (bzip2); {_UNPACK}"),
     (0, b"\xfd7zXZ", f"is compressed (xz); {_UNPACK}"),

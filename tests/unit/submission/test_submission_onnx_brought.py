@@ -402,7 +402,10 @@ def test_other_forms_say_the_way_out(content: bytes, rule: str, way: str) -> Non
 
 def test_a_network_in_training_mode_is_named(tmp_path: Path) -> None:
     network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten(), torch.nn.Linear(72, 10)
+        torch.nn.Conv2d(1, 2, 3),
+        torch.nn.BatchNorm2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(72, 10),
     )
     path = tmp_path / "m.onnx"
     torch.onnx.export(
