@@ -196,8 +196,8 @@ def _of_its_own(text: str, error: BaseException) -> ConfigError:
     else:
         where = f"{own[-1].filename}, line {own[-1].lineno}" if own else text.partition(":")[0]
     return ConfigError(
-        f"--parent {text}: its code raised {type(error).__name__}: {first_line} ({where}); expected "
-        "a network, or a function without arguments that returns one"
+        f"--parent {text}: its code raised {type(error).__name__}: {first_line} ({where}); it must "
+        "be a network, or a function without arguments that returns one"
     )
 
 

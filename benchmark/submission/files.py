@@ -9,7 +9,6 @@ from pathlib import Path
 from corobench.benchmark.errors import OutputError
 from corobench.benchmark.files.atomic import replace_whole
 
-
 #: How a pointer of Git LFS begins, which a checkout without LFS has in place of a file.
 LFS_POINTER = b"version https://git-lfs"
 NOT_PULLED = "is a pointer of Git LFS and not the file itself; get it with `git lfs pull`"

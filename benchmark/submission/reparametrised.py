@@ -55,7 +55,7 @@ def bake_norms(state: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...], tup
 
 
 def _without_masks_of_norms(state: Mapping[str, Tensor]) -> State:
-    """The state where masks of torch.nn.utils.prune on the two parts of a weight norm are applied."""
+    """The state with masks of torch.nn.utils.prune on the parts of a weight norm applied."""
     done = dict(state)
     for name in state:
         stem = name.removesuffix("_orig")

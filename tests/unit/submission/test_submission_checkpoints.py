@@ -398,7 +398,7 @@ def test_a_network_prepared_for_quantisation_is_named() -> None:
         warnings.simplefilter("ignore")
         prepared = torch.ao.quantization.prepare(network)
     prepared(torch.rand(2, 1, 8, 8))
-    with pytest.raises(SubmissionError, match="prepared for quantisation.*quantize_static"):
+    with pytest.raises(SubmissionError, match=r"prepared for quantisation.*quantize_static"):
         found(prepared.state_dict())
 
 

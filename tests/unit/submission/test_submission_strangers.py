@@ -108,7 +108,7 @@ def test_one_file_of_several_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "model-00001-of-00002.safetensors"
     save_file({"0.weight": make_state()["0.weight"]}, path)
     assert shard(path).startswith("it is one of 2 files")
-    with pytest.raises(SubmissionError, match="missing from the checkpoint.*one of 2 files"):
+    with pytest.raises(SubmissionError, match=r"missing from the checkpoint.*one of 2 files"):
         import_checkpoint(
             path,
             tmp_path / "out",
@@ -147,5 +147,5 @@ def test_values_that_are_no_weights_name_the_file(
 def test_arrays_of_numpy_in_a_checkpoint_are_named(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save({name: one.numpy() for name, one in make_state().items()}, path)
-    with pytest.raises(SubmissionError, match="become tensors by torch.as_tensor"):
+    with pytest.raises(SubmissionError, match=r"become tensors by torch\.as_tensor"):
         read_checkpoint(path)
