@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import re
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from corobench.benchmark.interactive.export import as_onnx
 from corobench.benchmark.interactive.networks import measured_copy
 from corobench.benchmark.network.compactness import prunable_layers
 from corobench.benchmark.submission.contract import find_broken_clauses, random_images
-from corobench.benchmark.submission.files import FileFaultError, read_plain_file
+from corobench.benchmark.submission.files import FileFaultError
+from corobench.benchmark.submission.graph.external import read_whole
 from corobench.benchmark.submission.graph.network import read_network
-from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 from corobench.benchmark.submission.headers import ONNX_SUFFIX
+from corobench.benchmark.submission.kinds import is_onnx
+from corobench.benchmark.submission.strangers import stranger
 from corobench.benchmark.submission.weights import effective_sha256
 from corobench.benchmark.tracks import Track, get_track
 
@@ -68,9 +71,10 @@ def load_own_parent(text: str, track: Track) -> OwnParent:
         ConfigError: there is no such file, module or name, or it is no network that can be pruned.
         SubmissionError: it breaks the model contract, or cannot be written as ONNX afterwards.
     """
-    if text.endswith(ONNX_SUFFIX):
+    module, _, name = text.partition(":")
+    if text.endswith(ONNX_SUFFIX) or is_onnx(Path(text)):
         network, name, wiring = _from_file(Path(text), track)
-    elif ":" in text and not Path(text).exists():
+    elif module and name and not Path(text).exists():
         network, name = _from_module(text)
         wiring = repr(network)
     else:
@@ -128,9 +132,10 @@ def adopt(recipe: Recipe, parent: OwnParent, entry: str | None) -> Recipe:
 
 
 def _from_file(path: Path, track: Track) -> tuple[nn.Module, str, str]:
+    if fault := stranger(path):
+        raise ConfigError(f"--parent {path}: {fault}")
     try:
-        content = read_plain_file(path.parent, path.name, MAX_WEIGHTS_BYTES)
-        graph = read_network(content, track.shape)
+        graph = read_network(read_whole(path), track.shape)
     except FileFaultError as error:
         raise ConfigError(f"--parent {path}: {error}") from error
     if graph.is_quantised:
@@ -143,6 +148,12 @@ def _from_file(path: Path, track: Track) -> tuple[nn.Module, str, str]:
 
 def _from_module(text: str) -> tuple[nn.Module, str]:
     module_name, _, name = text.partition(":")
+    if module_name.endswith(".py"):
+        dotted = ".".join(Path(module_name).with_suffix("").parts)
+        raise ConfigError(
+            f"--parent {text}: expected a module and no file: {dotted}:{name}, in the folder from "
+            "which it can be imported"
+        )
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does
         sys.path.insert(0, here)
@@ -153,6 +164,8 @@ def _from_module(text: str) -> tuple[nn.Module, str]:
             f"--parent {text}: no Python module {error.name!r} here or among the installed "
             f"packages; {_EXPECTED}"
         ) from error
+    except (Exception, SystemExit) as error:
+        raise _of_its_own(text, error) from error
     if not hasattr(module, name):
         known = [one for one in vars(module) if not one.startswith("_")]
         hint = nearest(name, known) if len(known) <= 20 else f"look into {module.__file__}"
@@ -161,13 +174,31 @@ def _from_module(text: str) -> tuple[nn.Module, str]:
     if not isinstance(found, nn.Module) and callable(found):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            found = found()
+            try:
+                found = found()
+            except (Exception, SystemExit) as error:
+                raise _of_its_own(text, error) from error
     if not isinstance(found, nn.Module):
         raise ConfigError(
             f"--parent {text}: expected a torch.nn.Module, or a function without arguments that "
             f"returns one, but found {type(found).__name__}"
         )
     return found.to("cpu", torch.float32).eval(), _slug(name)
+
+
+def _of_its_own(text: str, error: BaseException) -> ConfigError:
+    """What the named code raised, and where in it."""
+    first_line = (str(error).strip() or "no message").splitlines()[0][:200]
+    places = traceback.extract_tb(error.__traceback__)
+    own = [place for place in places if place.filename != __file__ and place.filename[:1] != "<"]
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}, line {error.lineno}"
+    else:
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else text.partition(":")[0]
+    return ConfigError(
+        f"--parent {text}: its code raised {type(error).__name__}: {first_line} ({where}); it must "
+        "be a network, or a function without arguments that returns one"
+    )
 
 
 def _require_prunable(network: nn.Module, text: str) -> None:

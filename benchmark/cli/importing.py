@@ -73,9 +73,13 @@ def import_(
       corobench import hydra.pth --architecture vgg16-bn --track cifar10 --keep-ratio 0.1 --out e
       corobench import model.onnx --track cifar10 --out submissions/my-net
     """
+    from corobench.benchmark.errors import SubmissionError
     from corobench.benchmark.executors import run_import
     from corobench.benchmark.submission.kinds import is_onnx
+    from corobench.benchmark.submission.strangers import stranger
 
+    if fault := stranger(checkpoint):
+        raise SubmissionError(checkpoint, [fault])
     if is_onnx(checkpoint):
         _refuse_for_graphs(click.get_current_context())
         done = run_import(

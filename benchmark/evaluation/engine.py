@@ -90,6 +90,7 @@ EXCLUDED: Mapping[str, str] = {
             "submission.matching",
             "submission.naming",
             "submission.reparametrised",
+            "submission.strangers",
         ),
         "names and masks of checkpoints, for `corobench import`",
     ),

@@ -15,6 +15,7 @@ from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.submission.files import FileFaultError
 from corobench.benchmark.submission.header import MAX_WEIGHTS_BYTES
 from corobench.benchmark.submission.kinds import kind_of
+from corobench.benchmark.submission.strangers import stranger
 from corobench.benchmark.submission.weights import read_tensors
 
 #: Why archives of torch.export are refused.
@@ -42,8 +43,8 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         SubmissionError: missing, too large or refused.
     """
-    if not path.is_file():
-        raise SubmissionError(path, ["expected a checkpoint file, but there is none"])
+    if fault := stranger(path):
+        raise SubmissionError(path, [fault])
     size = path.stat().st_size
     if size > MAX_WEIGHTS_BYTES:
         raise SubmissionError(path, [f"expected at most {MAX_WEIGHTS_BYTES} bytes, found {size}"])
@@ -97,7 +98,14 @@ def _what(error: Exception) -> str:
     Its own message is about switching the check off, which is no way out.
     """
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f" (it needs {found[1]})" if found else ""
+    if found is None:
+        return ""
+    arrays = (
+        "; arrays and numbers of numpy become tensors by torch.as_tensor"
+        if found[1].startswith("numpy.")
+        else ""
+    )
+    return f" (it needs {found[1]}{arrays})"
 
 
 def _first_line(error: Exception) -> str:

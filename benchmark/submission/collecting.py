@@ -55,8 +55,11 @@ def collect(content: Any) -> Collected:
         content: mappings and lists of tensors and other things, nested.
     """
     what = type(content).__name__
-    if isinstance(content, Mapping):
-        what = f"the keys {', '.join(str(key) for key in list(content)[:MAX_LISTED])}"
+    if isinstance(content, Tensor):
+        what = "a single tensor"
+    elif isinstance(content, Mapping):
+        keys = ", ".join(str(key) for key in list(content)[:MAX_LISTED])
+        what = f"the keys {keys}" if keys else "nothing in the file"
     found = Collected(what=what)
     _visit(content, "", found, 0)
     return found
@@ -67,7 +70,9 @@ def _visit(value: Any, name: str, found: Collected, depth: int) -> None:
         if len(found.tensors) < MAX_TENSORS:
             _add(value, name, found)
         return
-    if depth > MAX_DEPTH or not isinstance(value, Mapping | list | tuple) or not value:
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return
+    if depth > MAX_DEPTH or not _may_hold_tensors(value, depth):
         if not isinstance(value, int | float | str | None) and name:
             found.not_tensors.append(name)
         return
@@ -79,11 +84,17 @@ def _visit(value: Any, name: str, found: Collected, depth: int) -> None:
     )
     if any(isinstance(one, Tensor) for _, one in parts):
         found.containers.append(name + "." if is_named and name else name)
-    elif not is_named and not any(isinstance(one, Mapping | list | tuple) for _, one in parts):
-        found.not_tensors.append(name)
-        return
     for part, one in parts:
         _visit(one, part, found, depth + 1)
+
+
+def _may_hold_tensors(value: Any, depth: int) -> bool:
+    """Whether something nested is a mapping, or a list with a tensor or a mapping inside."""
+    if isinstance(value, Tensor | Mapping):
+        return True
+    if depth > MAX_DEPTH or not isinstance(value, list | tuple):
+        return False
+    return any(_may_hold_tensors(one, depth + 1) for one in value)
 
 
 def _add(tensor: Tensor, name: str, found: Collected) -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 from corobench.benchmark.errors import OutputError
 from corobench.benchmark.files.atomic import replace_whole
 
+#: How a pointer of Git LFS begins, which a checkout without LFS has in place of a file.
+LFS_POINTER = b"version https://git-lfs"
+NOT_PULLED = "is a pointer of Git LFS and not the file itself; get it with `git lfs pull`"
+
 
 class FileFaultError(Exception):
     """Why a file of a submission is refused; its text is the fault."""
@@ -45,13 +49,16 @@ def read_plain_file(folder: Path, name: str, limit_bytes: int) -> bytes:
                 raise FileFaultError(
                     f"{name}: expected at most {limit_bytes} bytes, but found {size}"
                 )
-            return stream.read(limit_bytes)
+            content = stream.read(limit_bytes)
     except FileNotFoundError as error:
         raise FileFaultError(f"{name}: expected this file in the folder, but it is missing") from (
             error
         )
     except OSError as error:
         raise FileFaultError(f"{name}: cannot read it: {error.strerror or error}") from error
+    if content.startswith(LFS_POINTER):
+        raise FileFaultError(f"{name}: {NOT_PULLED}")
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

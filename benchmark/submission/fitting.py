@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,21 @@ from torch import Tensor
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.submission.naming import Place
 from corobench.benchmark.submission.sequences import match_by_order
+from corobench.benchmark.submission.strangers import shard
 from corobench.benchmark.submission.weights import MAX_LISTED, State
 
 #: Tensors that widely copied code of wide residual networks registers and never calls.
 UNUSED = ("sub_block1.",)
 NORMALIZE = ("normalize.mean", "normalize.std")
 NETWORK = "network."
+#: What torch puts into a network that is to be quantised.
+_OBSERVER = re.compile(r"(activation_post_process|fake_quant|_observer)(\.|$)")
+_OBSERVED = (
+    "the network is prepared for quantisation by torch (observers or rounding beside its weights), "
+    "so that it computes something else than its weights alone. Import the float32 weights from "
+    "before, or an ONNX file with QuantizeLinear and DequantizeLinear pairs (onnxruntime's "
+    "quantize_static with quant_format=QuantFormat.QDQ)"
+)
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,12 @@ def fit(
     core = core_of(wanted)
     added = NETWORK if len(core) < len(wanted) else ""
     unused = sorted(name for name in state if name not in core and name.startswith(UNUSED))
-    kept = {name: tensor for name, tensor in state.items() if name not in unused}
+    numbers = sorted(
+        name for name, one in state.items() if name not in core and _is_number(name, one)
+    )
+    kept = {name: one for name, one in state.items() if name not in {*unused, *numbers}}
     whole = _whole(kept, pair, core, wanted, parts.place.prefix.removeprefix(parts.holder))
-    faults = _list_misfits(whole.state, core)
+    faults = _list_misfits(path, whole.state, core)
     if not added and whole.pair:
         faults.append(_arguments(whole.pair))
     if faults:
@@ -127,6 +140,7 @@ def fit(
             *_renamings(parts.place),
             *_beside(parts),
             *_left_out(unused, whole, added),
+            *([f"left out, a number and no weight: {', '.join(numbers)}"] if numbers else []),
         ),
     )
 
@@ -230,8 +244,15 @@ def _arguments(pair: State) -> str:
     return f"the model normalises its input: give the arguments mean={mean}, std={std} ({options})"
 
 
-def _list_misfits(found: State, core: Mapping[str, Tensor]) -> list[str]:
+def _is_number(name: str, tensor: Tensor) -> bool:
+    """Whether something beside the layers is a counter, such as an epoch."""
+    return "." not in name and tensor.numel() == 1 and not tensor.is_floating_point()
+
+
+def _list_misfits(path: Path, found: State, core: Mapping[str, Tensor]) -> list[str]:
     faults = []
+    if any(_OBSERVER.search(name) for name in found):
+        return [_OBSERVED]
     for kind, names in (
         ("missing from the checkpoint", set(core) - set(found)),
         ("unknown to the architecture", set(found) - set(core)),
@@ -239,7 +260,10 @@ def _list_misfits(found: State, core: Mapping[str, Tensor]) -> list[str]:
         if names:
             shown = ", ".join(sorted(names)[:MAX_LISTED])
             more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-            faults.append(f"{len(names)} tensor(s) {kind}: {shown}{more}")
+            hint = shard(path) if names == set(core) - set(found) else ""
+            faults.append(
+                f"{len(names)} tensor(s) {kind}: {shown}{more}{f'; {hint}' if hint else ''}"
+            )
     shapes = [
         f"tensor `{name}`: expected shape {list(core[name].shape)}, "
         f"but found {list(found[name].shape)}"

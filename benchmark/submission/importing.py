@@ -27,6 +27,7 @@ from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, fo
 from corobench.benchmark.submission.masks import MIN_KEEP_RATIO
 from corobench.benchmark.submission.matching import match
 from corobench.benchmark.submission.rounding import difference, in_quanta
+from corobench.benchmark.submission.strangers import stranger
 from corobench.benchmark.submission.weights import State, effective_state, write_weights
 from corobench.benchmark.submission.writing import Sample, largest_difference, merge, sample_images
 from corobench.benchmark.tracks import Track, get_track
@@ -167,6 +168,8 @@ def import_graph(
     """
     chosen = get_track(track)
     refuse_existing(out)
+    if fault := stranger(source):
+        raise SubmissionError(source, [fault])
     try:
         content = read_whole(source)
         graph = read_network(content, chosen.shape)
@@ -230,9 +233,16 @@ def _same_as_runtime(submission: Submission, images: Tensor) -> tuple[float, tup
 def _to_weights(checkpoint: Path, matched: Matched) -> State:
     """The matched tensors as float32; anything but floating point is refused by name."""
     others = [
-        f"tensor `{name}`: expected a floating-point type, but found {tensor.dtype}"
+        f"tensor `{name}`: expected a floating-point type, but found {tensor.dtype}; import the "
+        "weights as real numbers, from before any quantisation"
         for name, tensor in matched.state.items()
         if not tensor.is_floating_point()
+    ]
+    others += [
+        f"tensor `{name}`: expected finite values that float32 holds, but found "
+        f"{int((~torch.isfinite(tensor.float())).sum())} others; was the training stopped by NaN?"
+        for name, tensor in matched.state.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all())
     ]
     others += [
         f"tensor `{name}`: expected variances above 0, but the smallest is "

@@ -21,6 +21,14 @@ MANIFEST = "submission.toml"
 #: Largest manifest that is read.
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_SHOWN = 80
+#: Pattern of a key -> what it asks for, in words.
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9._-]{0,79}$": "at most 80 letters a-z, digits, dots, underscores and dashes, "
+    "beginning with a letter or a digit",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "the name of a file of letters, digits, dots, underscores and "
+    "dashes",
+    r"^https?://[^\s<>\"']+$": "an address that begins with http:// or https://",
+}
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -33,6 +41,14 @@ def load_manifest(folder: Path) -> Manifest:
         SubmissionError: no folder, no manifest, not TOML, or values that break rules.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise SubmissionError(
+            folder,
+            [
+                "expected a submission folder, but this is a file; name the folder that holds it, "
+                "or make one of a model with `corobench import`"
+            ],
+        )
     if not folder.is_dir():
         raise SubmissionError(folder, ["expected a submission folder, but there is none"])
     try:
@@ -140,7 +156,9 @@ def _translate(detail: dict[str, Any], table: Mapping[str, Any]) -> str:
         return f"missing key `{key}`: expected it in the manifest, but it is not there"
     context = detail.get("ctx", {})
     expected = {
-        "string_pattern_mismatch": f"text that matches {context.get('pattern')}",
+        "string_pattern_mismatch": _PATTERNS.get(
+            str(context.get("pattern")), f"text that matches {context.get('pattern')}"
+        ),
         "literal_error": f"{context.get('expected')}",
         "string_too_short": f"text of at least {context.get('min_length')} character(s)",
         "string_too_long": f"text of at most {context.get('max_length')} characters",

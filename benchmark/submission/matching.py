@@ -14,9 +14,9 @@ from corobench.benchmark.submission.collecting import Collected
 from corobench.benchmark.submission.fitting import NORMALIZE, Matched, Parts, core_of, fit
 from corobench.benchmark.submission.mask_sets import (
     apply_mask_sets,
-    is_binary,
+    is_beside_its_weight,
     is_mask_name,
-    weight_of,
+    looks_like_mask,
 )
 from corobench.benchmark.submission.masks import MIN_KEEP_RATIO, bake_masks
 from corobench.benchmark.submission.naming import Place, find_places, nearest_place
@@ -87,6 +87,7 @@ def match(
 
 def _under(path: Path, found: Collected, tensors: State, key: str) -> State:
     """The tensors under a key that was named."""
+    key = key.rstrip(".")
     chosen = {
         name: tensor for name, tensor in tensors.items() if name.startswith((f"{key}.", f"{key}["))
     }
@@ -103,7 +104,7 @@ def _under(path: Path, found: Collected, tensors: State, key: str) -> State:
 
 def _place(path: Path, found: Collected, tensors: State, core: Mapping[str, Tensor]) -> Place:
     """Where the network is; the nearest place where it is nowhere by name."""
-    if not tensors:
+    if not set(tensors) - {""}:
         raise SubmissionError(path, [_NO_NAMES.format(found.what)])
     norms, norm_faults, _ = bake_norms(tensors)
     plain = {
@@ -189,19 +190,20 @@ def _masks(state: State, parts: Parts, faults: list[str]) -> State:
     """Masks that no layer has used, taken out of the tensors; a set that may be some is a fault."""
     masks: State = {}
     for table in (state, parts.beside, parts.elsewhere):
+        of_others = () if table is state else tuple(table)
         for name in [name for name in table if is_mask_name(name)]:
-            masks[name] = table.pop(name)
+            if not is_beside_its_weight(name, of_others):
+                masks[name] = table.pop(name)
     likely = [
         name
-        for name, tensor in parts.elsewhere.items()
-        if tensor.dim() > 1 and is_binary(tensor) and bool(tensor.any())
-        if (weight := weight_of(name, state)) is not None and state[weight].shape == tensor.shape
+        for name, tensor in (parts.beside | parts.elsewhere).items()
+        if not is_mask_name(name) and looks_like_mask(name, tensor, state)
     ]
     if likely:
         faults.append(
-            f"{len(likely)} tensors such as `{likely[0]}` hold zeros and ones in the shape of a "
-            "weight: are they masks? Apply them before saving, layer.weight.data.mul_(mask), or "
-            "leave them out"
+            f"{len(likely)} tensors such as `{likely[0]}` may say which weights are kept (zeros "
+            "and ones, or places of weights): are they masks? Apply them before saving, "
+            "layer.weight.data.mul_(mask), or leave them out"
         )
     return masks
 

@@ -35,7 +35,7 @@ def bake_norms(state: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...], tup
     Returns:
         The tensors; why a weight cannot be computed; what was done, for people.
     """
-    baked = dict(state)
+    baked = _without_masks_of_norms(state)
     faults: list[str] = []
     counts = {"weight norm": 0, "spectral norm": 0, "masks of torch.ao.pruning": 0}
     for name, parts in _new_style(state).items():
@@ -48,10 +48,22 @@ def bake_norms(state: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...], tup
         for key in parts:
             del baked[_stored(name, key)]
         baked[name] = weight
-    for name in [name for name in state if name.endswith(("_g", "_orig"))]:
+    for name in [name for name in baked if name.endswith(("_g", "_orig"))]:
         _bake_old(baked, name, counts, faults)
     notes = [f"applied {kind} of {count} layer(s)" for kind, count in counts.items() if count]
     return baked, tuple(faults), tuple(notes)
+
+
+def _without_masks_of_norms(state: Mapping[str, Tensor]) -> State:
+    """The state with masks of torch.nn.utils.prune on the parts of a weight norm applied."""
+    done = dict(state)
+    for name in state:
+        stem = name.removesuffix("_orig")
+        mask = state.get(stem + "_mask")
+        is_part = name.endswith("_orig") and stem.endswith(("_g", "_v"))
+        if is_part and mask is not None and mask.shape == state[name].shape:
+            done[stem] = done.pop(name) * (done.pop(stem + "_mask") != 0)
+    return done
 
 
 def _stored(name: str, key: str) -> str:
@@ -87,8 +99,9 @@ def _computed(parts: Mapping[str, Tensor]) -> tuple[str, Tensor | None]:
 def _fault(name: str, leaf: str, parts: Mapping[str, Tensor]) -> str:
     if set(parts) == {"original"}:
         return (
-            f"tensor `{name}`: the file holds the weights before their mask, but no mask, which "
-            "torch.ao.pruning does not save; call sparsifier.squash_mask() and save again"
+            f"tensor `{name}`: the file holds weights from before a parametrisation and not what "
+            "it makes of them. A mask of torch.ao.pruning: call sparsifier.squash_mask() and save "
+            f"again; another one: {_BAKE.format(leaf)}"
         )
     found = ", ".join(sorted(parts)[:6])
     return f"tensor `{name}`: is computed from {found}, which is not read; {_BAKE.format(leaf)}"
@@ -96,6 +109,8 @@ def _fault(name: str, leaf: str, parts: Mapping[str, Tensor]) -> str:
 
 def _bake_old(baked: State, name: str, counts: dict[str, int], faults: list[str]) -> None:
     """Hooks of torch.nn.utils, which store their parts beside the weight."""
+    if name not in baked:
+        return
     stem, _, kind = name.rpartition("_")
     leaf = stem.rpartition(".")[2]
     direction, vector = baked.get(stem + "_v"), baked.get(stem + "_u")

@@ -19,6 +19,10 @@ RELATIVE_TOLERANCE = 1e-4
 #: in a deep one a few logits move by a step or some. A step (a quantum) is that of the rounded
 #: logits, or a 255th of an image's range of logits where that is larger.
 MAX_QUANTA = 4
+#: In the deepest networks a few images move further: of 500 images onnxruntime and the same file
+#: without its rewriting differ on 12 by more, by 10 quanta at most (perf/quantised_networks.py).
+MAX_FAR_QUANTA = 16
+FAR_RATE, NUM_FAR, FAR_SHARE_OF_FEW = 0.05, 2, 0.25
 _NUM_STEPS_OF_A_RANGE = 255
 #: What is smaller than float32's normal numbers is rounded more coarsely.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -63,6 +67,15 @@ def quantum(logits_NK: Tensor, step: float) -> float:
     return max(step, float(ranges.median()) / _NUM_STEPS_OF_A_RANGE)
 
 
+def num_far(num_images: int) -> int:
+    """Of how many images the logits may move by more than `MAX_QUANTA`.
+
+    >>> num_far(4), num_far(16), num_far(64), num_far(1000)
+    (1, 2, 3, 50)
+    """
+    return min(max(NUM_FAR, int(FAR_RATE * num_images)), int(FAR_SHARE_OF_FEW * num_images))
+
+
 def in_quanta(other_NK: Tensor, logits_NK: Tensor, step: float) -> str:
     """The figures of a comparison of a quantised network, for people.
 
@@ -77,8 +90,8 @@ def in_quanta(other_NK: Tensor, logits_NK: Tensor, step: float) -> str:
     num_other = int((other_NK.argmax(dim=1) != logits_NK.argmax(dim=1)).sum())
     return (
         f"one image at a time, {moved} of {len(logits_NK)} images have other logits, by at most "
-        f"{float(largest.max()) / size:.2g} quanta of {size:.3g} ({MAX_QUANTA} are allowed); "
-        f"{num_other} have another class"
+        f"{float(largest.max()) / size:.2g} quanta of {size:.3g} ({MAX_QUANTA} are allowed, "
+        f"{MAX_FAR_QUANTA} on {num_far(len(logits_NK))} images); {num_other} have another class"
     )
 
 
@@ -109,6 +122,8 @@ def difference(
     if step is not None:
         tolerance = tolerance + MAX_QUANTA * quantum(logits_NK, step)
     is_far = largest > tolerance
+    if step is not None and int(is_far.sum()) <= num_far(len(logits_NK)):
+        is_far = largest > rounding(logits_NK) + MAX_FAR_QUANTA * quantum(logits_NK, step)
     if bool(is_far.any()):
         worst = int((largest / tolerance).argmax())
         return (

@@ -40,7 +40,7 @@ def test_weights_without_an_architecture_lead_to_onnx(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "model.pt"
-    path.write_bytes(b"")
+    path.write_bytes(b"\x80weights")
     code = invoke(["import", str(path), "--track", "digits", "--out", str(tmp_path / "out")])
     said = capsys.readouterr().err
     assert code == 2 and str(path) in said

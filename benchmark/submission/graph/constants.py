@@ -97,8 +97,9 @@ def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _is_castable(array: np.ndarray) -> bool:
-    """Floating-point numbers, or a mask of bytes."""
-    return array.dtype.kind == "f" or (array.dtype.itemsize == 1 and _is_mask(array))
+    """Floating-point numbers, or a mask: of bytes, or of whole numbers that are no shape."""
+    is_whole = array.dtype.itemsize == 1 or array.ndim > 1
+    return array.dtype.kind == "f" or (is_whole and _is_mask(array))
 
 
 def _is_mask(array: np.ndarray) -> bool:
@@ -109,10 +110,13 @@ def _is_mask(array: np.ndarray) -> bool:
 def _masked(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     """Stored numbers with those set to 0 where a mask is; None where neither is a mask of them."""
     for mask, array in ((second, first), (first, second)):
-        fits = array.ndim == mask.ndim and all(
-            size in (1, full) for size, full in zip(mask.shape, array.shape, strict=True)
+        sizes = (1,) * (array.ndim - mask.ndim) + mask.shape
+        fits = len(sizes) == array.ndim and all(
+            size in (1, full) for size, full in zip(sizes, array.shape, strict=True)
         )
-        if fits and array.ndim > 1 and array.dtype == mask.dtype == np.float32 and _is_mask(mask):
+        if array.ndim == 1:  # a bias, one by one
+            fits = mask.shape == array.shape and array.size > 1
+        if fits and array.ndim > 0 and array.dtype == mask.dtype == np.float32 and _is_mask(mask):
             return np.where(mask != 0, array, np.float32(0))
     return None
 

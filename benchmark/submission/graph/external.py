@@ -7,6 +7,7 @@ file, and what is in another one is refused there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ def read_whole(path: Path) -> bytes:
     """The bytes of an ONNX file, with the values of files beside it inside.
 
     Args:
-        path: of the file with the graph. The others are plain files of its folder, and no larger
-            than a weights file may be, all together.
+        path: of the file with the graph, or a link to it. The others are plain files of its
+            folder, or of the link's, and no larger than a weights file may be, all together.
 
     Raises:
         FileFaultError: a file is missing, refused or unreadable.
         GraphFaultError: a place that is no plain name, or beyond the end of its file.
     """
-    content = read_plain_file(path.parent, path.name, MAX_WEIGHTS_BYTES)
+    real = path.resolve() if path.is_symlink() else path
+    content = read_plain_file(real.parent, real.name, MAX_WEIGHTS_BYTES)
     if b"location" not in content:  # the key that names another file
         return content
     try:
@@ -43,12 +45,12 @@ def read_whole(path: Path) -> bytes:
     tensors = [tensor for tensor in model.graph.initializer if tensor.external_data]
     if not tensors:
         return content
-    _bring_in(tensors, path.parent, MAX_WEIGHTS_BYTES - len(content))
+    _bring_in(tensors, [path.parent, real.parent], MAX_WEIGHTS_BYTES - len(content))
     whole: bytes = model.SerializeToString()
     return whole
 
 
-def _bring_in(tensors: list[Any], folder: Path, limit_bytes: int) -> None:
+def _bring_in(tensors: list[Any], folders: list[Path], limit_bytes: int) -> None:
     """Put the values of tensors into themselves."""
     files: dict[str, bytes] = {}
     taken = 0
@@ -61,7 +63,7 @@ def _bring_in(tensors: list[Any], folder: Path, limit_bytes: int) -> None:
                 f"tensor {shown(tensor.name)}: expected a plain name as its place, {_ONE_FILE}",
             )
         if name not in files:
-            files[name] = _read(folder, name, limit_bytes - sum(map(len, files.values())))
+            files[name] = _read(folders, name, limit_bytes - sum(map(len, files.values())))
         try:
             start = int(settings.get("offset", "0"))
             size = int(settings.get("length", len(files[name]) - start))
@@ -81,11 +83,15 @@ def _bring_in(tensors: list[Any], folder: Path, limit_bytes: int) -> None:
         tensor.ClearField("data_location")
 
 
-def _read(folder: Path, name: str, limit_bytes: int) -> bytes:
+def _read(folders: list[Path], name: str, limit_bytes: int) -> bytes:
+    plain = name.removeprefix("./")
+    has_it = [one for one in folders if "/" not in plain and os.path.lexists(one / plain)]
     try:
-        return read_plain_file(folder, name, limit_bytes)
+        return read_plain_file((has_it or folders)[0], plain, limit_bytes)
     except FileFaultError as error:
+        way = "put it beside the ONNX file"
+        if has_it and (has_it[0] / plain).is_symlink():
+            way = "put the file itself there (cp -L)"
         raise GraphFaultError(
-            "onnx-external-data",
-            f"{error}: it holds the values; put it beside the ONNX file, {_ONE_FILE}",
+            "onnx-external-data", f"{error}: it holds the values; {way}, {_ONE_FILE}"
         ) from error

@@ -270,7 +270,9 @@ class _Builder:
         if node.op == "QuantizeLinear":
             if not isinstance(value, Activation):
                 raise GraphFaultError(
-                    "onnx-computed-constant", f"{node.label}: store the integers themselves"
+                    "onnx-computed-constant",
+                    f"{node.label}: store the integers themselves, as onnxruntime's quantiser does "
+                    "without AddQDQPairToWeight",
                 )
             return quantise(node, value, arrays, len(value.shape))
         if isinstance(value, Quantised):

@@ -235,7 +235,10 @@ def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn
     keep = bool(node.attributes.get("keepdims", 1))
     if not axes or axes[0] == 0 or axes[-1] >= rank:
         raise GraphFaultError(
-            "onnx-batch", f"{node.label}: expected axes of one image, but found {axes}"
+            "onnx-batch",
+            f"{node.label}: expected axes of one image, but found {axes or 'all'}; reduce each "
+            "image by itself, such as x.mean((1, 2, 3), keepdim=True), and batch-norms by their "
+            "running statistics (model.eval())",
         )
     if node.op == "ReduceMean":
         return Mean(axes, keep)
@@ -285,7 +288,11 @@ def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> 
     except (ValueError, IndexError, TypeError) as error:
         raise GraphFaultError("onnx-sizes", f"{node.label}: its axes do not match") from error
     if not found or found[0] != 2:
-        raise GraphFaultError("onnx-batch", f"{node.label}: would move the batch")
+        raise GraphFaultError(
+            "onnx-batch",
+            f"{node.label}: would move the batch, which stays the first axis; export with images "
+            "(batch, channels, height, width) and not with a single one",
+        )
     return Reshape(found[1:])
 
 

@@ -35,17 +35,22 @@ Attribute = Any
 #: Type of the input -> the way out.
 _INPUT_WAYS = {
     "float16": "; export a float32 network (`model.float()`): float16 is for stored weights only",
-    **dict.fromkeys(("double", "bfloat16"), "; export a float32 network (`model.float()`)"),
     "uint8": "; take the Cast and the division by 255 out: images come in [0, 1]",
 }
 #: Type of a stored tensor -> the way out.
 _TYPE_WAYS = {
     **dict.fromkeys(("int16", "uint16", "int4", "uint4"), f"; {QDQ}"),
-    **dict.fromkeys(("double", "bfloat16"), "; export a float32 network (`model.float()`)"),
-    "bool": "; masks are folded where they are stored as float32, or before the export: "
-    "torch.nn.utils.prune.remove(layer, 'weight')",
+    "bool": "; a network with dropout: model.eval() before the export; masks are folded where they "
+    "are stored as float32, or before the export: torch.nn.utils.prune.remove(layer, 'weight')",
 }
+_FLOAT32 = "; export a float32 network (`model.float()`)"
 _OPEN = "; export with fixed sizes, the batch alone may be open"
+#: Operator with more than one output -> the way out.
+_OUTPUT_WAYS = {
+    "BatchNormalization": "; the network was in training mode: model.eval() before the export, and "
+    "no track_running_stats=False",
+    "MaxPool": "; take the places of the maxima (return_indices) out",
+}
 
 #: Types of stored tensors by their number in the format -> numpy's.
 _TYPES: dict[int, type[np.generic]] = {
@@ -149,13 +154,17 @@ def read_graph(content: bytes) -> Graph:
 def _check_model(model: Any) -> None:
     """What a file may not hold at all, and how much of the rest."""
     graph = model.graph
-    for word, found in (
-        ("functions", model.functions),
-        ("training information", model.training_info),
-        ("sparse tensors", graph.sparse_initializer),
+    for word, found, way in (
+        (
+            "functions",
+            model.functions,
+            "onnx.inliner.inline_local_functions(model) puts their operators into the graph",
+        ),
+        ("training information", model.training_info, "remove it"),
+        ("sparse tensors", graph.sparse_initializer, "store them dense, with their zeros"),
     ):
         if len(found):
-            raise GraphFaultError("onnx-unsupported-part", f"the file holds {word}; remove them")
+            raise GraphFaultError("onnx-unsupported-part", f"the file holds {word}; {way}")
     for word, number, limit in (
         ("operators", len(graph.node), MAX_NODES),
         ("stored tensors", len(graph.initializer), MAX_CONSTANTS),
@@ -212,7 +221,7 @@ def _array(tensor: Any) -> np.ndarray:
             "onnx-type",
             f"{label}: expected float32, float16, int8, uint8, int32 or int64, but "
             f"found {_type_name(tensor.data_type)}"
-            + _TYPE_WAYS.get(_type_name(tensor.data_type), ""),
+            + _TYPE_WAYS.get(_type_name(tensor.data_type), _FLOAT32),
         )
     dims = list(tensor.dims)
     size = math.prod(dims)
@@ -241,17 +250,20 @@ def _input(graph: Any, constants: set[str]) -> tuple[str, tuple[int, ...], int |
     inputs = [item for item in graph.input if item.name not in constants]
     if len(inputs) != 1 or not inputs[0].name:
         raise GraphFaultError(
-            "onnx-input", f"expected one input, the image, but found {len(inputs)}"
+            "onnx-input",
+            f"expected one input, the image, but found {len(inputs)}; make what else it reads part "
+            "of the network (register_buffer)",
         )
     kind = inputs[0].type.tensor_type
     dims = list(kind.shape.dim)
     sizes = [int(dim.dim_value) for dim in dims]
+    found = _type_name(kind.elem_type)
     if kind.elem_type != _FLOAT or len(dims) < 2 or any(size < 1 for size in sizes[1:]):
         raise GraphFaultError(
             "onnx-input",
             "expected the input float32 (batch, channels, height, width) with all sizes but the "
-            f"batch fixed, but found {_type_name(kind.elem_type)} and sizes {sizes}"
-            + _INPUT_WAYS.get(_type_name(kind.elem_type), _OPEN if len(dims) > 1 else ""),
+            f"batch fixed, but found {found} and sizes {sizes}"
+            + (_OPEN if kind.elem_type == _FLOAT else _INPUT_WAYS.get(found, _FLOAT32)),
         )
     if sizes[0] < 0 or max(sizes) > 2**16:
         raise GraphFaultError("onnx-input", f"expected sizes up to {2**16}, but found {sizes}")
@@ -277,7 +289,7 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
             "onnx-operator",
             f"{label}: is not a supported operator"
             + (f" (domain {shown(item.domain)})" if item.domain not in DOMAINS else "")
-            + f"; {way_out(item.op_type)}",
+            + f"; {way_out(item.op_type, item.domain)}",
         )
     for name in item.input:
         if name not in names:
@@ -288,7 +300,10 @@ def _node(item: Any, number: int, names: set[str]) -> Node:
     is_split = item.op_type == "Split" and len(outputs) == len(set(outputs)) > 0
     own = set(item.output if is_split else item.output[:1])
     if not (is_split or len(outputs) == 1) or names & own:
-        raise GraphFaultError("onnx-names", f"{label}: expected one output with a name of its own")
+        way = _OUTPUT_WAYS.get(item.op_type, "") if len(outputs) > 1 else ""
+        raise GraphFaultError(
+            "onnx-names", f"{label}: expected one output with a name of its own{way}"
+        )
     names.update(outputs)
     attributes = {}
     for attribute in item.attribute:

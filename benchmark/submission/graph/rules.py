@@ -137,18 +137,19 @@ WAYS_OUT: dict[str, str] = {
 }
 
 
+_BEFORE_IT = "hand in the file from before onnxruntime's optimiser joined operators"
 #: Beginning of an operator that is refused -> the way out.
 _FAMILIES = {
     "QLinear": QDQ,
     "DynamicQuantize": QDQ,
     "Quantize": QDQ,
     "Dequantize": QDQ,
-    "Fused": "hand in the file from before onnxruntime's optimiser joined operators",
+    "Fused": _BEFORE_IT,
     "Random": WAYS_OUT["RandomNormal"],
 }
 
 
-def way_out(op: str | bytes) -> str:
+def way_out(op: str | bytes, domain: str | bytes = "") -> str:
     """What to do instead of an operator that is refused; a name may be bytes that are no text.
 
     >>> way_out("Einsum")
@@ -156,6 +157,8 @@ def way_out(op: str | bytes) -> str:
     """
     name = shown(op)
     families = (text for start, text in _FAMILIES.items() if name.startswith(start))
+    if shown(domain).startswith("com.microsoft.nchwc"):
+        return _BEFORE_IT
     return WAYS_OUT.get(name) or next(families, "RULES.md lists those to write it with")
 
 

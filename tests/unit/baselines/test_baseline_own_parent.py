@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -142,7 +143,10 @@ def test_what_is_no_network_is_refused_before_training(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("no/such.onnx", "missing"),
+        ("no/such.onnx", "there is none"),
+        ("my/nets.py:make", "no file: my.nets:make"),
+        (":make", "expected an ONNX file, or a network as module:name"),
+        ("torch.nn:", "expected an ONNX file, or a network as module:name"),
         ("digits-adv-dense", "expected an ONNX file, or a network as module:name"),
         ("no_such_module_at_all:net", "no Python module 'no_such_module_at_all'"),
     ],
@@ -150,6 +154,35 @@ def test_what_is_no_network_is_refused_before_training(
 def test_what_is_not_there_is_named(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_own_parent(text, DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no GPU')", "RuntimeError: no GPU .*broken_own_1.py, line 1"),
+        ("def make(:", "SyntaxError: .*broken_own_2.py, line 1"),
+        ("import sys; sys.exit(3)", "SystemExit: 3 .*broken_own_3.py, line 1"),
+        ("def make(size):\n    pass", "TypeError: .*missing 1 required positional argument"),
+        ("def make():\n    open('no/such')", "FileNotFoundError: .*broken_own_5.py, line 2"),
+    ],
+)
+def test_what_my_code_raises_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    number = [one in said for one in ("GPU", "Syntax", "Exit", "Type", "File")].index(True) + 1
+    (tmp_path / f"broken_own_{number}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=f"its code raised {said}"):
+        load_own_parent(f"broken_own_{number}:make", DIGITS)
+
+
+def test_a_file_with_its_values_beside_it_is_a_parent(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(export(_network(), (1, 8, 8)))
+    path = tmp_path / "net.onnx"
+    options = {"location": "net.onnx.data", "size_threshold": 0}
+    onnx.save_model(proto, path, save_as_external_data=True, **options)
+    assert load_own_parent(str(path), DIGITS).name == "net"
 
 
 def test_a_recipe_that_prunes_nothing_is_refused(tmp_path: Path) -> None:

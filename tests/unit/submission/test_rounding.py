@@ -11,6 +11,7 @@ from corobench.benchmark.submission.rounding import (
     RELATIVE_TOLERANCE,
     difference,
     in_quanta,
+    num_far,
     quantum,
     rounding,
 )
@@ -61,6 +62,20 @@ def test_logits_of_quantised_networks_may_move_by_a_few_quanta(logits, quanta, i
     assert (difference(other, logits, step)[0] == "") == is_fine
     assert difference(other, logits)[0] != ""
     assert f"{quanta:.2g} quanta of" in in_quanta(other, logits, step)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "quanta", "is_fine"),
+    [(10, 15.0, True), (11, 15.0, False), (1, 17.0, False), (11, 3.9, True)],
+)
+def test_a_few_images_of_quantised_networks_may_move_further(logits, num_images, quanta, is_fine):
+    """Of 200 images ten by up to 16 quanta, where no other class is clear."""
+    step = float((logits.amax(dim=1) - logits.amin(dim=1)).median()) / 255
+    lowest = logits.argmin(dim=1)
+    other = logits.clone()
+    other[range(num_images), lowest[:num_images]] -= quanta * quantum(logits, step)
+    assert (difference(other, logits, step)[0] == "") == is_fine
+    assert num_far(200) == 10 and [num_far(n) for n in (1, 4, 8, 59, 60)] == [0, 1, 2, 2, 3]
 
 
 def test_a_quantised_network_must_not_have_another_class():

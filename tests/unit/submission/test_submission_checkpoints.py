@@ -262,6 +262,9 @@ def masked() -> dict[str, Tensor]:
         {"mask": list(masks().values())},
         {"pruner": {"masks": {f"module.{name}": one for name, one in masks().items()}}},
         {"masks": {name: one.to_sparse() for name, one in masks().items()}},
+        {"masks": dict(enumerate(masks().values()))},
+        {"masks": {f"{name.removesuffix('weight')}pruning_mask": m for name, m in masks().items()}},
+        {"masks": masks(), "best_masks": masks(), "old_masks": {}},
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -269,6 +272,24 @@ def test_masks_under_a_key_of_their_own_are_applied(beside: dict[str, object], p
     matched = found({"state_dict": under(prefix), **beside})
     assert_same(matched.state, masked())
     assert "applied masks of 4 weight(s), from a key of their own" in matched.notes
+
+
+def test_masks_of_all_weights_and_biases_in_their_order() -> None:
+    own = [masks().get(name, torch.ones_like(one)) for name, one in make_state().items()]
+    matched = found({"state_dict": make_state(), "masks": own})
+    assert_same(matched.state, masked())
+    assert "applied masks of 8 weight(s), from a key of their own" in matched.notes
+
+
+def test_masks_belong_to_the_weights_beside_them() -> None:
+    """Those of other weights in the file are not put on the weights that were asked for."""
+    raw = {f"{name}_orig": 2 * make_state()[name] for name in masks()}
+    raw |= {f"{name}_mask": one for name, one in masks().items()}
+    raw |= {name: one for name, one in make_state().items() if name not in masks()}
+    content = {"raw": raw, "ema": make_state()}
+    assert_same(found(content, key="ema").state, make_state())
+    with pytest.raises(SubmissionError, match="--state-key: ema, raw"):
+        found(content)
 
 
 def test_a_mask_of_whole_channels() -> None:
@@ -287,12 +308,26 @@ def test_a_mask_of_whole_channels() -> None:
         ({"masks": {"0.weight": make_state()["0.weight"]}}, "other values than 0 and 1"),
         ({"masks": {"0.weight": [1, 0]}}, "expected masks as tensors"),
         ({"pruned": {k: one.bool() for k, one in masks().items()}}, "are they masks"),
+        ({"keep": {k: one.flatten() for k, one in masks().items()}}, "are they masks"),
+        ({"tickets": list(masks().values())}, "are they masks"),
+        ({"kept": {k: one.flatten().nonzero()[:, 0] for k, one in masks().items()}}, "places of"),
+        ({"masks": {"0.weight": [[[[1.0]]]]}, "old": 3}, "`masks.0.weight`: expected masks as ten"),
+        (
+            {"masks": masks(), "old_masks": {k: 1 - one for k, one in masks().items()}},
+            "another mask than `masks.0.weight`",
+        ),
     ],
 )
 def test_masks_that_cannot_be_applied_are_refused(beside: dict[str, object], fault: str) -> None:
     with pytest.raises(SubmissionError, match=fault) as info:
         found({"state_dict": make_state(), **beside})
     assert "layer.weight.data.mul_(mask)" in str(info.value)
+
+
+def test_a_set_of_zeros_and_ones_beside_a_wrapped_network_is_no_rest() -> None:
+    pruner = {f"pruner.{number}": one for number, one in enumerate(masks().values())}
+    with pytest.raises(SubmissionError, match=r"4 tensors such as `pruner\.0`.*are they masks"):
+        found({**under("net."), **pruner})
 
 
 def test_a_soft_mask_of_a_layer_is_refused() -> None:
@@ -345,6 +380,26 @@ def test_norms_of_torch_give_the_weights_to_the_last_bit(norm: str, place: int) 
     x = torch.rand(8, 1, 8, 8)
     assert torch.equal(plain(x), network(x))
     assert torch.equal(plain[place].weight, network[place].weight)
+
+
+def test_a_mask_on_a_part_of_a_weight_norm_is_applied() -> None:
+    network = small()
+    nn.utils.weight_norm(network[5])
+    prune.l1_unstructured(network[5], "weight_v", 0.5)
+    network(torch.rand(1, 1, 8, 8))  # hooks compute the weight
+    state = found(network.state_dict()).state
+    assert torch.equal(state["5.weight"], network[5].weight.detach())
+
+
+def test_a_network_prepared_for_quantisation_is_named() -> None:
+    network = small()
+    network.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepared = torch.ao.quantization.prepare(network)
+    prepared(torch.rand(2, 1, 8, 8))
+    with pytest.raises(SubmissionError, match=r"prepared for quantisation.*quantize_static"):
+        found(prepared.state_dict())
 
 
 def test_masks_that_torch_does_not_save_are_named() -> None:
@@ -412,6 +467,26 @@ def test_scripts_and_archives_say_what_to_save(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").rename(path)
     with pytest.raises(SubmissionError, match="torch-export"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(torch.rand(3), "a single tensor"), ({}, "nothing in the file"), ({"epoch": 3}, "epoch")],
+)
+def test_what_is_no_state_dict_is_named(content: object, what: str) -> None:
+    with pytest.raises(SubmissionError, match=f"expected a state dict .* but found .*{what}"):
+        found(content)
+
+
+def test_a_number_beside_the_layers_is_left_out() -> None:
+    matched = found({**make_state(), "epoch": torch.tensor(3)})
+    assert_same(matched.state, make_state())
+    assert "left out, a number and no weight: epoch" in matched.notes
+
+
+def test_a_key_may_end_with_its_dot() -> None:
+    content = {"a": make_state(1), "b": make_state()}
+    assert_same(found(content, key="b.").state, make_state())
 
 
 def test_a_list_of_tensors_has_no_names() -> None:

@@ -125,9 +125,15 @@ def test_manifest_goes_round(tmp_path):
         ({"sparsity": "0.9"}, "`sparsity`: expected a number, but found '0.9'"),
         ({"sparsity": 1.5}, "`sparsity`: expected at most 1.0, but found 1.5"),
         ({"sparsity": float("nan")}, "`sparsity`: expected"),
-        ({"id": "../x"}, "`id`: expected text that matches"),
-        ({"links": ["javascript:alert(1)"]}, "`links.0`: expected text that matches ^https?"),
-        ({"model": {"weights": "../x.safetensors"}}, "`model.weights`: expected text that matche"),
+        ({"id": "../x"}, "`id`: expected at most 80 letters a-z"),
+        (
+            {"links": ["javascript:alert(1)"]},
+            "`links.0`: expected an address that begins with http",
+        ),
+        (
+            {"model": {"weights": "../x.safetensors"}},
+            "`model.weights`: expected the name of a file",
+        ),
         ({"model": {"num_classes": True}}, "`model.num_classes`: expected an integer"),
         ({"model": {"arguments": {"width": {}}}}, "`model.arguments.width`: expected true or fal"),
         ({"method": {"pipeline": "later"}}, "`method.pipeline`: expected 'before', 'during'"),

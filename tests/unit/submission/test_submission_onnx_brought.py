@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,40 @@ def test_a_live_mask_of_torch_is_exported_and_read(tmp_path: Path) -> None:
     assert sizes == [320]
 
 
+def _with_mask(name: str, mask: np.ndarray, cast: bool) -> bytes:
+    """The classifier with one stored tensor times a mask."""
+    proto = classifier()
+    proto.graph.initializer.append(numpy_helper.from_array(mask, "m"))
+    nodes = [node("Cast", "m", "mf", to=1)] if cast else []
+    nodes.append(node("Mul", f"{name} {'mf' if cast else 'm'}", "masked"))
+    for one in proto.graph.node:
+        one.input[:] = ["masked" if word == name else word for word in one.input]
+    own = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *own])
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.int64, np.int8])
+def test_masks_of_other_types_are_folded(kind: type[np.generic]) -> None:
+    mask = (weights(6, 1, 3, 3, seed=9) > 0).astype(kind)
+    content = _with_mask("w", mask, cast=kind is not np.float32)
+    network = read_network(content).network
+    x = torch.rand(8, 1, 8, 8)
+    assert torch.allclose(network(x), Runtime(content)(x), atol=1e-6)
+    assert torch.equal(network[0].weight == 0, torch.from_numpy(mask == 0))
+
+
+def test_masks_of_a_bias_and_of_columns_are_folded() -> None:
+    for name, size in (("b", 6), ("w", 3)):
+        mask = np.float32(np.arange(size) % 2)
+        content = _with_mask(name, mask, cast=False)
+        network = read_network(content).network
+        x = torch.rand(8, 1, 8, 8)
+        assert torch.allclose(network(x), Runtime(content)(x), atol=1e-6)
+    assert not bool(network[0].weight[..., 0].any())
+
+
 def test_other_numbers_that_are_computed_say_what_to_call() -> None:
     proto = model(
         [node("Mul", "u v", "w"), node("Flatten", "x", "f"), node("MatMul", "f w", "y")],
@@ -165,7 +199,10 @@ def _typed(kind: int) -> bytes:
     return proto.SerializeToString()
 
 
-_SIZES = {TensorProto.INT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2, TensorProto.BOOL: 1}
+_SIZES = {
+    **{TensorProto.INT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2, TensorProto.BOOL: 1},
+    TensorProto.UINT32: 4,
+}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +211,8 @@ _SIZES = {TensorProto.INT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2, 
         (_typed(TensorProto.INT16), ("int16", "QuantFormat.QDQ")),
         (_typed(TensorProto.DOUBLE), ("double", "model.float()")),
         (_typed(TensorProto.BFLOAT16), ("bfloat16", "model.float()")),
-        (_typed(TensorProto.BOOL), ("bool", "prune.remove")),
+        (_typed(TensorProto.BOOL), ("bool", "prune.remove", "model.eval()")),
+        (_typed(TensorProto.UINT32), ("uint32", "model.float()")),
     ],
 )
 def test_types_are_named_with_the_way_out(content: bytes, words: tuple[str, ...]) -> None:
@@ -192,6 +230,7 @@ def test_types_are_named_with_the_way_out(content: bytes, words: tuple[str, ...]
         ("MatMulInteger", "", "QuantFormat.QDQ"),
         ("QuantizeLinear", "com.microsoft", "QuantFormat.QDQ"),
         ("FusedConv", "com.microsoft", "before onnxruntime's optimiser"),
+        ("Conv", "com.microsoft.nchwc", "before onnxruntime's optimiser"),
         ("RandomNormalLike", "", "take the noise out"),
     ],
 )
@@ -300,3 +339,86 @@ def test_kinds_by_content(tmp_path: Path) -> None:
         "onnx",
     ]
     assert kind_of(tmp_path) == "unknown"
+
+
+# ------------------------------------------------------------------------------ links and forms
+
+
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    """Caches of model hubs hold links; the values lie beside the file or beside the link."""
+    path = two_files(tmp_path)
+    whole = read_whole(path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "model.onnx").symlink_to(path)
+    assert read_whole(cache / "model.onnx") == whole
+    (cache / "net.onnx.data").symlink_to(tmp_path / "net.onnx.data")
+    with pytest.raises(GraphFaultError, match=r"symbolic link.*cp -L"):
+        read_whole(cache / "model.onnx")
+
+
+def test_a_place_that_begins_with_a_dot_is_the_folder(tmp_path: Path) -> None:
+    path = two_files(tmp_path)
+    whole = read_whole(path)
+    proto = onnx.load(path, load_external_data=False)
+    _moved(proto, "location", "./net.onnx.data")
+    path.write_bytes(proto.SerializeToString())
+    assert read_whole(path) == whole
+
+
+def _with_input(kind: int) -> bytes:
+    proto = classifier()
+    proto.graph.input[0].type.tensor_type.elem_type = kind
+    return proto.SerializeToString()
+
+
+def _changed(change: Callable[[onnx.ModelProto], object]) -> bytes:
+    proto = classifier()
+    change(proto)
+    return proto.SerializeToString()
+
+
+_FUNCTION = helper.make_function(
+    "own", "f", ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 17)]
+)
+_SPARSE = helper.make_sparse_tensor(
+    numpy_helper.from_array(np.float32([1]), "s"), numpy_helper.from_array(np.int64([0]), "i"), [4]
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "rule", "way"),
+    [
+        (_with_input(TensorProto.INT64), "onnx-input", "model.float()"),
+        (_changed(lambda p: p.functions.append(_FUNCTION)), "onnx-unsupported", "inline_local"),
+        (_changed(lambda p: p.graph.sparse_initializer.append(_SPARSE)), "onnx-unsu", "dense"),
+        (_changed(lambda p: p.graph.input.append(p.graph.output[0])), "onnx-input", "buffer"),
+    ],
+)
+def test_other_forms_say_the_way_out(content: bytes, rule: str, way: str) -> None:
+    fault = fault_of(content)
+    assert fault.startswith(rule) and way in fault
+
+
+def test_a_network_in_training_mode_is_named(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3),
+        torch.nn.BatchNorm2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(72, 10),
+    )
+    path = tmp_path / "m.onnx"
+    torch.onnx.export(
+        network.train(),
+        (torch.rand(2, 1, 8, 8),),
+        str(path),
+        dynamo=False,
+        training=torch.onnx.TrainingMode.TRAINING,
+    )
+    assert "model.eval() before the export" in fault_of(path.read_bytes())
+
+
+def test_means_over_the_batch_say_how_to_take_them() -> None:
+    axes = {"ax": np.array([0, 2, 3])}
+    nodes = [node("ReduceMean", "x ax", "m"), node("Sub", "x m", "z"), node("Flatten", "z", "y")]
+    assert "keepdim=True" in fault_of(model(nodes, axes, opset=18).SerializeToString())
