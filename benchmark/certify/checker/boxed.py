@@ -115,7 +115,9 @@ class Norm(Boxed):
     both by less than E = gamma(4 n + 32) X, second orders included. Where the variance may be so
     small that E reaches variance + eps, nothing is proven. Let r be the largest 1 / sqrt(variance +
     eps - E) of the box. The rest, x r w - mean r w + b in any grouping, rounds x and the mean
-    themselves: gamma(n + 24) (|x| + mean |x|) r |w|, and |b| relative to itself.
+    themselves: gamma(n + 24) (|x| + mean |x|) r |w|, and |b| relative to itself. Where r |w| may be
+    flushed to zero, as one factor or on |w| alone, all of (|x| + mean |x|) r |w| is lost, and where
+    it or a product with it may overflow, nothing is proven.
 
     Args:
         axes: of one image, counted from 1, that are normalised together, after `split`.
@@ -160,8 +162,17 @@ class Norm(Boxed):
         ends = [(bottom - rounded) * self.weight, (top + rounded) * self.weight]
         low, high = np.minimum(*ends) + self.bias, np.maximum(*ends) + self.bias
         reached = np.maximum(np.abs(ends[0]), np.abs(ends[1])) + np.abs(self.bias)
-        noise = noise_of(reached, 8.0, 64.0 * SMALLEST)
+        weight = np.abs(self.weight)
+        flushed = 64.0 * SMALLEST * (1.0 + inverse) * (1.0 + weight)
+        # r w as one factor: where it may be flushed to zero, all of it is lost.
+        spread = size + self._mean(size)
+        smallest = 1.0 / np.sqrt(self._mean(most) * (1.0 + _OUT) + self.eps + error)
+        is_lost = (weight > 0) & (weight * np.minimum(smallest, 1.0) < SMALLEST / (1.0 - _OUT))
+        flushed = flushed + np.where(is_lost, spread * inverse * weight * (1.0 + _OUT), 0.0)
+        noise = noise_of(reached, 8.0, flushed)
+        factor = np.maximum(inverse, 1.0) * np.maximum(weight, 1.0)
         is_safe = (square * self.num < LARGEST) & np.isfinite(inverse)
+        is_safe = is_safe & (np.maximum(spread, 1.0) * factor < LARGEST)
         noise = np.where(is_safe & np.isfinite(low) & np.isfinite(high), noise, np.inf)
         low, high, noise = (x.reshape(shape) for x in (low, high, noise))
         return _known(low, high, noise, given)

@@ -59,7 +59,7 @@ class Affine:
 
     def lost_if_flushed(self, size: Array, factor: float) -> Array | float:
         """What weights contribute at most that are below `SMALLEST`, or are so times a factor."""
-        return 0.0
+        return self.absolute(size) if self.weights[0] * factor < SMALLEST else 0.0
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         """Rows (N, ...) on the output as rows on the operand, of the shape `shape`."""
@@ -74,16 +74,25 @@ class Affine:
         # A factor before the sum may be multiplied with the sum instead, or with its weights.
         least_factor, most_factor = given.factors
         flushed = 2.0 * SMALLEST * (self.reach + 4.0 * self.num_terms + 8.0) * most_factor
-        lost = self.lost_if_flushed(given.size, least_factor)
+        # What was added behind the factor may cancel what was multiplied: the operand is small, but
+        # not what meets such weights.
+        is_moved = given.factors != (1.0, 1.0)
+        moved = given.reached if is_moved else given.size
+        lost = self.lost_if_flushed(moved, least_factor)
         noise = noise_of(size, self.num_terms, flushed + lost)
         middle = self.linear(mid) + self.bias
         most = float(np.max(self.num_terms, initial=1.0)) + 1.0
-        peak = size * self.divisor
+        peak = self.absolute(moved) + np.abs(self.bias) if is_moved else size
+        peak = peak * self.divisor
         is_safe = (peak < LARGEST * least_factor) & (self.weights[1] * most_factor < LARGEST)
         noise = np.where(is_safe, noise, np.inf)
         low, high = middle - spread - noise, middle + spread + noise
-        # Factors behind it may be multiplied with each other before they meet the weights.
-        weights = min(self.weights[0], 1.0), max(self.weights[1], 1.0)
+        # Factors behind it may be multiplied with each other before they meet the weights, which
+        # may hold the factor before the sum by then.
+        weights = (
+            min(self.weights[0] * least_factor, 1.0),
+            max(self.weights[1] * most_factor, 1.0),
+        )
         return Interval(low, high, noise, most, peak, weights)
 
 
@@ -269,16 +278,17 @@ class Scale(Affine):
         # Folded into the weights before it, each product of that sum may be flushed.
         flushed = 2.0 * SMALLEST * (self.reach + 4.0 * given.num_terms + 16.0)
         tiny = _tiny(np.broadcast_to(self.scale, given.low.shape[1:]))
-        if tiny is not None:
-            flushed = flushed + tiny * given.size
+        if tiny is not None:  # it is lost on the mean as well, whose product is in the shift
+            flushed = flushed + tiny * (given.size + self._before)
         noise = noise_of(size, given.num_terms, flushed)
         on_the_way = (given.reached + self._before) * np.maximum(self._inside, 1.0) + self._parts
         # Folded into the weights before it, the factor may flush them to zero, or overflow.
         factor = np.abs(self.scale)
         is_lost = (factor != 0) & (factor * given.weights[0] < SMALLEST)
-        noise = noise + np.where(is_lost, factor * given.reached, 0.0)
+        folded = factor * (given.reached + self._before)
+        noise = noise + np.where(is_lost, folded, 0.0)
         if given.num_folds >= FREE_FOLDS:
-            noise = noise + gamma(2) * SLACK * factor * given.reached
+            noise = noise + gamma(2) * SLACK * folded
         is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
         noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias

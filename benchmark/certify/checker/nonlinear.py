@@ -112,8 +112,8 @@ def _elu(builder: Builder, module: Any, source: int) -> Value:
 
 def _softplus(builder: Builder, module: Any, source: int) -> Value:
     beta = float(np.float32(module.beta))
-    if not 2.0**-10 <= beta <= 2.0**10 or module.threshold < 20:
-        raise UncheckableError("a softplus with a threshold below 20, or such a beta")
+    if not (2.0**-10 <= beta <= 2.0**10 and 20 <= module.threshold <= 80):
+        raise UncheckableError("a softplus with a threshold below 20 or above 80, or such a beta")
     return builder.add(curves.Smooth(curves.softplus(beta)), source)
 
 
@@ -166,7 +166,11 @@ def _group_norm(builder: Builder, module: Any, source: int) -> Value:
 def _instance_norm(builder: Builder, module: Any, source: int) -> Value:
     if module.running_mean is not None:
         raise UncheckableError("an instance norm with running statistics")
-    return _grouped(builder, module, source, builder.shapes[source][0])
+    shape = builder.shapes[source]
+    if len(shape) != (3 if isinstance(module, nn.InstanceNorm2d) else 2):
+        # With an axis less, torch takes the batch for channels.
+        raise UncheckableError("an instance norm of values with an axis less or more")
+    return _grouped(builder, module, source, shape[0])
 
 
 def _grouped(builder: Builder, module: Any, source: int, groups: int) -> Value:

@@ -1,0 +1,229 @@
+"""What a layer loses on the way, though none of its values is near the ends of float32.
+
+Each network is right with a margin in real numbers, and wrong at an image of the ball in torch at
+batch size 1. A gate on eight pixels less eight others keeps centre and corners of the ball silent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from corobench.benchmark.certify.checker.averages import Mean
+from corobench.benchmark.certify.checker.boxed import Norm
+from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
+from corobench.benchmark.certify.checker.layers import Linear, Scale
+from corobench.benchmark.certify.checker.proofs import METHODS, margins
+from corobench.benchmark.certify.checker.reading import read_network
+
+SHAPE = (1, 8, 8)
+RADIUS = 1 / 16
+
+
+def linear(num_inputs: int, rows: list[dict[int, float]], bias: list[float]) -> nn.Linear:
+    """A layer by its few weights that are not zero."""
+    layer = nn.Linear(num_inputs, len(rows))
+    with torch.no_grad():
+        layer.weight.zero_()
+        for place, row in enumerate(rows):
+            for source, weight in row.items():
+                layer.weight[place, source] = weight
+        layer.bias.copy_(torch.tensor(bias))
+    return layer
+
+
+def difference(gain: float) -> dict[int, float]:
+    """Gain times the mean of pixels 0 to 7 less that of pixels 8 to 15."""
+    signs = {place: 1.0 if place < 8 else -1.0 for place in range(16)}
+    return {place: sign * gain / 8 for place, sign in signs.items()}
+
+
+class Gated(nn.Module):
+    """ReLU(z - t + d) takes the label's margin away; t in real numbers is 1, deployed 0.
+
+    Args:
+        lost: 64 pixels -> (B, 1), minus t.
+    """
+
+    def __init__(self, lost: nn.Module) -> None:
+        super().__init__()
+        self.lost = lost
+        self.difference = linear(64, [difference(8.0)], [-0.125])
+        self.last = linear(1, [{0: -100.0}, {}], [1.0, -0.5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.flatten(x, 1)
+        return self.last(torch.relu(self.lost(x) + self.difference(x)))
+
+
+def batch_norm() -> nn.Module:
+    """2**-102 (x + 2**60) / 2**50: the factor underflows, and with it its product with the mean."""
+    norm = nn.BatchNorm1d(1)
+    with torch.no_grad():
+        norm.weight.fill_(2.0**-102)
+        norm.running_var.fill_(2.0**100)  # type: ignore[operator]
+        norm.running_mean.fill_(-(2.0**60))  # type: ignore[operator]
+    first = linear(64, [{0: 1.0}], [0.0])
+    return nn.Sequential(first, norm, nn.ReLU(), linear(1, [{0: -(2.0**92)}], [0.0]))
+
+
+def group_norm(spread: float, weight: float) -> nn.Module:
+    """-1 of two values 0 and -spread: deployed as x (r w) - mean (r w), whose factor underflows."""
+    norm = nn.GroupNorm(1, 1)
+    with torch.no_grad():
+        norm.weight.fill_(weight)
+    return nn.Sequential(
+        linear(64, [{0: 1.0}, {}], [-spread, 0.0]),
+        nn.Unflatten(1, (1, 2)),
+        norm,
+        nn.Flatten(),
+        linear(2, [{0: 1 / weight}], [0.0]),
+    )
+
+
+class Chain(nn.Module):
+    """64 pixels, of which only those below the radius count, through layers."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Hardtanh(0.0, RADIUS), *layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def hard_swish() -> nn.Module:
+    """z up to 1.45 2**125, of which 6 z is no float32 any more."""
+    huge = 2.0**125
+    first = linear(64, [difference(4 * huge)], [1.2 * huge])
+    return Chain(first, nn.Hardswish(), linear(1, [{0: -(2.0**-126)}, {}], [0.0, -3.0]))
+
+
+def softplus() -> nn.Module:
+    """log(1 + exp(z)) with z above 89, where exp(z) is no float32."""
+    first = linear(64, [difference(320.0)], [80.0])
+    last = linear(1, [{0: -1.0}, {}], [0.0, -200.0])
+    return Chain(first, nn.Softplus(threshold=1000.0), last)
+
+
+NETWORKS = {
+    "batch-norm": lambda: Gated(batch_norm()),
+    "group-norm": lambda: Gated(group_norm(2.0**51, 2.0**-101)),
+    "hard-swish": hard_swish,
+    "softplus": softplus,
+}
+
+
+def broken(model: nn.Module, flush: bool = False) -> bool:
+    """Whether the image with the first eight pixels up is not in class 0."""
+    image = torch.zeros(1, *SHAPE)
+    with torch.no_grad():
+        assert float(margin(model(image))) > 0
+        image.view(-1)[:8] = RADIUS
+        torch.set_flush_denormal(flush)
+        try:
+            logits = model(image)
+        finally:
+            torch.set_flush_denormal(False)
+    return not (bool(torch.isfinite(logits).all()) and float(margin(logits)) > 0)
+
+
+def margin(logits: Tensor) -> Tensor:
+    return logits[0, 0] - logits[0, 1:].max()
+
+
+def claims(model: nn.Module) -> float:
+    """The largest margin that the checker promises over the ball around the black image."""
+    try:
+        network = read_network(model, SHAPE)
+    except UncheckableError:
+        return -np.inf
+    low, high = np.zeros((1, *SHAPE)), np.full((1, *SHAPE), RADIUS)
+    return max(
+        float(margins(network, low, high, np.zeros(1, int), method)[0].min()) for method in METHODS
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_lost_inside_a_layer_has_no_certificate(name: str) -> None:
+    model = NETWORKS[name]().eval()
+    assert broken(model), "the network shows nothing"
+    assert claims(model) <= 0
+
+
+def test_a_group_norm_whose_factor_is_flushed_has_no_certificate() -> None:
+    model = Gated(group_norm(2.0**28, 2.0**-100)).eval()
+    assert broken(model, flush=True), "the network shows nothing"
+    assert claims(model) <= 0
+
+
+def test_ordinary_numbers_in_the_same_layers_cost_no_certificate() -> None:
+    assert claims(Gated(group_norm(2.0**4, 2.0**-8)).eval()) > 0
+    plain = Chain(linear(64, [difference(4.0)], [1.0]), nn.Softplus(), linear(1, [{}, {}], [1, 0]))
+    assert claims(plain.eval()) > 0
+
+
+@pytest.mark.parametrize("num", [2, 2**16])
+def test_a_weight_of_a_norm_may_be_flushed(num: int) -> None:
+    """One value stands out of n by many deviations, times a weight below 2**-126."""
+    weight = 0.99 * 2.0**-126
+    norm = Norm((1,), (num,), np.full(num, weight), np.zeros(num), 2.0**-17)
+    x = np.zeros((1, num))
+    x[0, 0] = 0.5
+    found = norm.bounds([Interval(x, x)])
+    assert found.low[0, 0] <= 0.0 <= found.high[0, 0]
+
+
+def test_a_norm_whose_factor_may_overflow_is_not_known() -> None:
+    """r is up to 2**29, w 2**105: x (r w) is infinite, (x - mean) r w is not."""
+    norm = Norm((1,), (2,), np.full(2, 2.0**105), np.zeros(2), 2.0**-60)
+    x = np.array([[2.0**-40, 0.0]])
+    assert not norm.bounds([Interval(x, x)]).is_finite.any()
+
+
+@pytest.mark.parametrize("kind", [nn.InstanceNorm1d, nn.InstanceNorm2d])
+def test_an_instance_norm_that_takes_the_batch_for_channels_is_refused(kind) -> None:
+    shape = (4,) if kind is nn.InstanceNorm1d else (4, 4)
+    first = nn.Sequential(nn.Flatten(), nn.Linear(64, int(np.prod(shape))))
+    model = nn.Sequential(first, nn.Unflatten(1, shape), kind(4), nn.Flatten()).eval()
+    with pytest.raises(UncheckableError, match="instance norm"):
+        read_network(model, SHAPE)
+
+
+# ---------------------------------------------------------------------- factors, and sums of them
+
+
+def test_a_factor_folded_into_weights_is_lost_on_what_a_summand_cancels() -> None:
+    """x 2**-100 - 1 with x = 2**100 is 0; folded, the weight 2**-130 is flushed and -1 is left."""
+    x = np.full((1, 1), 2.0**100)
+    scaled = Scale(np.float64(2.0**-100), np.zeros(())).bounds([Interval(x, x)])
+    moved = Scale(np.ones(()), np.float64(-1.0)).bounds([scaled])
+    found = Linear(np.full((1, 1), 2.0**-30), np.zeros(1)).bounds([moved])
+    assert found.low[0, 0] <= -(2.0**-30)
+
+
+def test_a_sum_without_its_factor_may_overflow_on_what_a_summand_cancels() -> None:
+    """x 2**30 = 2**130 is infinite in a sum whose factor 2**-100 comes behind it."""
+    x = np.full((1, 1), 2.0**100)
+    scaled = Scale(np.float64(2.0**-100), np.zeros(())).bounds([Interval(x, x)])
+    moved = Scale(np.ones(()), np.float64(-1.0)).bounds([scaled])
+    found = Linear(np.full((1, 1), 2.0**30), np.zeros(1)).bounds([moved])
+    assert not found.is_finite.any()
+
+
+def test_factors_before_and_behind_a_sum_may_meet_in_its_weights() -> None:
+    """2**-60 before, weights of 2**-40, 2**-40 behind: folded they are 2**-140, flushed to zero."""
+    x = np.full((1, 1), 2.0**60)
+    before = Scale(np.float64(2.0**-60), np.zeros(())).bounds([Interval(x, x)])
+    summed = Linear(np.full((1, 1), 2.0**-40), np.zeros(1)).bounds([before])
+    found = Scale(np.float64(2.0**-40), np.zeros(())).bounds([summed])
+    assert found.low[0, 0] <= 0.0
+
+
+def test_a_factor_before_a_mean_may_meet_its_divisor() -> None:
+    """2**-125 of x = 2**100, over 64 values: 2**-131 as one factor is flushed to zero."""
+    x = np.full((1, 64), 2.0**100)
+    before = Scale(np.float64(2.0**-125), np.zeros(())).bounds([Interval(x, x)])
+    assert Mean((1,), False, (64,)).bounds([before]).low.min() <= 0.0
