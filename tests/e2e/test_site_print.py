@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab
+from browser import Tab, location
 from leaderboard_factory import make_result, make_score, write_result
 
 from corobench.leaderboard.build import build_site
@@ -76,7 +76,7 @@ def test_paper_has_every_line_and_the_screen_its_page_again(tab: Tab) -> None:
     page.emulate_media(media="screen")
     page.wait_for_function(f"{COUNT} === 100")
     assert shown(page) == on_screen
-    assert page.url.endswith("#page=1")
+    assert location(page).endswith("#page=1")
 
 
 def test_paper_has_the_chosen_rows_and_says_what_was_chosen(tab: Tab) -> None:
