@@ -3,9 +3,11 @@
     python perf/site_build.py                 # 10, 100, 500 and 1000 entries on one track
     python perf/site_build.py --entries 100
 
-Prints a table; the last line is the build time of the largest site in seconds. Exit code 1 where
-1000 entries take 20 s or more, where opening a board of 500 entries reads 1 MB or more, or where a
-second build gives other bytes. The copies live in a temporary folder and are never published.
+Prints a table; the last line is what the largest site takes in seconds of processor. A build has
+one thread, so that these are its seconds on an idle machine, and say the same on a busy one. Exit
+code 1 where 1000 entries take 20 s or more, where opening a board of 500 entries or the front page
+of 1000 reads 1 MB or more, or where a second build gives other bytes. The copies live in a
+temporary folder and are never published.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ ASSETS = (
     "plot-card.js",
     "board.js",
 )
+#: The same of the front page.
+FRONT = ("style.css", "findings.css")
 
 
 def main() -> int:
@@ -47,9 +51,10 @@ def main() -> int:
     parser.add_argument("--entries", type=int, nargs="+", default=[10, 100, 500, 1000])
     sizes = parser.parse_args().entries
     print(
-        "entries | build, s | processor, s | files | site, MB | page, kB | first load, kB | gzipped"
+        "entries | build, s | processor, s | files | site, MB | front, kB | page, kB | "
+        "first load, kB | gzipped"
     )
-    is_good, seconds = True, 0.0
+    is_good, used = True, 0.0
     for num_entries in sizes:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -59,9 +64,11 @@ def main() -> int:
             seconds = time.perf_counter() - start
             used = time.process_time() - used
             page, load, zipped = first_load(summary)
+            front = front_load(summary)
             print(
                 f"{num_entries} | {seconds:.1f} | {used:.1f} | {summary.num_files} | "
-                f"{summary.num_bytes / 1e6:.1f} | {page / 1e3:.0f} | {load / 1e3:.0f} | "
+                f"{summary.num_bytes / 1e6:.1f} | {front / 1e3:.0f} | {page / 1e3:.0f} | "
+                f"{load / 1e3:.0f} | "
                 f"{zipped / 1e3:.0f}",
                 flush=True,
             )
@@ -69,8 +76,9 @@ def main() -> int:
                 again = build_site([root / "results"], root / "again")
                 is_good &= content(summary) == content(again)
             is_good &= num_entries > 500 or load < MAX_FIRST_LOAD_BYTES
-            is_good &= num_entries > 1000 or seconds < MAX_BUILD_S
-    print(f"{seconds:.1f}")
+            is_good &= front < MAX_FIRST_LOAD_BYTES
+            is_good &= num_entries > 1000 or used < MAX_BUILD_S
+    print(f"{used:.1f}")
     return 0 if is_good else 1
 
 
@@ -106,6 +114,13 @@ def first_load(summary: SiteSummary) -> tuple[int, int, int]:
         sum(map(len, contents)),
         sum(len(gzip.compress(item)) for item in contents),
     )
+
+
+def front_load(summary: SiteSummary) -> int:
+    """Bytes of the front page and of all it loads."""
+    root = summary.index.parent
+    files = [summary.index, *(root / "assets" / name for name in FRONT)]
+    return sum(path.stat().st_size for path in files)
 
 
 def content(summary: SiteSummary) -> dict[str, bytes]:
