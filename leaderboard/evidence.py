@@ -24,6 +24,7 @@ from corobench.benchmark.records.result import Outcome, Result
 from corobench.benchmark.scoring.scored import read_beside, table_path
 from corobench.benchmark.tracks import get_track
 from corobench.leaderboard.loading import identity
+from corobench.leaderboard.parallel import in_order
 
 #: One letter per outcome, in the files that the compare page reads.
 LETTERS = {
@@ -146,11 +147,13 @@ def read_all(results: tuple[Result, ...], paths: tuple[Path, ...]) -> EvidenceOf
     Raises:
         ResultError: a table is damaged or contradicts its result, or two contradict each other.
     """
-    found = {}
-    for result, path in zip(results, paths, strict=True):
-        evidence = read_evidence(result, path)
-        if evidence is not None:
-            found[identity(result)] = evidence
+    pairs = list(zip(results, paths, strict=True))
+    read = in_order(lambda pair: read_evidence(*pair), pairs)
+    found = {
+        identity(result): evidence
+        for result, evidence in zip(results, read, strict=True)
+        if evidence is not None
+    }
     require_same_labels(results, found)
     return found
 

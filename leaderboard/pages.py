@@ -31,6 +31,7 @@ from corobench.leaderboard.loading import identity
 from corobench.leaderboard.magnitudes import picture
 from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
 from corobench.leaderboard.method_chart import LAST
+from corobench.leaderboard.parallel import in_order
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.reproduction import PAPER
 from corobench.leaderboard.security import CurveOf, drawing
@@ -244,18 +245,17 @@ def _values(line: Line, listed: Sequence[Column]) -> str:
 
 
 def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str, bytes]:
-    pages: dict[str, bytes] = {}
     clean = site.clean_images.get(group.fingerprint)
     template = environment.get_template("entry.html")
     boards = {board.epsilon: board for board in group.boards}
-    for path, rows in _rows_by_page(group).items():
+
+    def pages_of(rows: Sequence[Row]) -> dict[str, bytes]:
         first = rows[0]
-        known = first.evidence
+        known, path = first.evidence, first.page
         copied = copies(first, site.files.get(identity(first.result)))
         curve = site.curves.get(identity(first.result))
-        root = "../" * path.count("/")
         html = template.render(
-            root=root,
+            root="../" * path.count("/"),
             path=path,
             group=group,
             rows=rows,
@@ -272,9 +272,12 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
             latex=latex_table(rows),
             bibtex=bibtex(first, site.address),
         )
-        pages |= copied
-        pages[path] = _encode(html)
-        pages[entry_path(first)] = entry_script(rows, site.address, curve)
+        script = entry_script(list(rows), site.address, curve)
+        return {**copied, path: _encode(html), entry_path(first): script}
+
+    pages: dict[str, bytes] = {}
+    for found in in_order(pages_of, list(_rows_by_page(group).values())):
+        pages |= found
     return pages
 
 

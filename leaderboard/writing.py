@@ -77,10 +77,10 @@ def _staged(files: Mapping[str, bytes], stage: Path) -> Iterator[Path]:
     """A complete copy of the files in a hidden folder of ours, gone afterwards."""
     shutil.rmtree(stage, ignore_errors=True)
     try:
+        for folder in sorted({PurePosixPath(name).parent for name in files}):
+            (stage / folder).mkdir(parents=True, exist_ok=True)
         for name in sorted(files):
-            target = stage / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(files[name])
+            (stage / name).write_bytes(files[name])
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
