@@ -24,7 +24,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None, interval_s: float = 30.0) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or Console(emoji=False, file=sys.stderr, highlight=False)
         self.interval_s = interval_s
         self._last_line_s = time.monotonic()
         self._stage: tuple[str, str] | None = None

@@ -229,7 +229,7 @@ def _train(connection: Connection, recipe: Recipe, options: Options) -> None:
     from corobench.baselines.display import Display
 
     torch.set_num_threads(1)
-    console = Console(file=sys.stderr, highlight=False, force_terminal=False)
+    console = Console(emoji=False, file=sys.stderr, highlight=False, force_terminal=False)
     left_s = None
     if options.deadline_s is not None:
         left_s = max(options.deadline_s - time.monotonic(), 0.0)

@@ -31,6 +31,7 @@ _TYPES = {
     **_FLOATS,
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
     "BOOL": "|b1",
+    "C64": "<c8",
 }
 _MAX_HEADER_BYTES = 4 * 1024**2
 _MAX_DIMENSIONS = 8
@@ -149,11 +150,15 @@ def _parse_header(content: bytes) -> tuple[dict[str, Entry], dict[str, str], int
 def _entry(name: str, value: Any) -> Entry:
     try:
         kind, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        if isinstance(kind, str) and kind not in _TYPES:
+            raise PackedFileError(f"tensor `{name}`: numpy has no type for {kind!r:.40}")
         dtype = np.dtype(_TYPES[kind])
         if not _is_shape(shape) or not _is_shape([begin, end]) or len(value) != 3:
             raise ValueError
         if end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError
+    except PackedFileError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise PackedFileError(f"tensor `{name}`: its type, shape and offsets do not fit") from error
     return kind, tuple(shape), begin, end

@@ -111,9 +111,9 @@ def render(
     settings than those of the protocol, are an error. With --quick they are shown in tables of
     their own, unranked, and every page says that the site is not to be published.
     """
-    console = Console()
+    console = Console(emoji=False)
     build = functools.partial(build_site, results, out, address, repository, with_quick=quick)
-    with Console(stderr=True).status("rendering the leaderboard"):
+    with Console(emoji=False, stderr=True).status("rendering the leaderboard"):
         summary = build()
     console.print(terminal_table(summary.results))
     console.print(summary_table(summary))

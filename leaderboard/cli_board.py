@@ -53,7 +53,7 @@ def leaderboard(
     radius = parse_epsilon(epsilon) if epsilon else None
     found, groups = _read(results or SHIPPED, track, n, with_tables=form is not None)
     if form is None:
-        Console().print(terminal_table(found))
+        Console(emoji=False).print(terminal_table(found))
         return
     rows = [
         {

@@ -34,7 +34,7 @@ def measure(
     from corobench.benchmark.submission.manifest import load_manifest
 
     by_entry = {load_manifest(folder).id: folder for folder in folders}
-    console = Console()
+    console = Console(emoji=False)
     for path in (*(place_of(work) for work in plan.works), *plan.there):
         entry = path.stem.partition("@")[0]
         found = run_curve(path, by_entry[entry], limits, device=device, data_root=data_root)

@@ -143,7 +143,7 @@ def _logits(path: Path, entry: str) -> dict[str, list[float]]:
 
 
 def _show(found: drifting.Drift) -> None:
-    console = Console()
+    console = Console(emoji=False)
     versions = [f"{name} {then} → {now}" for name, (then, now) in found.versions.items()]
     title = f"{found.entry}: {found.num_images} of {found.n} images"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -94,7 +94,7 @@ def check(
     checked = run_check(
         candidate, baseline, rule, limits, device=device, data_root=data_root, whole=whole
     )
-    Console().print(report.terminal_table(checked))
+    Console(emoji=False).print(report.terminal_table(checked))
     if json_path is not None:
         write_atomic(json_path, report.as_json(checked).encode())
     if junit is not None:
@@ -225,7 +225,7 @@ def intake(
     )
     report = out / f"{found.evaluated.result.entry}.intake.json"
     write_atomic(report, taking.as_json(found).encode())
-    Console().print(scorecard(found.evaluated.result))
+    Console(emoji=False).print(scorecard(found.evaluated.result))
     text = taking.markdown(found)
     click.echo(text)
     _add_to_job_summary(text)

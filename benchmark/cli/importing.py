@@ -117,7 +117,7 @@ def import_(
         state_key=state_key,
         data_root=data_root,
     )
-    Console().print(str(report), soft_wrap=True, highlight=False, markup=False)
+    Console(emoji=False).print(str(report), soft_wrap=True, highlight=False, markup=False)
     _tell_certifiers(out, limits, certifiers)
 
 

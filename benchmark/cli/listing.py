@@ -43,7 +43,7 @@ def tracks() -> None:
             ", ".join(track.epsilons),
             f"{quick} (quick), {', '.join(ranked)}",
         )
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 @click.command()
@@ -61,7 +61,7 @@ def architectures() -> None:
     table.add_column("what it is")
     for name, info in sorted(ARCHITECTURES.items()):
         table.add_row(name, info.summary)
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 @click.command()
@@ -107,4 +107,4 @@ def _show(findings: Sequence[Finding]) -> None:
         mark = "ok" if finding.ok else ("MISSING" if finding.needed else "not found")
         mend = f"\n-> {finding.mend}" if finding.mend and not finding.ok else ""
         table.add_row(finding.what, mark, finding.detail + mend)
-    Console().print(table)
+    Console(emoji=False).print(table)

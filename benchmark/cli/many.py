@@ -211,7 +211,7 @@ def make(plan: Plan, out: Path, limits: Limits | None, crew: Crew) -> None:
     """
     if plan.works and out.exists():
         prepare_folder(out)
-    console = Console()
+    console = Console(emoji=False)
     _say_plan(console, plan)
     done = _run(plan.works, out, limits, crew) if plan.works else []
     results = [one for one in done if not isinstance(one, CorobenchError)]
@@ -320,7 +320,7 @@ def _raise(failed: Sequence[CorobenchError], results: Sequence[Evaluated]) -> No
     text = "\n".join(dict.fromkeys(error.message for error in refused))
     if frozen or contradicted:
         if refused:
-            Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+            Console(emoji=False, stderr=True).print(text, style="red", markup=False, soft_wrap=True)
         told = [error.message for error in contradicted]
         if frozen:
             told.append(CONTRADICTION + "\n".join(frozen))

@@ -91,7 +91,7 @@ def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | N
             found["latency"] = vars(timed)
         click.echo(json.dumps(found, indent=1))
         return
-    console = Console()
+    console = Console(emoji=False)
     console.print(_layers(size, str(path)))
     for line in summary(size):
         click.echo(line)

@@ -80,7 +80,7 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
     from corobench.benchmark.cli.main import invoke
 
     start = time.monotonic()
-    console = Console(stderr=True, highlight=False)
+    console = Console(emoji=False, stderr=True, highlight=False)
     console.print(
         "Training, pruning, attacking and verifying eight entries on scikit-learn's digits.\n"
         "This takes a few minutes on two cores; each line is a step you can repeat yourself."
@@ -124,7 +124,7 @@ def run_commands(commands: Job) -> int:
     from corobench.benchmark.cli.main import invoke
 
     torch.set_num_threads(1)
-    console = Console(stderr=True, highlight=False)
+    console = Console(emoji=False, stderr=True, highlight=False)
     for command in commands:
         console.print(f"$ corobench {' '.join(command)}", style="bold", soft_wrap=True)
         code = invoke(command)

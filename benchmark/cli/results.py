@@ -52,7 +52,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         faults = misplaced(target, result)
         if faults:
             raise ResultError(f"{path}: does not hold the result that its path names: {faults[0]}")
-        Console().print(scorecard(result))
+        Console(emoji=False).print(scorecard(result))
         if write:
             write_atomic(target, encode_result(result))
             click.echo(str(target))

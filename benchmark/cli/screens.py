@@ -36,7 +36,7 @@ SPARE_LINES = 6
 
 def error_console() -> Console:
     """Standard error, where progress is shown."""
-    return Console(file=sys.stderr, highlight=False)
+    return Console(emoji=False, file=sys.stderr, highlight=False)
 
 
 def found_in(outcome: Evaluated | CorobenchError) -> str:

@@ -84,7 +84,7 @@ def status(folder: Path, watch: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(as_table(look(folder)), indent=1))
         return
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     if not watch:
         console.print(shown(look(folder)))
         return

@@ -59,7 +59,7 @@ class Reporter:
     def __init__(
         self, title: str, console: Console | None = None, interval_s: float = 20.0
     ) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or Console(emoji=False, file=sys.stderr, highlight=False)
         self.title = title
         self.interval_s = interval_s
         self._started = time.monotonic()

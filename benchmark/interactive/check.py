@@ -64,7 +64,9 @@ class GateResult:
         from corobench.benchmark.gate.report import terminal_table
 
         text = io.StringIO()
-        console = Console(file=text, width=WIDTH, force_terminal=False, color_system=None)
+        console = Console(
+            emoji=False, file=text, width=WIDTH, force_terminal=False, color_system=None
+        )
         console.print(terminal_table(self.checked))
         return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 

@@ -21,7 +21,9 @@ def reporter(title: str, *, verbose: bool) -> Reporter:
         verbose: False shows nothing.
     """
     if not verbose:
-        return Reporter(title, Console(file=io.StringIO(), force_terminal=False, quiet=True))
+        return Reporter(
+            title, Console(emoji=False, file=io.StringIO(), force_terminal=False, quiet=True)
+        )
     shell = notebook_shell()
     if shell is not None:
         return NotebookReporter(title)
@@ -44,7 +46,9 @@ class NotebookReporter(Reporter):
     """
 
     def __init__(self, title: str, interval_s: float = 0.3) -> None:
-        super().__init__(title, Console(file=io.StringIO(), force_terminal=False), interval_s)
+        super().__init__(
+            title, Console(emoji=False, file=io.StringIO(), force_terminal=False), interval_s
+        )
         self._handle: Any = None
         self._last_shown = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,9 +204,13 @@ def _load_graph(
         ("logits", (manifest.model.num_classes,), graph.output_shape),
     ):
         if expected != found:
+            way = ""
+            if what == "logits":
+                is_same = math.prod(expected) == math.prod(found)
+                way = "; flatten them: x.flatten(1)" if is_same else "; one for each class"
             faults.append(
                 f"{name}: onnx-{'input' if what == 'images' else 'output'}: expected {what} "
-                f"{list(expected)} (track {track.name}), but found {list(found)}"
+                f"{list(expected)} (track {track.name}), but found {list(found)}{way}"
             )
     if faults:
         raise SubmissionError(folder, faults)

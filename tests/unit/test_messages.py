@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -122,3 +123,19 @@ def test_a_result_without_its_images_is_no_result(tmp_path: Path) -> None:
     shutil.move(images, tmp_path / "elsewhere")
     with pytest.raises(ResultError, match=r"adversarial\.npz: is missing"):
         read_scored(made)
+
+
+def test_words_between_colons_are_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    """Texts of users hold names such as `nets:boom:`, which a console would draw as a picture."""
+    assert invoke(["validate", "--headers", "a:boom:"]) == 2
+    assert "a:boom:: 1 fault" in capsys.readouterr().out
+    code = invoke(["train", "digits/adv-lwm-10x", "--parent", "no_such:boom", "--out", "x"])
+    assert code == 2 and "no_such:boom: no Python module" in capsys.readouterr().err
+
+
+def test_every_console_is_told_to_draw_no_pictures() -> None:
+    root = Path(__file__).parents[2]
+    folders = ("benchmark", "baselines", "leaderboard", "corobench")
+    texts = [path.read_text() for name in folders for path in (root / name).rglob("*.py")]
+    calls = [call for text in texts for call in re.findall(r"\bConsole\([^)]*\)", text)]
+    assert len(calls) > 20 and all("emoji=False" in call for call in calls)

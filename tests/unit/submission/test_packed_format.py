@@ -104,3 +104,17 @@ def test_the_reader_is_one_file_that_needs_numpy_alone(tmp_path: Path) -> None:
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["[[", "0.", "1.5", "0.", "]", "[", "0.", "0.", "-2.", "]]"]
+
+
+def test_plain_tensors_of_any_type_are_read_or_named() -> None:
+    from safetensors.torch import save
+
+    values = torch.tensor([1.0, -2.0, 0.5])
+    metadata = {"format": "corobench-packed-1", "shapes": "{}"}
+    for dtype in (torch.complex64, torch.uint16, torch.int8, torch.bool, torch.float64):
+        tensor = values.abs().to(dtype)
+        found = load_packed(save({"x": tensor}, metadata=metadata))["x"]
+        assert found.tolist() == tensor.tolist()
+    for dtype, name in ((torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2")):
+        with pytest.raises(PackedFileError, match=f"`x`: numpy has no type for '{name}'"):
+            load_packed(save({"x": values.to(dtype)}, metadata=metadata))
