@@ -83,8 +83,8 @@ def recheck(
 ) -> None:
     """Measure both ends of a result's bracket again.
 
-    Uses the submitted model. Every stored adversarial image must lie in its ball and fool the
-    model. From protocol 1.1 on, every certificate is checked again.
+    Uses the submitted model. Every image is classified again. Every stored adversarial image must
+    lie in its ball and fool the model. From protocol 1.1 on, every certificate is checked again.
 
     \b
     Examples:
@@ -95,6 +95,11 @@ def recheck(
 
     folder = submission or cli_options.folder_of_entry(result, "--submission")
     found = run_recheck(result, folder, data_root, limits, proofs=proofs)
+    if found.moved:
+        raise ResultError(
+            f"{result}: {len(found.moved)} predictions are not confirmed:\n"
+            + "\n".join(found.moved[:20])
+        )
     if found.unproven:
         raise ResultError(
             f"{result}: {len(found.unproven)} of {found.num_proofs} certificates are not "

@@ -18,6 +18,7 @@ class Recheck:
         failures: one line per row whose image is outside its ball or fools nobody.
         num_proofs: certified rows; None where their proofs were not checked.
         unproven: one line per certified row whose proof is not confirmed.
+        moved: one line per image that is right or wrong without an attack, and not so in the table.
     """
 
     num_rows: int
@@ -25,6 +26,7 @@ class Recheck:
     failures: tuple[str, ...]
     num_proofs: int | None = None
     unproven: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Both ends of a stored result's bracket, measured again on the submitted model.
 
-Nothing of the evaluation is trusted. Of the upper end the images are read again: each must lie in
-its ball at zero tolerance and fool the model alone, at batch size 1. Of the lower end every
-certificate is checked anew (`benchmark.review.reprove`).
+Nothing of the evaluation is trusted. Every image is classified anew. Of the upper end the images
+are read again: each must lie in its ball at zero tolerance and fool the model alone, at batch size
+1. Of the lower end every certificate is checked anew (`benchmark.review.reprove`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from corobench.benchmark.tracks import Protocol, parse_epsilon
 def recheck(
     result_path: Path, submission: Path, data_root: Path | None = None, *, proofs: bool = True
 ) -> Recheck:
-    """Re-measure every attacked row of a result, and check every certificate anew.
+    """Re-measure every prediction and attacked row of a result, and check every certificate anew.
 
     Args:
         result_path: the result file; its outcome table and adversarial images lie beside it.
@@ -37,7 +38,7 @@ def recheck(
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
     evidence = load_evidence(result_path, submission, data_root)
-    found = recheck_evidence(evidence)
+    found = replace(recheck_evidence(evidence), moved=tuple(_moved(evidence)))
     if not proofs or not reprove.has_checked_proofs(evidence.result.protocol):
         return found
     return replace(
@@ -45,6 +46,20 @@ def recheck(
         num_proofs=reprove.num_proofs(evidence),
         unproven=tuple(reprove.unproven(evidence, Protocol())),
     )
+
+
+def _moved(evidence: Evidence) -> Iterator[str]:
+    """Images that the model gets right and the table does not, or the other way round."""
+    table, dataset = evidence.table, evidence.dataset
+    for row in table[table["epsilon"] == table["epsilon"].iloc[0]].itertuples():
+        if row.predicted < 0:  # without an answer then
+            continue
+        label = torch.tensor([int(dataset.labels[row.image])])
+        image = torch.from_numpy(dataset.take([int(row.image)]))
+        with torch.no_grad():
+            wrong = bool(is_wrong(predict_one_by_one(evidence.submission.model, image), label))
+        if wrong == (row.predicted == int(label)):
+            yield f"image {row.image}: the model gets it {'wrong' if wrong else 'right'}"
 
 
 def recheck_evidence(evidence: Evidence) -> Recheck:

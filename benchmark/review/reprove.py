@@ -15,13 +15,17 @@ import numpy as np
 import torch
 
 from corobench.benchmark.certify import BranchBudget, Prover
+from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.proofs import METHODS, margins
 from corobench.benchmark.certify.checker.reading import read_network
+from corobench.benchmark.errors import NotCertifiable, ResultError
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.referee import threat
 from corobench.benchmark.tracks import Protocol, is_since, parse_epsilon
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from corobench.benchmark.evaluation.evidence import Evidence
 
 #: A search that found its proof in time on another machine must not be ended by the clock here.
@@ -31,16 +35,26 @@ PATIENCE = 10
 def unproven(evidence: Evidence, protocol: Protocol) -> Iterator[str]:
     """Certified rows of a result whose proof is not confirmed, one line each.
 
-    A row that was carried from a larger radius is checked there.
+    A row that was carried from a larger radius is checked there, if there is such a proof.
 
     Args:
         evidence: a result with its table, weights and images.
         protocol: budget of searches.
+
+    Raises:
+        ResultError: the checker does not know the network.
     """
-    table = evidence.table
-    rows = table[(table["outcome"] == Outcome.CERTIFIED) & (table["carried_from"] == "")]
+    rows = to_check(evidence.table)
     model, shape = evidence.submission.model, evidence.submission.track.shape
-    network = read_network(model, shape)
+    if not len(rows):
+        return
+    try:
+        network = read_network(model, shape)
+    except UncheckableError as error:
+        raise ResultError(
+            f"{evidence.path}: expected a network whose certificates can be checked, but the "
+            f"checker does not know {error}; {len(rows)} rows claim one"
+        ) from error
     prover: Prover | None = None
     for (epsilon, method), group in rows.groupby(["epsilon", "decided_by"]):
         images = group["image"].to_numpy()
@@ -56,10 +70,33 @@ def unproven(evidence: Evidence, protocol: Protocol) -> Iterator[str]:
                 max_subdomains=protocol.max_subdomains,
                 stop_after_s=PATIENCE * protocol.certify_budget_s,
             )
-            answers = prover.search(method, lower, upper, torch.from_numpy(labels), budget)
-            is_proven = np.array([answer.is_certified for answer in answers])
+            try:
+                answers = prover.search(method, lower, upper, torch.from_numpy(labels), budget)
+                is_proven = np.array([answer.is_certified for answer in answers])
+            except NotCertifiable:
+                is_proven = np.zeros(len(images), dtype=bool)
         for image in images[~is_proven].tolist():
             yield f"image {image} at {epsilon}: its proof by {method} is not confirmed"
+
+
+def to_check(table: pd.DataFrame) -> pd.DataFrame:
+    """Certified rows, without those whose proof is that of a row at a larger radius.
+
+    A table may name any radius that a proof was carried from. It is believed only where that row
+    is certified itself, is carried from nowhere, and so is checked.
+    """
+    rows = table[table["outcome"] == Outcome.CERTIFIED]
+    own = rows[rows["carried_from"] == ""]
+    checked = set(zip(own["image"], own["epsilon"], strict=True))
+    is_carried = [
+        source != ""
+        and parse_epsilon(source) > parse_epsilon(epsilon)
+        and (image, source) in checked
+        for image, epsilon, source in zip(
+            rows["image"], rows["epsilon"], rows["carried_from"], strict=True
+        )
+    ]
+    return rows[~np.array(is_carried, dtype=bool)]
 
 
 def has_checked_proofs(protocol: str) -> bool:

@@ -13,6 +13,7 @@ from evaluation_factory import use_attacks
 
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evaluate import evaluate
@@ -24,7 +25,7 @@ from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result import Outcome
-from corobench.benchmark.review import recheck
+from corobench.benchmark.review import recheck, reprove
 from corobench.benchmark.scoring.result_writing import write_set
 
 ROOT = Path(__file__).parents[2]
@@ -58,8 +59,8 @@ def _again(earlier: Path, out: Path) -> tuple[Evaluated, pd.DataFrame]:
     return done, table
 
 
-def _forged(fresh: Evaluated, folder: Path) -> Path:
-    """The result with every image that was broken called certified."""
+def _forged(fresh: Evaluated, folder: Path, carried_from: str | None = "") -> Path:
+    """The result with every image that was broken called certified; None carries it from itself."""
     source = fresh.path
     table, run = read_outcomes(beside(source, "outcomes.parquet"))
     broken = table["outcome"] == Outcome.ATTACKED
@@ -73,6 +74,8 @@ def _forged(fresh: Evaluated, folder: Path) -> Path:
     ]
     table.loc[broken, ["ibp", "crown_ibp", "crown", "alpha_crown", "bab"]] = True
     table.loc[broken, ["pgd50", "autoattack"]] = True
+    own = table.loc[broken, "epsilon"]
+    table.loc[broken, "carried_from"] = own if carried_from is None else carried_from
     path = folder / source.parent.parent.name / source.parent.name / source.name
     path.parent.mkdir(parents=True)
     images = np.zeros((0, 1, 8, 8), dtype=np.float32)
@@ -130,6 +133,51 @@ def test_a_certificate_that_does_not_follow_is_named(
     assert recheck.recheck(forged, ENTRY, proofs=False).num_proofs is None
     assert invoke(["recheck", str(forged), "--submission", str(ENTRY), "--no-isolate"]) == 2
     assert "certificates are not confirmed" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("carried_from", [None, "1/16", "2/16"])
+def test_a_proof_that_is_carried_from_nowhere_is_checked_where_it_stands(
+    fresh: Evaluated, tmp_path: Path, carried_from: str | None
+) -> None:
+    forged = _forged(fresh, tmp_path, carried_from)
+    table, _ = read_outcomes(beside(forged, "outcomes.parquet"))
+    before, _ = read_outcomes(beside(fresh.path, "outcomes.parquet"))
+    changed = table[before["outcome"] == Outcome.ATTACKED]
+    unproven = recheck.recheck(forged, ENTRY).unproven
+    said = {f"image {row.image} at {row.epsilon}" for row in changed.itertuples()}
+    assert {line.split(":")[0] for line in unproven} == said
+
+
+def test_a_prediction_that_the_network_does_not_give_is_named(
+    fresh: Evaluated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, run = read_outcomes(beside(fresh.path, "outcomes.parquet"))
+    image = table.loc[table["outcome"] == Outcome.CERTIFIED, "image"].iloc[0]
+    rows = table["image"] == image
+    table.loc[rows, "predicted"] = (table.loc[rows, "label"] + 1) % 10
+    table.loc[rows, ["outcome", "decided_by", "carried_from"]] = ["misclassified", "clean", ""]
+    table.loc[rows, ["ibp", "crown_ibp", "crown", "alpha_crown", "bab"]] = pd.NA
+    table.loc[rows, ["pgd50", "autoattack"]] = False
+    table.loc[rows, "margin"] = pd.NA
+    table.loc[rows, "adversarial"] = -1
+    forged = tmp_path / fresh.path.parent.parent.name / "digits" / fresh.path.name
+    forged.parent.mkdir(parents=True)
+    write_set(forged, table, run, load_adversarial(fresh.path))
+    assert recheck.recheck(forged, ENTRY).moved == (f"image {image}: the model gets it right",)
+    assert invoke(["recheck", str(forged), "--submission", str(ENTRY), "--no-isolate"]) == 2
+    assert "1 predictions are not confirmed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_network_that_the_checker_does_not_know_is_one_clear_error(
+    fresh: Evaluated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(*_: object) -> None:
+        raise UncheckableError("the layer Softsign")
+
+    monkeypatch.setattr(reprove, "read_network", unknown)
+    assert invoke(["recheck", str(fresh.path), "--submission", str(ENTRY), "--no-isolate"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the checker does not know the layer Softsign" in said and "Traceback" not in said
 
 
 def test_a_stored_image_or_prediction_that_does_not_hold_is_refused(

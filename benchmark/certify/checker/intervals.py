@@ -100,8 +100,8 @@ def windows(
 def crop(window: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
     """The part of a window (..., h, w) that lies on the map: what hangs over is padding."""
     top, left = max(0, -origin[0]), max(0, -origin[1])
-    height = min(window.shape[-2], shape[-2] - origin[0])
-    width = min(window.shape[-1], shape[-1] - origin[1])
+    height = max(0, min(window.shape[-2], shape[-2] - origin[0]))
+    width = max(0, min(window.shape[-1], shape[-1] - origin[1]))
     return window[..., top:height, left:width], (origin[0] + top, origin[1] + left)
 
 

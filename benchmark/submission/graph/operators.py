@@ -305,10 +305,11 @@ def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
     if not node.attributes.get("transB"):
         weight = weight.T
     alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
-    if bias is not None and bias.size not in (1, len(weight)):
+    if bias is not None and bias.shape not in _bias_shapes(len(weight)):
         raise GraphFaultError(
             "onnx-sizes",
-            f"{node.label}: expected one bias per output, but the bias has {bias.shape}",
+            f"{node.label}: expected one bias per output, the same for every image, but the bias "
+            f"has the shape {bias.shape}",
         )
     flat = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
     summand = None if flat is None else _times(node, flat, "beta", beta)
@@ -321,6 +322,15 @@ def _linear(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
         shift = torch.from_numpy(summand.copy())
         layers.append(WithConstants(Elementwise(torch.add), [None, shift]))
     return nn.Sequential(*layers)
+
+
+def _bias_shapes(num_outputs: int) -> list[Shape]:
+    """Those that broadcast to each row of a Gemm alike; (num_outputs, 1) is one bias per image.
+
+    >>> (3, 1) in _bias_shapes(3), (1, 3) in _bias_shapes(3)
+    (False, True)
+    """
+    return [(), *((*ones, size) for size in (1, num_outputs) for ones in ((), (1,)))]
 
 
 def _times(node: Node, array: np.ndarray, key: str, factor: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from corobench.benchmark.certify.checker.averages import Mean
 from corobench.benchmark.certify.checker.boxed import Norm
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
 from corobench.benchmark.certify.checker.layers import Linear, Scale
-from corobench.benchmark.certify.checker.proofs import METHODS, margins
+from corobench.benchmark.certify.checker.proofs import METHODS, crown_bounds, margins
 from corobench.benchmark.certify.checker.reading import read_network
 
 SHAPE = (1, 8, 8)
@@ -227,3 +227,19 @@ def test_a_factor_before_a_mean_may_meet_its_divisor() -> None:
     x = np.full((1, 64), 2.0**100)
     before = Scale(np.float64(2.0**-125), np.zeros(())).bounds([Interval(x, x)])
     assert Mean((1,), False, (64,)).bounds([before]).low.min() <= 0.0
+
+
+# ---------------------------------------------------------------------- places beyond the map
+
+
+def test_neurons_that_see_nothing_but_padding_are_bounded() -> None:
+    """Padding wider than the kernel: the window of a row lies below and right of the map."""
+    convolution = nn.Conv2d(2, 2, 3, padding=5)
+    with torch.no_grad():
+        convolution.bias.zero_()  # type: ignore[union-attr]
+    layers = (nn.Conv2d(1, 2, 3), nn.ReLU(), convolution, nn.ReLU(), nn.Flatten())
+    model = nn.Sequential(*layers, nn.Linear(2 * 14 * 14, 3)).eval()
+    network = read_network(model, SHAPE)
+    low, high = np.full((1, *SHAPE), 0.4), np.full((1, *SHAPE), 0.6)
+    corner = crown_bounds(network, low, high).values[3]
+    assert corner.low[0, 0, -1, -1] <= 0.0 <= corner.high[0, 0, -1, -1] < 2.0**-100

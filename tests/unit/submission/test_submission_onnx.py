@@ -197,6 +197,16 @@ REFUSED = {
         )
         for alpha, size in ((1e-30, 1e-12), (1e-30, 1e-25), (1e-40, 1e20), (1e30, 1e20))
     },
+    **{
+        f"one bias per image, with alpha = {alpha:g}": (
+            lambda alpha=alpha: model(
+                [node("Flatten", "x", "f"), node("Gemm", "f w b", "y", alpha=alpha)],
+                {"w": weights(192, 10), "b": weights(10, 1)},
+            ),
+            "onnx-sizes",
+        )
+        for alpha in (1.0, 0.5)
+    },
     "a stored tensor instead of the image": (
         lambda: model([node("Conv", "w x", "y")], {"w": weights(4, 3, 3, 3)}),
         "onnx-weights",
