@@ -1,6 +1,7 @@
 """Two workers against one on two cores, and what a worker costs.
 
-    python perf/scale.py [--attacked ENTRY] [--proven ENTRY] [--n N] [--data-root DIR] [--ray [ADDRESS]]
+    python perf/scale.py [--attacked ENTRY] [--proven ENTRY] [--n N] [--data-root DIR]
+                          [--ray [ADDRESS]]
 
 Runs `corobench evaluate` on each entry with one worker and with two, each in a new interpreter and
 an empty folder, one worker pinned to one processor and two to two, and compares the files of the
