@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from corobench.benchmark.errors import ResultError
+from corobench.benchmark.errors import ConfigError, ResultError
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
 from corobench.benchmark.gate.rule import (
@@ -26,7 +26,7 @@ from corobench.benchmark.gate.sequential import looks, settled
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.records.weighing import require_weighed
 from corobench.benchmark.scoring.scored import read_scored, require_join
-from corobench.benchmark.submission.kinds import is_onnx
+from corobench.benchmark.submission.kinds import is_onnx, kind_of
 from corobench.benchmark.tracks import round_of
 
 
@@ -152,7 +152,16 @@ def compare_with_baseline(
 
 
 def is_result(candidate: Path) -> bool:
-    """Whether a candidate is a result file, and neither a folder nor an ONNX file."""
+    """Whether a candidate is a result file, and neither a folder nor an ONNX file.
+
+    Raises:
+        ConfigError: it is a checkpoint, which is no network by itself.
+    """
+    if candidate.is_file() and kind_of(candidate) in ("torch", "safetensors"):
+        raise ConfigError(
+            f"{candidate}: weights alone are no candidate; make a folder of them with `corobench "
+            "import`, or export the network to ONNX, and check that"
+        )
     return candidate.is_file() and not is_onnx(candidate)
 
 

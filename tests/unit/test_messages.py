@@ -22,6 +22,7 @@ from corobench.benchmark.errors import (
 )
 from corobench.benchmark.records.reading.arrays_file import read_arrays
 from corobench.benchmark.records.reading.consistency import contradictions
+from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.submission.packing import repack
 from corobench.benchmark.tracks import distinct_epsilons, get_track
@@ -139,3 +140,31 @@ def test_every_console_is_told_to_draw_no_pictures() -> None:
     texts = [path.read_text() for name in folders for path in (root / name).rglob("*.py")]
     calls = [call for text in texts for call in re.findall(r"\bConsole\([^)]*\)", text)]
     assert len(calls) > 20 and all("emoji=False" in call for call in calls)
+
+
+def test_weights_alone_are_no_candidate(tmp_path: Path) -> None:
+    from corobench.benchmark.errors import ConfigError
+    from corobench.benchmark.gate.run import is_result
+
+    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 weights")
+    with pytest.raises(ConfigError, match=r"model\.pt: weights alone are no candidate"):
+        is_result(tmp_path / "model.pt")
+
+
+def test_a_folder_is_no_result_file(tmp_path: Path) -> None:
+    (tmp_path / "model.json").touch()
+    with pytest.raises(ResultError, match=r"name the result file in it, such as model\.json"):
+        read_result(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_named_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = Path(__file__).parents[2] / "submissions" / "_template"
+    folder = tmp_path / "template"
+    shutil.copytree(template, folder)
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert invoke(["validate", "--headers", str(folder)]) == 2
+    assert "git lfs pull" in capsys.readouterr().out
+    assert invoke(["validate", "--headers", str(folder / "submission.toml")]) == 2
+    assert "this is a file; name the folder" in capsys.readouterr().out

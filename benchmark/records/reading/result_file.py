@@ -164,6 +164,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         hint = ""
         if staged(path, "json").exists():
             hint = "; its write was interrupted: give the same command again to finish it"
+        elif path.is_dir():
+            names = sorted(one.name for one in path.glob("*.json"))
+            hint = "; name the result file in it" + (f", such as {names[0]}" if names else "")
         raise ResultError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
     except UnicodeDecodeError as error:
         fault = f"expected UTF-8 text, but byte {error.start} is not"
