@@ -87,7 +87,8 @@ class Concat:
             min(one.factors[0] for one in operands),
             max(one.factors[1] for one in operands),
         )
-        return Interval(low, high, None, most, peak, weights, num_folds, factors)
+        gain = max(one.gain for one in operands)
+        return Interval(low, high, None, most, peak, weights, num_folds, factors, gain)
 
     def parts(self, coefficient: Array) -> list[Array]:
         """The rows of each operand."""

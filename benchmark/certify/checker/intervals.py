@@ -37,11 +37,14 @@ class Interval:
             be folded into that sum, and is then rounded as often as any of its terms.
         peak: float64 like `low`, what partial sums of it may reach; the values' size by default.
         weights: the smallest weight of that sum that is not zero, and the largest, in absolute
-            value: what a factor behind the sum may be folded into.
+            value, times the factors behind it that make it smaller, or larger: what a further
+            factor may be folded into.
         num_folds: how many factors and summands behind that sum may be folded into it so far.
-        factors: the smallest and the largest absolute factor, 1 included, that the values were
-            multiplied by right before: a deployment may multiply the next sum by it instead, or
-            fold it into that sum's weights.
+        factors: the smallest and the largest product of some of the absolute factors that the
+            values were multiplied by right before, 1 included: a deployment may multiply the next
+            sum by it instead, or fold it into that sum's weights.
+        gain: the largest such product before the sum that gave the values: what a deployment may
+            multiply by behind them, after it flushed them to zero.
     """
 
     low: Array
@@ -52,6 +55,7 @@ class Interval:
     weights: tuple[float, float] = (1.0, 1.0)
     num_folds: int = 0
     factors: tuple[float, float] = (1.0, 1.0)
+    gain: float = 1.0
 
     @property
     def size(self) -> Array:

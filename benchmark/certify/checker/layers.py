@@ -6,6 +6,7 @@ Shape suffixes are those of `intervals`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class Affine:
             min(self.weights[0] * least_factor, 1.0),
             max(self.weights[1] * most_factor, 1.0),
         )
-        return Interval(low, high, noise, most, peak, weights)
+        return Interval(low, high, noise, most, peak, weights, gain=most_factor)
 
 
 def check_terms(num_terms: Array) -> None:
@@ -276,7 +277,7 @@ class Scale(Affine):
         spread = np.abs(self.scale) * rad
         size = np.abs(self.scale) * (np.abs(mid) + rad) + self._parts
         # Folded into the weights before it, each product of that sum may be flushed.
-        flushed = 2.0 * SMALLEST * (self.reach + 4.0 * given.num_terms + 16.0)
+        flushed = 2.0 * SMALLEST * (self.reach + 4.0 * given.num_terms + 16.0) * given.gain
         tiny = _tiny(np.broadcast_to(self.scale, given.low.shape[1:]))
         if tiny is not None:  # it is lost on the mean as well, whose product is in the shift
             flushed = flushed + tiny * (given.size + self._before)
@@ -294,13 +295,13 @@ class Scale(Affine):
         middle = mid * self.scale + self.bias
         low, high = middle - spread - noise, middle + spread + noise
         least, most = _extremes(factor)
+        # Any of the factors may be taken together, and others be left where they are.
+        least, most = min(least, 1.0), max(most, 1.0)
         weights = (least * given.weights[0], most * given.weights[1])
-        factors = (
-            min(1.0, least, least * given.factors[0]),
-            max(1.0, most, most * given.factors[1]),
-        )
+        factors = (least * given.factors[0], most * given.factors[1])
         num_terms, num_folds = given.num_terms + 1.0, given.num_folds + 1
-        return Interval(low, high, noise, num_terms, on_the_way, weights, num_folds, factors)
+        found = Interval(low, high, noise, num_terms, on_the_way, weights, num_folds, factors)
+        return replace(found, gain=given.gain)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin
@@ -312,7 +313,8 @@ class Add(Affine):
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         first, second = operands
         num_terms = first.num_terms + second.num_terms
-        noise = noise_of(first.size + second.size, num_terms, 8.0 * SMALLEST)
+        gain = max(first.gain, second.gain)
+        noise = noise_of(first.size + second.size, num_terms, 8.0 * SMALLEST * gain)
         # As one sum, the terms of each are rounded as often more as the other has terms.
         mixed = gamma(second.num_terms) * first.reached + gamma(first.num_terms) * second.reached
         noise = noise + SLACK * mixed
@@ -324,4 +326,4 @@ class Add(Affine):
             max(first.weights[1], second.weights[1]),
         )
         num_folds = max(first.num_folds, second.num_folds) + 1
-        return Interval(low, high, noise, num_terms, peak, weights, num_folds)
+        return Interval(low, high, noise, num_terms, peak, weights, num_folds, gain=gain)

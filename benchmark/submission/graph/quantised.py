@@ -99,7 +99,7 @@ def _scales(
     axis = int(node.attributes.get("axis", 1))
     if (
         scale.dtype != np.float32
-        or not (scale > 0).all()
+        or not (scale >= np.finfo(np.float32).tiny).all()  # below it may be flushed to zero
         or zero.size != scale.size
         or scale.ndim > 1
         or (dtype is None and name not in _RANGES)

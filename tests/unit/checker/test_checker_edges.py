@@ -222,6 +222,34 @@ def test_factors_before_and_behind_a_sum_may_meet_in_its_weights() -> None:
     assert found.low[0, 0] <= 0.0
 
 
+def chained(x: float, *layers: Scale | Linear) -> Interval:
+    """The interval of one number after layers."""
+    found = Interval(np.full((1, 1), x), np.full((1, 1), x))
+    for layer in layers:
+        found = layer.bounds([found])
+    return found
+
+
+def times(power: int) -> Scale:
+    return Scale(np.float64(2.0**power), np.zeros(()))
+
+
+def weight(power: int) -> Linear:
+    return Linear(np.full((1, 1), 2.0**power), np.zeros(1))
+
+
+def test_some_factors_may_meet_while_others_stay_where_they_are() -> None:
+    """2**100 keeps all of the products large, but 2**-80 times 2**-80 is flushed to zero."""
+    assert chained(1.0, times(100), times(-80), times(-80)).low[0, 0] <= 0.0
+    assert chained(1.0, times(-60), times(80), weight(-90)).low[0, 0] <= 0.0
+
+
+def test_a_factor_before_a_sum_multiplies_what_was_flushed_behind_it() -> None:
+    """2**-103 2**22 2**-107 is flushed; 2**90, which was before the sum, comes behind that."""
+    found = chained(2.0**-103, times(90), weight(22), times(-107))
+    assert found.low[0, 0] <= 0.0 <= found.high[0, 0]
+
+
 def test_a_factor_before_a_mean_may_meet_its_divisor() -> None:
     """2**-125 of x = 2**100, over 64 values: 2**-131 as one factor is flushed to zero."""
     x = np.full((1, 64), 2.0**100)

@@ -207,6 +207,17 @@ REFUSED = {
         )
         for alpha in (1.0, 0.5)
     },
+    "weights in steps that may be flushed to zero": (
+        lambda: model(
+            [
+                node("DequantizeLinear", "q s", "w"),
+                node("Flatten", "x", "f"),
+                node("MatMul", "f w", "y"),
+            ],
+            {"q": np.full((192, 10), 100, np.int8), "s": np.float32(2.0**-130)},
+        ),
+        "onnx-quantised",
+    ),
     "a stored tensor instead of the image": (
         lambda: model([node("Conv", "w x", "y")], {"w": weights(4, 3, 3, 3)}),
         "onnx-weights",
