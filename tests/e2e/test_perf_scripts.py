@@ -53,6 +53,7 @@ NOT_RUN = {
     "own_networks.py": "has one size",
     "pages.py": "writes into docs/",
     "random_networks.py": "a module",
+    "quantised_networks.py": "needs CIFAR-10, and trains for minutes",
     "ray_hashes.py": "needs Ray",
     "reader_tasks.py": "needs a browser",
     "scale.py": "has bars for an idle machine, and jobs of minutes",
