@@ -33,6 +33,8 @@ from corobench.benchmark.submission.architectures import build
 from corobench.benchmark.tracks import derive_seed
 
 SHAPE, NUM_CLASSES, BATCH, EPSILON = (1, 28, 28), 10, 128, 0.1
+#: Steps before the clock runs.
+NUM_WARM = 2
 Step = Callable[[Tensor], Tensor]
 
 
@@ -136,7 +138,7 @@ def compare(ours: Step, plain: Step, num_steps: int) -> float:
         for side, step in (("ours", ours), ("plain", plain)):
             start = time.process_time()
             step(batch)
-            if number >= 2:  # the first steps build graphs and fill caches
+            if number >= NUM_WARM:  # the first steps build graphs and fill caches
                 seconds[side].append(time.process_time() - start)
     ours_s, plain_s = (statistics.median(seconds[side]) for side in ("ours", "plain"))
     print(f"  {BATCH / ours_s:.0f} images/s against {BATCH / plain_s:.0f} images/s")
@@ -151,6 +153,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--at-least", type=float, default=0.95)
     options = parser.parse_args()
+    if options.steps <= NUM_WARM:
+        parser.error(f"--steps: expected at least {NUM_WARM + 1}; {NUM_WARM} do not count")
     torch.set_num_threads(1)
     num_images = options.steps * BATCH
     generator = torch.Generator().manual_seed(0)

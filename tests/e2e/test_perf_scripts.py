@@ -36,7 +36,7 @@ SMALLEST = {
     "scale_simulation.py": ["--entries", "2", "--workers", "2", "--n", "100"],
     "self_checks.py": ["--track", "digits"],
     "site_build.py": ["--entries", "2"],
-    "train_step.py": ["--steps", "1"],
+    "train_step.py": ["--steps", "3"],
     "verify_first.py": ["submissions/digits-ibp-lwm-10x", "--n", "4"],
 }
 #: Script -> why it is not run here.
