@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Tab
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -24,6 +25,14 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"chromium does not start here: {error.message.splitlines()[0]}")
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any, site: Path) -> Iterator[Tab]:
+    """A desktop's window on the site that the test's module builds."""
+    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
+    yield tab
+    tab.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = run.submission.model_copy(update={"title": HOSTILE, "method": method})
     write_set(path, table, run.model_copy(update={"submission": manifest}))
     return build_site([root / "results"], root / "out").index.parent
-
-
-@pytest.fixture
-def tab(browser: Any, site: Path) -> Iterator[Tab]:
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
-    yield tab
-    tab.close()
 
 
 @pytest.mark.parametrize("name", PAGES)

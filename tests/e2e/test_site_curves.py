@@ -5,7 +5,6 @@ A card says the numbers of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +63,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.parent.mkdir(parents=True)
             place.write_text(curve.model_dump_json(by_alias=True), encoding="utf-8")
     return build_site([root / "results"], root / "site").index.parent
-
-
-@pytest.fixture
-def tab(browser: Any, site: Path) -> Iterator[Tab]:
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
-    yield tab
-    tab.close()
 
 
 def require_places(read: dict[str, Any], expected: list[tuple[float, int, int]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +78,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mirror["data"] = {"kind": "mirror", "fingerprint": MIRROR, "source": "a copy"}
     write_result(root / "results", mirror)
     return build_site([root / "results"], root / "site").index.parent
-
-
-@pytest.fixture
-def tab(browser: Any, site: Path) -> Iterator[Tab]:
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
-    yield tab
-    tab.close()
 
 
 def test_a_value_with_a_bar_is_one_value_in_the_link(browser: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         write_evidence(path)
     return build_site([root / "results"], root / "site").index.parent
-
-
-@pytest.fixture
-def tab(browser: Any, site: Path) -> Iterator[Tab]:
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
-    yield tab
-    tab.close()
 
 
 def heads(page: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trail")
     shutil.copytree(RESULTS, root / "results" / "1.0" / "digits")
     return build_site([root / "results"], root / "site").index.parent
-
-
-@pytest.fixture
-def tab(browser: Any, site: Path) -> Iterator[Tab]:
-    tab = Tab(browser, site, viewport={"width": 1280, "height": 900})
-    yield tab
-    tab.close()
 
 
 def flagged() -> tuple[str, str, str]:

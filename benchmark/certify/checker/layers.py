@@ -6,7 +6,6 @@ Shape suffixes are those of `intervals`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -300,8 +299,8 @@ class Scale(Affine):
         weights = (least * given.weights[0], most * given.weights[1])
         factors = (least * given.factors[0], most * given.factors[1])
         num_terms, num_folds = given.num_terms + 1.0, given.num_folds + 1
-        found = Interval(low, high, noise, num_terms, on_the_way, weights, num_folds, factors)
-        return replace(found, gain=given.gain)
+        about = num_terms, on_the_way, weights, num_folds, factors, given.gain
+        return Interval(low, high, noise, *about)
 
     def back(self, coefficient: Array, origin: Origin, shape: Shape) -> tuple[Array, Origin]:
         return coefficient * cut(self.scale, origin, coefficient.shape), origin

@@ -104,18 +104,18 @@ def test_folders_say_which_file_to_name(tmp_path: Path) -> None:
     assert "corobench validate" in stranger(tmp_path)
 
 
+def bring(path: Path) -> None:
+    """Import a file into a folder beside it."""
+    out, arguments = path.parent / "out", {"width": 0.1}
+    import_checkpoint(path, out, architecture="cnn-small", track="digits", arguments=arguments)
+
+
 def test_one_file_of_several_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "model-00001-of-00002.safetensors"
     save_file({"0.weight": make_state()["0.weight"]}, path)
     assert shard(path).startswith("it is one of 2 files")
     with pytest.raises(SubmissionError, match=r"missing from the checkpoint.*one of 2 files"):
-        import_checkpoint(
-            path,
-            tmp_path / "out",
-            architecture="cnn-small",
-            track="digits",
-            arguments={"width": 0.1},
-        )
+        bring(path)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,7 @@ def test_values_that_are_no_weights_name_the_file(
     path = tmp_path / "model.pt"
     torch.save(state, path)
     with pytest.raises(SubmissionError, match=fault) as info:
-        import_checkpoint(
-            path,
-            tmp_path / "out",
-            architecture="cnn-small",
-            track="digits",
-            arguments={"width": 0.1},
-        )
+        bring(path)
     assert info.value.path == str(path) and "`5.weight`" in str(info.value)
 
 
