@@ -7,6 +7,7 @@ come from ``corobench evaluate`` on test images, with stronger attacks and tight
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -33,23 +34,33 @@ class LazyBounds:
         model: shares its parameters with the bounds.
         input_shape: (C, H, W).
         num_classes: logits.
+
+    Attributes:
+        in_float32: compute bounds in float32 where training autocasts: a ball of 2/255 is hardly
+            wider than what bf16 rounds off.
     """
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
         self._arguments = (model, tuple(input_shape), num_classes)
         self._built: TrainingBounds | None = None
+        self.in_float32 = False
 
     def lower_margins(self, x_L: Tensor, x_U: Tensor, labels: Tensor, method: str) -> Tensor:
         """See :meth:`benchmark.certify.TrainingBounds.lower_margins`."""
-        return self.build().lower_margins(x_L, x_U, labels, method)
+        with self._precision(x_L.device.type):
+            return self.build().lower_margins(x_L, x_U, labels, method)
 
     def upper_losses(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
         """See :meth:`benchmark.certify.TrainingBounds.upper_losses`."""
-        return self.build().upper_losses(x_L, x_U, labels)
+        with self._precision(x_L.device.type):
+            return self.build().upper_losses(x_L, x_U, labels)
 
     def relu_inputs(self) -> list[tuple[Tensor, Tensor]]:
         """See :meth:`benchmark.certify.TrainingBounds.relu_inputs`."""
         return self.build().relu_inputs()
+
+    def _precision(self, device: str) -> AbstractContextManager[object]:
+        return torch.autocast(device, enabled=False) if self.in_float32 else nullcontext()
 
     def build(self) -> TrainingBounds:
         """The bounds.

@@ -123,7 +123,9 @@ class TrainStage(RecipeTable):
         clip_norm: largest gradient norm; absent is no clipping.
         augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
         precision: "bf16" autocasts, with the channels last in memory, on a GPU and on a CPU with
-            matrix units for it (AMX); runs elsewhere, and what is measured, are float32 always.
+            matrix units for it (AMX). "mixed" autocasts all but bounds and their gradients, on a
+            GPU and on a CPU with AMX or AVX-512 BF16. Runs elsewhere, and what is measured, are
+            float32 always.
         l1: weight of the sum of all convolution and linear weights' magnitudes in the loss.
         averaging: decay per step of a moving average of the weights; the averages are measured,
             selected and handed on. Absent is none.
@@ -139,7 +141,7 @@ class TrainStage(RecipeTable):
     batch_size: Positive = 128
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     augmentation: Literal["none", "crop", "crop-flip"] = "none"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "mixed"] = "float32"
     l1: Annotated[float, Field(ge=0.0)] = 0.0
     averaging: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     norm_batches: Annotated[int, Field(ge=0)] = 0

@@ -92,11 +92,15 @@ class StageTrainer:
         self._generator = torch.Generator(data.device)
         needs_bounds = settings.objective.needs_bounds
         # In bf16 bounds prove nothing: here they are a loss; what is measured is float32.
-        self._is_half = settings.precision == "bf16" and has_fast_bf16(data.device)
+        self._is_half = settings.precision != "float32" and has_fast_bf16(
+            data.device, settings.precision
+        )
+        bounds.in_float32 = settings.precision == "mixed"
         # Convolutions are faster with the channels last on a GPU, and on a CPU in bf16. In float32
         # bounds keep the usual layout, and so do all CPU runs, to repeat bit by bit.
         self._layout = torch.contiguous_format
-        if self._is_half or (data.device.type == "cuda" and not needs_bounds):
+        is_all_half = self._is_half and settings.precision == "bf16"
+        if is_all_half or (data.device.type == "cuda" and not needs_bounds):
             self._layout = torch.channels_last
         model.to(memory_format=self._layout)
         if needs_bounds:
@@ -322,13 +326,21 @@ class StageTrainer:
         self.history[:] = [EpochRow(**row) for row in state["history"]]
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32 there: any GPU, or a CPU with matrix units (AMX)."""
+def has_fast_bf16(device: torch.device, precision: str = "bf16") -> bool:
+    """Whether bf16 is faster than float32 there: any GPU, or a CPU that has instructions for it.
+
+    Args:
+        device: where training runs.
+        precision: "bf16" asks for matrix units (AMX), as the recipes that say so were measured
+            with them; "mixed" for AMX or AVX-512 BF16.
+    """
     if device.type != "cpu":
         return True
     # torch has no public question for it; where this one goes away, training is float32.
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return ask is not None and bool(ask())
+    names = ["_is_amx_tile_supported"]
+    if precision == "mixed":
+        names.append("_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)
 
 
 def optimiser(settings: TrainStage, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

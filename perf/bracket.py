@@ -1,15 +1,17 @@
 """How far each certifier closes the bracket between what is proven and what no attack breaks.
 
-    python perf/bracket.py ENTRY [--images DIR] [--epsilon 2/255] [--n 200] [--attack pgd]
+    python perf/bracket.py ENTRY [--images DIR | --held-out RATE] [--epsilon 2/255] [--n 200]
 
 ENTRY is a submission folder, such as the one that `corobench train cifar10/adv-dense-2 --out runs`
 makes: a small network of the kind that verification benchmarks use. DIR holds
 images_nhwc_float01.npy and labels.npy; without it the first n test images of the entry's track are
-taken. IBP, CROWN-IBP and CROWN are asked about every correct image, the attack runs on every
-correct image, alpha-CROWN and branch and bound are asked about what is left undecided; an image
-that BaB refutes counts as broken once it is re-measured. A certified image that the attack breaks
-ends the script with exit code 3. GiB is the most memory of the process so far. The last line is the
-share of the gap between CROWN and the attack that alpha-CROWN and BaB close, from both sides.
+taken. With --held-out they are those that a recipe of this validation_rate and seed 0 holds out of
+training: settings are chosen on them (docs/experiments.md). IBP, CROWN-IBP and CROWN are asked
+about every correct image, the attack runs on every correct image, alpha-CROWN and branch and bound
+are asked about what is left undecided; an image that BaB refutes counts as broken once it is re-
+measured. A certified image that the attack breaks ends the script with exit code 3. GiB is the most
+memory of the process so far. The last line is the share of the gap between CROWN and the attack
+that alpha-CROWN and BaB close, from both sides.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 from common import verdict
 from torch import Tensor
 
+from corobench.baselines.training_data import load
 from corobench.benchmark.attacks.autoattack import AutoAttackStandard
 from corobench.benchmark.attacks.base import Attack
 from corobench.benchmark.attacks.pgd import PGD
@@ -152,6 +155,9 @@ def peak_gib() -> float:
 
 def load_images(options: argparse.Namespace, track: str) -> tuple[Tensor, Tensor]:
     """Images (n, C, H, W) and labels."""
+    if options.held_out is not None:
+        held = load(track, 0, options.held_out, options.n, torch.device("cpu"), options.data_root)
+        return held.held_x_NCHW, held.held_labels_N
     if options.images is None:
         images, labels, _ = subset(load_test(track, options.data_root), options.n)
         return torch.from_numpy(images), torch.from_numpy(labels)
@@ -166,6 +172,7 @@ def main() -> None:
     )
     parser.add_argument("entry", type=Path)
     parser.add_argument("--images", type=Path)
+    parser.add_argument("--held-out", type=float, metavar="RATE")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--epsilon", type=Fraction, default=Fraction(2, 255))
     parser.add_argument("--n", type=int, default=200)

@@ -19,11 +19,11 @@ import corobench.baselines.trainer
 from corobench.baselines import procedure
 from corobench.baselines.masks import Masks
 from corobench.baselines.measures import LazyBounds
-from corobench.baselines.objectives import CrownIbp, Ibp, Objective, PgdAt
+from corobench.baselines.objectives import CrownIbp, Ibp, MtlIbp, Objective, PgdAt
 from corobench.baselines.pruners import Hydra, Pruner
 from corobench.baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
 from corobench.baselines.recipe_file import load_recipe
-from corobench.baselines.trainer import StageTrainer
+from corobench.baselines.trainer import StageTrainer, has_fast_bf16
 from corobench.baselines.training_data import TrainingData
 from corobench.benchmark.network.compactness import sparsity
 from corobench.benchmark.submission import load_submission
@@ -146,7 +146,7 @@ def test_bf16_rounds_a_step_where_the_processor_is_fast_at_it(
     """Weights stay float32; without matrix units nothing changes at all."""
 
     def step(precision: str, is_fast: bool) -> tuple[Tensor, Tensor]:
-        monkeypatch.setattr(corobench.baselines.trainer, "has_fast_bf16", lambda device: is_fast)
+        monkeypatch.setattr(corobench.baselines.trainer, "has_fast_bf16", lambda *_: is_fast)
         made = trainer(TrainStage(objective=objective, epochs=1, batch_size=8, precision=precision))
         loss = made._step(torch.arange(8), 0.5)
         return loss, next(made.model.parameters()).detach().clone()
@@ -155,3 +155,43 @@ def test_bf16_rounds_a_step_where_the_processor_is_fast_at_it(
     assert torch.equal(whole[0], slow[0]) and torch.equal(whole[1], slow[1])
     assert half[1].dtype == torch.float32 and not torch.equal(whole[0], half[0])
     torch.testing.assert_close(half[0].float(), whole[0], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "mixed"])
+def test_mixed_precision_keeps_a_loss_of_bounds_alone_to_the_bit(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interval loss is float32 under "mixed"; "bf16" rounds it, too."""
+    monkeypatch.setattr(corobench.baselines.trainer, "has_fast_bf16", lambda *_: True)
+
+    def bounds(precision: str) -> Tensor:
+        made = trainer(TrainStage(objective=Ibp(), epochs=1, batch_size=8, precision=precision))
+        x_BCHW, labels_B = made.data.x_NCHW[:8], made.data.labels_N[:8]
+        with made._precision(), torch.no_grad():
+            return made.bounds.lower_margins(x_BCHW - 0.01, x_BCHW + 0.01, labels_B, "IBP")
+
+    assert torch.equal(bounds(precision), bounds("float32")) == (precision == "mixed")
+
+
+def test_mixed_precision_rounds_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corobench.baselines.trainer, "has_fast_bf16", lambda *_: True)
+    objective = MtlIbp(num_steps=2, share=0.5)
+    losses = [
+        trainer(TrainStage(objective=objective, epochs=1, batch_size=8, precision=name))._step(
+            torch.arange(8), 0.5
+        )
+        for name in ("float32", "mixed")
+    ]
+    assert not torch.equal(*losses)
+    torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.02, atol=0.02)
+
+
+def test_each_precision_asks_for_the_instructions_it_was_measured_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    cpu = torch.device("cpu")
+    assert has_fast_bf16(cpu, "mixed") and not has_fast_bf16(cpu, "bf16")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert not has_fast_bf16(cpu, "mixed")
