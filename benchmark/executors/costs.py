@@ -195,11 +195,14 @@ ATTACKED = Shares(0.741, 0.475, 0.648, 0.513, 0.635)
 NATURAL = Shares(0.792, 0.124, 0.252, 0.165, 0.234)
 
 _OF_OBJECTIVE = {
+    "ad-cert": CERTIFIED,
     "crown-ibp": CERTIFIED,
     "ibp": CERTIFIED,
     "mixtrain": CERTIFIED,
+    "mtl-ibp": CERTIFIED,
     "natural": NATURAL,
     "none": NATURAL,
+    "sabr": CERTIFIED,
 }
 
 #: A network of which nothing is known counts as this one, with its number of weights.

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from leaderboard_factory import make_result, make_score
 
+from corobench.baselines.objectives import OBJECTIVES
 from corobench.benchmark.records.result import EpsilonScore, Result
 from corobench.leaderboard.boards import group_results
 from corobench.leaderboard.columns import columns
 from corobench.leaderboard.measures import (
+    VERIFIABLE,
     Share,
     bracket,
     certifier_count,
@@ -22,6 +24,10 @@ from corobench.leaderboard.measures import (
 
 def score(**counts: int) -> EpsilonScore:
     return EpsilonScore.model_validate(make_score(**counts))
+
+
+def test_networks_trained_on_bounds_are_those_made_to_be_verified() -> None:
+    assert {name for name, made in OBJECTIVES.items() if made.needs_bounds} == set(VERIFIABLE)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 500), (1, 500), (426, 500), (500, 500), (7, 100)])
