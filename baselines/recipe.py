@@ -121,7 +121,8 @@ class TrainStage(RecipeTable):
         epsilon: training radius as an exact fraction; default is the recipe's.
         batch_size: images per step; a smaller last batch is dropped, others each epoch.
         clip_norm: largest gradient norm; absent is no clipping.
-        augmentation: "crop" shifts by up to an eighth of the side, "crop-flip" also mirrors.
+        augmentation: "crop" shifts by up to an eighth of the side, "flip" mirrors half of the
+            images, "crop-flip" does both.
         precision: "bf16" autocasts, with the channels last in memory, on a GPU and on a CPU with
             matrix units for it (AMX). "mixed" autocasts all but bounds and their gradients, on a
             GPU and on a CPU with AMX or AVX-512 BF16. Runs elsewhere, and what is measured, are
@@ -140,7 +141,7 @@ class TrainStage(RecipeTable):
     epsilon: Epsilon | None = None
     batch_size: Positive = 128
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
-    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    augmentation: Literal["none", "crop", "flip", "crop-flip"] = "none"
     precision: Literal["float32", "bf16", "mixed"] = "float32"
     l1: Annotated[float, Field(ge=0.0)] = 0.0
     averaging: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None

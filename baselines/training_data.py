@@ -93,17 +93,20 @@ def batches_of(num_images: int, batch_size: int, seed: int) -> tuple[Tensor, ...
 
 
 def augment(x_BCHW: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to an eighth of its side, zeros coming in; "crop-flip" mirrors half.
+    """Shift each image by up to an eighth of its side, zeros coming in, or mirror half, or both.
 
     Args:
         x_BCHW: images in [0, 1].
-        kind: "none", "crop" or "crop-flip".
+        kind: "none", "crop", "flip" or "crop-flip".
         generator: on the images' device.
     """
     if kind == "none":
         return x_BCHW
     num, _, height, width = x_BCHW.shape
     device = x_BCHW.device
+    if kind == "flip":
+        mirrored_B111 = torch.rand(num, 1, 1, 1, generator=generator, device=device) < 0.5
+        return torch.where(mirrored_B111, x_BCHW.flip(3), x_BCHW)
 
     def shifted(side: int) -> tuple[int, Tensor]:
         pad = side // 8

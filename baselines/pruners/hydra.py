@@ -59,7 +59,7 @@ class Hydra(Pruner):
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     score_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    augmentation: Literal["none", "crop", "flip", "crop-flip"] = "none"
     trains_norms: bool = False
 
     @property

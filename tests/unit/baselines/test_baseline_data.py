@@ -73,6 +73,15 @@ def test_each_image_becomes_a_shift_of_itself_or_of_its_mirror(kind: str) -> Non
     assert matches.any(dim=1).sum() > 3
 
 
+def test_flip_mirrors_some_images_and_leaves_the_others() -> None:
+    x = torch.rand(40, 2, 8, 16)
+    found = augment(x, "flip", torch.Generator().manual_seed(0))
+    is_same = (found == x).flatten(1).all(dim=1)
+    is_mirror = (found == x.flip(3)).flatten(1).all(dim=1)
+    assert torch.equal(is_same, ~is_mirror)
+    assert 5 < int(is_mirror.sum()) < 35
+
+
 def test_no_augmentation_is_the_images_themselves() -> None:
     x = torch.rand(2, 1, 8, 8)
     assert augment(x, "none", torch.Generator()) is x
