@@ -22,6 +22,7 @@ from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exac
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_groups, ten_times
 from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
+from corobench.leaderboard.levels import goals, levels, shares
 from corobench.leaderboard.seed_tests import seed_comparisons
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
@@ -116,7 +117,13 @@ def markdown(
     )
     environment.filters["plain"] = _plain
     environment.filters["knows_vra"] = _knows_vra
+    environment.filters["shares"] = shares
     averages = {key: average(families, key) for key in MEASURES}
+    results = [
+        result
+        for family in families
+        for result in (family.parent, *(child.result for child in family.children))
+    ]
     return environment.get_template("reproduction.md").render(
         is_page=is_page,
         families=families,
@@ -132,6 +139,8 @@ def markdown(
         groups=average_groups(families),
         measures=MEASURES,
         paper=PAPER,
+        levels=levels(results),
+        level_goals=goals(results),
         goals={key: (averages[key], goal) for key, goal in GOALS.items()},
         curves=[family for family in families if len(family.papers) > 1],
         mismatches=[
