@@ -1,4 +1,4 @@
-"""ResNet-8 for microcontrollers, as MLPerf Tiny's image classification has it (Banbury et al. 2021).
+"""ResNet-8, the image classifier of MLPerf Tiny for microcontrollers (Banbury et al. 2021).
 
 The reference network of mlcommons/tiny, `resnet_v1_eembc` with 16 filters: 78,666 stored numbers
 for 3x32x32 and ten classes, 96 kB in int8.
