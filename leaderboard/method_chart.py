@@ -230,14 +230,8 @@ def _axis(dense: Share, shares: Sequence[Share], claim: float) -> Axis:
 
 def _verdict(family: Family, papers: Child, rival: Child, comparisons: Sequence[Comparison]) -> str:
     measure = "vra" if family.is_verifiable else "autoattack"
-    ours, theirs = (int(one.flags[measure].sum()) for one in (papers, rival))
-    for one in comparisons:
-        same = (one.family, one.n, one.rival, one.measure) == (
-            family.name,
-            family.parent.n,
-            rival.method,
-            MEASURES[measure],
-        )
-        if same and (one.ours, one.theirs) == (ours, theirs):
+    entries = (papers.result.entry, rival.result.entry)
+    for one in comparisons:  # once for each pair, on the largest subset that both have
+        if (one.family, one.entries, one.measure) == (family.name, entries, MEASURES[measure]):
             return _VERDICTS.get(one.verdict, "no difference")
     return ""
