@@ -229,7 +229,7 @@ def test_residual_additions_of_resnet8_are_bounded_in_training(method):
     """In eval mode as the certifier does; in training mode below what random corners give."""
     shape = (3, 16, 16)
     model = seeded(lambda: named("resnet8", shape, 3, {"width": 0.25}))
-    x, low, high = boxes(shape, 0.01)
+    _, low, high = boxes(shape, 0.01)
     labels = torch.tensor([0, 1, 2])
     bounds = TrainingBounds(model, shape, 3)
     found = bounds.lower_margins(low, high, labels, method)
