@@ -308,9 +308,17 @@ def tally(
             if ours is not None and theirs is not None
         }
         repeated = [one.is_shown for one in seed_tests if one.rival == rival]
-        numbers = [verdicts.count(verdict) for verdict in (OURS, THEIRS, NEITHER)]
         over_seeds = (sum(repeated), len(repeated))
-        counts.append(Tally(rival, *numbers, tuple(sorted(pairs)), over_seeds))
+        counts.append(
+            Tally(
+                rival=rival,
+                ours=verdicts.count(OURS),
+                theirs=verdicts.count(THEIRS),
+                neither=verdicts.count(NEITHER),
+                epochs=tuple(sorted(pairs)),
+                over_seeds=over_seeds,
+            )
+        )
     return sorted(counts, key=lambda one: (one.ours - one.theirs, one.rival))
 
 
