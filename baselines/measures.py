@@ -55,6 +55,11 @@ class LazyBounds:
         with self._precision(x_L.device.type):
             return self.build().upper_losses(x_L, x_U, labels)
 
+    def shrunk_margins(self, x_L: Tensor, x_U: Tensor, labels: Tensor, share: float) -> Tensor:
+        """See :meth:`benchmark.certify.TrainingBounds.shrunk_margins`."""
+        with self._precision(x_L.device.type):
+            return self.build().shrunk_margins(x_L, x_U, labels, share)
+
     def relu_inputs(self) -> list[tuple[Tensor, Tensor]]:
         """See :meth:`benchmark.certify.TrainingBounds.relu_inputs`."""
         return self.build().relu_inputs()

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from corobench.baselines import checkpoint, training_data
+from corobench.baselines.first_weights import keep_widths
 from corobench.baselines.identity import identity_of
-from corobench.baselines.masks import Masks, prunable_weights
+from corobench.baselines.masks import Masks
 from corobench.baselines.measures import LazyBounds
 from corobench.baselines.own_parent import OwnParent
 from corobench.baselines.progress import EpochRow, Progress, Trained
@@ -98,9 +99,7 @@ def initial_model(recipe: Recipe) -> nn.Module:
             recipe.model.architecture, track.shape, track.num_classes, recipe.model.arguments
         )
         if recipe.model.init == "ibp":
-            for weight in prunable_weights(model).values():
-                # Shi et al. 2021, section 4.1: the width of intervals is kept on average.
-                nn.init.normal_(weight, std=math.sqrt(2.0 * math.pi) / weight[0].numel())
+            keep_widths(model)
     return model
 
 

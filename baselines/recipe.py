@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny, model_va
 
 from corobench.baselines.objectives import AdversarialObjective, Objective
 from corobench.baselines.pruners import Pruner
-from corobench.baselines.schedules import Cumulative, LrName, keep_ratios
+from corobench.baselines.schedules import Cumulative, LrName, RampShape, keep_ratios
 from corobench.baselines.settings import LATER, RecipeTable
 from corobench.benchmark.records.base import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
@@ -78,11 +78,13 @@ class Ramp(RecipeTable):
 
     Attributes:
         warmup_epochs: at radius 0.
-        epochs: from 0 up to the stage's epsilon, linearly; 0 is at once.
+        epochs: from 0 up to the stage's epsilon; 0 is at once.
+        shape: "linear", or "smooth", slow at first, as published certified training has it.
     """
 
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    shape: Annotated[RampShape, LATER] = "linear"
 
 
 class Awp(RecipeTable):
@@ -213,7 +215,7 @@ class Network(RecipeTable):
     Attributes:
         architecture: a name from ``corobench architectures``.
         arguments: of the architecture, e.g. ``width = 2.0``.
-        init: "ibp" draws weights so that intervals keep their width (Shi et al. 2021, section 4.1).
+        init: "ibp" draws weights so that intervals keep their width (Shi et al. 2021).
     """
 
     architecture: ShortText

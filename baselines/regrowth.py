@@ -34,7 +34,7 @@ class Regrower:
         return 0 < step < self._end and step % self._settings.every == 0
 
     def share(self, step: int) -> float:
-        """Share of the kept weights that is exchanged: falls from `share` to 0 (equation 1)."""
+        """Share of the kept weights that is exchanged: falls from `share` to 0, half a cosine."""
         return self._settings.share / 2.0 * (1.0 + math.cos(step * math.pi / self._end))
 
     def masks(self, model: nn.Module, masks: Masks, step: int) -> Masks:

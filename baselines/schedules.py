@@ -12,6 +12,9 @@ from typing import Literal
 
 LrName = Literal["constant", "cosine", "steps"]
 Cumulative = Literal["linear", "geometric", "harmonic"]
+RampShape = Literal["linear", "smooth"]
+
+_SMOOTH_UNTIL, _POWER = 0.25, 4
 
 
 def lr_factor(name: LrName, progress: float, milestones: Sequence[float], factor: float) -> float:
@@ -35,20 +38,36 @@ def lr_factor(name: LrName, progress: float, milestones: Sequence[float], factor
     return 1.0
 
 
-def ramp(epoch: float, warmup_epochs: float, ramp_epochs: float) -> float:
-    """Share of the radius in use: 0 while warming up, then linearly up to 1.
+def ramp(
+    epoch: float, warmup_epochs: float, ramp_epochs: float, shape: RampShape = "linear"
+) -> float:
+    """Share of the radius in use: 0 while warming up, then up to 1.
 
     Args:
         epoch: epochs done, with the fraction of the current one.
+        shape: "linear", or "smooth": a power of 4 for the first quarter of the ramp, and then the
+            line to 1 that touches it there. This is how Xu et al. 2020 and those after them
+            (Shi et al. 2021, MTL-IBP) grow the radius.
 
     >>> [ramp(epoch, 1, 4) for epoch in (0.5, 3, 5, 9)]
     [0.0, 0.5, 1.0, 1.0]
+    >>> [round(ramp(epoch, 1, 4, "smooth"), 4) for epoch in (1.5, 2, 3.5, 5)]
+    [0.0048, 0.0769, 0.5385, 1.0]
     """
     if epoch < warmup_epochs:
         return 0.0
     if ramp_epochs == 0:
         return 1.0
-    return min(1.0, (epoch - warmup_epochs) / ramp_epochs)
+    share = min(1.0, (epoch - warmup_epochs) / ramp_epochs)
+    if shape == "linear":
+        return share
+    # In units of the ramp: a * share ** 4 up to the quarter, with the slope of the line behind it.
+    line = 1.0 - _SMOOTH_UNTIL
+    scale = 1.0 / (_SMOOTH_UNTIL**_POWER + line * _POWER * _SMOOTH_UNTIL ** (_POWER - 1))
+    if share < _SMOOTH_UNTIL:
+        return float(scale * share**_POWER)
+    middle = scale * _SMOOTH_UNTIL**_POWER
+    return float(min(1.0, middle + (1.0 - middle) * (share - _SMOOTH_UNTIL) / line))
 
 
 def between(start: float, end: float, progress: float) -> float:

@@ -128,6 +128,7 @@ def prune(
         lower_margins=bounds.lower_margins,
         upper_losses=bounds.upper_losses,
         relu_inputs=bounds.relu_inputs,
+        shrunk_margins=bounds.shrunk_margins,
         teacher=teacher,
     )
     passes = iter(range(1_000_000))

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from corobench.baselines.features import Features
 from corobench.baselines.identity import fingerprint
 
 
@@ -29,3 +30,9 @@ class Teacher:
         """Logits, (B, num_classes), without gradient."""
         logits_BC: Tensor = self._model(x_BCHW)
         return logits_BC
+
+    @torch.no_grad()
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """What its last layer reads, (B, F), without gradient."""
+        features_BF: Tensor = Features(self._model)(x_BCHW)
+        return features_BF

@@ -208,6 +208,7 @@ class StageTrainer:
             lower_margins=self.bounds.lower_margins,
             upper_losses=self.bounds.upper_losses,
             relu_inputs=self.bounds.relu_inputs,
+            shrunk_margins=self.bounds.shrunk_margins,
             teacher=self._teacher,
         )
         x_BCHW = augment(self.data.x_NCHW[batch], self.settings.augmentation, self._generator)
@@ -291,7 +292,8 @@ class StageTrainer:
         return nullcontext()
 
     def _progress(self, position: float) -> float:
-        return schedules.ramp(position, self.settings.ramp.warmup_epochs, self.settings.ramp.epochs)
+        table = self.settings.ramp
+        return schedules.ramp(position, table.warmup_epochs, table.epochs, table.shape)
 
     def _lr(self, position: float) -> float:
         table = self.settings.lr_schedule

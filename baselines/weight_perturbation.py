@@ -41,7 +41,7 @@ def perturbed(
     """Within the block each layer's weights are moved along the gradient; afterwards as before.
 
     v = gamma * ||w|| * g / ||g|| in each layer, one step to the sphere of the relative size gamma
-    (their section 4.1 and public code). Training then takes the gradient at w + v for w.
+    (as in their public code). Training then takes the gradient at w + v for w.
 
     Args:
         weights: of convolutions and linear layers; biases and batch-norm are not perturbed.

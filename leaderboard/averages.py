@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from corobench.benchmark.scoring.statistics import Kept
+from corobench.benchmark.scoring.statistics import Kept, retention
 from corobench.leaderboard.families import MEASURES, Child, Family
 
 #: "Ten times", between these.
@@ -61,6 +61,23 @@ def average(families: Sequence[Family], measure: str) -> Kept | None:
     """
     found = [(family, child) for family in families for child in ten_times(family)]
     return _average(_largest(found), measure)
+
+
+def average_as_long(families: Sequence[Family], measure: str) -> tuple[Kept | None, list[str]]:
+    """As `average`, of the dense network that was trained as long as the child in all.
+
+    Returns:
+        The mean, and the entry ids of the dense parents of those families that have such a network.
+    """
+    found = []
+    for family in families:
+        for child in ten_times(family):
+            dense = family.trained_as_long_as(child)
+            if dense is not None:
+                kept = {key: retention(child.flags[key], dense.flags[key]) for key in MEASURES}
+                found.append((family, replace(child, kept=kept)))
+    largest = _largest(found)
+    return _average(largest, measure), sorted({family.name for family, _ in largest})
 
 
 def average_groups(families: Sequence[Family]) -> list[AverageGroup]:

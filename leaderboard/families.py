@@ -31,6 +31,9 @@ CERTIFIED_RADII = {"cifar10": "2/255", "svhn": "2/255"}
 #: Rivals are of the same size where the weights kept differ by less than this share: whole filters
 #: and layer widths cannot be cut to the weight.
 SAME_SIZE = 0.1
+#: Of which at least this share of the other's lies on a path from the image to a logit, where both
+#: results tell: what reads a dead channel is kept and does nothing.
+SAME_LIVE = 0.5
 
 Flags = dict[str, NDArray[np.bool_]]
 
@@ -77,9 +80,30 @@ class Child:
             and method.pretrain_objective == method.finetune_objective
         )
 
-    def is_as_small_as(self, other: Child) -> bool:
+    @property
+    def num_live(self) -> int | None:
+        """Weights on a path from the image to a logit; None where its result does not tell."""
+        return self.result.compactness.num_live
+
+    @property
+    def epochs(self) -> float | None:
+        """Of all steps together, as its manifest tells; None where it does not."""
+        return self.result.submission.training.epochs
+
+    def keeps_as_many_as(self, other: Child) -> bool:
         """Whether the two keep about as many weights, see `SAME_SIZE`."""
         return abs(self.times / other.times - 1) < SAME_SIZE
+
+    def is_as_alive_as(self, other: Child) -> bool:
+        """Whether neither has far fewer live weights, see `SAME_LIVE`, as far as results tell."""
+        if self.num_live is None or other.num_live is None:
+            return True
+        less, more = sorted((self.num_live, other.num_live))
+        return less >= SAME_LIVE * more
+
+    def is_as_small_as(self, other: Child) -> bool:
+        """Whether the two keep about as many weights, of which about as many are live."""
+        return self.keeps_as_many_as(other) and self.is_as_alive_as(other)
 
 
 @dataclass(frozen=True)
@@ -136,6 +160,28 @@ class Family:
             for child in self.children
             if not child.uses_papers_method and papers.is_as_small_as(child)
         ]
+
+    def hollow(self, papers: Child) -> list[Child]:
+        """Children that keep as many weights as this one and have far fewer or more live ones."""
+        return [
+            child
+            for child in self.children
+            if papers.keeps_as_many_as(child) and not papers.is_as_alive_as(child)
+        ]
+
+    def trained_as_long_as(self, child: Child) -> Child | None:
+        """The network of the parent, dense, trained as many epochs as a child in all its steps."""
+        ours = self.parent.submission.model
+        for one in self.children:
+            model = one.result.submission.model
+            if (
+                one.result.submission.method.pipeline == "none"
+                and (model.network, model.arguments) == (ours.network, ours.arguments)
+                and one.epochs is not None
+                and one.epochs == child.epochs
+            ):
+                return one
+        return None
 
 
 def find_families(paths: Sequence[Path]) -> list[Family]:

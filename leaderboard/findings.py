@@ -23,6 +23,7 @@ from corobench.leaderboard.reproduction import (
     first_seeds,
     markdown,
 )
+from corobench.leaderboard.seed_tests import seed_comparisons
 from corobench.leaderboard.tiles import Tile, tiles
 
 #: Charts of the front page.
@@ -122,7 +123,7 @@ def findings(groups: Sequence[Group]) -> Findings | None:
     if not any(ten_times(family) for family in families):
         return None
     comparisons = compare(families)
-    charts = method_charts(first_seeds(families), comparisons)
+    charts = method_charts(first_seeds(families), comparisons, seed_comparisons(families))
     scenes = [_scene(chart, places) for chart in charts][:MAX_CHARTS]
     return Findings(
         headline=_headline(families, comparisons),

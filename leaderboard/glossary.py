@@ -17,6 +17,7 @@ SHORT = {
     "SNIP": "single-shot pruning before training, by sensitivity",
     "LAMP": "magnitudes compared within each layer first",
     "ERK": "budgets per layer by the sum of its sides",
+    "HARP": "learned scores, and how much each layer keeps",
     "S2AP": "learned scores, trained at their worst nearby",
     "RSLAD": "training on a robust teacher's answers",
     "AD-CERT": "interval loss with a robust teacher's answers",

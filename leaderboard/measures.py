@@ -30,7 +30,7 @@ SEGMENT_NAMES = {
 
 
 #: Training objectives whose networks are made to be verified.
-VERIFIABLE = ("ibp", "crown-ibp", "mixtrain", "sabr", "mtl-ibp", "ad-cert")
+VERIFIABLE = ("ibp", "crown-ibp", "mixtrain", "sabr", "mtl-ibp", "ad-cert", "feature-cert")
 #: Accuracies that are also told as a share of the dense parent's.
 KEPT = ("clean", "pgd50", "autoattack", "certified")
 

@@ -16,6 +16,7 @@ from corobench.leaderboard.averages import ten_times
 from corobench.leaderboard.families import MEASURES, Child, Family
 from corobench.leaderboard.measures import Share
 from corobench.leaderboard.reproduction import OURS, PAPER, THEIRS, Comparison
+from corobench.leaderboard.seed_tests import SeedComparison
 
 #: Measure of a panel -> the paper's measure whose kept share is its claim there.
 CLAIMS = {"vra": "vra", "autoattack": "era"}
@@ -62,8 +63,9 @@ class Mark:
         low_x: of the lower end of the share's interval.
         high_x: of the upper end.
         is_outside: the scale does not reach down to it.
-        verdict: "reference", "better", "worse" or "no difference" by the corrected test; empty
-            where there was none.
+        verdict: "reference", "better", "worse" or "no difference" by the corrected test, over
+            seeds and images where both have several seeds; empty where there was none.
+        num_seeds: trainings behind the verdict.
     """
 
     child: Child
@@ -73,6 +75,7 @@ class Mark:
     high_x: float
     is_outside: bool
     verdict: str
+    num_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,14 @@ class Panel:
         return tuple(name for name, mark in self.marks.items() if mark.share.count == most)
 
     @property
+    def better_in_words(self) -> str:
+        """The same as text that tells what rests on one training alone."""
+        return "; ".join(
+            name if self.marks[name].num_seeds > 1 else f"{name} (one training)"
+            for name in self.better
+        )
+
+    @property
     def better(self) -> tuple[str, ...]:
         """Methods that a corrected test shows to be better than the paper's, best first."""
         found = [name for name, mark in self.marks.items() if mark.verdict == "better"]
@@ -155,13 +166,16 @@ class MethodChart:
 
 
 def method_charts(
-    families: Sequence[Family], comparisons: Sequence[Comparison]
+    families: Sequence[Family],
+    comparisons: Sequence[Comparison],
+    seed_tests: Sequence[SeedComparison] = (),
 ) -> list[MethodChart]:
     """One chart per architecture and images, most methods first, the tracks of `LAST` at the end.
 
     Args:
         families: one seed of each.
-        comparisons: corrected tests of the report.
+        comparisons: corrected tests of the report, of one training each.
+        seed_tests: those over several trainings; where there is one, it has the word.
     """
     panels: dict[tuple[str, ...], list[Panel]] = {}
     for family in families:
@@ -169,7 +183,7 @@ def method_charts(
         if found:
             parent = family.parent
             key = (parent.track, parent.data.fingerprint, parent.submission.model.network)
-            panels.setdefault(key, []).append(_panel(family, found[0], comparisons))
+            panels.setdefault(key, []).append(_panel(family, found[0], comparisons, seed_tests))
     charts = [_chart(found) for found in panels.values()]
     charts = [chart for chart in charts if len(chart.methods) > 1]
     return sorted(
@@ -202,7 +216,12 @@ def _chart(panels: Sequence[Panel]) -> MethodChart:
     )
 
 
-def _panel(family: Family, papers: Child, comparisons: Sequence[Comparison]) -> Panel:
+def _panel(
+    family: Family,
+    papers: Child,
+    comparisons: Sequence[Comparison],
+    seed_tests: Sequence[SeedComparison],
+) -> Panel:
     measure = "vra" if family.is_verifiable else "autoattack"
     n = family.parent.n
     dense = Share(int(family.flags[measure].sum()), n)
@@ -212,10 +231,14 @@ def _panel(family: Family, papers: Child, comparisons: Sequence[Comparison]) -> 
     marks: dict[str, Mark] = {}
     for child, share in zip(children, shares, strict=True):
         low, high = share.interval
-        verdict = "reference" if child is papers else _verdict(family, papers, child, comparisons)
-        mark = Mark(child, share, axis(share.rate), axis(low), axis(high), False, verdict)
+        verdict, num_seeds = "reference", 1
+        if child is not papers:
+            over_seeds = _over_seeds(family, child, seed_tests)
+            verdict, num_seeds = over_seeds or (_verdict(family, papers, child, comparisons), 1)
+        places = (axis(share.rate), axis(low), axis(high), False)
         if share.rate < axis.low:
-            mark = Mark(child, share, 0.0, 0.0, 0.0, True, verdict)
+            places = (0.0, 0.0, 0.0, True)
+        mark = Mark(child, share, *places, verdict, num_seeds)
         marks.setdefault(child.method, mark)
     return Panel(family, papers, measure, dense, axis, marks)
 
@@ -228,16 +251,27 @@ def _axis(dense: Share, shares: Sequence[Share], claim: float) -> Axis:
     return Axis(math.floor(20 * low) / 20, min(1.0, math.ceil(20 * high) / 20))
 
 
-def _verdict(family: Family, papers: Child, rival: Child, comparisons: Sequence[Comparison]) -> str:
-    measure = "vra" if family.is_verifiable else "autoattack"
-    ours, theirs = (int(one.flags[measure].sum()) for one in (papers, rival))
-    for one in comparisons:
-        same = (one.family, one.n, one.rival, one.measure) == (
+def _over_seeds(
+    family: Family, rival: Child, seed_tests: Sequence[SeedComparison]
+) -> tuple[str, int] | None:
+    """The verdict over several trainings and their number, or None where there was one."""
+    measure = MEASURES["vra" if family.is_verifiable else "autoattack"]
+    for one in seed_tests:
+        if (one.series, one.n, one.rival, one.measure) == (
             family.name,
             family.parent.n,
             rival.method,
-            MEASURES[measure],
-        )
-        if same and (one.ours, one.theirs) == (ours, theirs):
+            measure,
+        ):
+            shown = "worse" if one.test.difference > 0 else "better"
+            return (shown if one.is_shown else "no difference"), one.test.num_seeds[0]
+    return None
+
+
+def _verdict(family: Family, papers: Child, rival: Child, comparisons: Sequence[Comparison]) -> str:
+    measure = "vra" if family.is_verifiable else "autoattack"
+    entries = (papers.result.entry, rival.result.entry)
+    for one in comparisons:  # once for each pair, on the largest subset that both have
+        if (one.family, one.entries, one.measure) == (family.name, entries, MEASURES[measure]):
             return _VERDICTS.get(one.verdict, "no difference")
     return ""

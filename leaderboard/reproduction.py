@@ -10,7 +10,7 @@ import html
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -20,10 +20,10 @@ from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.known import is_lower_end_known
 from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
 from corobench.leaderboard.assets import TEMPLATES
-from corobench.leaderboard.averages import average, average_groups, ten_times
+from corobench.leaderboard.averages import average, average_as_long, average_groups, ten_times
 from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
 from corobench.leaderboard.levels import goals, levels, shares
-from corobench.leaderboard.seed_tests import seed_comparisons
+from corobench.leaderboard.seed_tests import SeedComparison, seed_comparisons
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
 PAPER = {"clean": 0.93, "era": 0.925, "vra": 0.85}
@@ -37,7 +37,13 @@ NEITHER = "no difference shown"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The paper's method against a rival of the same size, on the same images."""
+    """The paper's method against a rival of the same size, on the same images.
+
+    Attributes:
+        live: live weights of both, None where a result does not tell.
+        epochs: of both, likewise.
+        entries: ids of both.
+    """
 
     family: str
     rival: str
@@ -48,6 +54,9 @@ class Comparison:
     p_value: float
     is_natural: bool
     p_holm: float = field(default=1.0)
+    live: tuple[int | None, int | None] = (None, None)
+    epochs: tuple[float | None, float | None] = (None, None)
+    entries: tuple[str, str] = ("", "")
 
     @property
     def verdict(self) -> str:
@@ -106,7 +115,7 @@ def markdown(
         comparisons: their tests, see `compare`.
         is_page: for a page of the site, which says in its own words where it comes from.
     """
-    seeds = compare_seeds(families)
+    seeds, seed_tests = compare_seeds(families), seed_comparisons(families)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=False,  # noqa: S701 - Markdown; what submissions write goes through `plain`
@@ -128,11 +137,13 @@ def markdown(
         is_page=is_page,
         families=families,
         comparisons=comparisons,
-        tallies=tally(comparisons),
+        tallies=tally(comparisons, seed_tests),
+        hollow=hollow(families),
+        as_long={key: average_as_long(families, key) for key in MEASURES},
         ours=OURS,
         natural=[one for one in comparisons if one.is_natural],
         seeds=seeds,
-        seed_tests=seed_comparisons(families),
+        seed_tests=seed_tests,
         averages=averages,
         of_tracks=averages_of_tracks(families),
         budgets=budgets(families),
@@ -195,10 +206,11 @@ def compare(families: list[Family]) -> list[Comparison]:
 
     Of a family with several seeds of the training the first one is tested. Others repeat it: as
     tests of their own they would make every correction stricter, and as one sample with it they
-    would count each image several times.
+    would count each image several times. Likewise two entries are compared once, on the largest
+    subset that both have: the smaller ones are parts of it.
     """
-    found = []
-    for family in first_seeds(families):
+    found: dict[tuple[str, str, str, str], Comparison] = {}
+    for family in sorted(first_seeds(families), key=lambda one: -one.parent.n):
         for papers in family.papers:
             for rival in family.rivals(papers):
                 for measure in ("autoattack", "vra"):
@@ -208,7 +220,9 @@ def compare(families: list[Family]) -> list[Comparison]:
                     p_value = mcnemar_exact(
                         int((ours & ~theirs).sum()), int((~ours & theirs).sum())
                     )
-                    found.append(
+                    pair = (family.name, papers.result.entry, rival.result.entry, measure)
+                    found.setdefault(
+                        pair,
                         Comparison(
                             family.name,
                             rival.method,
@@ -218,13 +232,30 @@ def compare(families: list[Family]) -> list[Comparison]:
                             len(ours),
                             p_value,
                             rival.is_natural,
-                        )
+                            live=(papers.num_live, rival.num_live),
+                            epochs=(papers.epochs, rival.epochs),
+                            entries=(papers.result.entry, rival.result.entry),
+                        ),
                     )
-    corrected = holm([one.p_value for one in found])
-    return [
-        Comparison(**{**vars(one), "p_holm": p_holm})
-        for one, p_holm in zip(found, corrected, strict=True)
+    order = {family.name: index for index, family in reversed(list(enumerate(families)))}
+    tests = sorted(found.values(), key=lambda one: order[one.family])
+    corrected = holm([one.p_value for one in tests])
+    return [replace(one, p_holm=p_holm) for one, p_holm in zip(tests, corrected, strict=True)]
+
+
+def hollow(families: Sequence[Family]) -> list[tuple[str, str, int | None, int | None]]:
+    """Entries that no test compares, as far fewer of their weights are live, or far more.
+
+    Returns:
+        Family, method, live weights of the paper's method and its own; first seeds, each once.
+    """
+    found = [
+        (family.name, child.method, papers.num_live, child.num_live)
+        for family in first_seeds(list(families))
+        for papers in family.papers
+        for child in family.hollow(papers)
     ]
+    return list(dict.fromkeys(found))
 
 
 def first_seeds(families: list[Family]) -> list[Family]:
@@ -246,23 +277,48 @@ def _seed(family: Family) -> int:
 
 @dataclass(frozen=True)
 class Tally:
-    """One rival over all families: tests by their verdict."""
+    """One rival over all families: tests by their verdict.
+
+    Attributes:
+        epochs: of the paper's method and of the rival in each family that tells, once each.
+        over_seeds: tests over seeds and images together, of which a difference is shown, of all.
+    """
 
     rival: str
     ours: int
     theirs: int
     neither: int
+    epochs: tuple[tuple[float, float], ...] = ()
+    over_seeds: tuple[int, int] = (0, 0)
 
 
-def tally(comparisons: Sequence[Comparison]) -> list[Tally]:
+def tally(
+    comparisons: Sequence[Comparison], seed_tests: Sequence[SeedComparison] = ()
+) -> list[Tally]:
     """Verdicts per rival, the one that is better most often first."""
-    verdicts: dict[str, list[str]] = defaultdict(list)
+    tests: dict[str, list[Comparison]] = defaultdict(list)
     for one in comparisons:
-        verdicts[one.rival].append(one.verdict)
-    counts = [
-        Tally(rival, *(found.count(verdict) for verdict in (OURS, THEIRS, NEITHER)))
-        for rival, found in verdicts.items()
-    ]
+        tests[one.rival].append(one)
+    counts = []
+    for rival, found in tests.items():
+        verdicts = [one.verdict for one in found]
+        pairs = {
+            (ours, theirs)
+            for ours, theirs in (one.epochs for one in found)
+            if ours is not None and theirs is not None
+        }
+        repeated = [one.is_shown for one in seed_tests if one.rival == rival]
+        over_seeds = (sum(repeated), len(repeated))
+        counts.append(
+            Tally(
+                rival=rival,
+                ours=verdicts.count(OURS),
+                theirs=verdicts.count(THEIRS),
+                neither=verdicts.count(NEITHER),
+                epochs=tuple(sorted(pairs)),
+                over_seeds=over_seeds,
+            )
+        )
     return sorted(counts, key=lambda one: (one.ours - one.theirs, one.rival))
 
 

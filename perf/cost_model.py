@@ -71,6 +71,7 @@ CASES = (
     Case("cnn-large", "cifar10", "cifar10-adv-large-dense", 16, True),
     Case("cnn5", "cifar10", "cifar10-ibp-cnn5-dense", 8, True),
     Case("vgg16-bn", "cifar10", "", 2, True),
+    Case("resnet8", "cifar10", "", 8, True),
     Case("resnet18", "cifar10", "", 2, True),
     Case("wrn-28-4", "cifar10", "", 2, True),
 )

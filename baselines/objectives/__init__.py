@@ -6,6 +6,7 @@ from corobench.baselines.objectives.ad_cert import AdCert
 from corobench.baselines.objectives.base import AdversarialObjective, Moment, Objective
 from corobench.baselines.objectives.crown_ibp import CrownIbp
 from corobench.baselines.objectives.fast_at import FastAt
+from corobench.baselines.objectives.feature_cert import FeatureCert
 from corobench.baselines.objectives.ibp import Ibp
 from corobench.baselines.objectives.mixtrain import MixTrain
 from corobench.baselines.objectives.mtl_ibp import MtlIbp
@@ -25,6 +26,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         AdCert,
         CrownIbp,
         FastAt,
+        FeatureCert,
         Ibp,
         MixTrain,
         MtlIbp,

@@ -17,7 +17,7 @@ class AdCert(CrownIbp):
     """kappa * KL(T(x) || S(x')) + (1 - kappa) * CE(worst logits that the bounds allow).
 
     AD-CERT is w * CE(interval logits) + (1 - w) * KL(T(x) || S(x')), with w = 1 - kappa here: the
-    clean loss of IBP (Gowal et al. 2018, equation 12) gives way to a divergence from the teacher T
+    clean loss of IBP (Gowal et al. 2018) gives way to a divergence from the teacher T
     of the network in training S, at an image x' of the ball. Here x' is the one where this
     divergence is largest. kappa and epsilon move together over the ramp. The bounds are intervals,
     as in the paper, or, with `beta_end` above 0, those of CROWN-IBP.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +18,18 @@ LowerMargins = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 UpperLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 ReluInputs = Callable[[], list[tuple[Tensor, Tensor]]]
 Teaching = Callable[[Tensor], Tensor]
+ShrunkMargins = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+@runtime_checkable
+class FeatureTeaching(Protocol):
+    """A teacher that also tells its features."""
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        """Logits, without gradient."""
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """What its last layer reads, (B, F), without gradient."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class Moment:
             CROWN-IBP with loss fusion (the same class).
         relu_inputs: interval bounds before each layer of ReLUs, of the last call of either,
             differentiable (the same class).
+        shrunk_margins: ``(x_L, x_U, labels, share)`` -> as `lower_margins` by intervals whose upper
+            ends behind unstable ReLUs are multiplied by `share`; no bounds (the same class).
         teacher: images -> logits of the dense parent, without gradient; None where the objective
             needs none.
     """
@@ -46,6 +60,12 @@ class Moment:
     upper_losses: UpperLosses
     relu_inputs: ReluInputs
     teacher: Teaching | None = None
+    shrunk_margins: ShrunkMargins | None = None
+
+    def taught_features(self, x_BCHW: Tensor) -> Tensor:
+        """What the teacher's last layer reads, (B, F), without gradient."""
+        assert isinstance(self.teacher, FeatureTeaching), "the objective says needs_teacher"
+        return self.teacher.features(x_BCHW)
 
     def taught(self, x_BCHW: Tensor) -> Tensor:
         """Log-probabilities of the teacher's answers, (B, num_classes), without gradient."""
@@ -116,7 +136,7 @@ def worst_case_cross_entropy(margins_BC: Tensor, labels_B: Tensor) -> Tensor:
     """Cross-entropy at the worst logits a box allows, from lower bounds of the margins.
 
     With z_y - z_j >= m_j the loss is at most log(1 + sum_j exp(-m_j)); the last layer is elided
-    into the margins (Gowal et al. 2018, section 3.2).
+    into the margins (Gowal et al. 2018, on the elision of the last layer).
 
     Args:
         margins_BC: lower bounds of the label's margin over each class, 0 at the label itself.

@@ -12,7 +12,7 @@ from corobench.baselines.schedules import between
 
 
 class CrownIbp(Ibp):
-    """IBP's mixture on margins beta * CROWN-IBP + (1 - beta) * IBP (their equation 10).
+    """IBP's mixture on margins beta * CROWN-IBP + (1 - beta) * IBP.
 
     The tighter linear bound guides the ramp, where plain intervals are unstable; beta then
     falls, and with it the cost. Both parts are lower bounds, so their mixture is one too.
@@ -21,7 +21,7 @@ class CrownIbp(Ibp):
         beta_start: weight of the CROWN-IBP margins before the ramp.
         beta_end: and after it; 0 skips the backward pass altogether.
         fusion: bound the loss itself by one row of the backward pass instead of one row for each
-            class (Xu et al. 2020, section 3.4), about five times as fast on ten classes; the
+            class (Xu et al. 2020, on loss fusion), about five times as fast on ten classes; the
             mixture is then one of losses.
     """
 

@@ -13,7 +13,7 @@ from corobench.baselines.objectives.inner import attacked
 
 
 class FastAt(AdversarialObjective):
-    """FGSM from a uniform start with a step of 1.25 epsilon, projected (their algorithm 3).
+    """FGSM from a uniform start with a step of 1.25 epsilon, projected.
 
     It can overfit its own attack; the quick robust measure of each epoch, a multi-step attack,
     shows that and selects an epoch before it.

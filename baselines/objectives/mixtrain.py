@@ -20,7 +20,7 @@ from corobench.baselines.objectives.ibp import Share
 
 
 class MixTrain(Objective):
-    """CE(clean) on the batch, plus a weighted verified loss on a random k of it (their section 4).
+    """CE(clean) on the batch, plus a weighted verified loss on a random k of it.
 
     The settings are those of the paper's line of code: a step is verified with probability .75,
     on 10 images, with weight 50. Their bounds were symbolic intervals; ours are CROWN-IBP's

@@ -13,22 +13,26 @@ from corobench.baselines.objectives.base import (
     Moment,
     Objective,
     box,
+    worst_case_cross_entropy,
 )
-from corobench.baselines.objectives.ibp import Share, interval_loss
+from corobench.baselines.objectives.ibp import Share, at_rest, regularised
 from corobench.baselines.objectives.inner import attacked
 
 
 class MtlIbp(Objective):
-    """(1 - share) * CE(adversarial) + share * CE(worst interval logits) (their equation 8).
+    """(1 - share) * CE(adversarial) + share * CE(worst interval logits): their MTL-IBP loss.
 
-    A small share gives networks that branch and bound proves and intervals do not.
+    A small share gives networks that branch and bound proves and intervals do not. The attack keeps
+    of each image the iterate of the largest loss, as the authors' code does. The running statistics
+    of a batch-norm are those of adversarial images; `norm_batches` estimates them anew.
 
     Attributes:
         share: weight of the interval loss.
         attack_rate: radius of the attack, as a multiple of the training radius.
         num_steps: ascent steps per batch.
         step_rate: step size as a share of the attack's radius.
-        regulariser: weight of Shi et al.'s two regularisers before the ramp; it falls to 0.
+        regulariser: weight of Shi et al.'s two regularisers before the ramp, beside both losses and
+            not a part of the share; it falls to 0.
     """
 
     name: ClassVar[str] = "mtl-ibp"
@@ -44,12 +48,22 @@ class MtlIbp(Objective):
     def loss(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor, moment: Moment) -> Tensor:
         """Mean mixture; at radius 0 it is the clean loss."""
         if moment.epsilon == 0.0:
-            return F.cross_entropy(model(x_BCHW), labels_B)
+            loss = F.cross_entropy(model(x_BCHW), labels_B)
+            return at_rest(loss, self.regulariser, model, x_BCHW, labels_B, moment)
         radius = self.attack_rate * moment.epsilon
         adversarial_BCHW = attacked(
-            model, x_BCHW, labels_B, radius, self.num_steps, self.step_rate, moment.generator
+            model,
+            x_BCHW,
+            labels_B,
+            radius,
+            self.num_steps,
+            self.step_rate,
+            moment.generator,
+            keeps_best=True,
         )
         corners = box(x_BCHW, moment.epsilon)
-        verified = interval_loss(corners, labels_B, self.regulariser, moment)
+        margins_BC = moment.lower_margins(*corners, labels_B, "IBP")
+        verified = self.share * worst_case_cross_entropy(margins_BC, labels_B)
+        verified = regularised(verified, self.regulariser, model, corners, moment)
         robust = F.cross_entropy(model(adversarial_BCHW), labels_B)
-        return (1.0 - self.share) * robust + self.share * verified
+        return (1.0 - self.share) * robust + verified

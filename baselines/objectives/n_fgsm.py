@@ -14,7 +14,7 @@ from corobench.baselines.objectives.inner import fixed_statistics
 
 
 class NFgsm(AdversarialObjective):
-    """One signed step from uniform noise wider than the ball, without projection (algorithm 1).
+    """One signed step from uniform noise wider than the ball, without projection.
 
     It costs two passes a batch and does not overfit its own attack as plain FGSM does. Images are
     clamped to [0, 1].

@@ -13,7 +13,7 @@ from corobench.baselines.objectives.inner import attacked
 
 
 class PgdAt(AdversarialObjective):
-    """min over weights of the loss at the worst image PGD finds (their equation 2.1).
+    """min over weights of the loss at the worst image PGD finds.
 
     Attributes:
         num_steps: ascent steps per batch.

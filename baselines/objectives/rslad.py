@@ -14,7 +14,7 @@ from corobench.baselines.objectives.inner import divergence, farthest
 
 
 class Rslad(AdversarialObjective):
-    """alpha * KL(T(x) || S(x')) + (1 - alpha) * KL(T(x) || S(x)) (their section 3, RSLAD).
+    """alpha * KL(T(x) || S(x')) + (1 - alpha) * KL(T(x) || S(x)) (their RSLAD).
 
     T is the teacher, S the network in training, and x' the image in the ball where the first
     divergence is largest. No label takes part: the teacher, always asked about the clean image,

@@ -14,7 +14,7 @@ from corobench.baselines.objectives.inner import divergence, farthest, fixed_sta
 
 
 class Trades(AdversarialObjective):
-    """CE(f(x), y) + beta * max KL(f(x) || f(x')) over the ball (their equation 5).
+    """CE(f(x), y) + beta * max KL(f(x) || f(x')) over the ball.
 
     Attributes:
         beta: weight of the divergence; 1/lambda of the paper.

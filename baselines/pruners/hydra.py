@@ -24,10 +24,42 @@ class Gradients:
     Attributes:
         of_scores: by layer.
         of_norms: of batch-norm's scales and shifts, where they are trained.
+        of_rates: of the share that a layer keeps, by layer, straight through the mask.
     """
 
     of_scores: dict[str, Tensor]
     of_norms: tuple[Tensor, ...]
+    of_rates: dict[str, float]
+
+
+class Rates:
+    """How many weights each layer loses while scores are trained; here always the same.
+
+    Args:
+        removed: by layer.
+    """
+
+    def __init__(self, removed: Mapping[str, int]) -> None:
+        self._removed = dict(removed)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is trained along with the scores, by the same optimiser."""
+        return []
+
+    def removed(self) -> Mapping[str, int]:
+        """At this step, by layer."""
+        return self._removed
+
+    def follow(self, of_rates: Mapping[str, float]) -> None:
+        """Leave the gradients of a step in `parameters`."""
+
+    def end_epoch(self) -> None:
+        """After each epoch."""
+
+    def found(self) -> Mapping[str, int]:
+        """What each layer loses in the end."""
+        return self._removed
 
 
 GradientsAt = Callable[[Mapping[str, Tensor]], Gradients]
@@ -37,8 +69,8 @@ class Hydra(Pruner):
     """Train scores with the weights frozen; keep the top |score| of every layer.
 
     The forward pass uses the masked weights themselves, not a live mask, so that bounds stay
-    right. Gradients pass the mask straight through, d loss / d|score| = d loss / d weight * w
-    (their section 3). The first scores are proportional to w, so training starts at layer-wise
+    right. Gradients pass the mask straight through, d loss / d|score| = d loss / d weight * w (as
+    in their public code). The first scores are proportional to w, so training starts at layer-wise
     least weight magnitude.
 
     Attributes:
@@ -71,7 +103,7 @@ class Hydra(Pruner):
         """Masks of the top scores; the model is as before when it returns."""
         weights = prunable_weights(model)
         names = targets(list(weights), self.exempt)
-        removed = self.num_removed(weights, names, keep_ratio, context.previous)
+        rates = self.rates(weights, names, keep_ratio, context.previous)
         original = {name: weights[name].detach().clone() for name in names}
         scores = {name: initial_score(weight) for name, weight in original.items()}
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -79,24 +111,29 @@ class Hydra(Pruner):
         groups: list[dict[str, Any]] = [
             {"params": list(scores.values()), "weight_decay": self.score_decay},
             {"params": affine},
+            {"params": rates.parameters},
         ]
         optimiser = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
 
-        def kept(of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def kept(of: Mapping[str, Tensor], removed: Mapping[str, int]) -> dict[str, Tensor]:
             return {
                 name: top(of[name], removed[name], context.previous.get(name)) for name in names
             }
 
         def at(of: Mapping[str, Tensor], images: Tensor, labels_B: Tensor) -> Gradients:
-            _write(weights, original, kept(of))
+            _write(weights, original, kept(of, rates.removed()))
             wanted = [*(weights[name] for name in names), *affine]
             found = torch.autograd.grad(context.loss(images, labels_B), wanted)
-            straight = {
-                name: gradient * original[name] * of[name].sign()
+            of_masks = {
+                name: gradient * original[name]
                 for name, gradient in zip(names, found, strict=False)
             }
-            return Gradients(straight, found[len(names) :])
+            return Gradients(
+                {name: gradient * of[name].sign() for name, gradient in of_masks.items()},
+                found[len(names) :],
+                {name: float(gradient.sum()) for name, gradient in of_masks.items()},
+            )
 
         try:
             for _ in range(self.epochs):
@@ -107,13 +144,24 @@ class Hydra(Pruner):
                         scores[name].grad = found.of_scores[name]
                     for parameter, gradient in zip(affine, found.of_norms, strict=True):
                         parameter.grad = gradient
+                    rates.follow(found.of_rates)
                     optimiser.step()
                 schedule.step()
+                rates.end_epoch()
         finally:
             for parameter in affine:
                 parameter.grad = None
             model.load_state_dict(before)
-        return Masks(kept(scores))
+        return Masks(kept(scores, rates.found()))
+
+    def rates(
+        self, weights: Mapping[str, Tensor], names: list[str], keep_ratio: float, previous: Masks
+    ) -> Rates:
+        """How the kept weights are shared out; by default as `distribution` says, from the start.
+
+        Args: as of :meth:`Pruner.num_removed`.
+        """
+        return Rates(self.num_removed(weights, names, keep_ratio, previous))
 
     def gradients(self, scores: Mapping[str, Tensor], at: GradientsAt) -> Gradients:
         """What one step of the scores follows; by default the gradients at the scores themselves.

@@ -13,7 +13,7 @@ from corobench.baselines.pruners.base import PruneContext, Scope, ScorePruner
 
 
 class Lamp(ScorePruner):
-    """Score w^2 over the sum of v^2 of all v in the layer that are no smaller (equation 1).
+    """Score w^2 over the sum of v^2 of all v in the layer that are no smaller: their LAMP score.
 
     One threshold for all layers then decides how much each of them keeps. The largest weight of a
     layer scores 1, so that no layer is lost. Within a layer the order is that of the magnitudes.

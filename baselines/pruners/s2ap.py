@@ -16,7 +16,7 @@ from corobench.baselines.weight_perturbation import uphill
 class S2ap(Hydra):
     """min over scores s of max over z of the robust loss under the mask of s + z.
 
-    In every layer the norm of z is at most gamma times that of s. As in their algorithm 1, z is
+    In every layer the norm of z is at most gamma times that of s. As in their algorithm, z is
     one step along the gradient at s, and s takes the gradient at s + z. Each batch costs two
     losses; an objective that attacks attacks twice, each time the network of the present mask.
 

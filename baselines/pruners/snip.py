@@ -16,7 +16,7 @@ from corobench.baselines.pruners.base import PruneContext, Scope, ScorePruner
 
 
 class Snip(ScorePruner):
-    """Score |w * dL/dw|, one threshold for all layers (their equation 6).
+    """Score |w * dL/dw|, one threshold for all layers.
 
     In a recipe without ``[pretrain]`` it prunes before training, as in the paper.
 

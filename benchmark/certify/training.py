@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from corobench.benchmark.certify.lirpa.graph_rules import (
 from corobench.benchmark.certify.margin_spec import check_boxes, margin_spec, other_classes
 from corobench.benchmark.certify.training_norms import BatchNormsInTraining
 from corobench.benchmark.network.prepare import copy_detached, simplify_layers
+
+Interval = Callable[..., tuple[Tensor, Tensor]]
 
 TRAINING_METHODS = ("IBP", "CROWN-IBP")
 """The certifiers cheap enough for every step of a training."""
@@ -46,6 +48,7 @@ class TrainingBounds:
         self.model = model
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
+        self._relu_share = 1.0
         self._convert()
 
     def lower_margins(
@@ -54,7 +57,7 @@ class TrainingBounds:
         """Lower bounds of logit[label] - logit[j], differentiable in the parameters.
 
         The cross-entropy of their negatives, `F.cross_entropy(-lower, labels)`, is an upper bound
-        of the cross-entropy of every image in the box (Gowal et al., 2018, section 3.2).
+        of the cross-entropy of every image in the box (Gowal et al., 2018).
 
         Args:
             x_L: float tensor (B, *input_shape), lower corners of the boxes.
@@ -78,13 +81,37 @@ class TrainingBounds:
         columns = other_classes(labels.long(), self.num_classes)
         return torch.zeros(len(x_L), self.num_classes).to(lower).scatter(1, columns, lower)
 
+    def shrunk_margins(self, x_L: Tensor, x_U: Tensor, labels: Tensor, share: float) -> Tensor:
+        """What IBP would give if each ReLU that may be on or off gave less: no bounds.
+
+        The upper end behind a ReLU whose input may have either sign is multiplied by `share`
+        (Mueller et al. 2023, on shrinking in small boxes). For a loss, never for a certificate.
+
+        Args:
+            x_L, x_U, labels: as for `lower_margins`.
+            share: in (0, 1]; 1 gives the bounds of IBP.
+
+        Returns:
+            float tensor (B, num_classes) as from `lower_margins`.
+
+        Raises:
+            ValueError: where an argument does not fit.
+        """
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"Expected argument `share` to be in (0, 1], but got {share}")
+        self._relu_share = share
+        try:
+            return self.lower_margins(x_L, x_U, labels, "IBP")
+        finally:
+            self._relu_share = 1.0
+
     def upper_losses(self, x_L: Tensor, x_U: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds of each box's cross-entropy by CROWN-IBP with loss fusion.
 
         The loss is log(1 + sum_j exp(-margin_j)). Over the interval that IBP gives a margin, the
         exponential lies below its chord. The sum of the chords is one linear function of the
         logits, so one backward pass of one row bounds it, instead of one row for each class
-        (Xu et al., 2020, section 3.4).
+        (Xu et al., 2020, on loss fusion).
 
         Args:
             x_L: float tensor (B, *input_shape), lower corners of the boxes.
@@ -154,8 +181,22 @@ class TrainingBounds:
                 # the library would set requires_grad by its own mode on every pass
                 node.__dict__["forward"] = _parameter_of(node)
                 self._norms.take_over(node)
+            if operator_name(node) == "Relu":
+                node.__dict__["interval_propagate"] = self._shrinking(node.interval_propagate)
         self._module = module
         self._parameters = self._current_parameters()
+
+    def _shrinking(self, propagate: Interval) -> Interval:
+        """A ReLU's step of IBP, shrunk while `shrunk_margins` runs."""
+
+        def shrunk(*inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            low, high = propagate(*inputs)
+            if self._relu_share == 1.0:
+                return low, high
+            is_unstable = (inputs[0][0] < 0) & (inputs[0][1] > 0)
+            return low, torch.where(is_unstable, self._relu_share * high, high)
+
+        return shrunk
 
 
 def _chords(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:

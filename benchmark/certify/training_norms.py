@@ -29,8 +29,8 @@ class BatchNormsInTraining:
 
     With the mean and variance of a batch, a batch-norm is affine. The layer before it takes it in:
     weight * g / sqrt(var + eps) and (bias - mean) * g / sqrt(var + eps) + b (Ioffe and Szegedy
-    2015, section 3). The box and the batch of its centre see the same statistics, as in Shi et al.
-    2021, section 4.
+    2015). The box and the batch of its centre see the same statistics, as in the code of Shi et al.
+    2021.
 
     Args:
         model: in training; its parameters are shared.

@@ -152,6 +152,20 @@ SECONDS: dict[tuple[str, str], Seconds] = {
         square=177,
         weights=15311818,
     ),
+    ("resnet8", "cifar10"): Seconds(
+        alpha_crown=None,
+        apgd_ce=0.147,
+        apgd_t=1.43,
+        bab=None,
+        clean=0.00109,
+        crown=None,
+        crown_ibp=0.0146,
+        fab_t=2.48,
+        ibp=0.00321,
+        pgd50=0.391,
+        square=3.18,
+        weights=78186,
+    ),
     ("resnet18", "cifar10"): Seconds(
         alpha_crown=None,
         apgd_ce=9.03,
@@ -196,6 +210,7 @@ NATURAL = Shares(0.792, 0.124, 0.252, 0.165, 0.234)
 
 _OF_OBJECTIVE = {
     "ad-cert": CERTIFIED,
+    "feature-cert": CERTIFIED,
     "crown-ibp": CERTIFIED,
     "ibp": CERTIFIED,
     "mixtrain": CERTIFIED,

@@ -8,6 +8,7 @@ NAMES = (
     "cnn5",
     "cnn7",
     "resnet18",
+    "resnet8",
     "vgg16-bn",
     "wrn-28-4",
 )

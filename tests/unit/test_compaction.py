@@ -126,7 +126,7 @@ def _kill_inside(model: nn.Module, share: float) -> int:
     return killed
 
 
-@pytest.mark.parametrize("name", ["resnet18", "wrn-28-4"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet8", "wrn-28-4"])
 def test_channels_inside_residual_blocks_go(name: str) -> None:
     """What the shortcut adds keeps its channels, and the outputs are the same."""
     torch.manual_seed(0)

@@ -67,7 +67,9 @@ def test_a_shared_layer_counts_once_and_its_work_twice() -> None:
     assert measured.macs_dense == 2 * 9 * 64
 
 
-@pytest.mark.parametrize("name", ["cnn-small", "cnn-large", "vgg16-bn", "wrn-28-4", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["cnn-small", "cnn-large", "vgg16-bn", "wrn-28-4", "resnet18", "resnet8"]
+)
 def test_multiply_adds_equal_torchs_own_counter(name: str) -> None:
     """torch's counter is right for these networks; it counts two operations a multiply-add."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -94,7 +94,9 @@ def test_agrees_with_wiggling_every_weight(share: float) -> None:
     ) == (share > 0.8)
 
 
-@pytest.mark.parametrize("name", ["cnn-small", "cnn-large", "cnn5", "resnet18", "vgg16-bn"])
+@pytest.mark.parametrize(
+    "name", ["cnn-small", "cnn-large", "cnn5", "resnet18", "resnet8", "vgg16-bn"]
+)
 def test_dense_networks_are_alive(name: str) -> None:
     model = build(name, (3, 32, 32), 10, {"width": 0.125} if name.startswith("cnn") else {})
     weights = sum(int((one.weight != 0).sum()) for one in prunable_layers(model).values())

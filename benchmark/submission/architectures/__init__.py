@@ -18,6 +18,7 @@ from corobench.benchmark.errors import SubmissionError, nearest
 from corobench.benchmark.submission.architectures.cnn import cnn5, cnn7, cnn_large, cnn_small
 from corobench.benchmark.submission.architectures.parts import Normalize, split_normalize
 from corobench.benchmark.submission.architectures.resnet import ResNet18
+from corobench.benchmark.submission.architectures.resnet8 import ResNet8
 from corobench.benchmark.submission.architectures.vgg import VGG16
 from corobench.benchmark.submission.architectures.wide_resnet import WideResNet28x4
 
@@ -115,6 +116,13 @@ ARCHITECTURES: dict[str, ArchitectureInfo] = {
             summary="4 stages of 2 residual blocks, 64 to 512 channels, 3x3 stem",
             min_size=8,
             factory=ResNet18,
+        ),
+        ArchitectureInfo(
+            name="resnet8",
+            title="ResNet-8",
+            summary="stem and 3 residual blocks, 16 to 64 channels, as in MLPerf Tiny",
+            min_size=4,
+            factory=ResNet8,
         ),
     )
 }

@@ -15,6 +15,7 @@ from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives import Moment
 from corobench.baselines.objectives.ad_cert import AdCert
 from corobench.baselines.objectives.crown_ibp import CrownIbp
+from corobench.baselines.objectives.feature_cert import FeatureCert
 from corobench.baselines.objectives.ibp import Ibp
 from corobench.baselines.objectives.inner import divergence
 from corobench.baselines.objectives.rslad import Rslad
@@ -140,6 +141,44 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode() -> None:
     assert teacher.fingerprint == same.fingerprint != Teacher(model).fingerprint
 
 
+def _pair(seed: int) -> nn.Sequential:
+    """A linear map to two features and a last layer that no feature depends on."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False), nn.Linear(2, 2))
+
+
+def test_features_are_distilled_at_the_farthest_image() -> None:
+    """With one feature that differs the worst corner is known: the sign of its weights."""
+    teacher, student = _pair(0), _pair(0)
+    with torch.no_grad():
+        student[1].weight[0] += 0.3
+    x, labels = _batch(2)
+    moment = _moment(student, teacher, 2)
+    taught = teacher[1](x.flatten(1))
+    assert torch.equal(Teacher(teacher).features(x), taught)
+    loss = FeatureCert(kappa_end=1.0, num_steps=40, step_rate=0.2).loss(student, x, labels, moment)
+    gap = student[1](x.flatten(1)) - taught
+    weight = student[1].weight
+    # Of each feature alone the farthest image; of both together no more than the sum.
+    reach = gap.abs() + EPSILON * weight.abs().sum(dim=1)
+    length = taught.square().sum(dim=1)
+    low = (reach.square().amax(dim=1) / length).mean().item()
+    high = (reach.square().sum(dim=1) / length).mean().item()
+    assert low * 0.98 <= loss.item() <= high + 1e-5
+    (gradient,) = torch.autograd.grad(loss, student[2].weight, allow_unused=True)
+    assert gradient is None, "the last layer learns from the bounds alone"
+
+
+def test_equal_features_leave_the_bound_alone() -> None:
+    model = _deep(0)
+    x, labels = _batch(3)
+    moment = _moment(model, model, 3, epsilon=1e-7)
+    found = FeatureCert(kappa_end=0.5).loss(model, x, labels, moment).item()
+    bound = Ibp(kappa_end=0.0).loss(model, x, labels, moment).item()
+    assert found == pytest.approx(0.5 * bound, abs=1e-4)
+    assert model.training and not model[1]._forward_pre_hooks and not model[3]._forward_pre_hooks
+
+
 TAUGHT = """
 id = "tiny-10x"
 title = "tiny 10x"
@@ -166,6 +205,7 @@ def _write(folder: Path, child: str = TAUGHT, dense: str = DENSE) -> Path:
     [
         ('{ name = "rslad", num_steps = 2 }', '{ name = "hydra", epochs = 1 }'),
         ('{ name = "ad-cert", num_steps = 2, beta_start = 0.5 }', '{ name = "lwm" }'),
+        ('{ name = "feature-cert", num_steps = 2 }', '{ name = "lwm" }'),
     ],
 )
 def test_the_teacher_of_a_recipe_is_its_dense_parent(

@@ -245,6 +245,7 @@ def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
     [
         ("adv-rslad-10x", "adv-lwm-10x", {"finetune": {"objective"}}),
         ("ibp-ad-cert-10x", "ibp-lwm-10x", {"finetune": {"objective"}}),
+        ("ibp-feature-cert-10x", "ibp-ad-cert-10x", {"finetune": {"objective"}}),
         ("adv-lwm-awp-10x", "adv-lwm-10x", {"finetune": {"awp"}}),
         *(
             (f"{family}-{arm}", f"{family}-{other}", differs)
@@ -252,6 +253,7 @@ def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
             for arm, other, differs in (
                 ("lwm-erk-10x", "lwm-10x", {"prune": {"pruner"}}),
                 ("lamp-10x", "lwm-10x", {"prune": {"pruner"}}),
+                ("harp-10x", "hydra-10x", {"prune": {"pruner"}}),
                 ("s2ap-10x", "hydra-10x", {"prune": {"pruner"}}),
                 ("lwm-regrown-10x", "lwm-10x", {"finetune": {"regrowth"}}),
                 ("flyingbird-long", "snip-long", {"prune": {"pruner"}, "finetune": {"regrowth"}}),

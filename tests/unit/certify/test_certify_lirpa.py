@@ -24,6 +24,7 @@ from corobench.benchmark.certify import CERTIFIERS, BoundedModel
 from corobench.benchmark.certify.lirpa import bounded as lirpa
 from corobench.benchmark.certify.lirpa.graph import intermediate_bounds
 from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.submission.architectures import build as named
 
 TINY = (1, 2, 2)
 
@@ -116,8 +117,9 @@ def test_no_bound_exceeds_the_exact_worst_case(num_hidden_layers):
         (Viewing, (1, 8, 8)),
         (Residual, (1, 8, 8)),
         (PreActivation, (1, 8, 8)),
+        (lambda: named("resnet8", (3, 16, 16), 10, {"width": 0.25}), (3, 16, 16)),
     ],
-    ids=["cnn-8", "cnn-28", "cnn-32", "view", "residual", "pre-activation"],
+    ids=["cnn-8", "cnn-28", "cnn-32", "view", "residual", "pre-activation", "resnet8"],
 )
 def test_nothing_found_in_a_box_lies_below_its_bound(build, shape):
     model = seeded(build)

@@ -10,6 +10,7 @@ from torch.nn.utils import prune
 
 from corobench.benchmark.certify import BoundedModel, TrainingBounds
 from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.submission.architectures import build as named
 
 SHAPE = (1, 8, 8)
 
@@ -221,6 +222,26 @@ def test_the_fused_loss_lies_between_an_attack_and_interval_bounds(epsilon):
     else:
         assert (fused < interval).any()
     assert all(gradient.isfinite().all() for gradient in gradients(model, fused.mean()))
+
+
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP"])
+def test_residual_additions_of_resnet8_are_bounded_in_training(method):
+    """In eval mode as the certifier does; in training mode below what random corners give."""
+    shape = (3, 16, 16)
+    model = seeded(lambda: named("resnet8", shape, 3, {"width": 0.25}))
+    _, low, high = boxes(shape, 0.01)
+    labels = torch.tensor([0, 1, 2])
+    bounds = TrainingBounds(model, shape, 3)
+    found = bounds.lower_margins(low, high, labels, method)
+    expected = BoundedModel(model, shape, 3).margins(method, low, high, labels)
+    others = torch.arange(3)[None] != labels[:, None]
+    torch.testing.assert_close(found[others].view(3, 2), expected, atol=1e-4, rtol=1e-4)
+    model.train()
+    trained = bounds.lower_margins(low, high, labels, method)
+    logits = model((low + high) / 2)  # at the centres both see the same statistics
+    assert (trained <= logits.gather(1, labels[:, None]) - logits + 1e-4).all()
+    assert all(one.isfinite().all() for one in gradients(model, trained.sum()))
+    assert len(bounds.relu_inputs()) == 7
 
 
 def test_refused_in_training():

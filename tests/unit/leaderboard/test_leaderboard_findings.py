@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.seeds import SeedTest
 from corobench.leaderboard.boards import group_results
 from corobench.leaderboard.build import build_site
 from corobench.leaderboard.evidence import read_all
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.loading import load_results
-from corobench.leaderboard.method_chart import Axis, MethodChart
+from corobench.leaderboard.method_chart import Axis, MethodChart, Panel, method_charts
 from corobench.leaderboard.reproduction import PAPER, compare, report
+from corobench.leaderboard.seed_tests import SeedComparison
 from corobench.leaderboard.tiles import SIZE_CLASSES, tiles
 
 RESULTS = Path(__file__).parents[3] / "leaderboard" / "results" / "1.0"
@@ -83,6 +86,32 @@ def test_the_verdicts_are_those_of_the_corrected_tests(found: Findings) -> None:
         }
         said[panel.papers.method] = "reference"
         assert {method: mark.verdict for method, mark in panel.marks.items()} == said
+
+
+def test_several_trainings_have_the_word_over_one(found: Findings) -> None:
+    """What one training shows and others do not is no difference."""
+    (scene,) = found.scenes
+    panel = scene.chart.panels[0]
+    family = panel.family
+    comparisons = compare([family])
+    measure = {"vra": "VRA", "autoattack": "AutoAttack"}[panel.measure]
+    loser = next(name for name, mark in panel.marks.items() if mark.verdict == "worse")
+    assert panel.marks[loser].num_seeds == 1
+
+    def with_test(difference: float, p_value: float) -> Panel:
+        test = SeedTest(difference, -1.0, 1.0, p_value, 0.1, (3, 3), True)
+        tests = [SeedComparison(family.name, loser, measure, test, family.parent.n, p_value)]
+        (chart,) = method_charts([family], comparisons, tests)
+        return chart.panels[0]
+
+    unclear = with_test(0.1, 0.2)
+    assert unclear.marks[loser].verdict == "no difference" and unclear.better == ()
+    better = with_test(-0.1, 0.01)
+    assert better.marks[loser].num_seeds == 3
+    assert better.better_in_words == loser
+    alone = replace(better.marks[loser], num_seeds=1)
+    told = replace(better, marks={**better.marks, loser: alone})
+    assert told.better_in_words == f"{loser} (one training)"
 
 
 def test_a_tile_has_the_best_proven_row_that_is_small_enough(found: Findings) -> None:

@@ -13,7 +13,7 @@ from leaderboard_factory import write_pair
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.scoring.statistics import Kept
-from corobench.leaderboard.averages import average, average_groups
+from corobench.leaderboard.averages import average, average_as_long, average_groups
 from corobench.leaderboard.families import MEASURES, Family, find_families, in_one_round
 from corobench.leaderboard.reproduction import (
     averages_of_tracks,
@@ -272,6 +272,89 @@ def test_of_two_subsets_the_larger_one_counts(results: Path) -> None:
     assert compare_seeds([*small, family]) == []
 
 
+def test_two_entries_are_tested_once_on_the_largest_subset(results: Path) -> None:
+    (family,) = find_families([results])
+    small = replace(
+        family,
+        parent=family.parent.model_copy(update={"n": 100}),
+        children=tuple(
+            replace(child, flags={key: flags[:100] for key, flags in child.flags.items()})
+            for child in family.children
+        ),
+    )
+    assert compare([small, family]) == compare([family, small]) == compare([family])
+    alone = replace(family, children=family.children[:2])
+    both = compare([small, alone])
+    assert {(one.rival, one.n) for one in both} == {
+        (family.children[1].method, 500),
+        (family.children[2].method, 100),
+    }
+
+
+def _says(results: Path, entry: str, epochs: int | None = None, live: int | None = None) -> None:
+    path = results / "1.0" / "digits" / f"{entry}.json"
+    raw = json.loads(path.read_text())
+    if epochs is not None:
+        raw["submission"]["training"]["epochs"] = epochs
+    if live is not None:
+        raw["compactness"]["num_live"] = live
+    write_pair(path, raw)
+
+
+def test_a_rival_of_far_fewer_live_weights_is_not_of_the_same_size(results: Path) -> None:
+    _says(results, "digits-adv-lwm-10x", live=2000)
+    _says(results, "digits-adv-random-10x", live=1000)
+    (family,) = find_families([results])
+    rivals = {one.rival: one.live for one in compare([family])}
+    assert rivals["random 10x"] == (2000, 1000)
+    assert rivals["LWM 10x, natural fine-tuning"] == (2000, None)
+    assert "Not compared" not in report([results])
+    _says(results, "digits-adv-random-10x", live=999)
+    (family,) = find_families([results])
+    assert {one.rival for one in compare([family])} == {"LWM 10x, natural fine-tuning"}
+    assert "| digits-adv-dense | random 10x | 2,000 : 999 |" in report([results])
+
+
+def test_budgets_stand_beside_the_tests(results: Path) -> None:
+    _says(results, "digits-adv-lwm-10x", epochs=28)
+    _says(results, "digits-adv-random-10x", epochs=16)
+    text = report([results])
+    assert "| random 10x | 28 : 16 | 1 | 0 | 1 | one seed |" in text
+    assert "| – : – | 28 : 16 |" in text
+
+
+def test_the_summary_tells_what_holds_over_trainings(results: Path) -> None:
+    for entry in ("dense", "lwm-10x", "mismatch-10x"):
+        _copy(results, f"digits-adv-{entry}", f"digits-adv-{entry}-s1")
+    families = find_families([results])
+    found = {one.rival: one for one in tally(compare(families), seed_comparisons(families))}
+    assert found["LWM 10x, natural fine-tuning"].over_seeds == (2, 2)
+    assert found["random 10x"].over_seeds == (0, 0)
+
+
+def test_what_is_kept_of_a_dense_network_that_was_trained_as_long(results: Path) -> None:
+    """The dense outcomes under another name: then it is what is kept of the parent itself."""
+    _copy(results, "digits-adv-dense", "long", name="dense, trained longer")
+    path = results / "1.0" / "digits" / "long.json"
+    raw = json.loads(path.read_text())
+    raw["submission"]["parent"] = "digits-adv-dense"
+    write_pair(path, raw)
+    _says(results, "long", epochs=28)
+    families = find_families([results])
+    assert average_as_long(families, "autoattack") == (None, [])
+    _says(results, "digits-adv-lwm-10x", epochs=28)
+    families = find_families([results])
+    kept, names = average_as_long(families, "autoattack")
+    plain = average(families, "autoattack")
+    assert names == ["digits-adv-dense"] and kept is not None and plain is not None
+    assert kept.rate == pytest.approx(plain.rate)
+    assert "of a dense network trained as long as both steps together (1 family)" in report(
+        [results]
+    )
+    _says(results, "long", epochs=27)
+    assert average_as_long(find_families([results]), "autoattack") == (None, [])
+
+
 def test_every_claim_is_corrected_for_all_of_them(results: Path) -> None:
     comparisons = compare(find_families([results]))
     assert len(comparisons) == 4
@@ -286,7 +369,7 @@ def test_the_summary_counts_every_test_once(results: Path) -> None:
     counts = {one.rival: (one.ours, one.theirs, one.neither) for one in tally(comparisons)}
     assert counts == {"random 10x": (1, 0, 1), "LWM 10x, natural fine-tuning": (2, 0, 0)}
     text = report([results])
-    assert "| random 10x | 1 | 0 | 1 |" in text
+    assert "| random 10x | not told | 1 | 0 | 1 | one seed |" in text
     assert "worse in 2 of 2 corrected tests" in text
     assert "- The paper's 92.5 % ERA (PGD-50): **held**, 97.7 % here." in text
 

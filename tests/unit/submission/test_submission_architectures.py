@@ -37,6 +37,7 @@ def _num_weights(model: nn.Module) -> int:
         ("vgg16-bn", 15_302_848),
         ("wrn-28-4", 5_841_840),
         ("resnet18", 11_164_352),
+        ("resnet8", 77_360),
         ("cnn5", 9 * 3 * 64 + 16 * 64 * 64 + 16 * 64 * 128 + 128 * 8 * 8 * 512 + 512 * 10),
         ("cnn7", 9 * (3 * 64 + 64 * 64 + 64 * 128 + 2 * 128 * 128) + 128 * 256 * 512 + 512 * 10),
     ],
@@ -56,6 +57,19 @@ def test_networks_of_certified_training_have_the_published_size(name, millions, 
     assert num_hidden_units(model, (3, 32, 32)) == hidden
     norms = [one for one in model if isinstance(one, nn.BatchNorm2d | nn.BatchNorm1d)]
     assert len(norms) == sum(isinstance(one, nn.ReLU) for one in model)
+
+
+def test_resnet8_stores_as_much_as_the_reference_of_mlperf_tiny():
+    """78,666 numbers, means and variances of batch-norms with them; 26 filters by its width."""
+    model = build("resnet8", (3, 32, 32), 10)
+    statistics = [one for name, one in model.named_buffers() if "running" in name]
+    assert sum(one.numel() for one in (*model.parameters(), *statistics)) == 78_666
+    wide = build("resnet8", (3, 32, 32), 10, {"width": 1.625})
+    assert [len(block.conv1.weight) for block in (wide.stack1, wide.stack2, wide.stack3)] == [
+        26,
+        52,
+        104,
+    ]
 
 
 def test_width_scales_every_hidden_layer():
