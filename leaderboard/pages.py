@@ -65,6 +65,7 @@ class Site:
         files: identity of a result -> its file, which is copied into the site.
         project: where weights and recipes are.
         curves: identity of a result -> more radii of it, measured cheaply.
+        taken: identity of a result -> class that each of its adversarial images is taken for.
     """
 
     documents: tuple[Document, ...] = ()
@@ -74,6 +75,7 @@ class Site:
     files: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
     project: Project = field(default_factory=lambda: Project(ROOT))
     curves: CurveOf = field(default_factory=dict)
+    taken: Mapping[tuple[str, ...], Sequence[int]] = field(default_factory=dict)
 
 
 class Notes:
@@ -254,6 +256,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
         known, path = first.evidence, first.page
         copied = copies(first, site.files.get(identity(first.result)))
         curve = site.curves.get(identity(first.result))
+        taken = site.taken.get(identity(first.result))
         html = template.render(
             root="../" * path.count("/"),
             path=path,
@@ -264,7 +267,7 @@ def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str
             classes=per_class(known, [row.epsilon for row in rows], group.track.classes)
             if known
             else [],
-            gallery=gallery(first.result, known, clean) if known else None,
+            gallery=gallery(first.result, known, clean, taken) if known else None,
             weights=picture(first),
             security=drawing(rows, curve),
             places=places(first, list(copied), site.project),
