@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from corobench.benchmark.records.reading.taken_file import read_taken
 from corobench.benchmark.records.result import Result
 from corobench.leaderboard.boards import Group, group_results
 from corobench.leaderboard.discovery import Ignored
@@ -96,6 +97,7 @@ def build_site(
             files=dict(zip(map(identity, loaded.results), loaded.paths, strict=True)),
             project=Project(documents, repository),
             curves=read_curves(loaded.results, loaded.paths),
+            taken=_taken(loaded),
         )
         files = render_pages(groups, site)
     write_site(files, out)
@@ -119,6 +121,20 @@ def _clean_images(loaded: Loaded) -> dict[str, CleanImages]:
             images = read_clean_images(path.parent, fingerprint)
             if images is not None:
                 found[fingerprint] = images
+    return found
+
+
+def _taken(loaded: Loaded) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Identity of a result -> class that each of its adversarial images is taken for, where known.
+
+    Raises:
+        ResultError: such a file is damaged or belongs to another result or other images.
+    """
+    found = {}
+    for result, path in zip(loaded.results, loaded.paths, strict=True):
+        taken = read_taken(path, result)
+        if taken is not None:
+            found[identity(result)] = taken.predicted
     return found
 
 

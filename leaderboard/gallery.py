@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from PIL import Image
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.arrays_file import read_arrays
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.tracks import parse_epsilon
+from corobench.benchmark.records.taken import NO_CLASS
+from corobench.benchmark.tracks import get_track, parse_epsilon
 from corobench.leaderboard.evidence import EntryEvidence
 
 NUM_ATTACKED = 3  # per epsilon
@@ -68,7 +69,10 @@ class Shown:
         decided_by: attack that broke it, or certifier that proved it.
         magnified: factor of the difference; 0 without one.
         margin: certified lower bound of the logit margin; None where there is none.
-        predicted: class predicted without an attack, an index; None where that is the true class.
+        predicted: class that the picture is taken for, an index; None where that is the true class,
+            where it is not known, and where a logit is not finite.
+        is_named: whether it is known which class an adversarial image is taken for.
+        row: of the adversarial file, or -1.
     """
 
     index: int
@@ -80,6 +84,8 @@ class Shown:
     magnified: float = 0.0
     margin: float | None = None
     predicted: int | None = None
+    is_named: bool = False
+    row: int = -1
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,11 @@ class Gallery:
     @property
     def is_empty(self) -> bool:
         return not (self.attacked or self.certified or self.wrong)
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether it is known which class each adversarial image is taken for."""
+        return all(shown.is_named for shown in self.attacked)
 
 
 def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
@@ -125,10 +136,28 @@ def read_clean_images(folder: Path, fingerprint: str) -> CleanImages | None:
     )
 
 
-def gallery(result: Result, evidence: EntryEvidence, clean: CleanImages | None) -> Gallery:
-    """Choose and draw the figures of one entry."""
+def gallery(
+    result: Result,
+    evidence: EntryEvidence,
+    clean: CleanImages | None,
+    taken: Sequence[int] | None = None,
+) -> Gallery:
+    """Choose and draw the figures of one entry.
+
+    Args:
+        result: of the entry.
+        evidence: what lies beside it.
+        clean: images of the track, or None.
+        taken: class that each stored adversarial image is taken for (`records.taken`), or None.
+
+    Raises:
+        ResultError: a file beside the result is damaged, or names no other class than the true one.
+    """
     has_images = evidence.has_pictures(clean)
     attacked = _attacked(evidence, clean, list(result.epsilons)) if has_images else ()
+    if taken is not None:
+        num_classes = len(get_track(result.track).classes)
+        attacked = tuple(_named(shown, taken, num_classes) for shown in attacked)
     return Gallery(attacked, _certified(result, evidence, clean), _wrong(evidence, clean))
 
 
@@ -197,7 +226,24 @@ def _broken(
         gap = np.full((*before.shape[:2], max(1, before.shape[2] // 14)), np.nan, np.float32)
         picture = np.concatenate([before, gap, adversarial, gap, difference], axis=2)
     label, by = int(evidence.labels[position]), evidence.epsilons[epsilon].decided_by.at(position)
-    return Shown(index, label, epsilon, png_source(picture), panels, by, magnified)
+    row = int(evidence.epsilons[epsilon].rows[position])
+    return Shown(index, label, epsilon, png_source(picture), panels, by, magnified, row=row)
+
+
+def _named(shown: Shown, taken: Sequence[int], num_classes: int) -> Shown:
+    """A broken image with the class that it is taken for.
+
+    Raises:
+        ResultError: there is none for it, or it is the true one.
+    """
+    found = taken[shown.row] if shown.row < len(taken) else shown.label
+    if found == shown.label or found >= num_classes:
+        raise ResultError(
+            f"the class that adversarial image {shown.row} is taken for: expected one of "
+            f"{num_classes} that is not its true class {shown.label}; write the file again with "
+            "`corobench pictures RESULTS --submissions DIR`"
+        )
+    return replace(shown, predicted=None if found == NO_CLASS else found, is_named=True)
 
 
 def _certified(

@@ -8,7 +8,12 @@ import click
 from rich.console import Console
 
 from corobench.benchmark.cli import options as cli_options
-from corobench.benchmark.errors import ContradictionError, OutputError, ResultError
+from corobench.benchmark.errors import (
+    ContradictionError,
+    CorobenchError,
+    OutputError,
+    ResultError,
+)
 from corobench.benchmark.executors.limits import Limits
 
 _submission = click.option(
@@ -206,17 +211,59 @@ def contest(
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @cli_options.data_root
-def pictures(results: Path, data_root: Path | None) -> None:
-    """Store the first clean images beside RESULTS.
+@click.option(
+    "--submissions",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the entries: also name the class that each adversarial image is taken for.",
+)
+@cli_options.process_limits
+def pictures(
+    results: Path, data_root: Path | None, submissions: Path | None, limits: Limits | None
+) -> None:
+    """Store what the galleries of the page show beside RESULTS.
 
-    The galleries of the page show them. `evaluate` does this itself; this command is for older
-    results.
+    The first clean images: `evaluate` stores them itself; this command is for older results. With
+    --submissions also the class that each stored adversarial image is taken for, in a folder of its
+    own; the results stay as they are. Entries without a folder there are left out.
 
     \b
-    Example:
+    Examples:
       corobench pictures leaderboard/results
+      corobench pictures leaderboard/results --submissions submissions
     """
     from corobench.benchmark.data.clean_images import add_clean_images
 
     for path in add_clean_images(results, data_root):
         click.echo(str(path))
+    if submissions is not None:
+        _name_classes(results, submissions, data_root, limits)
+
+
+def _name_classes(
+    results: Path, submissions: Path, data_root: Path | None, limits: Limits | None
+) -> None:
+    """Name the classes of every result whose entry is at hand; all others are done before an error.
+
+    Raises:
+        ResultError: the faults of those that could not be done.
+    """
+    from corobench.benchmark.executors.taken import run_taken
+    from corobench.benchmark.records.reading.result_file import read_result
+    from corobench.benchmark.tracks import TRACKS
+
+    faults, num_absent = [], 0
+    for path in sorted(results.glob("*/*/*.json")):
+        if path.parent.name not in TRACKS:
+            continue
+        folder = submissions / read_result(path).entry
+        if not folder.is_dir():
+            num_absent += 1
+            continue
+        try:
+            click.echo(str(run_taken(path, folder, limits, data_root=data_root)))
+        except CorobenchError as error:
+            faults.append(error.message)
+    if num_absent:
+        click.echo(f"left out, without a folder in {submissions}: {num_absent}")
+    if faults:
+        raise ResultError("\n".join(faults))

@@ -10,6 +10,7 @@ from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, f
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.result_file import read_result
+from corobench.benchmark.records.taken import taken_path
 
 Arguments = Mapping[str, Any]
 
@@ -35,6 +36,17 @@ def images_of_curve(given: Arguments) -> None:
     """Fetch the images of a result, and make the folder of its curve."""
     images_of_result("result_path")(given)
     prepare_folder(curve_path(given["result_path"].absolute()).parent)
+
+
+def images_to_name(given: Arguments) -> None:
+    """Fetch the images of a result, and make the folder of its classes."""
+    images_of_result("result_path")(given)
+    prepare_folder(taken_path(given["result_path"].absolute()).parent)
+
+
+def folder_of_classes(given: Arguments) -> list[Path]:
+    """The folder of the classes of a result."""
+    return [taken_path(given["result_path"].absolute()).parent]
 
 
 def images_to_evaluate(given: Arguments) -> None:

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from corobench.benchmark.executors.accelerator import device_of, wake
 from corobench.benchmark.executors.context import TaskContext
 from corobench.benchmark.executors.fetching import fetch_images, fetch_sample
+from corobench.benchmark.executors.task_arguments import rule_of, settings_of
 from corobench.benchmark.executors.task_places import (
     beside_out,
     folder_if_written,
+    folder_of_classes,
     images_of_curve,
     images_of_result,
     images_to_convert,
     images_to_evaluate,
+    images_to_name,
     root_of,
     track_of,
 )
@@ -174,23 +177,6 @@ def _load(target: str) -> Any:
 # --------------------------------------------------------------------------- parts of entries
 
 
-def _settings(told: Mapping[str, Any]) -> Any:
-    from corobench.benchmark.evaluation.settings import Settings
-
-    given = dict(told)
-    if given["epsilons"] is not None:
-        given["epsilons"] = tuple(given["epsilons"])
-    for key in ("data_root", "out", "earlier"):
-        given[key] = None if given[key] is None else Path(given[key])
-    return Settings(**given)
-
-
-def _rule(told: Mapping[str, Any]) -> Any:
-    from corobench.benchmark.gate.rule import Rule
-
-    return Rule(**told)
-
-
 def _of_evaluation(given: Arguments, context: TaskContext) -> dict[str, Any]:
     """Progress, steps, and who computes where this process does not."""
     more = {"report": context.report(given["folder"].name), "steps": context.steps}
@@ -233,7 +219,7 @@ CHECK: Task[Checked] = Task(
         "steps": context.steps,
         "chunks": context.scratch,
     },
-    reads={"rule": _rule},
+    reads={"rule": rule_of},
     attacks_or_bounds=True,
     goes_on=True,
 )
@@ -298,7 +284,7 @@ EVALUATE: Task[dict[str, Any]] = Task(
     fetch=images_to_evaluate,
     writes=lambda given: [given["settings"].out],
     more=_of_evaluation,
-    reads={"settings": _settings},
+    reads={"settings": settings_of},
     attacks_or_bounds=True,
     goes_on=True,
     tells=lambda done: {"path": done.path, "reused": done.reused},
@@ -373,6 +359,16 @@ REPLAY: Task[Drift] = Task(
         "steps": context.steps,
     },
     attacks_or_bounds=True,
+)
+TAKEN: Task[str] = Task(
+    "taken",
+    "review.taken:name_classes",
+    str,
+    strangers="submission",
+    step="recheck",
+    fetch=images_to_name,
+    writes=folder_of_classes,
+    tells=str,
 )
 VERIFY: Task[Verified] = Task(
     "verify",
