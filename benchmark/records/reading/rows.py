@@ -139,11 +139,13 @@ def _number_rules(rows: Columns) -> dict[str, BoolArray]:
     """Times, margins and places of images. A margin that is missing says nothing."""
     margin, seconds = rows.numbers["margin"], rows.numbers["seconds"]
     certified = rows.texts["outcome"].equals(Outcome.CERTIFIED)
+    # A bound above 0 in float64 may be 0 in the float32 of a table.
     is_own = certified & rows.texts["carried_from"].equals("")
     return {
         "seconds that are no time of at least 0": ~(np.isfinite(seconds) & (seconds >= 0)),
         "a margin that is not finite": np.isinf(margin),
         "a margin of an image that is not right": ~np.isnan(margin) & ~rows.is_right,
-        "a certified image, carried from nowhere, without a margin above 0": is_own & ~(margin > 0),
+        "a certified image, carried from nowhere, without a margin of at least 0": is_own
+        & ~(margin >= 0),
         "adversarial: a row below -1": rows.numbers["adversarial"] < -1,
     }

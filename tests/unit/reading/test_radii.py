@@ -153,8 +153,8 @@ FORGED: dict[str, tuple[Forge, str]] = {
         "a margin of an image that is not right",
     ),
     "a proof without a margin": (
-        every_row("margin", 0.0, outcome="certified", carried_from=""),
-        "without a margin above 0",
+        every_row("margin", -0.5, outcome="certified", carried_from=""),
+        "without a margin of at least 0",
     ),
     "a place of no image": (
         every_row("adversarial", -2, outcome="misclassified"),
