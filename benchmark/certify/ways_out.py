@@ -48,6 +48,13 @@ _WAYS: tuple[tuple[str, str], ...] = (
         "move the factor into the layer behind it, so that weights are between 2**-40 and 2**40",
     ),
     ("a softplus with", "keep the threshold between 20 and 80, torch's default being 20"),
+    (
+        "scaled_dot_product_attention",
+        "write it as softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or hand the network in as "
+        "ONNX",
+    ),
+    ("the layer Transformer", "hand the network in as ONNX, whose exporters write its operators"),
+    ("the layer MultiheadAttention", "write q, k and v as linear layers, and their products"),
     ("a maximum over other axes", "take maxima over windows of maps (MaxPool2d), or of two values"),
     ("of unequal ranks", "keep reduced axes (keepdim=True), so that both have as many axes"),
     ("the keyword", "give the argument its default, or use the layer instead of the function"),
