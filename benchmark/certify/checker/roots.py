@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corobench.benchmark.certify.checker.boxed import Boxed, known
 from corobench.benchmark.certify.checker.intervals import Interval, Shape, UncheckableError
@@ -21,6 +22,8 @@ from corobench.benchmark.certify.checker.rounding import (
     gamma,
     noise_of,
 )
+
+Flags = NDArray[np.bool_]
 
 _OUT = 2.0**-34
 """Relative error of some float64 operations, sums of up to 2**17 values included, with room."""
@@ -59,9 +62,8 @@ class MatrixProduct(Boxed):
         noise = noise_of(size, float(num) + 1.0, flushed)
         noise = np.where(reached < LARGEST, noise, np.inf)
         # A row or a column that may hold no number makes all of its products such.
-        is_known = (
-            first.is_finite.all(axis=-1)[..., None] & second.is_finite.all(axis=-2)[..., None, :]
-        )
+        rows, columns = _all(first.is_finite, (-1,)), _all(second.is_finite, (-2,))
+        is_known = rows & columns
         return known(low, high, np.where(is_known, noise, np.inf))
 
 
@@ -270,6 +272,5 @@ def _squares(given: Interval) -> tuple[Array, Array]:
     return np.where((given.low <= 0) & (given.high >= 0), 0.0, least), most
 
 
-def _all(flags: Array, axes: tuple[int, ...]) -> Array:
-    found: Array = flags.all(axis=axes, keepdims=True)
-    return found
+def _all(flags: Flags, axes: tuple[int, ...]) -> Flags:
+    return np.asarray(flags.all(axis=axes, keepdims=True), dtype=bool)
