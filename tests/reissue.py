@@ -51,5 +51,5 @@ def unchecked() -> Iterator[None]:
     """Scorecards of whatever a table says, as a forger's own program counts them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("corobench.benchmark.scoring.score.require_belonging", lambda *_: None)
-        patch.setattr("corobench.benchmark.scoring.score.row_fault", lambda *_: "")
+        patch.setattr("corobench.benchmark.scoring.score.require_rows", lambda *_: None)
         yield

@@ -96,7 +96,7 @@ def make_table(run: Run) -> pd.DataFrame:
                 "bab": crown or ibp or crown_ibp,
                 "pgd50": pgd,
                 "autoattack": autoattack,
-                "adversarial": position if outcome == "attacked" else -1,
+                "adversarial": position - 1 if outcome == "attacked" else -1,
                 "seconds": 0.5,
             }
         )

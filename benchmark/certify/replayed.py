@@ -110,7 +110,8 @@ def _moved(layer: object, operands: list[Tensor], shape: tuple[int, ...]) -> Ten
     if isinstance(layer, Add):
         return x + operands[1]
     if isinstance(layer, Mean):
-        return x.mean(layer.axes, keepdim=layer.keep)
+        reduce = x.mean if layer.is_mean else x.sum
+        return reduce(layer.axes, keepdim=layer.keep)
     if isinstance(layer, Reshape):
         return x.reshape(len(x), *layer.shape)
     if isinstance(layer, Pick):

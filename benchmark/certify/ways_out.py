@@ -24,7 +24,39 @@ _WAYS: tuple[tuple[str, str], ...] = (
     ("ceil_mode", "pad the input, so that windows need not be rounded up"),
     ("padding_mode", "write the border as a layer of its own (nn.ReflectionPad2d)"),
     ("to sizes that do not divide the map", "use AvgPool2d with a kernel of its own"),
-    ("a division by an activation", "multiply by a stored number instead"),
+    (
+        "over the batch",
+        "take it over an axis of one image: the batch is the first axis, and images never mix",
+    ),
+    ("a length that mixes images", "take it over axes of one image, not over the batch"),
+    ("such a norm of rows", "take the norm of order 2, or write it with Abs, ReduceSum and Div"),
+    (
+        "a CELU whose alpha",
+        "write a ReLU, from which a CELU of so small an alpha differs by less than alpha; below 0 "
+        "it is an exponential without end",
+    ),
+    (
+        "an ELU whose alpha",
+        "scale the weights of the layer behind it, so that alpha is below 2**20",
+    ),
+    (
+        "a normalisation whose eps is 0 or nearly so",
+        "take an eps of 2**-60 or more: with less, a group of equal values is divided by nothing",
+    ),
+    (
+        "weights of a normalisation",
+        "move the factor into the layer behind it, so that weights are between 2**-40 and 2**40",
+    ),
+    ("a softplus with", "keep the threshold between 20 and 80, torch's default being 20"),
+    (
+        "scaled_dot_product_attention",
+        "write it as softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or hand the network in as "
+        "ONNX",
+    ),
+    ("the layer Transformer", "hand the network in as ONNX, whose exporters write its operators"),
+    ("the layer MultiheadAttention", "write q, k and v as linear layers, and their products"),
+    ("a maximum over other axes", "take maxima over windows of maps (MaxPool2d), or of two values"),
+    ("of unequal ranks", "keep reduced axes (keepdim=True), so that both have as many axes"),
     ("the keyword", "give the argument its default, or use the layer instead of the function"),
 )
 _OTHERWISE = (

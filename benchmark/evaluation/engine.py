@@ -68,6 +68,7 @@ EXCLUDED: Mapping[str, str] = {
     "records.reading.places": "names of files",
     "records.reading.published": "refuses tables of other images",
     "records.reading.result_file": "reads results that are there",
+    "records.reading.radii": "refuses rows that contradict each other",
     "records.reading.rows": "refuses rows that contradict themselves",
     "records.reading.table_file": "reads results that are there",
     "records.reports": "the answers of other commands",

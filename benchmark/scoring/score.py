@@ -5,10 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.belonging import require_belonging
 from corobench.benchmark.records.reading.columns import YES, Columns
-from corobench.benchmark.records.reading.rows import row_fault
+from corobench.benchmark.records.reading.radii import require_rows
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS, EpsilonScore, Outcome, Result, Run
 from corobench.benchmark.tracks import PROTOCOL, Protocol, get_track, round_of, settings_of
 
@@ -102,18 +101,16 @@ def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
         where: file of the table, for messages; the entry by default.
 
     Raises:
-        ResultError: rows that are not the run's images in order, or outcomes that contradict
-            their columns.
+        ResultError: rows that are not the run's images in order, or that contradict their columns
+            or each other.
     """
     columns = table if isinstance(table, Columns) else Columns.of_frame(table)
     where = where or run.entry
     require_belonging(columns, run, where)
+    require_rows(columns, run, where)
     epsilons = {}
     for number, epsilon in enumerate(run.epsilons):
         rows = columns.rows(slice(number * run.n, (number + 1) * run.n))
-        fault = row_fault(rows, run)
-        if fault:
-            raise ResultError(f"{where}: epsilon {epsilon}: {fault}")
         epsilons[epsilon] = _score_epsilon(rows, run, epsilon)
     clean = int(columns.is_right[: run.n].sum())
     return Result(

@@ -14,6 +14,7 @@ import pytest
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evidence import load_adversarial, read_arrays
+from corobench.benchmark.evaluation.outcomes import drop_unused
 from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
@@ -64,7 +65,9 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
     table.loc[rows, ["pgd50", "autoattack"]] = True
     if request.param == Outcome.CERTIFIED:
         table.loc[rows, ["decided_by", "crown", "alpha_crown", "bab"]] = ["CROWN", True, True, True]
-    write_set(path, table, run)
+        table.loc[rows, "margin"] = 0.5
+    table, kept = drop_unused(table, list(stored))
+    write_set(path, table, run, kept)
     return Weakened(path, images, table.loc[rows, "image"].to_numpy(), request.param)
 
 

@@ -21,7 +21,7 @@ def _facts() -> Facts:
     _, labels = published_images("digits", N)
     known = EpsilonFacts.empty(N)
     known.certified["IBP"] = np.array([False, True, False, False])
-    known.proven_by[1] = "IBP"
+    known.proven_by[1], known.margin[1] = "IBP", 0.5
     known.broken = {
         "pgd50": np.array([False, False, True, False]),
         "autoattack": np.array([False, False, True, False]),

@@ -80,23 +80,27 @@ class AveragePool(Affine):
 
 @dataclass
 class Mean(Affine):
-    """The mean over axes of one image, as `mean` or a global pooling gives it.
+    """The mean over axes of one image, as `mean` or a global pooling gives it, or the sum.
 
     Attributes:
         axes: from 1, the batch being 0.
         keep: whether the axes stay with size 1.
         shape: of the operand.
+        is_mean: False for the sum.
     """
 
     axes: tuple[int, ...]
     keep: bool
     shape: Shape
+    is_mean: bool = True
     bias: Array = field(default_factory=lambda: np.zeros(()))
     reach: Array = field(default_factory=lambda: np.ones(()))
 
     def __post_init__(self) -> None:
-        self.divisor = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
-        self.num_terms = np.full((), self.divisor + 2.0)
+        num = float(np.prod([self.shape[axis - 1] for axis in self.axes]))
+        self.divisor = num if self.is_mean else 1.0
+        self.reach = np.full((), num / self.divisor)
+        self.num_terms = np.full((), num + 2.0)
         self.weights = (1.0 / self.divisor, 1.0)
         check_terms(self.num_terms)
 

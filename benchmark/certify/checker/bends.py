@@ -219,11 +219,15 @@ class Every(Affine):
 
 
 def clip(low: Array | None, high: Array | None) -> Bend:
-    """Values cut to a range that has one end or two."""
+    """Values cut to a range that has one end or two.
+
+    Where the ends are the wrong way round, the upper one wins, in torch, numpy and ONNX alike: the
+    range has no width there.
+    """
     zero, one = np.zeros(()), np.ones(())
+    if low is not None and high is not None:
+        low = np.minimum(low, high)
     ends = [end for end in (low, high) if end is not None]
-    if not ends or (len(ends) == 2 and not np.all(ends[0] < ends[1])):
-        raise UncheckableError("a range without width")
     slopes = [one] if low is None else [zero, one]
     slopes = slopes if high is None else [*slopes, zero]
     return Bend(ends, ends, slopes, is_exact=True)

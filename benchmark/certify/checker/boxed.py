@@ -29,6 +29,10 @@ _OUT = 2.0**-40
 """Relative error of some float64 operations, sums of few values included, with room."""
 
 
+_AT_ONCE = 32
+"""Values of a softmax up to which all pairs are held at once."""
+
+
 class Boxed:
     """A nonlinear layer without lines."""
 
@@ -37,7 +41,7 @@ class Boxed:
         raise NotImplementedError
 
 
-def _known(low: Array, high: Array, noise: Array, *operands: Interval) -> Interval:
+def known(low: Array, high: Array, noise: Array, *operands: Interval) -> Interval:
     """An interval widened by noise; without end where an operand may be no number."""
     is_known = np.isfinite(low) & np.isfinite(high) & np.isfinite(noise)
     for one in operands:
@@ -66,7 +70,7 @@ class Product(Boxed):
             high = np.maximum(first.low**2, first.high**2)
         flushed = SMALLEST * (4.0 + 2.0 * first.size + 2.0 * second.size)
         noise = noise_of(first.reached * second.reached, 2.0, flushed)
-        return _known(low, high, noise, first, second)
+        return known(low, high, noise, first, second)
 
 
 class Softmax(Boxed):
@@ -89,16 +93,23 @@ class Softmax(Boxed):
         relative = 4.0 * EXP_ERROR + gamma(num + 8.0) + gamma(4.0) * (2.0 * largest + 2.0)
         noise = np.broadcast_to(relative * SLACK * 2.0 + 8.0 * SMALLEST, given.low.shape)
         noise = np.where(largest < 2.0**16, noise, np.inf)
-        return _known(least, most, noise, given)
+        return known(least, most, noise, given)
 
 
 def _share(own: Array, others: Array) -> Array:
     """exp(own_i) / (exp(own_i) + sum over j != i of exp(others_j))."""
+    num = own.shape[-1]
+    if num > _AT_ONCE:
+        total = np.empty_like(own)
+        for place in range(num):
+            gaps = np.minimum(others - own[..., place, None], 700.0)
+            gaps[..., place] = 0.0
+            total[..., place] = 1.0 / np.exp(gaps).sum(axis=-1)
+        return total
     gaps = others[..., None, :] - own[..., :, None]
-    num = gaps.shape[-1]
     gaps = np.where(np.eye(num, dtype=bool), 0.0, gaps)
-    total: Array = 1.0 / np.exp(np.minimum(gaps, 700.0)).sum(axis=-1)
-    return total
+    found: Array = 1.0 / np.exp(np.minimum(gaps, 700.0)).sum(axis=-1)
+    return found
 
 
 class Norm(Boxed):
@@ -175,7 +186,7 @@ class Norm(Boxed):
         is_safe = is_safe & (np.maximum(spread, 1.0) * factor < LARGEST)
         noise = np.where(is_safe & np.isfinite(low) & np.isfinite(high), noise, np.inf)
         low, high, noise = (x.reshape(shape) for x in (low, high, noise))
-        return _known(low, high, noise, given)
+        return known(low, high, noise, given)
 
     def _mean(self, x: Array) -> Array:
         mean: Array = x.mean(axis=self.axes, keepdims=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corobench.benchmark.certify.checker import dividing
 from corobench.benchmark.certify.checker.activations import Curve, MaxPool
 from corobench.benchmark.certify.checker.averages import Mean
 from corobench.benchmark.certify.checker.boxed import Product
@@ -18,7 +19,8 @@ from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
 from corobench.benchmark.certify.checker.layers import Add, Scale
 from corobench.benchmark.certify.checker.network import Layer, Step
-from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
+from corobench.benchmark.certify.checker.roots import MatrixProduct, Quotient
+from corobench.benchmark.certify.checker.rounding import MAX_TERMS, SMALLEST, Array
 
 LEAST_DIVISOR = 2.0**-100
 """Smaller divisors may change by more than rounding where numbers are flushed to zero."""
@@ -102,14 +104,14 @@ class Builder:
         joined = int(np.prod(shape[start - 1 : end]))
         return self.add(Reshape((*shape[: start - 1], joined, *shape[end:])), source)
 
-    def mean_over(self, source: int, axes: Any, keep: bool) -> Value:
-        """The mean over axes."""
+    def mean_over(self, source: int, axes: Any, keep: bool, is_mean: bool = True) -> Value:
+        """The mean over axes, or the sum."""
         shape = self.shapes[source]
         given = [axes] if isinstance(axes, int) else list(axes or ())
         over = tuple(sorted(axis % (len(shape) + 1) for axis in given))
         if not over or over[0] == 0:
             raise UncheckableError("a mean over the batch")
-        return self.add(Mean(over, keep, shape), source)
+        return self.add(Mean(over, keep, shape, is_mean), source)
 
     def concat(self, operands: list[Any], axis: int) -> Value:
         """Operands side by side."""
@@ -135,6 +137,9 @@ class Builder:
                 return self.add(Add(), first, self.negative(second))
             if kind == "mul":
                 return self.product(first, second)
+            if kind == "div":
+                layer, sources = dividing.divided(self.steps, self.shapes, first, second)
+                return self.add(layer, *sources)
             raise UncheckableError(f"the operator {kind} of two activations")
         if isinstance(first, Value):
             return self.with_constant(kind, first, second)
@@ -142,7 +147,8 @@ class Builder:
             return self.with_constant(kind, require(second), first)
         if kind == "sub":  # c - x
             return self.with_constant("add", self.negative(require(second)), first)
-        raise UncheckableError("a division by an activation")
+        found = self.add(Quotient(), require(second))
+        return self.with_constant("mul", found, first)
 
     def product(self, first: Value, second: Value) -> Value:
         """The product of two activations; z sigmoid(z) and z (1 + erf(z / sqrt(2))) are curves."""
@@ -157,7 +163,21 @@ class Builder:
             if factor is not None:
                 found = self.add(Smooth(CURVES["gelu"]), self._scaled(one)[0])
                 return found if factor == 1.0 else self.with_constant("mul", found, factor)
+        found = dividing.times_reciprocal(self.steps, self.shapes, first, second)
+        if found is not None:
+            return self.add(found[0], *found[1])
         return self.add(Product(first == second), first, second)
+
+    def matrix_product(self, first: Value, second: Value) -> Value:
+        """The matrix product of two activations, each with two axes of its own at least."""
+        shapes = self.shapes[first], self.shapes[second]
+        if len(shapes[0]) != len(shapes[1]) or len(shapes[0]) < 2:
+            raise UncheckableError("a matrix product that mixes images")
+        if shapes[0][-1] != shapes[1][-2]:
+            raise UncheckableError("operands that do not fit")
+        if shapes[0][-1] > MAX_TERMS // 2:
+            raise UncheckableError(f"a sum of more than {MAX_TERMS // 2} terms")
+        return self.add(MatrixProduct(), first, second)
 
     def _gelu_factor(self, one: int, other: int) -> float | None:
         """f where the product of two values is f times a GELU, a power of 2; else None.
@@ -211,6 +231,8 @@ class Builder:
         shape = self.shapes[source]
         if isinstance(constant, Size) and constant < 0:
             raise UncheckableError("the number of images as a number")
+        if isinstance(constant, tuple | list):
+            raise UncheckableError("a shape as a number")
         if isinstance(constant, Tensor):
             constant = array(constant)
         value = np.asarray(constant, dtype=np.float64)

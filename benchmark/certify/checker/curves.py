@@ -73,9 +73,14 @@ def _exponential(z: Array, alpha: float, scale: float, width: float) -> Array:
 
 
 def elu(alpha: float) -> Curvature:
-    """z above 0, alpha (exp(z) - 1) below; alpha above 0."""
+    """z above 0, alpha (exp(z) - 1) below.
+
+    With alpha below 0 it falls from -alpha to 0 at 0, and rises from there.
+    """
+    lowest = 0.0 if alpha < 0 else None
+    size = abs(alpha)
     return Curvature(
-        lambda z: _exponential(z, alpha, 1.0, 1.0), alpha, None, abs(1.0 - alpha), 1.0 + alpha
+        lambda z: _exponential(z, alpha, 1.0, 1.0), size, lowest, abs(1.0 - alpha), 1.0 + size
     )
 
 
@@ -102,6 +107,7 @@ CURVES: dict[str, Curvature] = {
     "selu": Curvature(
         lambda z: _exponential(z, SELU_ALPHA, SELU_SCALE, 1.0), 1.76, None, 0.71, 3.0
     ),
+    "softsign": Curvature(lambda z: z / (1.0 + np.abs(z)), 2.0),
     "silu": Curvature(lambda z: z * _sigmoid(z), 0.5, -1.2784645428),
 }
 """Name -> the function."""

@@ -23,6 +23,7 @@ from corobench.benchmark.certify.checker.building import (
 )
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.layers import Conv, Linear, Scale
+from corobench.benchmark.certify.checker.roots import Quotient, Root
 from corobench.benchmark.certify.checker.rounding import SMALLEST, Array
 
 NOTHING = nn.Identity | nn.Dropout | nn.Dropout1d | nn.Dropout2d
@@ -60,6 +61,9 @@ def add_module(builder: Builder, module: Any, arguments: list[Any]) -> Value:
         return _elementwise(builder, module, arguments)
     if name in ("Beside", "Concat"):
         return builder.concat(arguments, int(module.axis))
+    if name == "_Product":
+        first, second = (Value(require(one)) for one in arguments)
+        return builder.matrix_product(first, second)
     if name in nonlinear.SEVERAL:
         return nonlinear.SEVERAL[name](builder, arguments)
     source = require(arguments[0])
@@ -88,6 +92,10 @@ def _with_stored(module: Any, arguments: list[Any]) -> list[Any]:
 def _elementwise(builder: Builder, module: Any, arguments: list[Any]) -> Value:
     if module.function in NEGATIVE and len(arguments) == 1:
         return builder.negative(require(*arguments))
+    if module.function is torch.sqrt:
+        return builder.add(Root(), require(*arguments))
+    if module.function is torch.reciprocal:
+        return builder.add(Quotient(), require(*arguments))
     kind = _KINDS.get(module.function)
     if kind is None and module.function is torch.abs:
         return Value(nonlinear.call(builder, torch.abs, arguments, {}))

@@ -25,6 +25,14 @@ from corobench.benchmark.certify.checker.building import (
 )
 from corobench.benchmark.certify.checker.endings import LogSoftmax
 from corobench.benchmark.certify.checker.intervals import UncheckableError
+from corobench.benchmark.certify.checker.layers import Scale
+from corobench.benchmark.certify.checker.roots import (
+    Length,
+    LengthOf,
+    Normalised,
+    Power,
+    Root,
+)
 from corobench.benchmark.certify.checker.rounding import Array
 
 # ------------------------------------------------------------------------------ pieces
@@ -46,6 +54,8 @@ def clipped(builder: Builder, source: int, low: Any, high: Any) -> Value:
         return builder.add(Relu(), source)
     if all(end is None for end in ends):
         return Value(source)
+    if ends[0] is not None and ends[1] is not None and (ends[0] >= ends[1]).all():
+        return builder.add(Scale(np.zeros(()), ends[1]), source)  # the upper end wins
     return bent(builder, source, bends.clip(*ends))
 
 
@@ -104,10 +114,15 @@ def _hard_sigmoid(builder: Builder, source: int, slope: float, middle: float) ->
 
 def _elu(builder: Builder, module: Any, source: int) -> Value:
     alpha = float(np.float32(module.alpha))
-    if not 2.0**-20 <= alpha <= 2.0**20:
-        raise UncheckableError("an ELU whose alpha is not a plain number above 0")
-    made = curves.celu(alpha) if isinstance(module, nn.CELU) else curves.elu(alpha)
-    return builder.add(curves.Smooth(made), source)
+    if isinstance(module, nn.CELU):
+        if not 2.0**-100 <= alpha <= 2.0**20:
+            raise UncheckableError("a CELU whose alpha is not a plain number above 0")
+        return builder.add(curves.Smooth(curves.celu(alpha)), source)
+    if not abs(alpha) <= 2.0**20:
+        raise UncheckableError("an ELU whose alpha is above 2**20")
+    if alpha == 0:
+        return builder.add(Relu(), source)
+    return builder.add(curves.Smooth(curves.elu(alpha)), source)
 
 
 def _softplus(builder: Builder, module: Any, source: int) -> Value:
@@ -131,7 +146,7 @@ def _power(builder: Builder, source: int, exponent: int) -> Value:
     if exponent == 1:
         return Value(source)
     if exponent != 2:
-        raise UncheckableError(f"a value to the power of {exponent}")
+        return builder.add(Power(exponent), source)
     return builder.product(Value(source), Value(source))
 
 
@@ -184,25 +199,80 @@ def _grouped(builder: Builder, module: Any, source: int, groups: int) -> Value:
     return builder.add(Norm(axes, split, weight, bias, float(np.float32(module.eps))), source)
 
 
-def _last_axis(builder: Builder, module: Any, source: int) -> None:
-    if len(builder.shapes[source]) != 1 or module.dim not in (1, -1):
-        raise UncheckableError(f"a {type(module).__name__} that is not over one row of logits")
+def _rms_norm(builder: Builder, module: Any, source: int) -> Value:
+    shape = builder.shapes[source]
+    over = tuple(module.normalized_shape)
+    if shape[len(shape) - len(over) :] != over or not over:
+        raise UncheckableError("an RMS norm of other sizes")
+    axes = tuple(range(len(shape) - len(over) + 1, len(shape) + 1))
+    weight, _ = _parameters(module, over)
+    eps = float(np.finfo(np.float32).eps if module.eps is None else np.float32(module.eps))
+    length = Length(axes, shape, True, eps)
+    return builder.add(Normalised(length, weight), source)
+
+
+def _over_axes(builder: Builder, axes: Any, source: int) -> tuple[int, ...]:
+    rank = len(builder.shapes[source]) + 1
+    given = [axes] if isinstance(axes, int) else list(axes or ())
+    found = tuple(sorted(axis % rank for axis in given))
+    if not found or found[0] == 0:
+        raise UncheckableError("a length that mixes images")
+    return found
+
+
+def length(builder: Builder, source: int, axes: Any, keep: bool) -> Value:
+    """The root of a sum of squares over axes."""
+    over = Length(_over_axes(builder, axes, source), builder.shapes[source])
+    return builder.add(LengthOf(over, keep), source)
+
+
+def _unit_length(builder: Builder, source: int, axes: Any, floor: float) -> Value:
+    """Values divided by their length, or by a floor where that is larger."""
+    shape = builder.shapes[source]
+    over = Length(_over_axes(builder, axes, source), shape, floor=float(np.float32(floor)))
+    return builder.add(Normalised(over, np.ones(())), source)
 
 
 def _reduced(builder: Builder, module: Any, source: int) -> Value:
-    if module.function is not torch.amax:
-        raise UncheckableError("a sum over axes")
+    if module.function is torch.linalg.vector_norm:
+        return length(builder, source, module.axes, bool(module.keep))
+    if module.function is torch.sum:
+        return builder.mean_over(source, list(module.axes), bool(module.keep), is_mean=False)
     return pooling.global_max(builder, source, module.axes, bool(module.keep))
 
 
+def _flattened(builder: Builder, module: Any, source: int) -> Value:
+    """A layer on the last axis, with an axis and all behind it as one."""
+    shape = builder.shapes[source]
+    value = builder.flatten(source, module.axis, -1)
+    for kinds, add in LAYERS:
+        if isinstance(module.layer, kinds):
+            return builder.to_shape(add(builder, module.layer, value), list(shape), shape)
+    raise UncheckableError(f"the layer {type(module.layer).__name__} on such an axis")
+
+
+def _along(builder: Builder, axis: int | None, source: int, layer: LogSoftmax | Softmax) -> Value:
+    """A layer that works on the last axis, on any axis of one image."""
+    shape = builder.shapes[source]
+    rank = len(shape) + 1
+    if axis is None or axis % rank == 0 or not -rank <= axis < rank:
+        raise UncheckableError("a softmax over the batch")
+    place = axis % rank - 1
+    if place == len(shape) - 1:
+        return builder.add(layer, source)
+    numbers = np.arange(int(np.prod(shape))).reshape(shape)
+    moved = np.moveaxis(numbers, place, -1)
+    found = builder.add(layer, builder.pick(moved, source))
+    back = np.moveaxis(np.arange(numbers.size).reshape(moved.shape), -1, place)
+    return builder.pick(back, found)
+
+
 def _log_softmax(builder: Builder, module: Any, source: int) -> Value:
-    _last_axis(builder, module, source)
-    return builder.add(LogSoftmax(), source)
+    return _along(builder, module.dim, source, LogSoftmax())
 
 
 def _softmax(builder: Builder, module: Any, source: int) -> Value:
-    _last_axis(builder, module, source)
-    return builder.add(Softmax(), source)
+    return _along(builder, module.dim, source, Softmax())
 
 
 def _quantise(builder: Builder, module: Any, source: int) -> Value:
@@ -249,6 +319,8 @@ LAYERS: tuple[tuple[Any, _Add], ...] = (
     (nn.Hardswish, smooth("hardswish")),
     (nn.GELU, _gelu),
     (nn.Softplus, _softplus),
+    (nn.Softsign, smooth("softsign")),
+    (nn.RMSNorm, _rms_norm),
     (nn.LayerNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     ((nn.InstanceNorm1d, nn.InstanceNorm2d), _instance_norm),
@@ -268,6 +340,8 @@ NAMED: dict[str, _Add] = {
     "Power": lambda builder, module, source: _power(builder, source, int(module.exponent)),
     "Quantise": _quantise,
     "_Reduced": _reduced,
+    "Flattened": _flattened,
+    "UnitLength": lambda builder, module, source: _unit_length(builder, source, module.axis, 0.0),
 }
 """Layers of ONNX files, by name."""
 
@@ -296,6 +370,7 @@ CALLED: dict[Any, type[nn.Module]] = {
     F.hardswish: nn.Hardswish,
     F.gelu: nn.GELU,
     F.softplus: nn.Softplus,
+    F.softsign: nn.Softsign,
     **dict.fromkeys((F.log_softmax, torch.log_softmax, "log_softmax"), nn.LogSoftmax),
     **dict.fromkeys((F.softmax, torch.softmax, "softmax"), nn.Softmax),
 }
@@ -304,6 +379,7 @@ CALLED: dict[Any, type[nn.Module]] = {
 _NORMS: dict[Any, tuple[tuple[str, ...], _Add]] = {
     F.layer_norm: (("normalized_shape", "weight", "bias", "eps"), _layer_norm),
     F.group_norm: (("num_groups", "weight", "bias", "eps"), _group_norm),
+    F.rms_norm: (("normalized_shape", "weight", "eps"), _rms_norm),
 }
 """Functions, the names of their settings in order, and what adds the norm."""
 
@@ -345,7 +421,7 @@ def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[st
     if target in _NORMS:
         names, kind = _NORMS[target]
         settings = dict(zip(names, arguments[1:], strict=False)) | given
-        given_eps = settings.setdefault("eps", 1e-5)
+        given_eps = settings.setdefault("eps", None if target is F.rms_norm else 1e-5)
         known = SimpleNamespace(**dict.fromkeys((*names, "weight", "bias")), running_mean=None)
         vars(known).update(settings, eps=given_eps)
         return kind(builder, known, require(arguments[0]))
@@ -359,12 +435,24 @@ def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[st
             return builder.pad(list(pads["pad"]), pads.get("value") or 0.0, require(arguments[0]))
     if target is F.dropout and not (dict(enumerate(arguments)) | given).get("training", True):
         return arguments[0]
-    is_square = target in (torch.square, "square") and len(arguments) == 1
-    if target in (operator.pow, torch.pow, "pow") and arguments[1:] in ([2], [2.0]):
-        is_square = True
-    if is_square and not given:
-        given_value = Value(require(arguments[0]))
-        return builder.product(given_value, given_value)
+    if target is F.normalize:
+        known_ones = dict(zip(("p", "dim", "eps"), arguments[1:], strict=False)) | given
+        if set(known_ones) - {"p", "dim", "eps"} or float(known_ones.get("p", 2.0)) != 2.0:
+            raise UncheckableError("such a norm of rows")
+        source = require(arguments[0])
+        return _unit_length(
+            builder, source, known_ones.get("dim", 1), float(known_ones.get("eps", 1e-12))
+        )
+    exponent = None
+    if target in (torch.square, "square") and len(arguments) == 1:
+        exponent = 2.0
+    elif target in (operator.pow, torch.pow, "pow") and len(arguments) == 2:
+        exponent = arguments[1]
+    if isinstance(exponent, int | float) and not given:
+        if exponent in range(1, 9):
+            return _power(builder, require(arguments[0]), int(exponent))
+        if exponent == 0.5:
+            return builder.add(Root(), require(arguments[0]))
     if target in (torch.amax, "amax"):
         axes = given.get("dim", arguments[1] if len(arguments) > 1 else None)
         keep = bool(given.get("keepdim", len(arguments) > 2 and arguments[2]))

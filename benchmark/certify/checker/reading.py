@@ -27,6 +27,7 @@ from corobench.benchmark.certify.checker.modules import (
     add_module,
 )
 from corobench.benchmark.certify.checker.network import Layer, Network, require_flat_logits
+from corobench.benchmark.certify.checker.roots import Quotient, Root
 from corobench.benchmark.certify.checker.rounding import Array
 from corobench.benchmark.network.prepare import bake_weights, copy_detached
 
@@ -35,6 +36,8 @@ _ACTIVATIONS: dict[Any, Callable[[], Layer]] = {
     **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), lambda: Curve("sigmoid")),
     **dict.fromkeys((torch.tanh, F.tanh, "tanh"), lambda: Curve("tanh")),
     **dict.fromkeys((torch.erf, torch.special.erf, "erf"), lambda: Curve("erf")),
+    **dict.fromkeys((torch.sqrt, "sqrt"), Root),
+    **dict.fromkeys((torch.reciprocal, "reciprocal"), Quotient),
 }
 _BINARY = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add"), "add"),
@@ -65,7 +68,7 @@ _LAYERS_OF = (
 )
 """Modules whose classes are layers, beside torch's own."""
 
-_MEANS = (torch.mean, "mean")
+_MEANS, _SUMS = (torch.mean, "mean"), (torch.sum, "sum")
 
 
 def read_network(
@@ -98,13 +101,14 @@ def read_network(
         raise UncheckableError(
             f"a forward pass that cannot be traced ({type(error).__name__})"
         ) from error
-    _refuse_overwritten(copied, graph)
+    reader = _Reader(copied, tuple(input_shape), max_as_relus)
     try:
-        network = _Reader(copied, tuple(input_shape), max_as_relus).read(graph)
+        network = reader.read(graph)
     except UncheckableError:
         raise
     except Exception as error:  # arguments that none of the readers below expects
         raise UncheckableError(f"a use of an operator ({type(error).__name__})") from error
+    _refuse_overwritten(copied, graph, reader.values)
     require_flat_logits(network)
     return network
 
@@ -129,7 +133,7 @@ class LayerTracer(fx.Tracer):
         )
 
 
-def _refuse_overwritten(model: nn.Module, graph: fx.Graph) -> None:
+def _refuse_overwritten(model: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any]) -> None:
     """A value that a layer overwrites in place must have no other reader: a trace shows none."""
     for node in graph.nodes:
         source = node.args[0] if node.args else None
@@ -138,7 +142,8 @@ def _refuse_overwritten(model: nn.Module, graph: fx.Graph) -> None:
         while isinstance(source, fx.Node):
             if len(source.users) > 1:
                 raise UncheckableError("a value that is overwritten in place and read elsewhere")
-            source = source.args[0] if _shares_memory(model, source) else None
+            shares = _shares_memory(model, source) or _is_its_operand(source, values)
+            source = source.args[0] if shares else None
 
 
 def _overwrites(model: nn.Module, node: fx.Node) -> bool:
@@ -156,6 +161,15 @@ def _overwrites(model: nn.Module, node: fx.Node) -> bool:
             and any(one is True for one in node.args[1:])
         )
     )
+
+
+def _is_its_operand(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    """Whether a step gives what it gets, such as a dropout that is off; a clone is another one."""
+    first = node.args[0] if node.args else None
+    if not isinstance(first, fx.Node) or node.target in ("clone", torch.clone):
+        return False
+    given, found = values.get(first), values.get(node)
+    return isinstance(given, Value) and isinstance(found, Value) and given == found
 
 
 def _shares_memory(model: nn.Module, node: fx.Node) -> bool:
@@ -228,8 +242,10 @@ class _Reader:
             return self.builder.binary(_BINARY[target], *arguments)
         if target in _FLATTENING:
             return self._reshape(node, arguments)
-        if target in _MEANS:
-            return self._mean(node, arguments)
+        if target in (torch.rsqrt, "rsqrt") and len(arguments) == 1:
+            return self.builder.add(Quotient(), self.builder.add(Root(), require(*arguments)))
+        if target in _MEANS or target in _SUMS:
+            return self._mean(node, arguments, target in _MEANS)
         if target in (torch.cat, torch.concat) and isinstance(arguments[0], list | tuple):
             axis = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim", 0)
             return self.builder.concat(list(arguments[0]), _whole(axis))
@@ -253,6 +269,8 @@ class _Reader:
             weight = arguments[1]
             if isinstance(first, Value) and isinstance(weight, np.ndarray) and weight.ndim == 2:
                 return add_linear(self.builder, weight.T, np.zeros(weight.shape[1]), first)
+            if isinstance(first, Value) and isinstance(weight, Value):
+                return self.builder.matrix_product(first, weight)
         if target in _LAYERS:
             given = dict(zip(_LAYERS[target], arguments, strict=False)) | keywords
             if target is not F.linear:
@@ -287,7 +305,8 @@ class _Reader:
             return (-1, *self.builder.shapes[first])
         if node.target == "size" and isinstance(first, Value):
             shape = (-1, *self.builder.shapes[first])
-            return shape if len(arguments) == 1 else Size(shape[arguments[1]])
+            axes = [*arguments[1:], *node.kwargs.values()]  # `dim` is the only keyword of size
+            return Size(shape[axes[0]]) if axes else shape
         if node.target is operator.getitem and isinstance(first, tuple):
             found = first[arguments[1]]
             if isinstance(found, Value):
@@ -307,11 +326,11 @@ class _Reader:
             sizes = list(sizes[0])
         return self.builder.to_shape(source, [int(size) for size in sizes[1:]], shape)
 
-    def _mean(self, node: fx.Node, arguments: list[Any]) -> Value:
+    def _mean(self, node: fx.Node, arguments: list[Any], is_mean: bool) -> Value:
         source = require(arguments[0])
         axes = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim")
         keep = bool(node.kwargs.get("keepdim", arguments[2] if len(arguments) > 2 else False))
-        return self.builder.mean_over(source, axes, keep)
+        return self.builder.mean_over(source, axes, keep, is_mean)
 
 
 def _whole(value: Any) -> int:

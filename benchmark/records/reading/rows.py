@@ -7,6 +7,7 @@ right, proven or broken.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corobench.benchmark.records.reading.columns import MISSING, NO, YES, BoolArray, Columns
 from corobench.benchmark.records.result import (
@@ -20,6 +21,8 @@ from corobench.benchmark.records.result import (
 ATTACKS = ("pgd50", "autoattack")
 #: What may break an image: attacks, and certifiers whose search may come upon one that fools it.
 BREAKERS = (*ATTACKED_BY, "alpha-CROWN", "BaB")
+#: Certifiers whose column holds the proofs of cheaper ones, too.
+CLOSING = ("alpha-CROWN", "BaB")
 #: Attack -> names in `decided_by` of its parts.
 _PARTS = {
     "pgd50": ("pgd50",),
@@ -36,11 +39,21 @@ def row_fault(rows: Columns, run: Run) -> str:
         rows: of one epsilon.
         run: they belong to.
     """
-    for what, broken in {**_outcome_rules(rows, run), **_decision_rules(rows, run)}.items():
+    rules = {**_outcome_rules(rows, run), **_decision_rules(rows, run), **_number_rules(rows)}
+    for what, broken in rules.items():
         if broken.any():
             image = int(rows.numbers["image"][np.flatnonzero(broken)[0]])
             return f"{what} (image {image}, {int(broken.sum())} in all)"
     return ""
+
+
+def cheapest_prover(rows: Columns) -> NDArray[np.intp]:
+    """int (rows,): place in `CERTIFIERS` of the cheapest certifier that proved each row; -1 for
+    none."""
+    found = np.full(len(rows), -1, dtype=np.intp)
+    for place in reversed(range(len(CERTIFIERS))):
+        found[rows.answers[CERTIFIER_COLUMNS[CERTIFIERS[place]]] == YES] = place
+    return found
 
 
 def _outcome_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
@@ -90,6 +103,15 @@ def _decision_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
         by_nobody |= certified & decided.equals(name) & (rows.answers[column] != YES)
     for attack, parts in _PARTS.items():
         by_nobody |= attacked & decided.is_in(parts) & (rows.answers[attack] != NO)
+    prover = cheapest_prover(rows)
+    by_another = certified & (prover < 0)
+    for place, name in enumerate(CERTIFIERS):
+        by_another |= certified & (prover == place) & ~decided.equals(name)
+    denied, so_far = by_nobody & False, by_nobody & False
+    for name, column in CERTIFIER_COLUMNS.items():
+        if name in CLOSING:
+            denied |= so_far & (rows.answers[column] == NO)
+        so_far |= rows.answers[column] == YES
     unasked = np.zeros(len(rows), dtype=bool)
     for name in run.not_asked:
         if name in CERTIFIER_COLUMNS:
@@ -104,5 +126,26 @@ def _decision_rules(rows: Columns, run: Run) -> dict[str, BoolArray]:
         )
         & ~decided.equals(""),
         "an image decided by an attack or certifier whose own column says otherwise": by_nobody,
+        "a certified image that another certifier decided than the cheapest that proved it": (
+            by_another
+        ),
+        "a proven image that alpha-CROWN or BaB, whose column holds cheaper proofs, calls not "
+        "proven": denied,
         "an answer of a certifier that was not asked": unasked,
+    }
+
+
+def _number_rules(rows: Columns) -> dict[str, BoolArray]:
+    """Times, margins and places of images. A margin that is missing says nothing."""
+    margin, seconds = rows.numbers["margin"], rows.numbers["seconds"]
+    certified = rows.texts["outcome"].equals(Outcome.CERTIFIED)
+    # A bound above 0 in float64 may be 0 in the float32 of a table.
+    is_own = certified & rows.texts["carried_from"].equals("")
+    return {
+        "seconds that are no time of at least 0": ~(np.isfinite(seconds) & (seconds >= 0)),
+        "a margin that is not finite": np.isinf(margin),
+        "a margin of an image that is not right": ~np.isnan(margin) & ~rows.is_right,
+        "a certified image, carried from nowhere, without a margin of at least 0": is_own
+        & ~(margin >= 0),
+        "adversarial: a row below -1": rows.numbers["adversarial"] < -1,
     }

@@ -19,6 +19,7 @@ from corobench.benchmark.records.reading import parquet_pages
 from corobench.benchmark.records.reading.belonging import require_belonging
 from corobench.benchmark.records.reading.columns import ANSWERS, TEXTS, Columns
 from corobench.benchmark.records.reading.faults import describe
+from corobench.benchmark.records.reading.radii import require_rows
 from corobench.benchmark.records.reading.result_file import parse_object
 from corobench.benchmark.records.result import (
     DECIDED_BY,
@@ -79,8 +80,8 @@ def read_columns(path: Path) -> tuple[Columns, Run]:
 
     Raises:
         ResultError: not an outcome table of corobench, larger than the limits, columns missing or
-            of other types, texts that no table holds, or rows that are not the published images
-            its run names, in order.
+            of other types, texts that no table holds, rows that are not the published images
+            its run names, in order, or that contradict their columns or each other.
     """
     return typed_columns(*read_raw_outcomes(path), path)
 
@@ -138,6 +139,7 @@ def typed_columns(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple[
     columns = Columns.of_arrow(arrow)
     _check_texts(columns, run, path)
     require_belonging(columns, run, str(path))
+    require_rows(columns, run, str(path))
     return columns, run
 
 

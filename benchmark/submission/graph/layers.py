@@ -230,6 +230,18 @@ class GlobalMaxPool(nn.Module):
         return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
+class UnitLength(nn.Module):
+    """Values divided by the root of the sum of their squares along one axis; zeros stay zeros."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=self.axis, keepdim=True)
+        return x / torch.where(length > 0, length, torch.ones_like(length))
+
+
 class LowestPad(nn.Module):
     """A border that is never the largest value, for maxima over windows.
 

@@ -11,7 +11,9 @@ from torch import nn
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import GraphFaultError
 
-NORMS = ("GroupNormalization", "InstanceNormalization", "LayerNormalization")
+NORMS = (
+    *("GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"),
+)
 
 
 def norm_of(
@@ -32,6 +34,8 @@ def norm_of(
     bias = stored[2] if len(stored) > 2 else None
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     assert scale is not None
+    if node.op == "RMSNormalization":
+        return _rms_norm(node, scale, tuple(shape), epsilon)
     if node.op == "LayerNormalization":
         return _layer_norm(node, scale, bias, tuple(shape), epsilon)
     channels = shape[1] if len(shape) > 1 else 0
@@ -67,6 +71,22 @@ def _layer_norm(
             "onnx-sizes", f"{node.label}: its scale and bias do not fit {over}"
         ) from error
     return _filled(nn.LayerNorm(over, eps=epsilon), scale, bias)
+
+
+def _rms_norm(node: Node, scale: np.ndarray, shape: tuple[int, ...], epsilon: float) -> nn.Module:
+    axis = int(node.attributes.get("axis", -1))
+    if not -len(shape) <= axis < len(shape) or axis % len(shape) == 0:
+        raise GraphFaultError("onnx-batch", f"{node.label}: expected an axis of one image")
+    over = list(shape[axis % len(shape) :])
+    try:
+        scale = np.broadcast_to(scale, over)
+    except ValueError as error:
+        raise GraphFaultError(
+            "onnx-sizes", f"{node.label}: its scale does not fit {over}"
+        ) from error
+    layer = nn.RMSNorm(over, eps=epsilon)
+    layer.weight = nn.Parameter(torch.from_numpy(scale.copy()), requires_grad=False)
+    return layer.eval()
 
 
 def _spread(node: Node, array: np.ndarray | None, groups: int, size: int) -> np.ndarray:

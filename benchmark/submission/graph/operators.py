@@ -41,6 +41,7 @@ _WEIGHTED = {
     "InstanceNormalization": (2, 2),
     "LayerNormalization": (1, 2),
     "PRelu": (1, 1),
+    "RMSNormalization": (1, 1),
 }
 MAX_EXPONENT = 8
 _ELEMENTWISE = ("Add", "Div", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub")

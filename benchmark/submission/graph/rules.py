@@ -46,6 +46,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "LayerNormalization": ("axis", "epsilon", "stash_type"),
     "LeakyRelu": ("alpha",),
     "LogSoftmax": ("axis",),
+    "LpNormalization": ("axis", "p"),
     "MatMul": (),
     "Max": (),
     "MaxPool": (*_WINDOW, "ceil_mode", "storage_order"),
@@ -56,6 +57,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "PRelu": (),
     "Pad": ("mode", "pads", "value"),
     "Pow": (),
+    "RMSNormalization": ("axis", "epsilon", "stash_type"),
+    "Reciprocal": (),
     "ReduceL2": ("axes", "keepdims", "noop_with_empty_axes"),
     "ReduceMax": ("axes", "keepdims", "noop_with_empty_axes"),
     "ReduceMean": ("axes", "keepdims", "noop_with_empty_axes"),
@@ -126,7 +129,15 @@ WAYS_OUT: dict[str, str] = {
         ("ArgMax", "TopK", "Hardmax", "NonMaxSuppression"),
         "take it off: the output must be logits, which have a gradient",
     ),
-    **dict.fromkeys(("Sign", "Round", "Floor", "Ceil"), "it has no gradient that an attack needs"),
+    **dict.fromkeys(
+        ("Sign", "Round", "Floor", "Ceil"),
+        "it has no gradient that an attack needs; write a steep line between two values "
+        "(Mul and Clip), or quantise by QuantizeLinear and DequantizeLinear, whose gradient passes",
+    ),
+    **dict.fromkeys(
+        ("GatherND", "GatherElements", "ScatterND", "ScatterElements"),
+        "write it with Slice, Gather of one place along one axis, Transpose and Concat",
+    ),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent layers are not read; unroll them"),
     "ConvTranspose": "write it as zeros put between values and a Conv, or leave it out",
     "Einsum": "write it with MatMul, Transpose and Reshape",

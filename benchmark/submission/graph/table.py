@@ -29,6 +29,7 @@ from corobench.benchmark.submission.graph.layers import (
     Min,
     PRelu,
     Transpose,
+    UnitLength,
     WithConstants,
 )
 from corobench.benchmark.submission.graph.reading import Node
@@ -280,6 +281,18 @@ def _normalised(use: _Use, kind: Callable[[int], nn.Module]) -> nn.Module:
     return Flattened(kind(-1), axis % rank)
 
 
+def _unit_length(use: _Use) -> nn.Module:
+    """LpNormalization of order 2 over one axis of an image."""
+    axis, rank = int(use.get("axis", -1)), len(use.shape)
+    if not -rank <= axis < rank or axis % rank == 0:
+        raise use.fault("onnx-batch", "expected an axis of one image")
+    if use.get("p", 2) != 2:
+        raise use.fault(
+            "onnx-attribute", "expected p = 2; write another norm with Abs, ReduceSum and Div"
+        )
+    return UnitLength(axis)
+
+
 def _transpose(use: _Use) -> nn.Module:
     order = use.get("perm", None)
     if len(use.shape) > 1 and (not isinstance(order, list) or order[0] != 0):
@@ -310,6 +323,7 @@ TABLE: Mapping[str, Callable[[_Use], nn.Module]] = {
     "HardSwish": lambda use: nn.Hardswish(),
     "LeakyRelu": lambda use: nn.LeakyReLU(float(use.get("alpha", 0.01))),
     "LogSoftmax": lambda use: _normalised(use, nn.LogSoftmax),
+    "LpNormalization": _unit_length,
     "Max": lambda use: Max(),
     "MaxPool": _max_pool,
     "Min": lambda use: Min(),
@@ -317,6 +331,7 @@ TABLE: Mapping[str, Callable[[_Use], nn.Module]] = {
     "Mul": lambda use: Elementwise(torch.mul),
     "Neg": lambda use: Elementwise(torch.neg),
     "PRelu": lambda use: PRelu(),
+    "Reciprocal": lambda use: Elementwise(torch.reciprocal),
     "Relu": lambda use: nn.ReLU(),
     "Selu": _selu,
     "Sigmoid": lambda use: nn.Sigmoid(),

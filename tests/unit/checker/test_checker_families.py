@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from corobench.benchmark.certify.checker import proofs
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.reading import read_network
-from corobench.benchmark.submission.graph.layers import Clip, GraphNetwork, Hardsigmoid, Max, Min
+from corobench.benchmark.submission.graph.layers import (
+    Clip,
+    Flattened,
+    GraphNetwork,
+    Hardsigmoid,
+    Max,
+    Min,
+    UnitLength,
+)
 
 SHAPE = (2, 5, 5)
 
@@ -71,6 +79,7 @@ PIECES = {
     "Hardsigmoid": lambda: around(nn.Hardsigmoid()),
     "Hardsigmoid of ONNX": lambda: around(Hardsigmoid(0.7, 0.4)),
     "clip above": lambda: around(Clip(None, 0.2)),
+    "sum over channels": lambda: Written(lambda net, z: torch.relu(z.sum(1, keepdim=True) + z)),
     "clip below": lambda: around(Clip(-0.1, None)),
     "clamp": lambda: Written(lambda net, z: z.clamp(min=-0.2, max=0.3)),
     "hardtanh": lambda: Written(lambda net, z: F.hardtanh(z, -0.2, 0.3)),
@@ -95,6 +104,11 @@ SMOOTH = {
     "ELU": lambda: around(nn.ELU(0.7)),
     "CELU": lambda: around(nn.CELU(0.4)),
     "SELU": lambda: around(nn.SELU()),
+    "ELU that falls": lambda: around(nn.ELU(-0.7)),
+    "ELU that is flat": lambda: around(nn.ELU(0.0)),
+    "CELU that is steep": lambda: around(nn.CELU(1e-20)),
+    "Softsign": lambda: around(nn.Softsign()),
+    "Softsign by hand": lambda: Written(lambda net, z: z / (1.0 + z.abs())),
     "Softplus": lambda: around(nn.Softplus(2.0)),
     "x sigmoid(x)": lambda: Written(lambda net, z: z * torch.sigmoid(z)),
     "erf": lambda: Written(lambda net, z: torch.erf(z * 0.9)),
@@ -123,6 +137,26 @@ BOXED = {
     "LayerNorm": LayerNormed,
     "GroupNorm": lambda: simply(nn.GroupNorm(2, 4), nn.ReLU()),
     "InstanceNorm": lambda: simply(nn.InstanceNorm2d(4, affine=True), nn.ReLU()),
+    "clip the wrong way round": lambda: around(nn.ReLU(), Clip(0.3, -0.2)),
+    "RMSNorm": lambda: simply(nn.RMSNorm([4, 5, 5], eps=1e-3), nn.ReLU()),
+    "RMS by hand": lambda: Written(
+        lambda net, z: z * torch.rsqrt(z.pow(2).mean(1, keepdim=True) + 1e-3)
+    ),
+    "RMS by hand, divided": lambda: Written(
+        lambda net, z: z / (z.square().mean((2, 3), True) + 1e-3).sqrt()
+    ),
+    "length 1": lambda: Written(lambda net, z: F.normalize(z, dim=1)),
+    "length 1 of ONNX": lambda: simply(UnitLength(-1).eval()),
+    "softmax of channels": lambda: Written(lambda net, z: torch.softmax(z, 1)),
+    "softmax of columns": lambda: simply(nn.Softmax(-1)),
+    "softmax of all behind": lambda: simply(Flattened(nn.Softmax(-1), 2).eval()),
+    "attention": lambda: Written(
+        lambda net, z: torch.softmax(z.flatten(2) @ z.flatten(2).transpose(1, 2), -1) @ z.flatten(2)
+    ),
+    "quotient": lambda: Written(lambda net, z: z / (1.0 + z * z)),
+    "reciprocal": lambda: Written(lambda net, z: 2.0 / (z.abs() + 0.5)),
+    "root": lambda: Written(lambda net, z: torch.sqrt(torch.relu(z) + 0.1)),
+    "cube": lambda: Written(lambda net, z: z**3 + torch.pow(z, 4)),
     "InstanceNorm without weights": lambda: simply(nn.InstanceNorm2d(4), nn.ReLU()),
 }
 WINDOWS = {
@@ -208,12 +242,8 @@ def test_sums_of_relus_are_bounded_well_by_crown(name: str) -> None:
 @pytest.mark.parametrize(
     ("net", "text"),
     [
-        (Clip(0.5, 0.5), "a range without width"),
         (nn.LeakyReLU(1e-40), "flushed to zero"),
-        (nn.ELU(-1.0), "alpha is not"),
         (nn.Softplus(1.0, threshold=1.0), "a threshold below 20"),
-        (nn.Softmax(2), "not over one row"),
-        (nn.LogSoftmax(1), "not over one row"),
         (nn.MaxPool2d(2, return_indices=True), "indices"),
         (nn.GroupNorm(2, 2, eps=0.0), "eps is 0"),
     ],

@@ -118,7 +118,15 @@ def _moved(table: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, Run]:
     return table.assign(position=table["position"].to_numpy()[::-1]), run
 
 
+def _carried(table: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, Run]:
+    """Proofs that come from a radius that has none."""
+    rows = (table["epsilon"] == run.epsilons[-1]) & (table["outcome"] == "certified")
+    table.loc[rows, "carried_from"] = run.epsilons[0]
+    return table, run
+
+
 FORGED: dict[str, tuple[Change, str]] = {
+    "carried": (_carried, "carried_from at 2/16: expected a radius with such a decision"),
     "shifted": (_shifted, "image: expected the published order of digits"),
     "others": (_others, "image: expected the published order of digits"),
     "relabelled": (_relabelled, "label: expected"),

@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "no certifier proved",
     ),
     "one row that counts otherwise": (
-        _table(_answer("bab", "certified", False)),
+        _table(_answer("bab", "undecided", None)),
         "certified_by.BaB",
     ),
     "images missing": (
