@@ -838,7 +838,7 @@ def test_removed_contradictions_come_back(
             known.certified[certifier] = self.facts.correct.copy()
             known.proven_by[new] = certifier
             known.proven_from[new] = ""
-            known.margin[new] = 0.5
+            known.margin[new] = np.fmax(known.margin[new], 0.0)
 
     for asks in (pipeline, proofs):
         monkeypatch.setattr(asks, "certify", wrong)
