@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,13 @@ from corobench.benchmark.records.reading.published import KNOWN
 from corobench.benchmark.tracks import PROTOCOL
 from corobench.leaderboard import format as text
 from corobench.leaderboard.assets import TEMPLATES, assets
+from corobench.leaderboard.board_data import config_of, data_of, first_rank
+from corobench.leaderboard.board_rows import tables
 from corobench.leaderboard.boards import Board, Group, Row
 from corobench.leaderboard.citation import bibtex, latex_table
 from corobench.leaderboard.classes import per_class
-from corobench.leaderboard.colours import family_codes, legends
-from corobench.leaderboard.columns import Column, columns
+from corobench.leaderboard.colours import legends
+from corobench.leaderboard.columns import columns
 from corobench.leaderboard.comparison import entry_path, entry_script, group_path, group_script
 from corobench.leaderboard.curves import curves
 from corobench.leaderboard.documents import ROOT, Document, render_text
@@ -26,7 +27,7 @@ from corobench.leaderboard.feed import PATH as FEED
 from corobench.leaderboard.feed import feed, newest_rows
 from corobench.leaderboard.findings import Findings, findings
 from corobench.leaderboard.gallery import CleanImages, gallery
-from corobench.leaderboard.glossary import SHORT, used
+from corobench.leaderboard.glossary import used
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.magnitudes import picture
 from corobench.leaderboard.measures import SEGMENT_NAMES, SEGMENTS, DrawnBracket, Segment, Share
@@ -35,8 +36,8 @@ from corobench.leaderboard.parallel import in_order
 from corobench.leaderboard.plot import BOTTOM, HEIGHT, LEFT, RIGHT_EDGE, SIZES, TOP, WIDTH, plot
 from corobench.leaderboard.reproduction import PAPER
 from corobench.leaderboard.security import CurveOf, drawing
-from corobench.leaderboard.series import Line, lines, num_apart
-from corobench.leaderboard.taxonomy import Facet, facet_values, facets
+from corobench.leaderboard.series import lines
+from corobench.leaderboard.taxonomy import facets
 from corobench.leaderboard.trail import (
     MEANINGS,
     Project,
@@ -174,76 +175,37 @@ def _board_pages(
 ) -> dict[str, bytes]:
     page = board_page(board)
     listed, filters, shown = columns(board), facets(board.rows), lines(board)
-    places = {row.name: place for place, row in enumerate(board.rows)}
+    note = Notes("note")
+    table = tables(environment, shown, listed, "../", note, data_of(board, shown, listed, filters))
+    stem = page.removesuffix(".html")
+    whole, compare = f"{stem}.all.html", f"../{compare_page(group)}"
+    told = {
+        "group": group,
+        "board": board,
+        "siblings": siblings,
+        "columns": listed,
+        "table": table,
+        "note": note,
+        "whole": whole,
+        "has_ranges": any(line.is_series for line in shown),
+        "has_groups": any(row.unbroken_standing for row in board.rows),
+    }
     html = _page(
         environment,
         "board.html",
         "../",
         path=page,
-        group=group,
-        board=board,
-        siblings=siblings,
-        columns=listed,
-        lines=shown,
-        places=places if any(line.is_series for line in shown) else {},
-        num_apart=num_apart(shown),
-        has_groups=any(row.unbroken_standing for row in board.rows),
-        config=_config(group, board, listed, filters),
-        facet_codes={row.name: _facet_codes(row, filters) for row in board.rows},
-        values={
-            line.id: _values(line, listed)
-            for one in shown
-            for line in (one, *(Line((row,)) for row in one.rows if one.is_series))
-        },
+        config=config_of(group, board, listed, filters, compare, bool(table.rest)),
         plots=[plot(board.rows, size) for size in SIZES],
         curves=curves(board.rows),
         legends=legends(board.rows),
+        **told,
     )
-    stem = page.removesuffix(".html")
-    return {page: html, f"{stem}.csv": csv_bytes(board), f"{stem}.json": json_bytes(board)}
-
-
-def _config(group: Group, board: Board, listed: Sequence[Column], filters: Sequence[Facet]) -> str:
-    """What the script of a board must know, as JSON."""
-    record = {
-        "board": board.id,
-        "group": group.id,
-        "epsilon": board.epsilon,
-        "n": group.n,
-        "quick": group.quick,
-        "ranked": group.ranked,
-        "compare": f"../{compare_page(group)}",
-        "data": f"../{group_path(group)}",
-        "words": SHORT,
-        "families": family_codes(board.rows),
-        "columns": [
-            {
-                "key": column.key,
-                "title": column.title,
-                "kind": column.kind,
-                "shown": column.shown,
-                "first": column.best_first,
-                "share": column.is_share,
-            }
-            for column in listed
-        ],
-        "facets": [
-            {"key": facet.key, "title": facet.title, "values": facet.values} for facet in filters
-        ],
-    }
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-
-
-def _facet_codes(row: Row, filters: Sequence[Facet]) -> str:
-    """Per facet the place of the row's value in it, as the letter with that number from "0" on."""
-    values = facet_values(row)
-    return "".join(chr(48 + facet.values.index(values[facet.key])) for facet in filters)
-
-
-def _values(line: Line, listed: Sequence[Column]) -> str:
-    """The numbers of a line, separated by commas; nothing where there is none."""
-    cells = [line.cell(column).value for column in listed if column.kind == "number"]
-    return ",".join("" if value is None else str(value) for value in cells)
+    found = {page: html, f"{stem}.csv": csv_bytes(board), f"{stem}.json": json_bytes(board)}
+    if table.rest:
+        found[f"{stem}.rows.js"] = table.rest
+        found[whole] = _page(environment, "board_whole.html", "../", path=whole, **told)
+    return found
 
 
 def _entry_pages(environment: Environment, group: Group, site: Site) -> dict[str, bytes]:
@@ -326,6 +288,7 @@ def _environment(site: Site, found: Findings | None) -> Environment:
         share=Share,
         known=frozenset(KNOWN),
         board_page=board_page,
+        first_rank=first_rank,
         compare_page=compare_page,
         group_path=group_path,
         documents={document.page: document.title for document in site.documents},

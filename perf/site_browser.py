@@ -32,7 +32,7 @@ ACTIONS = {
         q.dispatchEvent(new Event("input"))""",
     "sort": """document.querySelector("th.c-clean [role=button], th.c-clean").click()""",
     "filter": """document.querySelector(".facets input").click()""",
-    "column": """document.querySelectorAll(".two input")[4].click()""",
+    "column": """document.querySelectorAll(".columns input")[4].click()""",
     "select": """document.querySelectorAll("#board tbody input")[k].click()""",
     "next page": """document.querySelector(".dt-paging .next").click()""",
 }

@@ -57,7 +57,7 @@ def entries(page: Any) -> list[str]:
 
 def menu(page: Any, title: str) -> Any:
     found = page.locator("details.menu").filter(has=page.locator(f"summary:text-is('{title}')"))
-    found.locator("summary").click()
+    found.locator("xpath=./summary").click()
     return found
 
 

@@ -9,14 +9,14 @@ window.corobench ??= {};
 
 (async () => {
   const element = document.querySelector("table[data-config]");
-  if (!element || !corobench.packed || !window.DecompressionStream) {
-    element?.classList.add("plain"); // the whole table as it is
+  const config = element && JSON.parse(element.dataset.config);
+  if (!element || !corobench.packed || !window.DecompressionStream || config.rest !== Boolean(corobench.rows)) {
+    element?.classList.add("plain"); // the table as it is in the page
     return;
   }
-  const bytes = Uint8Array.from(atob(corobench.packed), (letter) => letter.codePointAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  document.head.append(Object.assign(document.createElement("script"), { textContent: await new Response(unpacked).text() }));
-  const config = JSON.parse(element.dataset.config);
+  const [library, rest] = await Promise.all([corobench.unpack(corobench.packed), config.rest && corobench.unpack(corobench.rows)]);
+  document.head.append(Object.assign(document.createElement("script"), { textContent: library }));
+  if (rest) element.tBodies[0].insertAdjacentHTML("beforeend", rest); // the rows of a large board that are not in the page
   const { columns, facets } = config;
   const phone = matchMedia("(max-width: 47.99rem)").matches;
   const onPhone = new Set(["entry", "bracket", "certified", "not_attacked", "nonzero", "group", "group_unbroken"]);
@@ -67,7 +67,7 @@ window.corobench ??= {};
   const shownFirst = (rank) => columns
     .filter((c) => (Object.values(GROUPS).includes(c.key) ? c.key === GROUPS[rank] : phone ? onPhone.has(c.key) : c.shown))
     .map((c) => c.key);
-  const fresh = (rank = "proven") => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0 });
+  const fresh = (rank = config.rank) => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0 });
   let view = fresh();
   const series = tops.filter((top) => top.classList.contains("series"));
 
@@ -75,7 +75,7 @@ window.corobench ??= {};
   const toFragment = () => {
     const parts = new URLSearchParams();
     if (view.q) parts.set("q", view.q);
-    if (view.rank !== "proven") parts.set("rank", view.rank);
+    if (view.rank !== config.rank) parts.set("rank", view.rank);
     if (view.sort) parts.set("sort", view.sort);
     if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
     for (const facet of facets) for (const value of view.f[facet.key] ?? []) parts.append(`f.${facet.key}`, value);
@@ -88,7 +88,7 @@ window.corobench ??= {};
 
   const fromFragment = (text) => {
     const parts = new URLSearchParams(text);
-    const next = fresh(parts.get("rank") === "unbroken" ? "unbroken" : "proven");
+    const next = fresh(parts.get("rank") === "unbroken" ? "unbroken" : config.rank);
     next.q = parts.get("q") ?? "";
     const [key, way] = (parts.get("sort") ?? "").split(".");
     if (placeOf(key) >= 0 && ["asc", "desc"].includes(way)) next.sort = `${key}.${way}`;
@@ -206,9 +206,15 @@ window.corobench ??= {};
     }),
   );
   columnBoxes[placeOf("entry")].box.disabled = true;
+  const kinds = config.parts.map((about) => {
+    const own = columns.map((column, place) => place).filter((place) => columns[place].about === about);
+    const many = make("span", { class: "many" });
+    const box = make("details", { open: !phone }, make("summary", {}, about, many), make("fieldset", {}, make("legend", { class: "hide" }, about), ...own.map((place) => columnBoxes[place].label)));
+    return { box, tell: () => { many.textContent = ` ${own.filter((place) => view.cols.includes(columns[place].key)).length} of ${own.length}`; } };
+  });
   const columnMenu = menu(
-    "Columns", {},
-    make("fieldset", { class: "two" }, make("legend", { class: "hide" }, "Columns"), ...columnBoxes.map((entry) => entry.label)),
+    "Columns", { class: "menu columns" },
+    make("div", { class: "groups" }, ...kinds.map((kind) => kind.box)),
     make("p", {}, button("All", () => set({ cols: columns.map((c) => c.key) })), " ", button("Reset columns", () => set({ cols: shownFirst(view.rank) }))),
   );
   const exportMenu = menu(
@@ -228,9 +234,10 @@ window.corobench ??= {};
   sorts.addEventListener("change", () => set({ sort: sorts.value, page: 0 }));
 
   const ranks = Object.keys(GROUPS).map((rank) => {
-    const choice = make("input", { type: "radio", name: "rank", value: rank });
+    const isKnown = rank === "unbroken" || config.rank === "proven"; // of some entry
+    const choice = make("input", { type: "radio", name: "rank", value: rank, disabled: !isKnown });
     choice.addEventListener("change", () => set({ rank, sort: "", page: 0, cols: inOrder(view.cols.map((key) => (key === GROUPS[view.rank] ? GROUPS[rank] : key))) }));
-    return make("label", {}, choice, ` ${rank}`);
+    return make("label", isKnown ? {} : { title: "Nothing is known as proven here", class: "off" }, choice, ` ${rank}`);
   });
   const rankBy = make("fieldset", { class: "rank" }, make("legend", {}, config.ranked ? "Rank by" : "Order by"), ...ranks);
 
@@ -299,6 +306,7 @@ window.corobench ??= {};
     for (const part of element.querySelectorAll("[data-rank]")) part.hidden = part.dataset.rank !== view.rank;
     for (const choice of rankBy.querySelectorAll("input")) choice.checked = choice.value === view.rank;
     columns.forEach((column, place) => { columnBoxes[place].box.checked = view.cols.includes(column.key); });
+    for (const kind of kinds) kind.tell();
     if (search.value !== view.q) search.value = view.q;
     sorts.value = view.sort;
     facets.forEach((facet, place) => {

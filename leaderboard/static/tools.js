@@ -26,6 +26,12 @@ corobench.check = (text, change) => {
   return { box, label: corobench.make("label", {}, box, ` ${text}`) };
 };
 
+/* A text that was gzipped and written in base64. */
+corobench.unpack = (packed) => {
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.codePointAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+};
+
 /* A button that opens a sheet; Escape and a click elsewhere close it. */
 corobench.menu = (title, attributes, ...children) => {
   const details = corobench.make("details", { class: "menu", ...attributes },

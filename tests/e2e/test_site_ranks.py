@@ -153,3 +153,48 @@ def test_compare_does_not_test_what_is_not_known(tab: Tab) -> None:
     assert len([test for test in tests if test.startswith("Unbroken")]) == 3
     (proven,) = [test for test in tests if test.startswith("Proven")]
     assert "open" not in proven
+
+
+@pytest.fixture(scope="module")
+def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board on which nothing is known as proven."""
+    root = tmp_path_factory.mktemp("unknown")
+    closing = dict.fromkeys(("CROWN", "alpha-CROWN", "BaB"))
+    for shift, (name, broken) in enumerate({"most": 400, "least": 20, "some": 200}.items()):
+        score = make_score(500, 480, 0, broken)
+        score["certified_by"] |= closing
+        path = write_result(
+            root / "results",
+            make_result(
+                name,
+                epsilons=dict.fromkeys(("1/16", "2/16"), score),
+                not_asked=dict.fromkeys(closing, "too many hidden units"),
+            ),
+        )
+        write_evidence(path, shift=shift)
+    return build_site([root / "results"], root / "site").index.parent
+
+
+def test_where_nothing_is_known_as_proven_a_board_says_so_and_ranks_by_unbroken(
+    browser: Any, unknown: Path
+) -> None:
+    tab = Tab(browser, unknown, viewport={"width": 1440, "height": 900})
+    for address in (BOARD, f"{BOARD}#rank=proven", f"{BOARD}#rank=unbroken"):
+        page = tab.open(address)
+        caption = page.locator("#board caption").inner_text()
+        assert "Nothing is known as proven here" in caption
+        assert "Ranked by unbroken" in caption and "by proven:" not in caption
+        assert entries(page) == ["least", "some", "most"]
+        assert "Group by unbroken" in heads(page) and "Group" not in heads(page)
+        choice = page.get_by_role("group", name="Rank by")
+        assert choice.get_by_label("unbroken").is_checked()
+        assert choice.get_by_label("proven").is_disabled()
+    page.locator("th.c-nonzero").click()
+    assert "rank=" not in location(page)
+    page = tab.open("index.html")
+    assert "by proven" not in page.locator("table.top caption").first.inner_text()
+    tab.close()
+    plain = Tab(browser, unknown, java_script_enabled=False)
+    caption = plain.open(BOARD).locator("#board caption").inner_text()
+    assert "Ranked by unbroken" in caption and "by proven:" not in caption
+    plain.close()
