@@ -27,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("density")
     for shift, (name, flags) in enumerate(ENTRIES.items()):
         score = make_score(500, 480, 300 - shift, 100, flags=list(flags))
-        more = {"title": f"{name}, first and last layer dense, with a very long title"}
+        more = {"title": f"CNN-small, LWM 10x, {name}, with a very long title"}
         path = write_result(
             root / "results",
             make_result(name, epsilons=dict.fromkeys(("1/16", "2/16"), score), submission=more),
