@@ -163,9 +163,9 @@ class Builder:
             if factor is not None:
                 found = self.add(Smooth(CURVES["gelu"]), self._scaled(one)[0])
                 return found if factor == 1.0 else self.with_constant("mul", found, factor)
-        found = dividing.times_reciprocal(self.steps, self.shapes, first, second)
-        if found is not None:
-            return self.add(found[0], *found[1])
+        quotient = dividing.times_reciprocal(self.steps, self.shapes, first, second)
+        if quotient is not None:
+            return self.add(quotient[0], *quotient[1])
         return self.add(Product(first == second), first, second)
 
     def matrix_product(self, first: Value, second: Value) -> Value:
