@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from corobench.benchmark.certify.checker.curves import Smooth, celu
@@ -58,6 +59,24 @@ def test_an_exponent_that_depends_on_the_image_is_no_number(power: Callable[...,
     model = Written(lambda x: power(x.flatten(1) + 0.5, x.flatten(1) + 7.0)).eval()
     with pytest.raises(UncheckableError):
         read_network(model, SHAPE)
+
+
+class Biased(nn.Module):
+    """Each image with a bias of its own, which torch allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return F.linear(x, self.weight, x * 0.5)
+
+
+def test_a_bias_that_depends_on_the_image_is_no_number() -> None:
+    assert Biased()(torch.ones(2, *SHAPE)).shape == (2, 16)
+    with pytest.raises(UncheckableError, match="bias"):
+        read_network(Biased().eval(), SHAPE)
 
 
 def at(*values: np.ndarray) -> list[Interval]:
