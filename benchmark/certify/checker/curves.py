@@ -50,6 +50,7 @@ class Curvature:
         lowest: where it is least; None where it rises everywhere.
         jump: J, a bound of the jumps of its first derivative.
         scale: what the error of a deployment is relative to, beside |z|.
+        factor: what a deployment may multiply z by on the way, such as 1 / alpha.
     """
 
     value: Callable[[Array], Array]
@@ -57,6 +58,7 @@ class Curvature:
     lowest: float | None = None
     jump: float = 0.0
     scale: float = 1.0
+    factor: float = 8.0
 
 
 def _gelu(z: Array) -> Array:
@@ -85,9 +87,17 @@ def elu(alpha: float) -> Curvature:
 
 
 def celu(alpha: float) -> Curvature:
-    """z above 0, alpha (exp(z / alpha) - 1) below; alpha above 0."""
+    """z above 0, alpha (exp(z / alpha) - 1) below; alpha above 0.
+
+    ONNX defines it as alpha elu(z / alpha), of which z / alpha may be no float32.
+    """
     return Curvature(
-        lambda z: _exponential(z, alpha, 1.0, alpha), 1.0 / alpha, None, 0.0, 1.0 + alpha
+        lambda z: _exponential(z, alpha, 1.0, alpha),
+        1.0 / alpha,
+        None,
+        0.0,
+        1.0 + alpha,
+        max(8.0, 1.0 / alpha),
     )
 
 
@@ -128,7 +138,7 @@ class Smooth(Activation):
         low, high = self._range(given)
         noise = 4.0 * CURVE_ERROR * (self.known.scale + given.size) + 8.0 * SMALLEST
         # On the way a deployment may compute 6 z, or 4 z.
-        is_known = given.is_finite & (8.0 * given.size < LARGEST)
+        is_known = given.is_finite & (self.known.factor * given.size < LARGEST)
         noise = np.where(is_known, noise, np.inf)
         low, high = (
             np.where(is_known, low - noise, -np.inf),

@@ -50,6 +50,8 @@ def times_reciprocal(
 ) -> tuple[Any, Any] | None:
     """The same for a product with 1 / divisor; None where neither factor is such a reciprocal."""
     for one, other in ((first, second), (second, first)):
+        if np.broadcast_shapes(shapes[one], shapes[other]) != shapes[one]:
+            continue
         step = _made(steps, _unrepeated(steps, shapes, other))
         if step is not None and isinstance(step.layer, Quotient) and len(step.sources) == 1:
             length = length_under(steps, shapes, one, step.sources[0])
@@ -59,7 +61,12 @@ def times_reciprocal(
 
 
 def length_under(steps: list[Step], shapes: list[Any], source: int, divisor: int) -> Length | None:
-    """The length of a value's rows, where the divisor is one; else None."""
+    """The length of a value's rows, where the divisor is one; else None.
+
+    A divisor repeated along an axis on which the value has size 1 repeats the value as well.
+    """
+    if np.broadcast_shapes(shapes[source], shapes[divisor]) != shapes[source]:
+        return None
     divisor = _unrepeated(steps, shapes, divisor)
     floor, step = 0.0, _made(steps, divisor)
     if step is not None and isinstance(step.layer, Bend):

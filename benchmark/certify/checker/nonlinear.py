@@ -448,7 +448,8 @@ def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[st
         exponent = 2.0
     elif target in (operator.pow, torch.pow, "pow") and len(arguments) == 2:
         exponent = arguments[1]
-    if isinstance(exponent, int | float) and not given:
+    is_number = isinstance(exponent, int | float) and not isinstance(exponent, Value)
+    if is_number and not given:
         if exponent in range(1, 9):
             return _power(builder, require(arguments[0]), int(exponent))
         if exponent == 0.5:

@@ -276,6 +276,8 @@ class _Reader:
             if target is not F.linear:
                 return add_convolution(self.builder, given)
             weight, bias = given["weight"], given.get("bias")
+            if not isinstance(weight, np.ndarray) or isinstance(bias, Value):
+                raise UncheckableError("a linear layer whose weights or bias are computed")
             bias = np.zeros(len(weight)) if bias is None else bias
             return add_linear(self.builder, weight, bias, require(given["input"]))
         if not isinstance(first, Value) or not rearranging.rearranges(target):

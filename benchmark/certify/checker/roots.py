@@ -6,7 +6,7 @@ Attention, RMSNorm, and vectors divided by their own length, however exporters w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,11 @@ LEAST = 2.0**-100
 
 
 class MatrixProduct(Boxed):
-    """The matrix products of two activations: sums of products, in any order."""
+    """The matrix products of two activations: sums of products, in any order.
+
+    What is added right behind may be a first or last term of these sums (`Add`), and numbers that
+    the operands are multiplied by may be multiplied with the sums instead (`Affine`).
+    """
 
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         first, second = operands
@@ -53,18 +57,24 @@ class MatrixProduct(Boxed):
                 np.abs(b_low), np.abs(b_high)
             )
             reached += a * b
+        least = first.factors[0] * second.factors[0]
+        most = first.factors[1] * second.factors[1]
         flushed = SMALLEST * (
             4.0 * num
             + 8.0
-            + 2.0 * first.size.sum(axis=-1)[..., None]
-            + 2.0 * second.size.sum(axis=-2)[..., None, :]
+            + 2.0 * first.reached.sum(axis=-1)[..., None]
+            + 2.0 * second.reached.sum(axis=-2)[..., None, :]
         )
-        noise = noise_of(size, float(num) + 1.0, flushed)
-        noise = np.where(reached < LARGEST, noise, np.inf)
+        lost = reached if least < SMALLEST else 0.0  # both factors as one are flushed to zero
+        noise = noise_of(size, float(num) + 1.0, flushed * most + lost)
+        noise = np.where((reached < LARGEST * least) & (most < LARGEST), noise, np.inf)
         # A row or a column that may hold no number makes all of its products such.
         rows, columns = _all(first.is_finite, (-1,)), _all(second.is_finite, (-2,))
         is_known = rows & columns
-        return known(low, high, np.where(is_known, noise, np.inf))
+        found = known(low, high, np.where(is_known, noise, np.inf))
+        return replace(
+            found, num_terms=float(num) + 1.0, peak=reached, weights=(least, most), gain=most
+        )
 
 
 class Power(Boxed):
