@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from corobench.benchmark.certify.checker import bends, curves, pooling
+from corobench.benchmark.certify.checker import bends, curves, over_axes, pooling
 from corobench.benchmark.certify.checker.activations import Curve, Quantise, Relu
-from corobench.benchmark.certify.checker.boxed import Norm, Softmax
 from corobench.benchmark.certify.checker.building import (
     Builder,
     Size,
@@ -23,13 +22,9 @@ from corobench.benchmark.certify.checker.building import (
     require,
     require_normal,
 )
-from corobench.benchmark.certify.checker.endings import LogSoftmax
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.layers import Scale
 from corobench.benchmark.certify.checker.roots import (
-    Length,
-    LengthOf,
-    Normalised,
     Power,
     Root,
 )
@@ -150,92 +145,12 @@ def _power(builder: Builder, source: int, exponent: int) -> Value:
     return builder.product(Value(source), Value(source))
 
 
-# ------------------------------------------------------------------------------ statistics
-
-
-def _parameters(module: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    found = []
-    for name, otherwise in (("weight", np.ones(())), ("bias", np.zeros(()))):
-        stored = getattr(module, name, None)
-        if isinstance(stored, Tensor):  # of a layer; a function's have been read
-            stored = array(stored)
-        found.append(otherwise if stored is None else stored.reshape(shape))
-    return found[0], found[1]
-
-
-def _layer_norm(builder: Builder, module: Any, source: int) -> Value:
-    shape = builder.shapes[source]
-    over = tuple(module.normalized_shape)
-    if shape[len(shape) - len(over) :] != over:
-        raise UncheckableError("a layer norm of other sizes")
-    axes = tuple(range(len(shape) - len(over) + 1, len(shape) + 1))
-    weight, bias = _parameters(module, over)
-    eps = float(np.float32(module.eps))
-    return builder.add(Norm(axes, shape, weight, bias, eps), source)
-
-
-def _group_norm(builder: Builder, module: Any, source: int) -> Value:
-    return _grouped(builder, module, source, int(module.num_groups))
-
-
-def _instance_norm(builder: Builder, module: Any, source: int) -> Value:
-    if module.running_mean is not None:
-        raise UncheckableError("an instance norm with running statistics")
-    shape = builder.shapes[source]
-    if len(shape) != (3 if isinstance(module, nn.InstanceNorm2d) else 2):
-        # With an axis less, torch takes the batch for channels.
-        raise UncheckableError("an instance norm of values with an axis less or more")
-    return _grouped(builder, module, source, shape[0])
-
-
-def _grouped(builder: Builder, module: Any, source: int, groups: int) -> Value:
-    channels, *rest = builder.shapes[source]
-    split = (groups, channels // groups, *rest)
-    weight, bias = (
-        one if one.ndim == 0 else one.reshape(groups, -1, *[1] * len(rest))
-        for one in _parameters(module, (-1,))
-    )
-    axes = tuple(range(2, len(split) + 1))
-    return builder.add(Norm(axes, split, weight, bias, float(np.float32(module.eps))), source)
-
-
-def _rms_norm(builder: Builder, module: Any, source: int) -> Value:
-    shape = builder.shapes[source]
-    over = tuple(module.normalized_shape)
-    if shape[len(shape) - len(over) :] != over or not over:
-        raise UncheckableError("an RMS norm of other sizes")
-    axes = tuple(range(len(shape) - len(over) + 1, len(shape) + 1))
-    weight, _ = _parameters(module, over)
-    eps = float(np.finfo(np.float32).eps if module.eps is None else np.float32(module.eps))
-    length = Length(axes, shape, True, eps)
-    return builder.add(Normalised(length, weight), source)
-
-
-def _over_axes(builder: Builder, axes: Any, source: int) -> tuple[int, ...]:
-    rank = len(builder.shapes[source]) + 1
-    given = [axes] if isinstance(axes, int) else list(axes or ())
-    found = tuple(sorted(axis % rank for axis in given))
-    if not found or found[0] == 0:
-        raise UncheckableError("a length that mixes images")
-    return found
-
-
-def length(builder: Builder, source: int, axes: Any, keep: bool) -> Value:
-    """The root of a sum of squares over axes."""
-    over = Length(_over_axes(builder, axes, source), builder.shapes[source])
-    return builder.add(LengthOf(over, keep), source)
-
-
-def _unit_length(builder: Builder, source: int, axes: Any, floor: float) -> Value:
-    """Values divided by their length, or by a floor where that is larger."""
-    shape = builder.shapes[source]
-    over = Length(_over_axes(builder, axes, source), shape, floor=float(np.float32(floor)))
-    return builder.add(Normalised(over, np.ones(())), source)
+# ------------------------------------------------------------------------------ axes
 
 
 def _reduced(builder: Builder, module: Any, source: int) -> Value:
     if module.function is torch.linalg.vector_norm:
-        return length(builder, source, module.axes, bool(module.keep))
+        return over_axes.length(builder, source, module.axes, bool(module.keep))
     if module.function is torch.sum:
         return builder.mean_over(source, list(module.axes), bool(module.keep), is_mean=False)
     return pooling.global_max(builder, source, module.axes, bool(module.keep))
@@ -249,30 +164,6 @@ def _flattened(builder: Builder, module: Any, source: int) -> Value:
         if isinstance(module.layer, kinds):
             return builder.to_shape(add(builder, module.layer, value), list(shape), shape)
     raise UncheckableError(f"the layer {type(module.layer).__name__} on such an axis")
-
-
-def _along(builder: Builder, axis: int | None, source: int, layer: LogSoftmax | Softmax) -> Value:
-    """A layer that works on the last axis, on any axis of one image."""
-    shape = builder.shapes[source]
-    rank = len(shape) + 1
-    if axis is None or axis % rank == 0 or not -rank <= axis < rank:
-        raise UncheckableError("a softmax over the batch")
-    place = axis % rank - 1
-    if place == len(shape) - 1:
-        return builder.add(layer, source)
-    numbers = np.arange(int(np.prod(shape))).reshape(shape)
-    moved = np.moveaxis(numbers, place, -1)
-    found = builder.add(layer, builder.pick(moved, source))
-    back = np.moveaxis(np.arange(numbers.size).reshape(moved.shape), -1, place)
-    return builder.pick(back, found)
-
-
-def _log_softmax(builder: Builder, module: Any, source: int) -> Value:
-    return _along(builder, module.dim, source, LogSoftmax())
-
-
-def _softmax(builder: Builder, module: Any, source: int) -> Value:
-    return _along(builder, module.dim, source, Softmax())
 
 
 def _quantise(builder: Builder, module: Any, source: int) -> Value:
@@ -320,12 +211,12 @@ LAYERS: tuple[tuple[Any, _Add], ...] = (
     (nn.GELU, _gelu),
     (nn.Softplus, _softplus),
     (nn.Softsign, smooth("softsign")),
-    (nn.RMSNorm, _rms_norm),
-    (nn.LayerNorm, _layer_norm),
-    (nn.GroupNorm, _group_norm),
-    ((nn.InstanceNorm1d, nn.InstanceNorm2d), _instance_norm),
-    (nn.LogSoftmax, _log_softmax),
-    (nn.Softmax, _softmax),
+    (nn.RMSNorm, over_axes.rms_norm),
+    (nn.LayerNorm, over_axes.layer_norm),
+    (nn.GroupNorm, over_axes.group_norm),
+    ((nn.InstanceNorm1d, nn.InstanceNorm2d), over_axes.instance_norm),
+    (nn.LogSoftmax, over_axes.log_softmax),
+    (nn.Softmax, over_axes.softmax),
 )
 
 NAMED: dict[str, _Add] = {
@@ -341,7 +232,9 @@ NAMED: dict[str, _Add] = {
     "Quantise": _quantise,
     "_Reduced": _reduced,
     "Flattened": _flattened,
-    "UnitLength": lambda builder, module, source: _unit_length(builder, source, module.axis, 0.0),
+    "UnitLength": lambda builder, module, source: over_axes.unit_length(
+        builder, source, module.axis, 0.0
+    ),
 }
 """Layers of ONNX files, by name."""
 
@@ -377,9 +270,9 @@ CALLED: dict[Any, type[nn.Module]] = {
 """Functions and methods, and the layer that takes their settings in the same order."""
 
 _NORMS: dict[Any, tuple[tuple[str, ...], _Add]] = {
-    F.layer_norm: (("normalized_shape", "weight", "bias", "eps"), _layer_norm),
-    F.group_norm: (("num_groups", "weight", "bias", "eps"), _group_norm),
-    F.rms_norm: (("normalized_shape", "weight", "eps"), _rms_norm),
+    F.layer_norm: (("normalized_shape", "weight", "bias", "eps"), over_axes.layer_norm),
+    F.group_norm: (("num_groups", "weight", "bias", "eps"), over_axes.group_norm),
+    F.rms_norm: (("normalized_shape", "weight", "eps"), over_axes.rms_norm),
 }
 """Functions, the names of their settings in order, and what adds the norm."""
 
@@ -440,7 +333,7 @@ def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[st
         if set(known_ones) - {"p", "dim", "eps"} or float(known_ones.get("p", 2.0)) != 2.0:
             raise UncheckableError("such a norm of rows")
         source = require(arguments[0])
-        return _unit_length(
+        return over_axes.unit_length(
             builder, source, known_ones.get("dim", 1), float(known_ones.get("eps", 1e-12))
         )
     exponent = None
@@ -448,8 +341,7 @@ def _written(builder: Builder, target: Any, arguments: list[Any], given: dict[st
         exponent = 2.0
     elif target in (operator.pow, torch.pow, "pow") and len(arguments) == 2:
         exponent = arguments[1]
-    is_number = isinstance(exponent, int | float) and not isinstance(exponent, Value)
-    if is_number and not given:
+    if isinstance(exponent, int | float) and not isinstance(exponent, Value) and not given:
         if exponent in range(1, 9):
             return _power(builder, require(arguments[0]), int(exponent))
         if exponent == 0.5:
