@@ -51,11 +51,13 @@ TORCHS = {
     "mish": F.mish,
     "selu": F.selu,
     "silu": F.silu,
+    "softsign": F.softsign,
 }
 SMOOTH: dict[str, tuple[Curvature, object]] = {
     **{name: (CURVES[name], TORCHS[name]) for name in CURVES},
     "elu": (elu(0.5), lambda z: F.elu(z, 0.5)),
     "steep elu": (elu(3.0), lambda z: F.elu(z, 3.0)),
+    "falling elu": (elu(-0.5), lambda z: F.elu(z, -0.5)),
     "celu": (celu(0.25), lambda z: F.celu(z, 0.25)),
     "softplus": (softplus(3.0), lambda z: F.softplus(z, 3.0)),
 }
