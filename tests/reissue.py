@@ -11,6 +11,7 @@ import pytest
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.identity import identity_of, versions
+from corobench.benchmark.evaluation.outcomes import drop_unused
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result_set import OUTCOMES, beside
 from corobench.benchmark.scoring.result_writing import write_set
@@ -40,9 +41,10 @@ def reissue(source: Path, results: Path, stem: str = "", **more: object) -> Path
     }
     run = run.model_copy(update=today | more)
     run = run.model_copy(update={"identity": identity_of(run)})
-    images = load_adversarial(source)
     path = results / ROUND / run.track / f"{stem or source.stem}.json"
-    write_set(path, table[table["position"] < run.n].reset_index(drop=True), run, images)
+    rows = table[table["position"] < run.n].reset_index(drop=True)
+    rows, images = drop_unused(rows, list(load_adversarial(source)))
+    write_set(path, rows, run, images)
     return path
 
 

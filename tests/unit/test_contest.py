@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from corobench.benchmark.cli.main import invoke
@@ -64,11 +65,21 @@ def weakened(request: pytest.FixtureRequest, tmp_path: Path) -> Weakened:
     table.loc[rows, ["outcome", "decided_by", "adversarial"]] = [str(request.param), "", -1]
     table.loc[rows, ["pgd50", "autoattack"]] = True
     if request.param == Outcome.CERTIFIED:
-        table.loc[rows, ["decided_by", "crown", "alpha_crown", "bab"]] = ["CROWN", True, True, True]
-        table.loc[rows, "margin"] = 0.5
+        _call_proven(table, table.loc[rows, "image"])
     table, kept = drop_unused(table, list(stored))
     write_set(path, table, run, kept)
     return Weakened(path, images, table.loc[rows, "image"].to_numpy(), request.param)
+
+
+def _call_proven(table: pd.DataFrame, images: pd.Series) -> None:
+    """Images proven by CROWN at the radius, in place, and so in every smaller ball."""
+    rows = table["image"].isin(images)
+    proofs = {"ibp": False, "crown_ibp": False, "crown": True, "alpha_crown": True, "bab": True}
+    planted = {"outcome": Outcome.CERTIFIED.value, "decided_by": "CROWN", "margin": 0.5, **proofs}
+    for column, value in planted.items():
+        table.loc[rows, column] = value
+    table.loc[rows, "carried_from"] = EPSILON
+    table.loc[rows & (table["epsilon"] == EPSILON), "carried_from"] = ""
 
 
 def test_what_holds_tightens_the_upper_end_and_a_false_proof_freezes(weakened: Weakened) -> None:
@@ -108,7 +119,8 @@ def test_exit_codes_and_nothing_is_written_unasked(
 def test_the_first_adversarial_image_of_a_result(weakened: Weakened) -> None:
     table, run = read_outcomes(beside(weakened.path, "outcomes.parquet"))
     attacked = table["outcome"] == Outcome.ATTACKED
-    table.loc[attacked, ["outcome", "decided_by", "adversarial"]] = ["undecided", "", -1]
+    table.loc[attacked, ["outcome", "decided_by", "carried_from"]] = ["undecided", "", ""]
+    table.loc[attacked, "adversarial"] = -1
     table.loc[attacked, ["pgd50", "autoattack"]] = True
     write_set(weakened.path, table, run, np.array([], dtype=np.float32))
     assert weakened.contest(weakened.save(), write=True).broken[EPSILON] == 5

@@ -62,18 +62,22 @@ def _again(earlier: Path, out: Path) -> tuple[Evaluated, pd.DataFrame]:
 
 
 def _called_certified(table: pd.DataFrame, carried_from: str | None = "") -> None:
-    """Every image that was broken, in place; None carries it from itself."""
+    """Every row that was broken, in place; None carries it from itself.
+
+    What is proven is proven in every smaller ball: there, rows that nothing broke are carried.
+    """
     broken = table["outcome"] == Outcome.ATTACKED
     assert broken.any()
-    table.loc[broken, ["outcome", "decided_by", "carried_from", "adversarial", "margin"]] = [
+    proven = table["image"].isin(table.loc[broken, "image"])
+    table.loc[proven, ["outcome", "decided_by", "carried_from", "adversarial", "margin"]] = [
         Outcome.CERTIFIED.value,
         "IBP",
-        "",
+        EPSILONS[-1],
         -1,
         1.0,
     ]
-    table.loc[broken, ["ibp", "crown_ibp", "crown", "alpha_crown", "bab"]] = True
-    table.loc[broken, ["pgd50", "autoattack"]] = True
+    table.loc[proven, ["ibp", "crown_ibp", "crown", "alpha_crown", "bab"]] = True
+    table.loc[proven, ["pgd50", "autoattack"]] = True
     own = table.loc[broken, "epsilon"]
     table.loc[broken, "carried_from"] = own if carried_from is None else carried_from
 

@@ -30,7 +30,7 @@ def test_what_stops_a_certifier_is_named_with_what_is_needed(tmp_path: Path) -> 
     first, why, last = list_certifiers(_folder(tmp_path, [node("ReduceMax", "x", "r", axes=[1])]))
     assert first == "certifiers that will be asked: none"
     assert "no-checker: the checker does not know a maximum over other axes" in why
-    assert "needs bounds of its own in the checker" in why
+    assert "take maxima over windows of maps (MaxPool2d), or of two values" in why
     assert "stands apart on the board" in last
 
 

@@ -221,8 +221,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "no certifier proved",
     ),
     "one row that counts otherwise": (
-        _table(_answer("bab", "undecided", None)),
-        "certified_by.BaB",
+        _table(_answer("autoattack", "attacked", True)),
+        "autoattack",
     ),
     "images missing": (
         lambda path: _images(beside(path, "adversarial.npz")),
