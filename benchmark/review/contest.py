@@ -128,6 +128,8 @@ def _judge(
     rows = evidence.table[evidence.table["image"] == index]
     if rows.empty:
         return (), f"not among the {evidence.result.n} images of this result"
+    if (rows["predicted"] < 0).any():
+        return (), "this result has no prediction of the clean image that it could break"
     clean = torch.from_numpy(evidence.dataset.take([index]))
     image = torch.from_numpy(image_CHW)[None]
     within = [

@@ -145,6 +145,22 @@ def test_what_does_not_hold_counts_for_nothing(weakened: Weakened, change, reaso
     assert not any(found.broken.values())
 
 
+def test_an_image_that_nobody_predicted_is_not_broken(weakened: Weakened) -> None:
+    """A row without a prediction says nothing of the model; broken, no reader would take it."""
+    table, run = read_outcomes(beside(weakened.path, "outcomes.parquet"))
+    rows = table["image"] == weakened.indices[0]
+    for column in ("ibp", "crown_ibp", "crown", "alpha_crown", "bab", "pgd50", "autoattack"):
+        table.loc[rows, column] = pd.NA
+    table.loc[rows, ["outcome", "decided_by", "carried_from"]] = ["error", "", ""]
+    table.loc[rows, ["predicted", "adversarial"]] = -1
+    table.loc[rows, "margin"] = pd.NA
+    write_set(weakened.path, table, run)
+    found = weakened.contest(weakened.save(), write=True)
+    assert (found.num_confirmed, found.broken[EPSILON]) == (4, 4)
+    assert "no prediction of the clean image" in found.rejected[0]
+    assert scored(beside(weakened.path, "outcomes.parquet")) == read_result(weakened.path)
+
+
 def test_clean_images_fool_nobody(weakened: Weakened) -> None:
     from corobench.benchmark.data import load_test
 
