@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from corobench.benchmark.certify import BoundedModel, BranchResult, Proven, Prover, prover
 from corobench.benchmark.errors import NotCertifiable, ResultError
 from corobench.benchmark.evaluation.facts import Facts
-from corobench.benchmark.evaluation.outcomes import audit, outcome_table
+from corobench.benchmark.evaluation.outcomes import audit, drop_unused, outcome_table
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS, CERTIFIERS, Audit, Outcome
 from corobench.benchmark.scoring.score import score
@@ -283,7 +283,7 @@ def test_a_certifier_that_lies_is_caught_by_the_audit(
     assert found.num_images == 48
     assert found.contradictions
     assert all("proven by IBP, broken by" in line for line in found.contradictions)
-    table = outcome_table(facts, images, y[:48].numpy())
+    table, _ = drop_unused(outcome_table(facts, images, y[:48].numpy()), facts.adversarial)
     run = make_run().model_copy(
         update={"n": 48, "epsilons": ("1/16", "2/16"), "audit": found, "not_asked": {}}
     )

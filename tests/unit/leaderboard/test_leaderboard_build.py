@@ -255,8 +255,9 @@ def test_a_table_that_contradicts_its_result_is_refused(tmp_path: Path) -> None:
     table = path.with_name("lwm-10x.outcomes.parquet")
     rows, run = read_outcomes(table)
     open_ = rows["outcome"] == "undecided"
-    rows.loc[open_, ["outcome", "decided_by"]] = ["certified", "IBP"]
-    rows.loc[open_, "ibp"] = True
+    rows.loc[open_, ["outcome", "decided_by"]] = ["certified", "BaB"]
+    rows.loc[open_, "bab"] = True
+    rows.loc[open_, "margin"] = 0.5
     table.write_bytes(encode_outcomes(rows, run))
     with pytest.raises(ResultError, match=r"1/16\.counts\.certified: 240 in the result, "):
         build_site([tmp_path / "results"], tmp_path / "site")
