@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from canaries import RADIUS, SHAPE, Gated, broken, claims, difference, linear
+from planted import RADIUS, SHAPE, Gated, broken, claims, difference, linear
 from torch import Tensor, nn
 
 from corobench.benchmark.certify.checker.averages import Mean

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from canaries import SHAPE, Gated, broken, claims, linear
+from planted import SHAPE, Gated, broken, claims, linear
 from torch import Tensor, nn
 
 from corobench.benchmark.certify.checker import roots
