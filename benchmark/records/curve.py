@@ -7,16 +7,15 @@ no rank depends on it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
 
 from pydantic import Field
 
-from corobench.benchmark.records.base import Count, Identifier, Sha256, ShortText, StoredRecord
+from corobench.benchmark.records.aside import Aside, aside_path, faults_of_owner, owner
+from corobench.benchmark.records.base import Count, ShortText, StoredRecord
 from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
 from corobench.benchmark.tracks import parse_epsilon
 
-SCHEMA: Final = 1
-#: Folder of all curves below the folder of results; frozen rounds stay as they are.
+#: Folder of all curves below the folder of results.
 FOLDER = "curves"
 ENDING = ".curve"
 MAX_POINTS = 64
@@ -34,11 +33,11 @@ class CurvePoint(StoredRecord):
     unbroken: Count
 
 
-class Curve(StoredRecord):
+class Curve(Aside):
     """The curve of one result.
 
     Attributes:
-        entry, track, n, fingerprint, weights_sha256, seed: those of the result.
+        seed: that of the result.
         certifiers: that were asked.
         attack: that was run on what they left open.
         device: name of the device.
@@ -46,12 +45,6 @@ class Curve(StoredRecord):
         points: exact radius as text -> what is known.
     """
 
-    schema_: Literal[1] = Field(alias="schema")
-    entry: Identifier
-    track: ShortText
-    n: int = Field(ge=1)
-    fingerprint: Sha256
-    weights_sha256: Sha256
     seed: Count
     certifiers: tuple[ShortText, ...] = Field(max_length=16)
     attack: ShortText
@@ -66,9 +59,7 @@ def curve_path(result_path: Path) -> Path:
     >>> curve_path(Path("results/1.1/digits/lwm@100.json")).as_posix()
     'results/curves/1.1/digits/lwm@100.curve'
     """
-    folder = result_path.parent
-    place = folder.parent.parent / FOLDER / folder.parent.name / folder.name
-    return place / f"{result_path.stem}{ENDING}"
+    return aside_path(result_path, FOLDER, ENDING)
 
 
 def faults_of_curve(curve: Curve, result: Result) -> list[str]:
@@ -80,18 +71,7 @@ def faults_of_curve(curve: Curve, result: Result) -> list[str]:
         curve: as read.
         result: the one that it should belong to.
     """
-    expected = {
-        "entry": result.entry,
-        "track": result.track,
-        "n": result.n,
-        "fingerprint": result.data.fingerprint,
-        "weights_sha256": result.weights_sha256,
-    }
-    faults = [
-        f"{key}: expected {value!r} as in the result, found {getattr(curve, key)!r}"
-        for key, value in expected.items()
-        if getattr(curve, key) != value
-    ]
+    faults = faults_of_owner(curve, owner(result))
     if faults:
         return faults
     both = {text: (point.proven or 0, point.unbroken) for text, point in curve.points.items()}

@@ -26,7 +26,8 @@ from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
 from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
-from corobench.benchmark.records.curve import SCHEMA, Curve, CurvePoint, curve_path, faults_of_curve
+from corobench.benchmark.records.aside import SCHEMA, owner
+from corobench.benchmark.records.curve import Curve, CurvePoint, curve_path, faults_of_curve
 from corobench.benchmark.records.reading.curve_file import read_curve
 from corobench.benchmark.tracks import Protocol, parse_epsilon
 
@@ -125,11 +126,7 @@ def measure_curve(
     )
     curve = Curve(
         schema=SCHEMA,
-        entry=result.entry,
-        track=result.track,
-        n=result.n,
-        fingerprint=result.data.fingerprint,
-        weights_sha256=result.weights_sha256,
+        **owner(result),
         seed=result.seed,
         certifiers=asked,
         attack=evaluation.pgd().name,

@@ -16,11 +16,12 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.files.atomic import canonical_json, prepare_folder, write_atomic
 from corobench.benchmark.network.device import exact_float32, one_thread
+from corobench.benchmark.records.aside import SCHEMA, owner
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.taken_file import read_taken
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.records.result_set import ADVERSARIAL, sha256_of
-from corobench.benchmark.records.taken import NO_CLASS, SCHEMA, Taken, taken_path
+from corobench.benchmark.records.taken import NO_CLASS, Taken, taken_path
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
 
 
@@ -47,11 +48,7 @@ def name_classes(result_path: Path, submission: Path, data_root: Path | None = N
         return path
     taken = Taken(
         schema=SCHEMA,
-        entry=result.entry,
-        track=result.track,
-        n=result.n,
-        fingerprint=result.data.fingerprint,
-        weights_sha256=result.weights_sha256,
+        **owner(result),
         adversarial_sha256=sha256_of(beside(result_path, ADVERSARIAL)),
         predicted=tuple(predictions(evidence).tolist()),
     )

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from corobench.benchmark.errors import ResultError
-from corobench.benchmark.records.reading.faults import describe
+from corobench.benchmark.records.reading.aside_file import read_aside
 from corobench.benchmark.records.reading.places import beside
-from corobench.benchmark.records.reading.result_file import parse_object
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.records.result_set import ADVERSARIAL, sha256_of
 from corobench.benchmark.records.taken import Taken, faults_of_taken, taken_path
@@ -28,24 +24,11 @@ def read_taken(result_path: Path, result: Result) -> Taken | None:
     Raises:
         ResultError: unreadable, damaged, or of another result or other images; names all faults.
     """
-    path = taken_path(result_path.absolute())
-    if not path.is_file():
-        return None
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"expected at most {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        parse_object(text)
-        taken = Taken.model_validate_json(text, strict=True)
-        images = sha256_of(beside(result_path, ADVERSARIAL))
-    except ValidationError as error:
-        faults = [describe(fault, Taken) for fault in error.errors()]
-    except (OSError, ValueError, RecursionError) as error:
-        faults = [str(error)]
-    else:
-        faults = faults_of_taken(taken, result, images)
-        if not faults:
-            return taken
-    raise ResultError(
-        "\n".join([f"{path}: does not belong to the images of {result.entry}", *faults, _AGAIN])
+    return read_aside(
+        taken_path(result_path.absolute()),
+        Taken,
+        lambda taken: faults_of_taken(taken, result, sha256_of(beside(result_path, ADVERSARIAL))),
+        MAX_BYTES,
+        f"does not belong to the images of {result.entry}",
+        _AGAIN,
     )
