@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from corobench.benchmark.records.result import CERTIFIER_COLUMNS, OUTCOME_COLUMNS, Audit, Outcome
+from corobench.benchmark.records.result import (
+    CERTIFIER_COLUMNS,
+    OUTCOME_COLUMNS,
+    Audit,
+    Outcome,
+    contradiction,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,8 +49,7 @@ def audit(facts: Facts, images: NDArray[np.int64]) -> Audit:
         images: int64 (n,), index of each image in its test set.
     """
     contradictions = [
-        f"image {int(images[row])} at {epsilon}: proven by {known.proven_by[row]}, "
-        f"broken by {known.broken_by[row]}"
+        contradiction(int(images[row]), epsilon, known.proven_by[row], known.broken_by[row])
         for epsilon, known in facts.epsilons.items()
         for row in np.flatnonzero(known.proven & (known.broken_by != ""))
     ]

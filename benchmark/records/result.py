@@ -131,6 +131,15 @@ class Audit(StoredRecord):
     contradictions: tuple[str, ...] = ()
 
 
+def contradiction(image: int, epsilon: str, prover: str, breaker: str) -> str:
+    """The line of an audit for an image that is proven and broken.
+
+    >>> contradiction(7, "1/16", "IBP", "pgd50")
+    'image 7 at 1/16: proven by IBP, broken by pgd50'
+    """
+    return f"image {image} at {epsilon}: proven by {prover}, broken by {breaker}"
+
+
 class Contest(StoredRecord):
     """Adversarial images from a third party that the referee judged.
 

@@ -18,7 +18,7 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
 from corobench.benchmark.records.reading.arrays_file import read_arrays
 from corobench.benchmark.records.reports import Contested
-from corobench.benchmark.records.result import Audit, Contest, Outcome
+from corobench.benchmark.records.result import Audit, Contest, Outcome, contradiction
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
 from corobench.benchmark.scoring import rounds
@@ -162,9 +162,7 @@ def _break_rows(
             continue
         if (table.loc[row, "outcome"] == Outcome.CERTIFIED).all():
             prover = table.loc[row[0], "decided_by"]
-            contradictions.append(
-                f"image {index} at {epsilon}: proven by {prover}, broken by {DECIDED_BY}"
-            )
+            contradictions.append(contradiction(index, epsilon, prover, DECIDED_BY))
         table.loc[row, "outcome"] = str(Outcome.ATTACKED)
         table.loc[row, "decided_by"] = DECIDED_BY
         table.loc[row, "carried_from"] = changed[0] if changed else ""

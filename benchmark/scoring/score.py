@@ -95,8 +95,7 @@ def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
 
     Args:
         table: as `benchmark.evaluation.outcomes.outcome_table` makes it, or its columns as arrays;
-        see
-            `OUTCOME_COLUMNS`.
+            see `OUTCOME_COLUMNS`.
         run: identity of the evaluation.
         where: file of the table, for messages; the entry by default.
 
@@ -108,6 +107,12 @@ def score(table: pd.DataFrame | Columns, run: Run, where: str = "") -> Result:
     where = where or run.entry
     require_belonging(columns, run, where)
     require_rows(columns, run, where)
+    return count(columns, run)
+
+
+def count(table: pd.DataFrame | Columns, run: Run) -> Result:
+    """The scorecard of a table that its reader has checked already, see `score`."""
+    columns = table if isinstance(table, Columns) else Columns.of_frame(table)
     epsilons = {}
     for number, epsilon in enumerate(run.epsilons):
         rows = columns.rows(slice(number * run.n, (number + 1) * run.n))

@@ -25,7 +25,7 @@ from corobench.benchmark.records.result_set import (
     verify_set,
     with_digest,
 )
-from corobench.benchmark.scoring.score import score
+from corobench.benchmark.scoring.score import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,12 +50,12 @@ def scored(path: Path) -> Result:
 
 
 def _scored(table: pd.DataFrame | Columns, run: Run, path: Path) -> Result:
-    """The result of a table that was read from `path`.
+    """The result of a table that was read, and so checked, from `path`.
 
     A table without the digest of its images was written before digests were, and neither has its
     result file any.
     """
-    result = score(table, run, str(path))
+    result = count(table, run)
     if run.files is None:
         return result
     try:

@@ -16,7 +16,13 @@ import numpy as np
 from corobench.benchmark.errors import ConfigError, ResultError
 from corobench.benchmark.records.reading.columns import NO, YES, BoolArray, Columns, Text
 from corobench.benchmark.records.reading.rows import ATTACKS, cheapest_prover, row_fault
-from corobench.benchmark.records.result import CERTIFIER_COLUMNS, CERTIFIERS, Outcome, Run
+from corobench.benchmark.records.result import (
+    CERTIFIER_COLUMNS,
+    CERTIFIERS,
+    Outcome,
+    Run,
+    contradiction,
+)
 from corobench.benchmark.tracks import parse_epsilon
 
 Rule = tuple[str, str, BoolArray]
@@ -149,11 +155,9 @@ def _contradictions_fault(epsilons: tuple[str, ...], parts: list[Columns], run: 
         attacked = rows.texts["outcome"].equals(Outcome.ATTACKED)
         prover = cheapest_prover(rows)
         for row in np.flatnonzero(attacked & (prover >= 0)):
-            lines.append(
-                f"image {int(rows.numbers['image'][row])} at {epsilon}: "
-                f"proven by {CERTIFIERS[prover[row]]}, "
-                f"broken by {rows.texts['decided_by'].at(int(row))}"
-            )
+            breaker = rows.texts["decided_by"].at(int(row))
+            image = int(rows.numbers["image"][row])
+            lines.append(contradiction(image, epsilon, CERTIFIERS[prover[row]], breaker))
     claimed = sorted(run.audit.contradictions)
     if claimed == sorted(lines):
         return ""

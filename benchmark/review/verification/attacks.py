@@ -23,7 +23,7 @@ from corobench.benchmark.evaluation import attacking
 from corobench.benchmark.evaluation.attacking import AttackedChunk
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.reading.rows import ATTACKS
-from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.records.result import Outcome, contradiction
 from corobench.benchmark.review.contest import DECIDED_BY as CONTEST
 from corobench.benchmark.review.verification.chance import num_drawn, num_hidden
 from corobench.benchmark.review.verification.claims import Claims
@@ -176,9 +176,12 @@ def _attack(
 def contradictions(evaluation: Evaluation, claims: Claims, hits: Hits) -> list[str]:
     """Proven images that broke, one line each."""
     lines = {
-        f"image {int(claims.images[row])} at {epsilon}: proven by "
-        f"{evaluation.facts.epsilons[epsilon].proven_by[row]}, broken by "
-        f"{hits.by[attack][epsilon][row]}"
+        contradiction(
+            int(claims.images[row]),
+            epsilon,
+            evaluation.facts.epsilons[epsilon].proven_by[row],
+            hits.by[attack][epsilon][row],
+        )
         for attack, at in hits.broken.items()
         for epsilon, broken in at.items()
         for row in np.flatnonzero(broken & evaluation.facts.epsilons[epsilon].proven)
