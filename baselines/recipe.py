@@ -17,6 +17,7 @@ from corobench.baselines.objectives import AdversarialObjective, Objective
 from corobench.baselines.pruners import Pruner
 from corobench.baselines.schedules import Cumulative, LrName, RampShape, keep_ratios
 from corobench.baselines.settings import LATER, RecipeTable
+from corobench.baselines.training_data import Augmentation
 from corobench.benchmark.records.base import Identifier, Link, LongText, ShortText
 from corobench.benchmark.tracks import get_track, parse_epsilon
 
@@ -143,7 +144,7 @@ class TrainStage(RecipeTable):
     epsilon: Epsilon | None = None
     batch_size: Positive = 128
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
-    augmentation: Literal["none", "crop", "flip", "crop-flip"] = "none"
+    augmentation: Augmentation = "none"
     precision: Literal["float32", "bf16", "mixed"] = "float32"
     l1: Annotated[float, Field(ge=0.0)] = 0.0
     averaging: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None

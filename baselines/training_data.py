@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from corobench.benchmark.data import load_train
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.tracks import derive_seed
+
+Augmentation = Literal["none", "crop", "flip", "crop-flip"]
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,12 @@ def batches_of(num_images: int, batch_size: int, seed: int) -> tuple[Tensor, ...
     return order[: num_batches * batch_size].split(batch_size) if num_batches else (order,)
 
 
-def augment(x_BCHW: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+def augment(x_BCHW: Tensor, kind: Augmentation, generator: torch.Generator) -> Tensor:
     """Shift each image by up to an eighth of its side, zeros coming in, or mirror half, or both.
 
     Args:
         x_BCHW: images in [0, 1].
-        kind: "none", "crop", "flip" or "crop-flip".
+        kind: what is done to them.
         generator: on the images' device.
     """
     if kind == "none":

@@ -133,6 +133,11 @@ class Family:
         return self.parent.submission.method.pretrain_objective in VERIFIABLE
 
     @property
+    def measure(self) -> str:
+        """What its networks are trained for: "vra" or "autoattack"."""
+        return "vra" if self.is_verifiable else "autoattack"
+
+    @property
     def has_vra_shares(self) -> bool:
         """Whether a share of the parent's VRA means anything: made to be verified, not wide.
 

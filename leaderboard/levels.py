@@ -132,13 +132,14 @@ def levels(results: Sequence[Result]) -> tuple[Level, ...]:
     return tuple(found)
 
 
-def goals(results: Sequence[Result]) -> tuple[tuple[Goal, Result | None], ...]:
+def goals(results: Sequence[Result]) -> tuple[tuple[Goal, Result], ...]:
     """Each goal that has rows of its size here, with a row that meets it or else the nearest."""
-    found: list[tuple[Goal, Result | None]] = []
+    largest = _largest(results)
+    found = []
     for goal in GOALS:
         rows = [
             one
-            for one in _largest(results)
+            for one in largest
             if one.track == goal.track
             and goal.epsilon in one.epsilons
             and one.compactness.num_nonzero <= goal.max_weights

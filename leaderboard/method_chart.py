@@ -222,7 +222,7 @@ def _panel(
     comparisons: Sequence[Comparison],
     seed_tests: Sequence[SeedComparison],
 ) -> Panel:
-    measure = "vra" if family.is_verifiable else "autoattack"
+    measure = family.measure
     n = family.parent.n
     dense = Share(int(family.flags[measure].sum()), n)
     children = [papers, *family.rivals(papers)]
@@ -255,7 +255,7 @@ def _over_seeds(
     family: Family, rival: Child, seed_tests: Sequence[SeedComparison]
 ) -> tuple[str, int] | None:
     """The verdict over several trainings and their number, or None where there was one."""
-    measure = MEASURES["vra" if family.is_verifiable else "autoattack"]
+    measure = MEASURES[family.measure]
     for one in seed_tests:
         if (one.series, one.n, one.rival, one.measure) == (
             family.name,
@@ -269,9 +269,9 @@ def _over_seeds(
 
 
 def _verdict(family: Family, papers: Child, rival: Child, comparisons: Sequence[Comparison]) -> str:
-    measure = "vra" if family.is_verifiable else "autoattack"
+    measure = MEASURES[family.measure]
     entries = (papers.result.entry, rival.result.entry)
     for one in comparisons:  # once for each pair, on the largest subset that both have
-        if (one.family, one.entries, one.measure) == (family.name, entries, MEASURES[measure]):
+        if (one.family, one.entries, one.measure) == (family.name, entries, measure):
             return _VERDICTS.get(one.verdict, "no difference")
     return ""

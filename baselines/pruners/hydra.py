@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corobench.baselines.masks import Masks, prunable_weights
 from corobench.baselines.pruners.base import PruneContext, Pruner, least, targets
-from corobench.baselines.training_data import augment
+from corobench.baselines.training_data import Augmentation, augment
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Hydra(Pruner):
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     score_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    augmentation: Literal["none", "crop", "flip", "crop-flip"] = "none"
+    augmentation: Augmentation = "none"
     trains_norms: bool = False
 
     @property
@@ -192,7 +192,7 @@ def _affine(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for norm in norms for parameter in norm.parameters()]
 
 
-def _augmented(x_BCHW: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+def _augmented(x_BCHW: Tensor, kind: Augmentation, generator: torch.Generator) -> Tensor:
     """With numbers of a generator on the images' device, seeded by the pruner's own."""
     if kind == "none":
         return x_BCHW
