@@ -190,6 +190,7 @@ def test_where_nothing_is_known_as_proven_a_board_says_so_and_ranks_by_unbroken(
         assert choice.get_by_label("unbroken").is_checked()
         assert choice.get_by_label("proven").is_disabled()
     page.locator("th.c-nonzero").click()
+    page.locator("th.c-nonzero[aria-sort=ascending]").wait_for()
     assert "rank=" not in location(page)
     page = tab.open("index.html")
     assert "by proven" not in page.locator("table.top caption").first.inner_text()
