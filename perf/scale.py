@@ -1,7 +1,7 @@
 """Two workers against one on two cores, and what a worker costs.
 
     python perf/scale.py [--attacked ENTRY] [--proven ENTRY] [--n N] [--data-root DIR]
-                          [--ray [ADDRESS]]
+                          [--ray [ADDRESS]] [--no-local]
 
 Runs `corobench evaluate` on each entry with one worker and with two, each in a new interpreter and
 an empty folder, one worker pinned to one processor and two to two, and compares the files of the
@@ -10,9 +10,9 @@ their ratio, and the seconds of each stage. The first entry is attacked a lot, t
 proven a lot. Bars: 1.8 and 1.6, where the machine gives two processes twice what it gives one. It
 often does not (processors that share a core, a memory bus or a clock), so that is measured first:
 two plain loops of a network's forward and backward passes, which share nothing, at once and alone;
-the bars are lowered in that proportion, and both are printed. With `--ray` the two workers are
-actors of a private Ray cluster instead; with `--ray auto` of one that runs already (`ray start
---head --num-cpus=2`).
+the bars are lowered in that proportion, and both are printed. With `--ray` the same two workers are
+also tried as actors of a private Ray cluster; with `--ray auto` of one that runs already (`ray
+start --head --num-cpus=2`).
 
 Last, 100,000 jobs that do nothing go through workers, pool and the process of an entry (they are
 those of a test); what one costs is compared with the mean job of the entries. Nothing else should
@@ -118,24 +118,26 @@ def contents(out: Path) -> list[dict[str, Any]]:
     return [content_of(path) for path in sorted(out.glob("*/*/*.json"))]
 
 
-def compare(entry: Path, n: int | None, at_least: float, ray: str | None) -> bool:
-    """One worker against two; whether the bar is met and the files are the same."""
-    two = [] if ray is None else ["--ray", ray]
+def compare(entry: Path, n: int | None, at_least: float, ways: dict[str, list[str]]) -> bool:
+    """One worker against two in some ways; whether each meets the bar with the same files."""
     with tempfile.TemporaryDirectory() as folder:
-        one_out, two_out = Path(folder) / "one", Path(folder) / "two"
+        one_out = Path(folder) / "one"
         one_s, one = evaluate(entry, n, one_out, "0", ["--workers", "1"])
-        two_s, both = evaluate(entry, n, two_out, "0,1", [*two, "--workers", "2"])
-        same = contents(one_out) == contents(two_out)
-    ratio = one_s / two_s
-    verdict = "same files" if same else "DIFFERENT FILES"
-    print(
-        f"{entry.name}: one worker {one_s:.1f} s, two {two_s:.1f} s: {ratio:.2f} "
-        f"(bar {at_least:.2f}), {verdict}",
-        flush=True,
-    )
+        print(f"{entry.name}: one worker {one_s:.1f} s (bar {at_least:.2f})", flush=True)
+        is_well, stages = True, {}
+        for way, more in ways.items():
+            out = Path(folder) / way
+            seconds, stages[way] = evaluate(entry, n, out, "0,1", [*more, "--workers", "2"])
+            same = contents(one_out) == contents(out)
+            gain = one_s / seconds
+            verdict = "same files" if same else "DIFFERENT FILES"
+            print(f"  {way} {seconds:.1f} s: {gain:.2f}, {verdict}", flush=True)
+            is_well = is_well and same and gain >= at_least
+    print(f"    {'seconds of a stage':24} {'one':>8} " + " ".join(f"{way:>8}" for way in ways))
     for stage in (name for name in one if one[name] >= SHOWN_S):
-        print(f"    {stage:24} {one[stage]:8.1f} {both.get(stage, 0.0):8.1f}", flush=True)
-    return same and ratio >= at_least
+        found = " ".join(f"{stages[way].get(stage, 0.0):8.1f}" for way in ways)
+        print(f"    {stage:24} {one[stage]:8.1f} {found}", flush=True)
+    return is_well
 
 
 def main() -> None:
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS")
+    parser.add_argument("--no-local", action="store_true", help="two workers with Ray only")
     parser.add_argument("--turns", type=int, default=1000, help="of the plain loops")
     parser.add_argument("--no-trivial", action="store_true")
     options = parser.parse_args()
@@ -156,10 +159,15 @@ def main() -> None:
         os.environ["COROBENCH_DATA"] = str(options.data_root.resolve())
     if options.n is not None and options.n < 1:
         parser.error("--n: expected at least 1")
+    ways: dict[str, list[str]] = {} if options.no_local else {"two": []}
+    if options.ray is not None:
+        ways["Ray"] = ["--ray", options.ray]
+    if not ways:
+        parser.error("--no-local leaves nothing to try: give --ray, too")
     share = min(1.0, ceiling(options.turns) / 2)
     is_well = [
-        compare(options.attacked, options.n, 1.8 * share, options.ray),
-        compare(options.proven, options.n, 1.6 * share, options.ray),
+        compare(options.attacked, options.n, 1.8 * share, ways),
+        compare(options.proven, options.n, 1.6 * share, ways),
     ]
     if not options.no_trivial:
         is_well.append(trivial())
