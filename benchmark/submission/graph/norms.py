@@ -34,6 +34,11 @@ def norm_of(
     bias = stored[2] if len(stored) > 2 else None
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     assert scale is not None
+    stash = node.attributes.get("stash_type", 1)
+    if stash != 1:
+        raise GraphFaultError(
+            "onnx-attribute", f"{node.label}: expected `stash_type` 1 (float32), found {stash}"
+        )
     if node.op == "RMSNormalization":
         return _rms_norm(node, scale, tuple(shape), epsilon)
     if node.op == "LayerNormalization":

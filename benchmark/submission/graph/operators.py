@@ -89,7 +89,7 @@ def module_of(
     if node.op == "Sqrt":
         return Elementwise(torch.sqrt)
     if node.op == "Pow":
-        return _power(node, stored)
+        return _power(node, stored, shapes[0])
     if node.op in NORMS:
         return norm_of(node, stored, shapes[0], opset)
     if node.op == "Flatten":
@@ -251,13 +251,16 @@ def _reduction(node: Node, stored: Sequence[np.ndarray | None], rank: int) -> nn
     return _Reduced(functions[node.op], axes, keep)
 
 
-def _power(node: Node, stored: Sequence[np.ndarray | None]) -> nn.Module:
+def _power(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
     """Pow with one stored whole number."""
     exponent = stored[1] if len(stored) > 1 else None
-    if exponent is None or exponent.size != 1:
-        raise GraphFaultError("onnx-dynamic", f"{node.label}: expected one stored exponent")
+    if exponent is None or exponent.size != 1 or exponent.ndim > len(shape):
+        raise GraphFaultError(
+            "onnx-dynamic",
+            f"{node.label}: expected one stored exponent of at most {len(shape)} axes",
+        )
     number = float(exponent.reshape(-1)[0])
-    if number != int(number) or not 1 <= number <= MAX_EXPONENT:
+    if not 1 <= number <= MAX_EXPONENT or not number.is_integer():
         raise GraphFaultError(
             "onnx-attribute",
             f"{node.label}: expected a whole number from 1 to {MAX_EXPONENT} as exponent, but "

@@ -362,6 +362,14 @@ REFUSED: dict[str, tuple[Case, str]] = {
     "an axis that is not there": (_of("Softmax", axis=4), "onnx-sizes"),
     "another approximation": (_of("Gelu", approximate="erf"), "onnx-sizes"),
     "a root as an exponent": (_of("Pow", {"c": np.float32(0.5)}), "onnx-attribute"),
+    "an exponent of more axes": (
+        _of("Pow", {"c": np.full((1,) * 5, 2.0, "float32")}),
+        "onnx-dynamic",
+    ),
+    "a norm in float16": (
+        _of("LayerNormalization", {"c": weights(5)}, stash_type=10),
+        "onnx-attribute",
+    ),
     "groups that are none": (
         _of("GroupNormalization", {"c": weights(2), "d": weights(2)}, num_groups=2),
         "onnx-sizes",
