@@ -11,8 +11,8 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -214,26 +214,39 @@ def _in_our_words(address: str, error: Exception, log: Path) -> CorobenchError:
 
 
 class Head:
-    """Whether the head of a cluster is there.
+    """Whether the head of a cluster is there, and this machine's node with it.
 
     Args:
         address: of its control store.
         patience_s: after which it counts as lost.
+        has_node: whether the head counts this machine's node as alive. Ray never takes a node back
+            that it once counted as dead, and no worker starts without one.
     """
 
-    def __init__(self, address: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        patience_s: float = PATIENCE_S,
+        has_node: Callable[[], bool] = lambda: True,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self._patience_s = patience_s
+        self._has_node = has_node
 
-    def wait_until_lost(self) -> None:
-        """Return when the head has not been there for a while."""
+    def wait_until_lost(self) -> str:
+        """Return when the head has not been there for a while, or says that the node is not.
+
+        Returns:
+            What was lost, for people.
+        """
         seen = time.monotonic()
         while time.monotonic() - seen <= self._patience_s:
             started = time.monotonic()
-            try:
+            with suppress(Exception):  # nobody answers: a socket's error, or one of many of Ray's
                 socket.create_connection(self._address, LOOK_AT_HEAD_S).close()
+                if not self._has_node():
+                    return "this machine's node"
                 seen = time.monotonic()
-            except OSError:
-                pass
             time.sleep(max(0.0, LOOK_AT_HEAD_S - (time.monotonic() - started)))
+        return "the head"

@@ -122,10 +122,12 @@ class _Relay:
             if kind == "gone" or (kind == "asked" and given[0]["kind"] == "leave"):
                 self._end_workers()
                 return
-            if kind == "head":
+            if kind == "lost":
+                what, address = given
+                again = "" if self._wish["address"] == LOCAL else "start the cluster again and "
                 raise CorobenchError(
-                    f"the head of the Ray cluster at {given[0]} was lost. What is finished is "
-                    "kept: start the cluster again and give the same command"
+                    f"{what} of the Ray cluster at {address} was lost. What is finished is kept: "
+                    f"{again}give the same command again"
                 )
             if kind == "asked":
                 getattr(self, f"_{given[0]['kind']}")(given[0])
@@ -147,9 +149,14 @@ class _Relay:
             self._inbox.put(("gone",))
 
     def _watch(self) -> None:
-        address = str(self._ray.get_runtime_context().gcs_address)
-        Head(address, float(self._wish["patience_s"])).wait_until_lost()
-        self._inbox.put(("head", address))
+        context = self._ray.get_runtime_context()
+        address, node = str(context.gcs_address), context.get_node_id()
+
+        def has_node() -> bool:
+            return any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes())
+
+        what = Head(address, float(self._wish["patience_s"]), has_node).wait_until_lost()
+        self._inbox.put(("lost", what, address))
 
     # ------------------------------------------------------------------ asked by the parent
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from corobench.benchmark.executors.ray_cluster import (
     LOCAL,
     MAX_STARTS,
     NICENESS,
+    Head,
     connect,
     private_settings,
 )
@@ -79,3 +82,28 @@ def test_workers_of_a_private_cluster_step_back_for_nobody(
     found = private_settings(known)
     assert {found[name] for name in found if name == NICENESS} == set_here
     assert found["RAY_AUTH_MODE"] == "token"
+
+
+def _no_answer() -> bool:
+    raise RuntimeError("what Ray says that is no answer")
+
+
+def _no_node() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("is_there", "has_node", "what"),
+    [
+        (False, _no_node, "the head"),
+        (True, _no_answer, "the head"),
+        (True, _no_node, "this machine's node"),
+    ],
+    ids=["nobody", "no-answer", "no-node"],
+)
+def test_a_head_is_lost_after_a_while_and_a_node_at_once(
+    is_there: bool, has_node: Callable[[], bool], what: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if is_there else 1
+        assert Head(f"127.0.0.1:{port}", 0.1, has_node).wait_until_lost() == what

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.node_files import NodeFiles
 from corobench.benchmark.executors.pool import Pool
 from corobench.benchmark.executors.ray_backend import RayBackend
-from corobench.benchmark.executors.ray_cluster import Head
 from corobench.benchmark.executors.versions import versions
 
 pytestmark = pytest.mark.slow
@@ -152,6 +150,10 @@ def test_nothing_is_left_of_a_private_cluster(how: str, tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def _command(pid: int) -> str:
+    return (Path("/proc") / str(pid) / "cmdline").read_text().split("\0")[0]
+
+
 def _of_session(pid: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -187,8 +189,24 @@ def test_who_has_no_room_is_said(team: Team) -> None:
     assert isinstance(team.ask(worker, "sum"), dict)
 
 
-def test_a_head_that_does_not_answer_is_lost_after_a_while() -> None:
-    watch = threading.Thread(target=Head("127.0.0.1:1", 0.1).wait_until_lost)
-    watch.start()
-    watch.join(30)
-    assert not watch.is_alive()
+@pytest.mark.parametrize("what", ["/raylet", "ray::RuntimeEnvAgent", "ray::DashboardAgent"])
+def test_the_node_of_a_private_cluster_is_lost(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raylet ends with its agents; then Ray would wait for ever for room that nobody has."""
+    pytest.importorskip("ray")
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    team = Team(Crew(1, ray="local"), tmp_path)
+    try:
+        (worker,) = team.start()
+        isolated = team.pid(worker)
+        (relay,) = _relays(os.getpid())
+        (pid,) = (pid for pid in _of_session(relay) if _command(pid).endswith(what))
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(CorobenchError, match="What is finished is kept"):
+            team.until(lambda: False)
+    finally:
+        team.backend.close()
+    wait_until("its isolated process ends", lambda: not is_alive(isolated))
