@@ -19,6 +19,7 @@ _WAYS: tuple[tuple[str, str], ...] = (
     ("an operator on constants", "store the result of what is computed from stored numbers"),
     ("weights of type", "store the weights as float32"),
     ("that mixes images", "keep the batch as the first axis, and -1 for its size"),
+    ("the number of images", "keep the batch as the first axis, and name the axes of a squeeze"),
     ("more than one input", "take the image alone"),
     ("without running statistics", "train batch-norms with track_running_stats=True"),
     ("ceil_mode", "pad the input, so that windows need not be rounded up"),
