@@ -40,6 +40,8 @@ _WAYS: tuple[tuple[str, str], ...] = (
         "an ELU whose alpha",
         "scale the weights of the layer behind it, so that alpha is below 2**20",
     ),
+    ("that a runtime takes for", "store the float32 next to that number"),
+    ("a layer norm with an exponent", "take the exponent 2, as a layer norm has it"),
     (
         "a normalisation whose eps is 0 or nearly so",
         "take an eps of 2**-60 or more: with less, a group of equal values is divided by nothing",

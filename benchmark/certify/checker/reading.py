@@ -26,6 +26,7 @@ from corobench.benchmark.certify.checker.modules import (
     add_linear,
     add_module,
 )
+from corobench.benchmark.certify.checker.nearly import refuse_nearly_gelu
 from corobench.benchmark.certify.checker.network import Layer, Network, require_flat_logits
 from corobench.benchmark.certify.checker.roots import Quotient, Root
 from corobench.benchmark.certify.checker.rounding import Array
@@ -112,6 +113,7 @@ def read_network(
     except Exception as error:  # arguments that none of the readers below expects
         raise UncheckableError(f"a use of an operator ({type(error).__name__})") from error
     _refuse_overwritten(copied, graph, reader.values)
+    refuse_nearly_gelu(network.steps)
     require_flat_logits(network)
     return network
 
