@@ -19,6 +19,7 @@ _WAYS: tuple[tuple[str, str], ...] = (
     ("an operator on constants", "store the result of what is computed from stored numbers"),
     ("weights of type", "store the weights as float32"),
     ("that mixes images", "keep the batch as the first axis, and -1 for its size"),
+    ("the number of images", "keep the batch as the first axis, and name the axes of a squeeze"),
     ("more than one input", "take the image alone"),
     ("without running statistics", "train batch-norms with track_running_stats=True"),
     ("ceil_mode", "pad the input, so that windows need not be rounded up"),
@@ -39,6 +40,8 @@ _WAYS: tuple[tuple[str, str], ...] = (
         "an ELU whose alpha",
         "scale the weights of the layer behind it, so that alpha is below 2**20",
     ),
+    ("that a runtime takes for", "store the float32 next to that number"),
+    ("a layer norm with an exponent", "take the exponent 2, as a layer norm has it"),
     (
         "a normalisation whose eps is 0 or nearly so",
         "take an eps of 2**-60 or more: with less, a group of equal values is divided by nothing",

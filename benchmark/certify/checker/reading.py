@@ -26,6 +26,7 @@ from corobench.benchmark.certify.checker.modules import (
     add_linear,
     add_module,
 )
+from corobench.benchmark.certify.checker.nearly import refuse_nearly_gelu
 from corobench.benchmark.certify.checker.network import Layer, Network, require_flat_logits
 from corobench.benchmark.certify.checker.roots import Quotient, Root
 from corobench.benchmark.certify.checker.rounding import Array
@@ -68,6 +69,9 @@ _LAYERS_OF = (
 )
 """Modules whose classes are layers, beside torch's own."""
 
+_SHAPED = ("expand", "reshape", "view", torch.reshape)
+"""Those whose first size may be the number of images."""
+
 _MEANS, _SUMS = (torch.mean, "mean"), (torch.sum, "sum")
 
 
@@ -109,6 +113,7 @@ def read_network(
     except Exception as error:  # arguments that none of the readers below expects
         raise UncheckableError(f"a use of an operator ({type(error).__name__})") from error
     _refuse_overwritten(copied, graph, reader.values)
+    refuse_nearly_gelu(network.steps)
     require_flat_logits(network)
     return network
 
@@ -216,6 +221,9 @@ class _Reader:
     def _value(self, node: fx.Node) -> Any:
         arguments = [self._argument(one) for one in node.args]
         target = node.target
+        _refuse_number_of_images(target, arguments, self._keywords(node))
+        if node.kwargs.get("out") is not None:  # overwrites another value
+            raise UncheckableError(f"the keyword out of {_name_of(target)}")
         if target in _POOLS:
             layer = _POOLS[target](*arguments[1:], **node.kwargs).eval()
             return add_module(self.builder, layer, arguments[:1])
@@ -304,9 +312,9 @@ class _Reader:
         """Shapes; the batch stands for itself as -1."""
         first = arguments[0]
         if node.target is getattr and arguments[1] == "shape" and isinstance(first, Value):
-            return (-1, *self.builder.shapes[first])
+            return (Size(-1), *self.builder.shapes[first])
         if node.target == "size" and isinstance(first, Value):
-            shape = (-1, *self.builder.shapes[first])
+            shape = (Size(-1), *self.builder.shapes[first])
             axes = [*arguments[1:], *node.kwargs.values()]  # `dim` is the only keyword of size
             return Size(shape[axes[0]]) if axes else shape
         if node.target is operator.getitem and isinstance(first, tuple):
@@ -326,6 +334,8 @@ class _Reader:
         sizes = arguments[1:]
         if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
             sizes = list(sizes[0])
+        if not sizes or sizes[0] != -1:  # a number of rows is the number of images by chance alone
+            raise UncheckableError("a reshape that mixes images")
         return self.builder.to_shape(source, [int(size) for size in sizes[1:]], shape)
 
     def _mean(self, node: fx.Node, arguments: list[Any], is_mean: bool) -> Value:
@@ -333,6 +343,26 @@ class _Reader:
         axes = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim")
         keep = bool(node.kwargs.get("keepdim", arguments[2] if len(arguments) > 2 else False))
         return self.builder.mean_over(source, axes, keep, is_mean)
+
+
+def _refuse_number_of_images(target: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
+    """It stands for itself as -1, which counts from the end anywhere but as a first size."""
+    rest = arguments[1:]
+    if target in _BINARY or (target is operator.getitem and isinstance(arguments[0], tuple)):
+        return  # `Builder.with_constant` refuses it
+    if target in _SHAPED:
+        rest = list(rest[0]) if len(rest) == 1 and isinstance(rest[0], list | tuple) else rest
+        rest = rest[1:]
+    if _counts_images([*rest, *keywords.values()]):
+        raise UncheckableError("the number of images as a number")
+
+
+def _counts_images(one: Any) -> bool:
+    if isinstance(one, slice):
+        one = [one.start, one.stop, one.step]
+    if isinstance(one, list | tuple):
+        return any(map(_counts_images, one))
+    return isinstance(one, Size) and one < 0
 
 
 def _whole(value: Any) -> int:

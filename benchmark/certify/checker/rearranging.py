@@ -1,8 +1,8 @@
 """Steps that give values another order, shape or number, and compute nothing: slices, transposes,
 shuffles, borders that repeat values.
 
-What such a step does is found by doing it to the numbers of the places, once for two images, so
-that one which mixes images is seen.
+What such a step does is found by doing it to the numbers of the places, for one image, two and
+three, so that one which mixes images is seen, or does something else to one image alone.
 """
 
 from __future__ import annotations
@@ -66,8 +66,19 @@ def places_of(step: Callable[[Tensor], Any], shape: Sequence[int]) -> list[np.nd
     Raises:
         UncheckableError: it mixes images, or fails.
     """
+    found = [_places_of(step, shape, num_images) for num_images in (1, 2, 3)]
+    for other in found[1:]:
+        if len(other) != len(found[0]) or not all(map(np.array_equal, found[0], other)):
+            raise UncheckableError("a rearrangement that depends on the number of images")
+    return found[0]
+
+
+def _places_of(
+    step: Callable[[Tensor], Any], shape: Sequence[int], num_images: int
+) -> list[np.ndarray]:
+    """The same for so many images at once."""
     num = int(np.prod(shape))
-    numbers = torch.arange(2 * num, dtype=torch.float64).reshape(2, *shape)
+    numbers = torch.arange(num_images * num, dtype=torch.float64).reshape(num_images, *shape)
     try:
         found = step(numbers)
     except Exception as error:  # arguments are a stranger's
@@ -75,12 +86,13 @@ def places_of(step: Callable[[Tensor], Any], shape: Sequence[int]) -> list[np.nd
     parts = list(found) if isinstance(found, tuple | list) else [found]
     places = []
     for part in parts:
-        if not isinstance(part, Tensor) or part.ndim < 2 or len(part) != 2:
+        if not isinstance(part, Tensor) or part.ndim < 2 or len(part) != num_images:
             raise UncheckableError("a rearrangement that mixes images")
-        first, second = part.long().numpy()
-        if not (first + num == second).all():
+        images = part.long().numpy()
+        shifts = num * np.arange(num_images).reshape(-1, *[1] * (part.ndim - 1))
+        if not (images[:1] + shifts == images).all():
             raise UncheckableError("a rearrangement that mixes images")
-        places.append(first)
+        places.append(images[0])
     return places
 
 
