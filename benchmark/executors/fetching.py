@@ -14,12 +14,17 @@ from corobench.benchmark.tracks import TRACKS
 
 def fetch_images(track: str, data_root: Path | None) -> None:
     """Test images, and training images where they are at hand."""
-    from corobench.benchmark.data import load_test, load_train
+    fetch_test(track, data_root)
+    with contextlib.suppress(DatasetError):
+        fetch_training(track, data_root)
+
+
+def fetch_test(track: str, data_root: Path | None) -> None:
+    """Test images alone: decoding 50,000 training images takes seconds."""
+    from corobench.benchmark.data import load_test
 
     if track in TRACKS:
         load_test(track, data_root)
-        with contextlib.suppress(DatasetError):
-            load_train(track, data_root)
 
 
 def fetch_sample(track: str, data_root: Path | None) -> None:

@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corobench.benchmark.executors.fetching import fetch_images, fetch_sample, fetch_training
+from corobench.benchmark.executors.fetching import (
+    fetch_images,
+    fetch_sample,
+    fetch_test,
+    fetch_training,
+)
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.result_file import read_result
@@ -23,8 +28,13 @@ def track_of(folder: Path) -> str:
 
 
 def images_of_result(key: str) -> Callable[[Arguments], None]:
-    """Fetch the images of a result file."""
+    """Fetch the images of a result file, and those of training for what evaluates again."""
     return lambda given: fetch_images(read_result(given[key]).track, given.get("data_root"))
+
+
+def images_to_judge_on(given: Arguments) -> None:
+    """Fetch the test images of a result."""
+    fetch_test(read_result(given["result_path"]).track, given.get("data_root"))
 
 
 def root_of(result_path: Path) -> Path:
@@ -34,13 +44,13 @@ def root_of(result_path: Path) -> Path:
 
 def images_of_curve(given: Arguments) -> None:
     """Fetch the images of a result, and make the folder of its curve."""
-    images_of_result("result_path")(given)
+    images_to_judge_on(given)
     prepare_folder(curve_path(given["result_path"].absolute()).parent)
 
 
 def images_to_name(given: Arguments) -> None:
     """Fetch the images of a result, and make the folder of its classes."""
-    images_of_result("result_path")(given)
+    images_to_judge_on(given)
     prepare_folder(taken_path(given["result_path"].absolute()).parent)
 
 

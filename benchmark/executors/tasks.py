@@ -24,6 +24,7 @@ from corobench.benchmark.executors.task_places import (
     images_of_result,
     images_to_convert,
     images_to_evaluate,
+    images_to_judge_on,
     images_to_name,
     root_of,
     track_of,
@@ -229,7 +230,7 @@ CONTEST: Task[Contested] = Task(
     "records.reports:Contested",
     strangers="submission",
     step="contest",
-    fetch=images_of_result("result_path"),
+    fetch=images_to_judge_on,
     writes=folder_if_written("result_path"),
 )
 CONVERT: Task[Converted] = Task(
@@ -270,7 +271,7 @@ EXPORT_VNNLIB: Task[ExportedQuestions] = Task(
     "records.reports:ExportedQuestions",
     strangers="submission",
     step="export",
-    fetch=images_of_result("result_path"),
+    fetch=images_to_judge_on,
     writes=beside_out,
     imports=("submission.graph.exporting",),
     makes_folder=True,
@@ -329,7 +330,7 @@ RECHECK: Task[Recheck] = Task(
     "records.reports:Recheck",
     strangers="submission",
     step="recheck",
-    fetch=images_of_result("result_path"),
+    fetch=images_to_judge_on,
 )
 REMEASURE: Task[Remeasured] = Task(
     "remeasure",

@@ -18,7 +18,6 @@ from corobench.benchmark.files.atomic import canonical_json, prepare_folder, wri
 from corobench.benchmark.network.device import exact_float32, one_thread
 from corobench.benchmark.records.aside import SCHEMA, owner
 from corobench.benchmark.records.reading.places import beside
-from corobench.benchmark.records.reading.taken_file import read_taken
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.records.result_set import ADVERSARIAL, sha256_of
 from corobench.benchmark.records.taken import NO_CLASS, Taken, taken_path
@@ -28,7 +27,7 @@ from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
 @one_thread()
 @exact_float32()
 def name_classes(result_path: Path, submission: Path, data_root: Path | None = None) -> Path:
-    """Write the classes of a result's adversarial images; a file that fits already stays.
+    """Write the classes of a result's adversarial images.
 
     Args:
         result_path: the result file; its outcome table and adversarial images lie beside it.
@@ -44,8 +43,6 @@ def name_classes(result_path: Path, submission: Path, data_root: Path | None = N
     """
     evidence = load_evidence(result_path, submission, data_root)
     result, path = evidence.result, taken_path(result_path.absolute())
-    if _is_there(result_path, evidence):
-        return path
     taken = Taken(
         schema=SCHEMA,
         **owner(result),
@@ -82,11 +79,3 @@ def predictions(evidence: Evidence) -> NDArray[np.int64]:
                 others[label] = -torch.inf
             found[row] = int(others.argmax())
     return found
-
-
-def _is_there(result_path: Path, evidence: Evidence) -> bool:
-    """Whether the classes of these images are there whole; others are written anew."""
-    try:
-        return read_taken(result_path, evidence.result) is not None
-    except ResultError:
-        return False

@@ -192,7 +192,13 @@ def test_an_unknown_class_is_said_to_be_unknown(made: Path, tmp_path: Path) -> N
     assert "→ no class: a logit is not finite" in entry
 
 
-def test_the_command_names_the_classes_of_entries_at_hand(result_path: Path) -> None:
+def no_network(*given: object) -> None:
+    raise ResultError("a network is loaded")
+
+
+def test_the_command_names_the_classes_of_entries_at_hand(
+    result_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = result_path.parents[2]
     stranger = json.loads(result_path.read_text())
     stranger["entry"] = stranger["submission"]["id"] = "stranger"
@@ -203,6 +209,14 @@ def test_the_command_names_the_classes_of_entries_at_hand(result_path: Path) -> 
     assert str(taken_path(result_path)) in done.output.replace("\n", "")
     assert "left out, without a folder in" in done.output and "submissions: 1" in done.output
     assert read_taken(result_path, read_result(result_path)) is not None
+    # Again: what fits stays, and no network is loaded; what is damaged is written anew.
+    path = taken_path(result_path)
+    content, written = path.read_bytes(), path.stat().st_mtime_ns
+    monkeypatch.setattr("corobench.benchmark.review.taken.load_evidence", no_network)
+    assert CliRunner().invoke(pictures, given).exit_code == 0
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, written)
+    path.write_text("damaged", encoding="utf-8")
+    assert isinstance(CliRunner().invoke(pictures, given).exception, ResultError)
 
 
 def shown(results: Path, site: Path, entry: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.reading.aside_file import read_aside
 from corobench.benchmark.records.reading.places import beside
+from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.records.result_set import ADVERSARIAL, sha256_of
 from corobench.benchmark.records.taken import Taken, faults_of_taken, taken_path
@@ -32,3 +34,11 @@ def read_taken(result_path: Path, result: Result) -> Taken | None:
         f"does not belong to the images of {result.entry}",
         _AGAIN,
     )
+
+
+def is_named(result_path: Path) -> bool:
+    """Whether the classes of a result's images are there whole; others are to be written anew."""
+    try:
+        return read_taken(result_path, read_result(result_path)) is not None
+    except ResultError:
+        return False
