@@ -29,13 +29,13 @@ from corobench.leaderboard.build import build_site
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 REPORT = ROOT / "docs" / "accessibility.md"
-GROUP = "fashion-mnist-1.0-n1000"
+GROUP = "fashion-mnist-1.1-n1000"
 ENTRY = "fashion-mnist-ibp-lwm-10x.n1000"
 PAGES = {
     "index": "index.html",
     "findings": "findings.html",
     "board": f"boards/{GROUP}-eps1-10.html",
-    "entry": f"entries/1.0/fashion-mnist/{ENTRY}.html",
+    "entry": f"entries/1.1/fashion-mnist/{ENTRY}.html",
     "compare": f"compare/{GROUP}.html#e=fashion-mnist-ibp-dense.n1000,{ENTRY}",
     "method": "method.html",
     "submit": "submit.html",
@@ -46,8 +46,8 @@ PAGES = {
 }
 #: Those with a picture in docs/pages.md.
 SHOWN = ("index", "board", "entry", "compare", "method", "submit", "changelog")
-#: Width of the window -> height of the picture and its scheme.
-PICTURES = {1280: (1500, "light"), 390: (1300, "dark")}
+#: Width of the window -> its height, and the scheme that pictures are taken in.
+WINDOWS = {1440: (900, None), 1280: (1500, "light"), 1024: (768, None), 390: (1300, "dark")}
 SERIOUS = ("serious", "critical")
 WAIT_MS = 180_000
 
@@ -89,7 +89,7 @@ def look(site: Path) -> Iterator[Looked]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        for width, (height, pictured) in PICTURES.items():
+        for width, (height, pictured) in WINDOWS.items():
             for scheme in ("light", "dark"):
                 page = browser.new_page(
                     viewport={"width": width, "height": height},
