@@ -166,7 +166,9 @@ class Quantise(Activation):
     """Rounding to whole steps and back: (clip(round(z / s) + zero, low, high) - zero) s.
 
     It is increasing, so that it maps an interval to an interval. A runtime may divide by s or
-    multiply by its reciprocal in float32; a value that this moves across a step counts as both.
+    multiply by its reciprocal in float32; a value that this moves across a step counts as both. It
+    may also add the zero point, or take the lower end of the range off, before it rounds (fbgemm,
+    OpenVINO), and give code s - zero s, or code s + low end: what this loses grows with `offset`.
 
     Args:
         scale: s, positive, broadcastable to one image.
@@ -177,11 +179,12 @@ class Quantise(Activation):
 
     def __init__(self, scale: Array, zero: Array, low: int, high: int) -> None:
         self.scale, self.zero, self.low, self.high = scale, zero, low, high
+        self.offset = np.maximum(np.abs(zero), np.abs(low - zero))
 
     def _step(self, z: Array, towards: float) -> Array:
         """The value of z, taken one rounding further down (-1) or up (+1)."""
         ratio = z / self.scale
-        ratio = ratio + towards * (np.abs(ratio) * 2.0**-20 + 2.0**-100)
+        ratio = ratio + towards * ((np.abs(ratio) + self.offset) * 2.0**-20 + 2.0**-100)
         # Half a step rounds to even in one direction: both neighbours count.
         whole = np.ceil(ratio - 0.5) if towards < 0 else np.floor(ratio + 0.5)
         whole = np.clip(whole + self.zero, self.low, self.high) - self.zero
@@ -190,7 +193,8 @@ class Quantise(Activation):
     def bounds(self, operands: Sequence[Interval]) -> Interval:
         (given,) = operands
         low, high = self._step(given.low, -1.0), self._step(given.high, +1.0)
-        noise = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))
+        size = np.maximum(np.abs(low), np.abs(high)) + self.offset * self.scale
+        noise = np.where(self.offset > 0, 2.0**-21, 2.0**-22) * size
         noise = np.where(given.is_finite, noise, np.inf)
         return Interval(low - noise, high + noise, noise)
 
@@ -200,7 +204,7 @@ class Quantise(Activation):
         bottom, top = self._step(low, -1.0), self._step(high, +1.0)
         most = (self.high - self.zero) * self.scale
         least = (self.low - self.zero) * self.scale
-        far = np.maximum(np.abs(low), np.abs(high))
+        far = np.maximum(np.abs(low), np.abs(high)) + self.offset * self.scale
         half = self.scale * (0.5 + 2.0**-40) + far * 2.0**-19
         is_wide = (high - low) > self.scale
         climbs_low = is_wide & (high <= most + 0.5 * self.scale)

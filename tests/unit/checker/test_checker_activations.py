@@ -116,6 +116,57 @@ def test_lines_of_steps(name: str, low: float, width: float) -> None:
     assert set(np.concatenate([lines.low_slope, lines.high_slope])) <= {0.0, 1.0}
 
 
+def as_runtimes_do(z: np.ndarray, scale: np.float32, zero: int, low: int, high: int) -> np.ndarray:
+    """Codes as float32 that runtimes find: zero point added late or early, or the range moved."""
+    inverse, first = np.float32(1) / scale, np.float32(low - zero) * scale
+    span = np.float32(high - zero) * scale - first
+    steps = np.float32(high - low)
+    moved = (np.clip(z, first, np.float32(high - zero) * scale) - first) / span * steps
+    found = [
+        np.round(z / scale) + np.float32(zero),
+        np.round(z * inverse + np.float32(zero)),
+        np.round(z / scale + np.float32(zero)),
+        np.round(moved) + np.float32(low),
+    ]
+    return np.clip(np.float32(found), low, high)
+
+
+def as_values(codes: np.ndarray, scale: np.float32, zero: int, low: int, high: int) -> np.ndarray:
+    """Float32 values of codes: as written, both products, fused, by the ends of the range."""
+    product, first = np.float32(zero) * scale, np.float32(low - zero) * scale
+    span = np.float32(high - zero) * scale - first
+    share = (codes - np.float32(low)) / np.float32(high - low)
+    fused = np.float32(codes.astype(np.float64) * np.float64(scale) - np.float64(product))
+    return np.stack(
+        [(codes - np.float32(zero)) * scale, codes * scale - product, fused, share * span + first]
+    )
+
+
+@pytest.mark.parametrize(
+    ("zero", "least", "most"),
+    [(0, 0, 255), (1, 0, 255), (100, 0, 255), (255, 0, 255), (0, -128, 127), (-128, -128, 127)],
+)
+def test_zero_points_may_be_added_before_rounding_and_taken_off_after_scaling(
+    zero: int, least: int, most: int
+) -> None:
+    """Whatever a runtime does with the zero point: what it loses grows with it, not with z."""
+    for scale in np.float32([0.1, 0.003, 1 / 255, 0.7]):
+        edges = (np.arange(least - 2, most + 3) - zero + 0.5) * np.float64(scale)
+        by = np.array([0.0, *(sign * 2.0**-k for k in range(14, 26) for sign in (-1, 1))])
+        z = np.float32((edges[:, None] + by * np.float64(scale)).ravel())
+        z = np.concatenate([z, np.arange(least - zero, most - zero + 1, dtype=np.float32) * scale])
+        given = Interval(z.astype(np.float64), z.astype(np.float64))
+        layer = Quantise(np.array([scale], np.float64), np.array([float(zero)]), least, most)
+        found = layer.bounds([given])
+        wide = Interval(np.full(z.shape, z.min(), float), np.full(z.shape, z.max(), float))
+        lines, noise = layer.lines(wide), layer.bounds([wide]).noise
+        assert found.noise is not None and noise is not None
+        for codes in as_runtimes_do(z, scale, zero, least, most):
+            for value in as_values(codes, scale, zero, least, most).astype(np.float64):
+                assert (found.low <= value).all() and (value <= found.high).all()
+                assert violation(lines, z.astype(np.float64), value) <= float(noise.max())
+
+
 def test_steps_are_increasing_and_exact_between_their_edges() -> None:
     layer = Quantise(np.array([0.5]), np.array([0.0]), 0, 10)
     given = Interval(np.array([[0.3], [-4.0], [0.9]]), np.array([[0.7], [90.0], [1.6]]))
