@@ -76,6 +76,7 @@ def entry_script(rows: list[Row], address: str = "", curve: Curve | None = None)
                 "not_attacked": row.bracket.not_attacked.count,
                 "pgd50": row.score.pgd50,
                 "autoattack": row.score.autoattack,
+                "flags": row.score.flags,
                 "latex": latex_row(row),
                 "outcomes": "".join(evidence.epsilons[row.epsilon].letters) if evidence else "",
             }

@@ -24,8 +24,8 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "formats.html": ("File formats", "docs/file-formats.md", ()),
     "changelog.html": ("What changed", "CHANGELOG.md", ()),
 }
-#: Shown before the document of a page: (page, document, heading).
-BEFORE = {"submit.html": ("README.md", "Submit a model in five steps")}
+#: Shown before the document of a page: page -> (document, headings).
+BEFORE = {"submit.html": ("README.md", ("Install in layers", "Submit a model in five steps"))}
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,9 +70,9 @@ def read_documents(root: Path = ROOT, repository: str = "") -> tuple[Document, .
         text = _sections((root / name).read_text(encoding="utf-8"), keep)
         parts = [(name, text)]
         if page in BEFORE and (root / BEFORE[page][0]).is_file():
-            first, heading = BEFORE[page]
+            first, headings_before = BEFORE[page]
             source = (root / first).read_text(encoding="utf-8")
-            parts.insert(0, (first, _sections(source, (heading,))))
+            parts.insert(0, (first, _sections(source, headings_before)))
         rendered = [_render(root, part, source, repository) for part, source in parts]
         body = Markup("\n").join(part for part, _ in rendered)
         headings = tuple(heading for _, part in rendered for heading in part)

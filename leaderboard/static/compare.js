@@ -63,6 +63,9 @@ corobench.holm = (values) => {
     return make("span", { class: "bar bare", role: "img", "aria-label": label, style });
   };
 
+  /* Doubts about an evaluation; they lead to where the entry's page explains them. */
+  const flags = (names, epsilon, box) => (names.length ? make("a", { href: `${box.dataset.path.replace(/js$/, "html")}#flags-${epsilon.replace("/", "-")}` }, names.join(", ")) : "none");
+
   const show = async () => {
     const chosen = boxes.filter((box) => box.checked);
     const epsilon = radius.value;
@@ -110,6 +113,7 @@ corobench.holm = (values) => {
       ["Unbroken", ...entries.map((e) => share(at(e).not_attacked, e.n))],
       ["ERA, PGD-50", ...entries.map((e) => share(at(e).pgd50, e.n))],
       ["AutoAttack", ...entries.map((e) => share(at(e).autoattack, e.n))],
+      ...(entries.some((e) => at(e).flags.length) ? [["Flags", ...entries.map((e, place) => flags(at(e).flags, epsilon, chosen[place]))]] : []),
       ...(entries.every((e) => at(e).outcomes) ? [["Bracket", ...entries.map((e) => bar(e, epsilon))]] : []),
     ]);
     const parts = [make("h2", {}, "Side by side"), numbers, ...corobench.securityCurves(entries, heads)];
@@ -151,7 +155,7 @@ corobench.holm = (values) => {
     const caption = "Exact McNemar";
     const whole = table(caption, ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines);
     return [make("h2", {}, "Paired tests"),
-      make("p", { class: "sub" }, `Exact McNemar test on the same ${grouped(entries[0].n)} images; Holm over the ${found.length} tests shown; 5 %.${entries.every((entry) => entry.epsilons[epsilon].known) ? "" : " Proven is not tested where the proven share of an entry is not known."}`),
+      make("p", { class: "sub" }, `Exact McNemar test on the same ${grouped(entries[0].n)} images; Holm over the ${found.length} tests shown; 5 %. One training of each is compared. Boards and findings correct over more tests, so they may show no difference where this page shows one.${entries.every((entry) => entry.epsilons[epsilon].known) ? "" : " Proven is not tested where the proven share of an entry is not known."}`),
       lines.length > 18 ? make("details", {}, make("summary", {}, `All ${lines.length} tests`), whole) : whole];
   };
 

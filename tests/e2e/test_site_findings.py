@@ -193,3 +193,14 @@ def test_paper_names_the_images_of_every_chart(tab: Tab) -> None:
     heads = page.locator(".winners h2").all()
     assert [head.is_visible() for head in heads] == [True] * 2
     assert heads[1].inner_text().startswith("scikit-learn digits · cnn-small")
+
+
+def test_a_newcomer_learns_what_it_is_which_paper_and_what_names_mean(tab: Tab) -> None:
+    page = tab.open("index.html")
+    assert "compares compressed image classifiers" in page.locator(".intro").inner_text()
+    paper = page.locator(".intro").get_by_role("link", name="the paper")
+    assert paper.get_attribute("href") == "https://arxiv.org/abs/1906.06110"
+    note = page.locator(".scene.s0 .chart > p.sub").inner_text()
+    for name in ("LWM least weight magnitude", "HYDRA pruning by learned scores"):
+        assert name in note
+    assert "AutoAttack are attacks" in note

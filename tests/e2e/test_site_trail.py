@@ -172,3 +172,21 @@ def test_two_entries_get_a_verdict_in_words(tab: Tab) -> None:
     assert re.search(
         r"Unbroken: (no difference shown|\S+ is better)\.", page.locator("#verdict").inner_text()
     )
+
+
+def test_compared_entries_show_their_flags_and_why(tab: Tab) -> None:
+    entry, epsilon, flag = flagged()
+    other = next(name for name in NAMES if name != entry)
+    page = tab.open(f"{COMPARE}#e={entry}.n500,{other}.n500&eps={epsilon}")
+    row = page.locator("#compared tr", has=page.get_by_role("rowheader", name="Flags"))
+    heads = page.locator("#compared table").first.locator("thead th").all_inner_texts()
+    row.locator("td").nth(heads.index(entry) - 1).get_by_role("link", name=flag).click()
+    page.wait_for_url(f"**/{entry}.n500.html#flags-{epsilon.replace('/', '-')}")
+    assert MEANINGS[flag] in page.locator(":target").inner_text()
+
+
+def test_the_paired_tests_say_why_a_board_may_disagree(tab: Tab) -> None:
+    page = tab.open(f"{COMPARE}#e={NAMES[1]}.n500,{NAMES[2]}.n500")
+    said = page.locator("#compared p.sub", has_text="Exact McNemar").inner_text()
+    assert "One training of each" in said
+    assert "they may show no difference where this page shows one" in said

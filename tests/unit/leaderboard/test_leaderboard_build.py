@@ -119,6 +119,12 @@ def test_every_board_entry_and_group_has_its_page(built: SiteSummary) -> None:
     assert built.num_files == len(files) - 1  # the list of files itself
 
 
+def test_how_to_submit_says_first_how_to_install(built: SiteSummary) -> None:
+    text = pages(built)["submit.html"]
+    install = text.index("pip install 'corobench[evaluate]'")
+    assert install < text.index("corobench validate submissions/my-model")
+
+
 def test_hostile_text_shows_as_text(built: SiteSummary) -> None:
     for name, page in pages(built).items():
         elements = Elements(page)
