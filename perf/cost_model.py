@@ -118,14 +118,12 @@ def measure(case: Case, data_root: Path | None) -> dict[str, float | None]:
     found |= _attacks(case, model, track, x[:num], own)
     asked = [certifier for certifier in closing if case.entry and certifier not in not_asked]
     images = _open(prover, model, x, labels, track) if asked else []
-    for certifier in closing:
-        if certifier not in asked:
-            found[certifier] = None
-            continue
+    num_open = sum(len(y) for _, y, _ in images)
+    found |= dict.fromkeys(closing)
+    for certifier in asked if num_open else []:
         ask = partial(close_chunk, prover, certifier, model)
         spent = [seconds(partial(ask, *one, protocol)) for one in images]
-        num_asked = sum(len(y) for _, y, _ in images)
-        found[certifier] = sum(spent) / num_asked if num_asked else None
+        found[certifier] = sum(spent) / num_open
     found["crown_closes"] = "CROWN" in closing and found["CROWN"] is not None
     found["weights"] = sum(value.numel() for value in model.parameters())
     return found

@@ -223,12 +223,7 @@ class Head:
             that it once counted as dead, and no worker starts without one.
     """
 
-    def __init__(
-        self,
-        address: str,
-        patience_s: float = PATIENCE_S,
-        has_node: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, address: str, patience_s: float, has_node: Callable[[], bool]) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self._patience_s = patience_s

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from deployed import session_of
 from onnx import ModelProto
 from onnx_models import model, node, weights
 
@@ -82,13 +83,7 @@ def claims(file: ModelProto) -> dict[str, float]:
 
 def wrong(file: ModelProto, optimised: bool) -> int:
     """How many images of 200 in the ball onnxruntime does not put into class 0."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        file.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_of(file, optimised)
     drawn = np.random.default_rng(0).uniform(-RADIUS, RADIUS, (200, *CENTRE.shape))
     found = [session.run(None, {"x": CENTRE + np.float32(one)})[0][0] for one in drawn]
     return sum(not (np.isfinite(y).all() and y[0] > y[1]) for y in found)

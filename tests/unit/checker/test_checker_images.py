@@ -9,22 +9,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from written_nets import Written
 
 from corobench.benchmark.certify.checker.intervals import UncheckableError
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.rearranging import places_of
 
 SHAPE = (1, 4, 4)
-
-
-class Written(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def kept(function: Callable[[Tensor], Tensor], num_images: int) -> bool:

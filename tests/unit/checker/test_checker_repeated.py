@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from written_nets import Written
 
 from corobench.benchmark.certify.checker.curves import Smooth, celu
 from corobench.benchmark.certify.checker.intervals import Interval, UncheckableError
@@ -17,15 +18,6 @@ from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.roots import MatrixProduct
 
 SHAPE = (4, 1, 4)
-
-
-class Written(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def length(x: Tensor) -> Tensor:

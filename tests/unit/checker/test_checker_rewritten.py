@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from deployed import session_of
 from onnx import ModelProto
 from onnx_models import model, node, weights
-from torch import Tensor, nn
+from torch import Tensor
+from written_nets import Written
 
 from corobench.benchmark.certify.checker.boxed import Norm
 from corobench.benchmark.certify.checker.intervals import UncheckableError
@@ -23,23 +22,8 @@ SHAPE = (1, 2, 2)
 ROOT = np.float32(np.sqrt(2.0))
 
 
-class Written(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def runtime(file: ModelProto, optimised: bool, image: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-    content = file.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": image})[0]
+    return session_of(file, optimised).run(None, {"x": image})[0]
 
 
 def checked(file: ModelProto) -> Network:
