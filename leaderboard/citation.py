@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from corobench.leaderboard.boards import Row
 from corobench.leaderboard.format import interval, percent, plain, short_bytes, short_count
@@ -82,7 +83,6 @@ def bibtex(row: Row, address: str = "") -> str:
         address: where the site is published, with its last slash; empty where it is not known.
     """
     result, submission = row.result, row.result.submission
-    key = re.sub(r"[^a-z0-9]+", "-", f"corobench-{result.entry}").strip("-")
     seed = submission.training.seed
     note = (
         f"corobench entry {result.entry}, protocol {result.protocol}, track {result.track}, "
@@ -99,5 +99,7 @@ def bibtex(row: Row, address: str = "") -> str:
         "url": f"{address}{row.page}" if address else "",
         "note": latex_escape(note),
     }
+    # The page is one per result, so that two protocols or numbers of images never share a key.
+    key = ":".join(["corobench", *PurePosixPath(row.page).with_suffix("").parts[1:]])
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
     return "\n".join([f"@misc{{{key},", *lines, "}"])

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from corobench.benchmark.records.result import Result
 from corobench.leaderboard.boards import Row
+from corobench.leaderboard.format import round_bytes
+from corobench.leaderboard.tiles import SIZE_CLASSES
 
 #: Compression tiers of the benchmark: times fewer convolution and linear weights.
 TIERS = (2, 4, 8, 10, 16, 20, 32, 100)
 #: How far a measured compression may be from its tier, as a share: whole filters and layer widths
 #: cannot be cut to the weight.
 TIER_TOLERANCE = 0.1
+
+#: Between the limits of :data:`SIZE_CLASSES`, smallest first.
+SIZE_NAMES = (
+    f"below {round_bytes(SIZE_CLASSES[0])}",
+    *(f"{round_bytes(low)} to {round_bytes(high)}" for low, high in pairwise(SIZE_CLASSES)),
+    f"{round_bytes(SIZE_CLASSES[-1])} or more",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,12 @@ def tier(row: Row) -> str:
     return f"{near[0]}x" if near else "other"
 
 
+def size_class(row: Row) -> str:
+    """The packed size of an entry, between the limits of the front page's tiles."""
+    size = row.result.compactness.bytes_packed
+    return SIZE_NAMES[sum(size >= limit for limit in SIZE_CLASSES)]
+
+
 def facet_values(row: Row) -> dict[str, str]:
     """Key of each facet -> this row's value."""
     submission = row.result.submission
@@ -71,6 +87,7 @@ def facet_values(row: Row) -> dict[str, str]:
         "structure": method.structure,
         "architecture": submission.model.network,
         "tier": tier(row),
+        "packed": size_class(row),
         "extra": "extra data" if submission.training.extra_data else "track's data only",
         "proof": _proof(row),
         "flags": "flagged" if row.score.flags or row.result.is_frozen else "no flags",
@@ -87,11 +104,15 @@ _TITLES = {
     "structure": "Structure",
     "architecture": "Architecture",
     "tier": "Times smaller",
+    "packed": "Packed size",
     "extra": "Training data",
     "proof": "Proof",
     "flags": "Flags",
 }
-_TIER_ORDER = ("dense", *(f"{step}x" for step in TIERS), "other")
+_ORDERS = {
+    "tier": ("dense", *(f"{step}x" for step in TIERS), "other"),
+    "packed": SIZE_NAMES,
+}
 
 
 def facets(rows: Sequence[Row]) -> tuple[Facet, ...]:
@@ -101,7 +122,7 @@ def facets(rows: Sequence[Row]) -> tuple[Facet, ...]:
     for key, title in _TITLES.items():
         present = {value[key] for value in values}
         if len(present) > 1:
-            order = sorted(present, key=_TIER_ORDER.index) if key == "tier" else sorted(present)
+            order = sorted(present, key=_ORDERS[key].index if key in _ORDERS else None)
             found.append(Facet(key, title, tuple(order)))
     return tuple(found)
 

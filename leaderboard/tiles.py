@@ -18,10 +18,12 @@ class Tile:
     Attributes:
         limit_bytes: its entries are packed into fewer.
         row: the best one by proven, or None where the board has none so small.
+        num_tied: others of its size in its group by proven: its lead over them is not shown.
     """
 
     limit_bytes: int
     row: Row | None
+    num_tied: int = 0
 
 
 def tiles(rows: Sequence[Row]) -> tuple[Tile, ...]:
@@ -30,9 +32,14 @@ def tiles(rows: Sequence[Row]) -> tuple[Tile, ...]:
     Args:
         rows: of one board, best by proven first.
     """
-    return tuple(Tile(limit, _best(rows, limit)) for limit in SIZE_CLASSES)
+    return tuple(_tile(rows, limit) for limit in SIZE_CLASSES)
 
 
-def _best(rows: Sequence[Row], limit_bytes: int) -> Row | None:
-    small = (row for row in rows if row.result.compactness.bytes_packed < limit_bytes)
-    return next((row for row in small if row.is_certifiable), None)
+def _tile(rows: Sequence[Row], limit_bytes: int) -> Tile:
+    known = [row for row in rows if row.is_certifiable]
+    small = [row for row in known if row.result.compactness.bytes_packed < limit_bytes]
+    if not small:
+        return Tile(limit_bytes, None)
+    best = small[0].standing
+    tied = [row for row in small[1:] if best and row.standing and row.standing.group == best.group]
+    return Tile(limit_bytes, small[0], len(tied))

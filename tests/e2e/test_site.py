@@ -166,7 +166,7 @@ def test_latex_and_bibtex_of_selected_rows(tab: Tab) -> None:
     page = tab.open(f"{BOARD}#sel=digits-adv-lwm-10x.n500")
     menu(page, "Export").get_by_role("button", name="BibTeX").click()
     text = page.locator("#cite[open] pre").inner_text()
-    assert text.startswith("@misc{corobench-digits-adv-lwm-10x,")
+    assert text.startswith("@misc{corobench:1.0:digits:digits-adv-lwm-10x.n500,")
     assert text.count("@misc") == 1
     page.keyboard.press("Escape")
     menu(page, "Export").get_by_role("button", name="LaTeX").click()

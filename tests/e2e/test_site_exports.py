@@ -118,7 +118,7 @@ def test_latex_is_a_whole_tabular(tab: Tab) -> None:
 def test_bibtex_cites_the_entry(tab: Tab) -> None:
     page = tab.open("entries/1.0/digits/plain.n500.html")
     text = page.locator("#bibtex").inner_text()
-    assert text.startswith("@misc{corobench-plain,")
+    assert text.startswith("@misc{corobench:1.0:digits:plain.n500,")
     assert "url =" not in text  # the paper's address is not the entry's
     assert "weights sha256" in text and "training seed 0" in text
     assert "refers to https://example.org/paper" in text

@@ -37,7 +37,7 @@ from corobench.leaderboard.plot import (
     plot,
     y_of,
 )
-from corobench.leaderboard.taxonomy import tier, times_smaller
+from corobench.leaderboard.taxonomy import facets, size_class, tier, times_smaller
 
 MIRRORED = {"kind": "mirror", "fingerprint": MIRROR}
 
@@ -190,6 +190,18 @@ def test_a_smaller_network_is_as_many_times_smaller_as_its_parent_has_weights() 
     assert times_smaller(rows["pruned"]) == pytest.approx(10.0)
     assert times_smaller(rows["small"]) == pytest.approx(40_000 / 4_200)
     assert tier(rows["pruned"]) == tier(rows["small"]) == "10x"
+
+
+def test_a_board_can_be_filtered_by_the_size_classes_of_the_front_page() -> None:
+    limits = {24_999: "below 25 kB", 25_000: "25 kB to 100 kB", 10**6: "1 MB or more"}
+    results = [
+        make_result(f"e{size}", compactness=make_compactness(40_000, 1.0) | {"bytes_packed": size})
+        for size in limits
+    ]
+    rows = group_results(results)[0].boards[0].rows
+    assert {int(row.result.entry[1:]): size_class(row) for row in rows} == limits
+    (packed,) = [facet for facet in facets(rows) if facet.key == "packed"]
+    assert packed.values == tuple(limits.values())
 
 
 def test_curves_are_of_methods_with_several_compressions() -> None:

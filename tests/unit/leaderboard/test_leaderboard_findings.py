@@ -121,6 +121,9 @@ def test_a_tile_has_the_best_proven_row_that_is_small_enough(found: Findings) ->
         small = [row for row in rows if row.result.compactness.bytes_packed < limit]
         best = max(row.score.certified_by["cascade"] or 0 for row in small)
         assert tile.row is not None and tile.row.score.certified_by["cascade"] == best
+        group = tile.row.standing.group if tile.row.standing else None
+        alike = [row for row in small if row.standing and row.standing.group == group]
+        assert tile.num_tied == len(alike) - 1
     assert tiles(()) == tuple(type(tile)(tile.limit_bytes, None) for tile in scene.tiles)
 
 

@@ -89,6 +89,14 @@ def test_citations_of_a_quick_result_say_so() -> None:
     assert "quick" not in latex_row(group.boards[0].rows[0]) + bibtex(group.boards[0].rows[0])
 
 
+def test_no_two_results_of_an_entry_share_a_key() -> None:
+    raws = [make_raw(), make_raw(n=100), make_raw() | {"protocol": "1.1"}]
+    groups = group_results([Result.model_validate(raw) for raw in raws])
+    keys = [bibtex(group.boards[0].rows[0]).splitlines()[0] for group in groups]
+    assert len(set(keys)) == 3
+    assert all(key.startswith("@misc{corobench:1.") for key in keys)
+
+
 def test_the_workflow_that_publishes_does_not_ask_for_quick_results() -> None:
     workflow = Path(__file__).parents[3] / ".github" / "workflows" / "pages.yml"
     (call,) = [line for line in workflow.read_text().splitlines() if "corobench render" in line]
