@@ -300,6 +300,7 @@ def _environment(site: Site, found: Findings | None) -> Environment:
         flag_links=flag_links(site.documents),
         meanings=MEANINGS,
         address=site.address,
+        repository=site.project.repository.rstrip("/"),
         used=used,
     )
     return environment

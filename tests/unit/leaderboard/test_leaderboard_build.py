@@ -311,6 +311,16 @@ def test_rules_are_rendered_with_working_links(built: SiteSummary) -> None:
     assert "<table" in page
 
 
+def test_every_page_leads_to_the_project_where_its_address_is_known(
+    built: SiteSummary, tmp_path: Path
+) -> None:
+    results = [built.index.parent.parent / "results"]
+    site = build_site(results, tmp_path / "site", repository="https://git.example/blob/main/")
+    link = '<a href="https://git.example/blob/main/README.md">The project</a>'
+    assert all(link in page for page in made_by_us(site).values())
+    assert not any("The project</a>" in page for page in made_by_us(built).values())
+
+
 def test_an_entry_page_tells_how_to_measure_it_again(built: SiteSummary) -> None:
     page = html.unescape(pages(built)["entries/1.0/fashion-mnist/fast.n100.html"])
     command = "corobench evaluate submissions/fast --track fashion-mnist --subset 100 --seed 0"
