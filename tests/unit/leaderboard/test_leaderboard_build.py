@@ -315,7 +315,9 @@ def test_every_page_leads_to_the_project_where_its_address_is_known(
     built: SiteSummary, tmp_path: Path
 ) -> None:
     results = [built.index.parent.parent / "results"]
-    site = build_site(results, tmp_path / "site", repository="https://git.example/blob/main/")
+    site = build_site(
+        results, tmp_path / "site", repository="https://git.example/blob/main/", with_quick=True
+    )
     link = '<a href="https://git.example/blob/main/README.md">The project</a>'
     assert all(link in page for page in made_by_us(site).values())
     assert not any("The project</a>" in page for page in made_by_us(built).values())
