@@ -21,7 +21,7 @@ corobench.securityCurves = (entries, heads) => {
   const largest = Math.max(...entries.flatMap((entry) => entry.curve.map(([, radius]) => radius)));
   const x = (radius) => (LEFT + (radius / largest) * (RIGHT - LEFT)).toFixed(2);
   const y = (rate) => (BOTTOM - rate * (BOTTOM - TOP)).toFixed(2);
-  const svg = draw("svg", { class: "plot security", "data-n": entries[0].n, viewBox: "0 0 600 300", role: "img", "aria-label": `Proven and unbroken shares of ${heads.join(", ")} as the radius grows` });
+  const svg = draw("svg", { class: "plot security", "data-n": entries[0].n, viewBox: "0 0 612 300", role: "img", "aria-label": `Proven and unbroken shares of ${heads.join(", ")} as the radius grows` });
   for (let percent = 0; percent <= 100; percent += 20) {
     svg.append(draw("line", { class: "grid", x1: LEFT, x2: RIGHT, y1: y(percent / 100), y2: y(percent / 100) }),
       draw("text", { x: LEFT - 8, y: Number(y(percent / 100)) + 4, "text-anchor": "end" }, String(percent)));

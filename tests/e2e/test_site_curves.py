@@ -191,9 +191,25 @@ def test_a_curve_fits_a_phone(browser: Any, site: Path) -> None:
     tab.close()
 
 
-@pytest.mark.parametrize(
-    "name", ["entries/1.0/digits/one.n500.html", "compare/digits-1.0-n500.html#e=one.n500,two.n500"]
-)
+PAGES = ("entries/1.0/digits/one.n500.html", "compare/digits-1.0-n500.html#e=one.n500,two.n500")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_word_of_a_curve_is_cut_on_a_phone(browser: Any, site: Path, name: str) -> None:
+    """Nor that of the last radius, at the right end where nothing more is measured."""
+    tab = Tab(browser, site, viewport={"width": 390, "height": 844})
+    page = tab.open(name.replace("one.", "more-0."))
+    svg = page.locator("svg.security")
+    svg.wait_for()
+    plot = svg.bounding_box()
+    for word in svg.locator("text").all():
+        box = word.bounding_box()
+        assert plot["x"] <= box["x"], word.text_content()
+        assert box["x"] + box["width"] <= plot["x"] + plot["width"], word.text_content()
+    tab.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious(browser: Any, site: Path, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = Tab(browser, site, color_scheme="dark")
