@@ -68,7 +68,8 @@ from corobench.benchmark.executors.limits import Limits
     "--curve",
     is_flag=True,
     help="Afterwards measure proven and unbroken at more radii, with cheap certifiers and PGD-50, "
-    "for a curve on the entry's page; never ranked.",
+    "for a curve on the entry's page; never ranked. With --missing-only also of results that are "
+    "there already.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 @many.scaling
@@ -111,6 +112,7 @@ def evaluate(
       corobench evaluate submissions/* --device all --workers-per-device 2 --tf32
       corobench evaluate submissions/* --missing-only --shard 3/20
       corobench evaluate submissions/my-model --curve
+      corobench evaluate submissions/* --missing-only --curve --out leaderboard/results
     """
     from corobench.benchmark.evaluation.settings import Settings
     from corobench.benchmark.executors.planning import plan
