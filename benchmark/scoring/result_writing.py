@@ -112,14 +112,15 @@ def finish_set(path: Path) -> bool:
     with _as_output_error(path):
         try:
             result = read_scorecard(staged(path, _RESULT))
-        except ResultError:
+            content = staged(path, _RESULT).read_bytes()
+        except (ResultError, FileNotFoundError):
             _clear(path)
             return False
         digests = result.files or {}
         if not (digests and all(_is_at_hand(path, *item) for item in digests.items())):
             _clear(path)
             return False
-        _commit(path, encode_result(result), digests)
+        _commit(path, content, digests)
     return True
 
 
@@ -163,26 +164,34 @@ def _stage(path: Path, contents: Mapping[str, bytes], result: bytes) -> None:
 
 
 def _commit(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
-    """Put the set in its place; from here on the staged files are enough to finish it."""
+    """Put the set in its place, by renaming alone; the staged files are enough to finish it.
+
+    Another writer may finish this very set meanwhile.
+    """
     if path.exists() and path.read_bytes() != content:
         path.unlink()
         _sync_folder(path.parent)
     for ending in [ending for ending in ENDINGS if ending in digests]:
         new, place, digest = staged(path, ending), beside(path, ending), digests[ending]
         if _digest(place) != digest:
-            # Another writer may finish this very set meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 new.replace(place)
         new.unlink(missing_ok=True)
         if _digest(place) != digest:
-            raise OutputError(
-                f"{place}: another process is writing the same result; wait until it ends, then "
-                "run this again"
-            )
+            raise _another_writer(place)
     _sync_folder(path.parent)
-    replace_whole(path, content)
+    with contextlib.suppress(FileNotFoundError):
+        staged(path, _RESULT).replace(path)
     _sync_folder(path.parent)
-    staged(path, _RESULT).unlink(missing_ok=True)
+    if _digest(path) != sha256(content).hexdigest():
+        raise _another_writer(path)
+
+
+def _another_writer(place: Path) -> OutputError:
+    return OutputError(
+        f"{place}: another process is writing the same result; wait until it ends, then run this "
+        "again"
+    )
 
 
 def _is_at_hand(path: Path, ending: str, digest: str) -> bool:
