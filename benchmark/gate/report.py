@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from corobench.benchmark.gate.rule import Judged, Verdict
 from corobench.benchmark.gate.run import Checked
@@ -59,7 +60,7 @@ def terminal_table(checked: Checked) -> Table:
     """One row per metric; fits 80 columns."""
     table = Table(
         title=headline(checked),
-        caption="\n".join(checked.notes),
+        caption=Text("\n".join(checked.notes), style="table.caption"),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -34,8 +35,10 @@ def _storable(name: str) -> str:
     return name
 
 
-def _visible(text: str, allowed: str = "") -> str:
+def visible(text: str, allowed: str = "") -> str:
     """Text in which nothing is hidden: no control, bidi or invisible characters."""
+    if text.isascii() and text.isprintable():
+        return text
     for letter in text:
         category = unicodedata.category(letter)
         if letter not in allowed and (category in ("Cc", "Cs") or letter in _UNSEEN):
@@ -47,7 +50,7 @@ def _visible(text: str, allowed: str = "") -> str:
 
 
 def _visible_lines(text: str) -> str:
-    return _visible(text, "\n\t")
+    return visible(text, "\n\t")
 
 
 def _not_blank(text: str) -> str:
@@ -56,8 +59,18 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _real_day(text: str) -> str:
+    """A day that was or will be, so that feeds and pages need not guess."""
+    try:
+        if text:
+            date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("a day such as 2026-11-28") from None
+    return text
+
+
 #: Text in which nothing is hidden.
-Visible = Annotated[str, AfterValidator(_visible)]
+Visible = Annotated[str, AfterValidator(visible)]
 Identifier = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$"),
@@ -77,7 +90,15 @@ FileName = Annotated[
 ]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Day = Annotated[str, StringConstraints(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"),
+    AfterValidator(_real_day),
+]
+#: Name of a health flag.
+Flag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+#: Seconds; at most some ten thousand years.
+Duration = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Record(BaseModel):

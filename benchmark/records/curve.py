@@ -12,13 +12,19 @@ from pydantic import Field
 
 from corobench.benchmark.records.aside import Aside, aside_path, faults_of_owner, owner
 from corobench.benchmark.records.base import Count, ShortText, StoredRecord
-from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
+from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Outcome, Result
 from corobench.benchmark.tracks import parse_epsilon
 
 #: Folder of all curves below the folder of results.
 FOLDER = "curves"
 ENDING = ".curve"
 MAX_POINTS = 64
+#: The attack of every curve.
+ATTACK = "pgd50"
+#: Certifiers that a curve may ask.
+CHEAP = CERTIFIERS[:3]
+#: Of a radius; a page shows it.
+MAX_DENOMINATOR = 1_000_000
 
 
 class CurvePoint(StoredRecord):
@@ -71,9 +77,11 @@ def faults_of_curve(curve: Curve, result: Result) -> list[str]:
         curve: as read.
         result: the one that it should belong to.
     """
-    faults = faults_of_owner(curve, owner(result))
+    faults = faults_of_owner(curve, owner(result) | {"seed": result.seed, "attack": ATTACK})
+    faults += _faults_of_radii(curve, result)
     if faults:
         return faults
+    faults += _faults_of_points(curve, result)
     both = {text: (point.proven or 0, point.unbroken) for text, point in curve.points.items()}
     known = [(text, *ends) for text, ends in both.items()]
     known += [(text, *_ends(score, result.n)) for text, score in result.epsilons.items()]
@@ -87,6 +95,42 @@ def faults_of_curve(curve: Curve, result: Result) -> list[str]:
                 f"{text}: expected at most {least} proven, as no more are unbroken at {where}, "
                 f"found {proven}"
             )
+    return faults
+
+
+def _faults_of_radii(curve: Curve, result: Result) -> list[str]:
+    """Radii that are the board's, there twice, or not written as a curve is written."""
+    seen = {parse_epsilon(text): text for text in result.epsilons}
+    faults = []
+    for text in curve.points:
+        radius = parse_epsilon(text)
+        if radius in seen:
+            faults.append(f"{text}: expected another radius than {seen[radius]}")
+        elif text != f"{radius.numerator}/{radius.denominator}":
+            faults.append(f"{text}: expected {radius.numerator}/{radius.denominator}")
+        elif radius.denominator > MAX_DENOMINATOR:
+            faults.append(f"{text}: expected at most {MAX_DENOMINATOR} below the line")
+        seen[radius] = text
+    return faults
+
+
+def _faults_of_points(curve: Curve, result: Result) -> list[str]:
+    """Proofs of certifiers that there are not, and counts that rise with the radius."""
+    faults = [f"certifiers: {name!r} is not one" for name in curve.certifiers if name not in CHEAP]
+    most = {"proven": result.clean, "unbroken": result.clean}
+    for text in sorted(curve.points, key=parse_epsilon):
+        point = curve.points[text]
+        if point.proven is not None and not curve.certifiers:
+            faults.append(f"{text}.proven: expected null where no certifier was asked")
+        for key, count in (("proven", point.proven), ("unbroken", point.unbroken)):
+            if count is None:
+                continue
+            if count > most[key]:
+                faults.append(
+                    f"{text}.{key}: expected at most {most[key]} {key}, as no more are at a "
+                    f"smaller radius, found {count}"
+                )
+            most[key] = min(most[key], count)
     return faults
 
 

@@ -15,6 +15,8 @@ from pydantic import ConfigDict, Field
 from corobench.benchmark.records.base import (
     Count,
     Day,
+    Duration,
+    Flag,
     Identifier,
     Sha256,
     StoredRecord,
@@ -114,7 +116,7 @@ class EpsilonScore(StoredRecord):
     pgd50: Count
     autoattack: Count
     certified_by: dict[str, Count | None]
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     decided_by: dict[str, Count] = Field(default_factory=dict)
 
 
@@ -195,9 +197,9 @@ class Earlier(StoredRecord):
 class Seconds(StoredRecord):
     """Wall-clock seconds of one evaluation, by kind of work."""
 
-    clean: float = 0.0
-    attack: float = 0.0
-    certify: float = 0.0
+    clean: Duration = 0.0
+    attack: Duration = 0.0
+    certify: Duration = 0.0
 
 
 class Run(StoredRecord):
@@ -245,7 +247,7 @@ class Run(StoredRecord):
     epsilons: tuple[str, ...]
     data: DataInfo
     weights_sha256: str
-    seed: int
+    seed: Count
     device: str
     versions: dict[str, str]
     settings: dict[str, object]
@@ -253,7 +255,7 @@ class Run(StoredRecord):
     submission: Manifest
     compactness: Compactness
     not_asked: dict[str, str] = Field(default_factory=dict)
-    flags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    flags: dict[str, tuple[Flag, ...]] = Field(default_factory=dict)
     seconds: Seconds = Seconds()
     audit: Audit = Audit()
     errors: tuple[str, ...] = ()
@@ -287,7 +289,7 @@ class Result(StoredRecord):
     quick: bool
     data: DataInfo
     weights_sha256: str
-    seed: int
+    seed: Count
     device: str
     versions: dict[str, str]
     clean: Count

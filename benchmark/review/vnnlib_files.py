@@ -199,7 +199,7 @@ def read_verdicts(path: Path) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise ResultError(f"{path}: expected text in UTF-8") from error
     found: dict[str, str] = {}
-    for number, line in enumerate(csv.reader(io.StringIO(text)), start=1):
+    for number, line in enumerate(_lines(path, text), start=1):
         if not line:
             continue
         verdict = line[1].strip().lower() if len(line) > 1 else ""
@@ -212,6 +212,13 @@ def read_verdicts(path: Path) -> dict[str, str]:
         if found.setdefault(name, verdict) != verdict:
             raise ResultError(f"{path}, line {number}: {name} has two verdicts")
     return found
+
+
+def _lines(path: Path, text: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(text))
+    except csv.Error as error:
+        raise ResultError(f"{path}: expected lines of file and verdict ({error})") from error
 
 
 def see_proofs(result_path: Path, path: Path) -> ProofsSeen:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from corobench.benchmark.errors import OutputError, ResultError
+from corobench.benchmark.errors import OutputError, ResultError, printable
 from corobench.benchmark.files.atomic import replace_whole
 from corobench.benchmark.records import image_coding
 from corobench.benchmark.records.encoding import encode_outcomes, encode_result
@@ -75,7 +75,7 @@ def write_set(
     else:
         contents[ADVERSARIAL] = _archive(images, table, run, clean)
         files = {ADVERSARIAL: sha256(contents[ADVERSARIAL]).hexdigest()}
-    run = run.model_copy(update={"files": files})
+    run = _on_one_line(run).model_copy(update={"files": files})
     result = score(table, run)
     contents[OUTCOMES] = encode_outcomes(table, run)
     result = with_digest(result, sha256(contents[OUTCOMES]).hexdigest())
@@ -83,6 +83,13 @@ def write_set(
         _stage(path, contents, encode_result(result))
         _commit(path, encode_result(result), result.files or {})
     return result
+
+
+def _on_one_line(run: Run) -> Run:
+    """The run with messages of libraries on one line each, as readers want them."""
+    reasons = {name: printable(reason) for name, reason in run.not_asked.items()}
+    errors = tuple(printable(line) for line in run.errors)
+    return run.model_copy(update={"not_asked": reasons, "errors": errors})
 
 
 def _archive(

@@ -28,6 +28,7 @@ from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.data import load_test
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation import pipeline, proving, recognition
+from corobench.benchmark.evaluation.closing import too_large
 from corobench.benchmark.evaluation.evaluate import evaluate
 from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.identity import identity_of
@@ -42,6 +43,7 @@ from corobench.benchmark.records.result import (
     Contest,
     Earlier,
     Manifest,
+    Recognition,
     Run,
     Seconds,
 )
@@ -49,7 +51,7 @@ from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
 from corobench.benchmark.review.verification import proofs
 from corobench.benchmark.scoring.result_writing import write_set
 from corobench.benchmark.submission import load_submission
-from corobench.benchmark.tracks import PROTOCOL, TRACKS
+from corobench.benchmark.tracks import PROTOCOL, TRACKS, Protocol
 
 ROOT = Path(__file__).parents[2]
 ENTRY, PARENT = "digits-ibp-lwm-10x", "digits-ibp-dense"
@@ -139,6 +141,11 @@ class Forger:
         beside(self.path, OUTCOMES).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         self.rewrite_json(lambda said: said["files"].update({OUTCOMES: digest}))
+
+    def write_as_it_is(self, change: Callable[[dict], object], **keys: object) -> None:
+        """Both records with values that no record of corobench can hold."""
+        self.rewrite_json(change)
+        self.replace_table(self.table, self.run.model_copy(update=keys))
 
     def rewrite_json(self, change: Callable[[dict], object]) -> None:
         content = json.loads(self.path.read_text())
@@ -659,11 +666,132 @@ def another_array_in_the_archive(forger: Forger) -> None:
     forger.replace_table(forger.table, run)
 
 
+def too_large_for_what_is_small(forger: Forger) -> None:
+    """Searches that prove little here; the forger says that they cost too much to be asked."""
+    table = forger.table
+    cheap = table["ibp"].fillna(False) | table["crown_ibp"].fillna(False)
+    cheap |= table["crown"].fillna(False)
+    rows = table.index[(table["outcome"] == "certified") & ~cheap]
+    forger.set(rows, outcome="undecided", decided_by="", carried_from="")
+    for column in ("alpha_crown", "bab"):
+        table[column] = pd.array([pd.NA] * len(table), dtype="boolean")
+    closing = Protocol().closing_certifiers
+    forger.update(not_asked={name: too_large(Protocol(), name) for name in closing})
+    forger.sign()
+
+
+def a_certifier_that_there_is_not(forger: Forger) -> None:
+    forger.update(not_asked={"MyCert": "a fault of corobench hides that it proves all"})
+    forger.sign()
+
+
+def a_day_that_never_was(forger: Forger) -> None:
+    forger.write_as_it_is(lambda said: said.update(date="2025-99-99"), date="2025-99-99")
+
+
+def another_release_of_the_protocol(forger: Forger) -> None:
+    forger.update(protocol="1.1.7", settings=forger.run.settings | {"version": "1.1.7"})
+    forger.sign()
+
+
+def a_seed_below_0(forger: Forger) -> None:
+    forger.write_as_it_is(lambda said: said.update(seed=-1), seed=-1)
+
+
+def halved_on_a_processor(forger: Forger) -> None:
+    forger.update(halved_batches=1_000_000_000)
+    forger.sign()
+
+
+def a_text_that_writes_to_a_terminal(forger: Forger) -> None:
+    data = forger.run.data.model_copy(update={"source": "here\x1b[2J\n::warning::there"})
+    forger.update(data=data)
+    forger.sign()
+
+
+def a_flag_that_is_markup(forger: Forger) -> None:
+    flags = {at: (*had, "[/x]") for at, had in forger.run.flags.items()}
+
+    def change(said: dict) -> None:
+        for at, names in flags.items():
+            said["epsilons"][at]["flags"] = sorted(names)
+
+    forger.write_as_it_is(change, flags=flags)
+
+
+def contests_that_broke_nothing(forger: Forger) -> None:
+    """Rivals who tried in vain: `contest --write` writes no such record."""
+    one = Contest(sha256="0" * 64, by="rivals", num_images=9999, num_confirmed=0, broken={})
+    forger.update(contests=(one, one))
+    forger.sign()
+
+
+def more_right_than_there_are(forger: Forger) -> None:
+    """Under versions that nobody has, so that the numbers are not compared."""
+    found = Recognition(num_images=3, right=999, shifted=999, num_unseen=1, unseen=5)
+    forger.update(versions=forger.run.versions | {"torch": "9.9"}, recognition=found)
+    forger.sign()
+
+
+def attacks_taken_from_what_was_put_there(forger: Forger) -> None:
+    """An earlier result beside it, made for the purpose."""
+    then = forger.path.parents[2] / "1.0" / "digits" / forger.path.name
+    shutil.copytree(forger.path.parent, then.parent)
+    said = json.loads(then.read_text()) | {"protocol": "1.0", "identity": "f" * 64}
+    then.write_text(json.dumps(said))
+    where = {"device": said["device"], "versions": said["versions"]}
+    forger.update(earlier=Earlier(protocol="1.0", identity="f" * 64, **where))
+    forger.sign()
+
+
+def another_set_that_waits(forger: Forger) -> None:
+    """An honest result, and hidden files of a forged one that the next writer would finish."""
+    names = (forger.path.name, *(beside(forger.path, one).name for one in (OUTCOMES, ADVERSARIAL)))
+    honest = {name: (forger.path.parent / name).read_bytes() for name in names}
+    broken_becomes_certified(forger)
+    for name, content in honest.items():
+        place = forger.path.parent / name
+        place.rename(place.with_name(f".{name}.new"))
+        place.write_bytes(content)
+
+
+def a_setting_of_another_type(forger: Forger) -> None:
+    forger.update(settings=forger.run.settings | {"pgd_steps": 50.0})
+    forger.sign()
+
+
+def its_own_parent(forger: Forger) -> None:
+    manifest = (forger.folder / "submission.toml").read_text()
+    (forger.folder / "submission.toml").write_text(manifest.replace(PARENT, ENTRY))
+    forger.update(submission=forger.run.submission.model_copy(update={"parent": ENTRY}))
+    forger.sign()
+
+
+def sizes_that_deny_each_other(forger: Forger) -> None:
+    forger.update(compactness=forger.run.compactness.model_copy(update={"sparsity": 0.99}))
+    forger.sign()
+
+
 FORGERIES: dict[Callable[[Forger], None], str] = {
     attacks_taken_from_nowhere: "earlier: claimed a result of protocol 1.0, but measured no",
     attacks_taken_from_itself: "earlier: claimed a result of protocol 1.1, but measured no",
     attacks_taken_from_no_protocol: "earlier.protocol: claimed ../../other, but measured no",
     attacks_said_to_have_run_elsewhere: "earlier.device: claimed a quantum computer, but measured",
+    too_large_for_what_is_small: "not_asked.alpha-CROWN: claimed not asked (too-large",
+    a_certifier_that_there_is_not: "not_asked: 'MyCert' is not a certifier",
+    a_day_that_never_was: "date: Value error, a day such as 2026-11-28",
+    another_release_of_the_protocol: f"protocol: claimed 1.1.7, but measured {PROTOCOL}",
+    a_seed_below_0: "seed: expected at least 0, found -1",
+    halved_on_a_processor: "halved_batches: expected none on a processor",
+    a_text_that_writes_to_a_terminal: "data.source: expected text without control characters",
+    a_flag_that_is_markup: "expected text like ^[a-z0-9][a-z0-9-]{0,63}$, found '[/x]'",
+    contests_that_broke_nothing: "contests.broken: claimed none",
+    more_right_than_there_are: "recognition.right: expected at most num_images = 3, found 999",
+    attacks_taken_from_what_was_put_there: "but measured a round that is not frozen",
+    another_set_that_waits: "files of an interrupted writing lie beside it",
+    a_setting_of_another_type: "settings: claimed",
+    its_own_parent: f"`parent`: '{ENTRY}' is not an entry here",
+    sizes_that_deny_each_other: "compactness.sparsity: expected 0.",
     another_constant_of_the_same_engine: "constants.",
     constants_left_out: "constants.",
     a_version_that_is_none: "versions.torch: claimed <b>3</b>, but measured no version",
@@ -773,10 +901,26 @@ ELSEWHERE: dict[Callable[[Forger], None], dict[str, str]] = {
             another_prover,
             carried_from_nowhere,
             broken_in_the_small_ball_only,
+            a_seed_below_0,
+            a_text_that_writes_to_a_terminal,
+            a_flag_that_is_markup,
         ),
         _NOT_SCORED,
     ),
-    **dict.fromkeys((other_data, not_from_here, quick_is_false), _NOT_READ),
+    **dict.fromkeys(
+        (
+            other_data,
+            not_from_here,
+            quick_is_false,
+            a_certifier_that_there_is_not,
+            halved_on_a_processor,
+            more_right_than_there_are,
+            sizes_that_deny_each_other,
+        ),
+        _NOT_READ,
+    ),
+    a_day_that_never_was: _NOT_SCORED,
+    its_own_parent: {"render": "submission.parent: expected another entry than"},
     another_subset: {"render": _SAID},
     swapped_adversarial_images: {"recheck": _SAID},
     outside_the_ball_by_one_step: {"recheck": _SAID},

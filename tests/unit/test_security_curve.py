@@ -126,6 +126,25 @@ def made(tmp_path: Path) -> tuple[Path, Result]:
         ({"points": {"0.05": {"proven": 1, "unbroken": 2}}}, "0.05"),
         ({"points": {"1/32": {"proven": -1, "unbroken": 2}}}, "proven"),
         ({"schema": 2}, "schema"),
+        ({"seed": 1}, "seed: expected 0"),
+        ({"attack": "none at all"}, "attack: expected 'pgd50'"),
+        ({"certifiers": ["the exact one"]}, "'the exact one' is not one"),
+        ({"certifiers": []}, "expected null where no certifier was asked"),
+        ({"points": {"1/8": {"proven": 250, "unbroken": 380}}}, "another radius than 2/16"),
+        ({"points": {"6/32": {"proven": 1, "unbroken": 2}}}, "6/32: expected 3/16"),
+        ({"points": {" 3/16 ": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
+        ({"points": {"٣/١٦": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
+        ({"points": {f"1/{10**90}": {"proven": 1, "unbroken": 480}}}, "below the line"),
+        ({"points": {"1/32": {"proven": 1, "unbroken": 481}}}, "expected at most 480 unbroken"),
+        (
+            {
+                "points": {
+                    "5/32": {"proven": 1, "unbroken": 2},
+                    "3/16": {"proven": 2, "unbroken": 2},
+                }
+            },
+            "3/16.proven: expected at most 1 proven",
+        ),
     ],
 )
 def test_a_curve_that_is_not_the_results_is_refused(

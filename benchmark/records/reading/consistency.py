@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from corobench.benchmark.errors import ConfigError, nearest
-from corobench.benchmark.records.reading.places import is_protocol
+from corobench.benchmark.records.reading.places import ROUNDS, is_protocol
 from corobench.benchmark.records.reading.published import data_faults
 from corobench.benchmark.records.result import (
     CERTIFIERS,
@@ -19,7 +19,7 @@ from corobench.benchmark.records.result import (
     Outcome,
     Result,
 )
-from corobench.benchmark.tracks import TRACKS, parse_epsilon
+from corobench.benchmark.tracks import TRACKS, parse_epsilon, round_of
 
 #: Largest whole number in a result; beyond it a float is no longer exact.
 MAX_COUNT = 2**53
@@ -36,6 +36,11 @@ def contradictions(result: Result) -> list[str]:
         faults.append(f"track: unknown track {result.track!r}: {nearest(result.track, TRACKS)}")
     if not is_protocol(result.protocol):
         faults.append(f"protocol: expected a version such as '1.0', found {result.protocol!r}")
+    elif round_of(result.protocol) not in ROUNDS:
+        faults.append(
+            f"protocol: expected one of {', '.join(ROUNDS)}, found {result.protocol!r}; was it "
+            "written by a newer corobench? Then update this one"
+        )
     if result.submission.id != result.entry:
         faults.append(
             f"submission.id: expected {result.entry!r} as in 'entry', "
@@ -56,7 +61,34 @@ def contradictions(result: Result) -> list[str]:
     faults += _repeated(result.epsilons)
     for epsilon in sorted(result.epsilons):
         faults += _epsilon_faults(epsilon, result.epsilons[epsilon], result)
-    return faults + _compactness_faults(result.compactness)
+    if result.submission.parent == result.entry:
+        faults.append(f"submission.parent: expected another entry than {result.entry!r} itself")
+    if unknown := sorted({*result.not_asked} - {*CERTIFIERS}):
+        faults.append(f"not_asked: {unknown[0]!r} is not a certifier")
+    if result.halved_batches and result.device == "cpu":
+        faults.append(
+            f"halved_batches: expected none on a processor, found {result.halved_batches}"
+        )
+    faults += _recognition_faults(result)
+    return faults + _compactness_faults(result.compactness) + _weight_faults(result.compactness)
+
+
+def _recognition_faults(result: Result) -> list[str]:
+    """More images than there are, or more right ones than were asked."""
+    found = result.recognition
+    if found is None:
+        return []
+    pairs = (
+        ("num_images", found.num_images, "n", result.n),
+        ("right", found.right, "num_images", found.num_images),
+        ("shifted", found.shifted, "num_images", found.num_images),
+        ("unseen", found.unseen or 0, "num_unseen", found.num_unseen or 0),
+    )
+    return [
+        f"recognition.{part}: expected at most {whole} = {limit}, found {count}"
+        for part, count, whole, limit in pairs
+        if count > limit
+    ]
 
 
 def _repeated(epsilons: Iterable[str]) -> list[str]:
@@ -178,3 +210,65 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
                     f"found {count}"
                 )
     return faults
+
+
+def _weight_faults(size: Compactness) -> list[str]:
+    """What the layers and the optional measures say that the others deny, one line per fault.
+
+    A result without the table of layers, or without an optional measure, says nothing there.
+    """
+    faults = []
+    for number, layer in enumerate(size.layers):
+        for part, count, whole, limit in (
+            ("num_nonzero", layer.num_nonzero, "num_weights", layer.num_weights),
+            ("macs_nonzero", layer.macs_nonzero, "macs_dense", layer.macs_dense),
+        ):
+            if count > limit:
+                faults.append(
+                    f"compactness.layers.{number}.{part}: expected at most {whole} = {limit}, "
+                    f"found {count}"
+                )
+    if size.layers:
+        faults += _sums(size)
+    return faults + _optional(size)
+
+
+def _sums(size: Compactness) -> list[str]:
+    """Sums over layers that are not the measures of the whole."""
+    faults = [
+        f"compactness.{key}: expected at least the {total} of the layers, found {said}"
+        for key, total, said in (
+            ("macs_dense", sum(one.macs_dense for one in size.layers), size.macs_dense),
+            ("macs_nonzero", sum(one.macs_nonzero for one in size.layers), size.macs_nonzero),
+        )
+        if total > said
+    ]
+    share = 1 - size.num_weights_kept / size.num_weights if size.num_weights else 0.0
+    if abs(size.sparsity - share) > 1e-6:
+        faults.append(
+            f"compactness.sparsity: expected {share:.6g} as in the layers, found {size.sparsity}"
+        )
+    return faults
+
+
+def _optional(size: Compactness) -> list[str]:
+    pairs = [
+        ("bytes_coded", size.bytes_coded, "bytes_packed", size.bytes_packed),
+        ("bytes_packed_zstd", size.bytes_packed_zstd, "the largest number", MAX_COUNT),
+        ("peak_activation_bytes", size.peak_activation_bytes, "the largest number", MAX_COUNT),
+    ]
+    if size.layers:
+        pairs.append(("num_live", size.num_live, "the weights kept", size.num_weights_kept))
+    if size.equivalent is not None:
+        found = size.equivalent
+        pairs += [
+            ("equivalent.num_removed", found.num_removed, "num_channels", found.num_channels),
+            ("equivalent.num_channels", found.num_channels, "the largest number", MAX_COUNT),
+            ("equivalent.num_parameters", found.num_parameters, "the largest number", MAX_COUNT),
+            ("equivalent.macs_dense", found.macs_dense, "the largest number", MAX_COUNT),
+        ]
+    return [
+        f"compactness.{part}: expected at most {whole} = {limit}, found {count}"
+        for part, count, whole, limit in pairs
+        if count is not None and count > limit
+    ]

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.tracks import TRACKS, get_track, round_of, standard_subset
+from corobench.benchmark.tracks import PROTOCOL, TRACKS, get_track, round_of, standard_subset
 
 LAYOUT = "<protocol>/<track>/<entry>.json"
+
+#: Rounds whose rules this corobench knows, oldest first.
+ROUNDS = ("1.0", round_of(PROTOCOL))
 
 _PROTOCOL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.files.safe_json import check_depth, no_repeats
 from corobench.benchmark.files.text import byte_order_mark
+from corobench.benchmark.records.base import visible
 from corobench.benchmark.records.reading.consistency import contradictions
 from corobench.benchmark.records.reading.faults import describe
 from corobench.benchmark.records.reading.places import misplaced
@@ -22,6 +23,8 @@ from corobench.benchmark.records.result_set import staged, verify_set
 MAX_TEXT = 4000
 #: Longest number that is read; ours are counts, seconds and a seed of at most 19 digits.
 MAX_DIGITS = 32
+#: Keys whose texts may have several lines.
+_LINES = ("description", "extra_data_source")
 
 
 def read_result(path: Path) -> Result:
@@ -96,20 +99,29 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def _check_texts(payload: dict[str, Any]) -> None:
-    """Refuse texts longer than any that is written: they fill pages or memory."""
-    todo: list[object] = [payload]
+    """Refuse texts longer than any that is written, and those in which something is hidden.
+
+    Keys and values end up on pages, in terminals and in the logs of jobs: a long one fills them, a
+    control character moves the cursor or begins a line of its own, which may be a command.
+    """
+    todo: list[tuple[str, object]] = [("", payload)]
     while todo:
-        value = todo.pop()
+        key, value = todo.pop()
         if isinstance(value, dict):
-            todo += value
-            todo += value.values()
+            todo += [("", name) for name in value]
+            todo += value.items()
         elif isinstance(value, list):
-            todo += value
+            todo += [(key, one) for one in value]
         elif isinstance(value, str) and len(value) > MAX_TEXT:
             raise ValueError(
                 f"{_place_of(payload, value)}: expected a text of at most {MAX_TEXT} characters, "
                 f"found {len(value)}"
             )
+        elif isinstance(value, str):
+            try:
+                visible(value, "\n\t" if key in _LINES else "")
+            except ValueError as error:
+                raise ValueError(f"{_place_of(payload, value)}: expected {error}") from None
 
 
 def _place_of(payload: dict[str, Any], text: str) -> str:

@@ -20,6 +20,7 @@ from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import Evidence
 from corobench.benchmark.evaluation.identity import ENGINE, identity_of, versions
+from corobench.benchmark.files.atomic import canonical_json
 from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.image_coding import code
 from corobench.benchmark.records.reading.coded_images import ARRAYS, read_coded
@@ -30,6 +31,7 @@ from corobench.benchmark.records.result import Outcome, Run
 from corobench.benchmark.records.result_set import ADVERSARIAL, ENDINGS, OUTCOMES
 from corobench.benchmark.review.verification.mismatch import Mismatch
 from corobench.benchmark.scoring import rounds
+from corobench.benchmark.scoring.result_writing import is_unfinished
 from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.tracks import Protocol, round_of, settings_of
 
@@ -42,8 +44,14 @@ def require_regular(path: Path) -> None:
     """Refuse a result of which a file is missing, a link, or anything but a file.
 
     Raises:
-        ResultError: names the file.
+        ResultError: names the file; or files of another writing wait beside the result, which the
+            next writer would put in its place.
     """
+    if is_unfinished(path):
+        raise ResultError(
+            f"{path}: files of an interrupted writing lie beside it (.{path.stem}.*.new); finish "
+            "it with the same command again, or remove them"
+        )
     for one in (path, *(beside(path, ending) for ending in ENDINGS)):
         try:
             mode = one.lstat().st_mode
@@ -111,17 +119,20 @@ def _differences(
 
 def _identity(evidence: Evidence) -> Iterator[Mismatch]:
     run, entry = evidence.run, evidence.submission
+    settings = settings_of(Protocol(), entry.track) | {"version": run.protocol}
     expected: dict[str, object] = {
         "entry": entry.manifest.id,
+        "protocol": Protocol().version,
         "data.kind": evidence.dataset.info.kind,
-        "settings": settings_of(Protocol(), entry.track) | {"version": run.protocol},
+        "settings": canonical_json(settings),  # 50 and 50.0 are two texts
         "identity": identity_of(run),
         "versions": ", ".join(sorted(versions())),
     }
     claimed: dict[str, object] = {
         "entry": run.entry,
+        "protocol": run.protocol,
         "data.kind": run.data.kind,
-        "settings": run.settings,
+        "settings": canonical_json(run.settings),
         "identity": run.identity,
         "versions": ", ".join(sorted(run.versions)),
     }
@@ -190,6 +201,19 @@ def _earlier(evidence: Evidence) -> Iterator[Mismatch]:
     for key in ("weights_sha256", "seed", "n"):
         if getattr(then, key) != getattr(run, key):
             yield Mismatch(f"{key} of {there}", getattr(then, key), getattr(run, key))
+            return
+    yield from _frozen(there)
+
+
+def _frozen(there: Path) -> Iterator[Mismatch]:
+    """Whether an earlier result stands as its round was frozen; what was put there is nobody's."""
+    folder = there.parent.parent
+    if not rounds.is_frozen(folder):
+        yield Mismatch("earlier", f"the result {there}", "a round that is not frozen")
+        return
+    for line in rounds.changes(folder):
+        if line.startswith(f"{there.with_suffix('')}."):
+            yield Mismatch("earlier", f"the result {there}", line.removeprefix(f"{folder}/"))
 
 
 def _told_then(run: Run, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -241,6 +265,9 @@ def _contests(evidence: Evidence) -> Iterator[Mismatch]:
     by_contest = table[table["decided_by"] == "contest"].groupby("epsilon").size().to_dict()
     claimed: dict[str, int] = {}
     for contest in run.contests:
+        if not any(contest.broken.values()) or {*contest.broken} != {*run.epsilons}:
+            shown = ", ".join(f"{n} at {e}" for e, n in contest.broken.items()) or "none"
+            yield Mismatch("contests.broken", shown, "a contest that breaks nothing is not written")
         if not _DIGEST.fullmatch(contest.sha256):
             yield Mismatch("contests.sha256", contest.sha256, "64 hexadecimal digits")
         if (

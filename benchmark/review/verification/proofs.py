@@ -61,11 +61,12 @@ def _ask(
     for certifier in evaluation.prepared.closing:
         if certifier in not_asked:
             continue
-        reason = too_large(protocol, certifier)
-        if claims.evidence.run.not_asked.get(certifier) == reason:
-            facts.not_asked[certifier] = reason  # so that it proved nothing
-            continue
         groups = to_ask(claims, certifier, protocol.closing_group)
+        if claims.evidence.run.not_asked.get(certifier) == too_large(protocol, certifier):
+            # So that it proved nothing. Each open image must cost too much; that is counted soon.
+            groups = {
+                epsilon: still_open(claims, certifier, epsilon) for epsilon in claims.epsilons
+            }
         if not any(group.any() for group in groups.values()):
             continue
         for epsilon, known in facts.epsilons.items():
@@ -87,12 +88,7 @@ def to_ask(claims: Claims, certifier: str, group_size: int) -> dict[str, BoolArr
     for epsilon in reversed(claims.epsilons):
         by_it = claims.yes(CERTIFIER_COLUMNS[certifier], epsilon)
         by_it = by_it & ~claims.proven(epsilon, before=certifier)
-        survived = claims.yes("pgd50", epsilon) | ~claims.answered("pgd50", epsilon)
-        earlier = PROVERS[: PROVERS.index(certifier)]  # a search may have broken it, too
-        by = claims.rows(epsilon)["decided_by"].isin(earlier).to_numpy(dtype=bool)
-        survived = survived & ~(by & claims.is_outcome(epsilon, Outcome.ATTACKED))
-        open_ = claims.correct & survived & ~claims.proven(epsilon, before=certifier)
-        todo = np.flatnonzero(open_ & ~carried)
+        todo = np.flatnonzero(still_open(claims, certifier, epsilon) & ~carried)
         marks = by_it & carried
         for start in range(0, len(todo), group_size):
             group = todo[start : start + group_size]
@@ -101,6 +97,15 @@ def to_ask(claims: Claims, certifier: str, group_size: int) -> dict[str, BoolArr
         chosen[epsilon] = marks
         carried = carried | by_it
     return chosen
+
+
+def still_open(claims: Claims, certifier: str, epsilon: str) -> BoolArray:
+    """Bool (n,), images that were neither broken nor proven when a closing certifier was asked."""
+    survived = claims.yes("pgd50", epsilon) | ~claims.answered("pgd50", epsilon)
+    earlier = PROVERS[: PROVERS.index(certifier)]  # a search may have broken it, too
+    by = claims.rows(epsilon)["decided_by"].isin(earlier).to_numpy(dtype=bool)
+    survived = survived & ~(by & claims.is_outcome(epsilon, Outcome.ATTACKED))
+    return np.asarray(claims.correct & survived & ~claims.proven(epsilon, before=certifier))
 
 
 def compare(evaluation: Evaluation, claims: Claims, is_same: bool) -> Iterator[Mismatch]:
@@ -114,11 +119,12 @@ def compare(evaluation: Evaluation, claims: Claims, is_same: bool) -> Iterator[M
     """
     facts, protocol = evaluation.facts, evaluation.protocol
     run = claims.evidence.run
+    reasons = facts.not_asked if is_same else run.not_asked
     asked_here = {name for name in protocol.all_certifiers if name not in facts.not_asked}
     for name in protocol.all_certifiers:
-        if (name in asked_here) == (name in run.not_asked):
-            here = facts.not_asked.get(name)
-            claimed = run.not_asked.get(name)
+        here, claimed = facts.not_asked.get(name), run.not_asked.get(name)
+        told_otherwise = name in run.not_asked and claimed != reasons.get(name)
+        if (name in asked_here) == (name in run.not_asked) or told_otherwise:
             yield Mismatch(
                 f"not_asked.{name}",
                 "asked" if claimed is None else f"not asked ({claimed})",
