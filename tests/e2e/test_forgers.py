@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from reissue import ROUND, unchecked
 from safetensors.torch import load_file, save_file
 
 from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import Prover
 from corobench.benchmark.cli.intake import _compare
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.data import load_test
@@ -166,6 +168,26 @@ def take_in(forger: Forger, *more: str) -> int:
     """The command on the board; nothing of it runs in another process, where no patch reaches."""
     out = ["--out", str(forger.board.parent / "out"), "--results", str(forger.board / "results")]
     return invoke(["intake", str(forger.folder), *out, "--no-isolate", *more])
+
+
+def test_what_honestly_costs_too_much_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each open image is beyond the budget of arithmetic, here of none, here as there."""
+    search = Prover.search
+
+    def none(self: Prover, *given: Any) -> Any:
+        return search(self, *given[:5], 0)
+
+    monkeypatch.setattr(Prover, "search", none)
+    board = tmp_path / "board"
+    for name in (PARENT, ENTRY):
+        shutil.copytree(ROOT / "submissions" / name, board / "submissions" / name)
+    done = evaluate(board / "submissions" / ENTRY, Settings(n=N, out=board / "results"))
+    reasons = read_result(done.path).not_asked
+    assert reasons == {name: too_large(Protocol(), name) for name in ("alpha-CROWN", "BaB")}
+    table, run = read_outcomes(beside(done.path, OUTCOMES))
+    assert take_in(Forger(board, table, run, load_adversarial(done.path).copy())) == 0
 
 
 def test_the_honest_result_is_taken_in(forger: Forger, capsys: pytest.CaptureFixture[str]) -> None:
