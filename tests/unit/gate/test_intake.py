@@ -174,7 +174,11 @@ def test_the_entry_is_loaded_once_and_never_here(
     ("stem", "more", "said"),
     [
         (ENTRY, {"quick": True}, "quick: true"),
-        (f"{ENTRY}@60", {"quick": False, "n": 60}, "n: expected a ranked subset"),
+        (
+            f"{ENTRY}@60",
+            {"quick": False, "n": 60, "recognition": None},
+            "n: expected a ranked subset",
+        ),
         (ENTRY, {"settings": {}}, "settings: not those of protocol"),
         (ENTRY, {"clean": 500}, "misclassified: expected at most n - clean = 0"),
         (ENTRY, {"seed": 5}, "differs from the scorecard of its outcome table"),
