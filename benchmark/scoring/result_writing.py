@@ -245,6 +245,8 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+            raise _another_writer(path) from error  # it cleared away what was half written
         where = error.filename or path
         raise OutputError(
             f"{where}: cannot be written ({error.strerror or error}); choose another folder with "

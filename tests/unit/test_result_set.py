@@ -174,6 +174,22 @@ def test_killed_while_finishing(place: Place) -> None:
     assert step > 5
 
 
+def test_another_writer_that_clears_away_what_is_half_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "digits" / "test-entry@8.json"
+    _write(path, 0, OLD)
+
+    def clear(handle: int) -> None:
+        for file in path.parent.glob(".*"):
+            file.unlink()
+
+    monkeypatch.setattr("os.fsync", clear)
+    with pytest.raises(OutputError, match="another process is writing the same result"):
+        _write(path, 1, NEW)
+    assert read_result(path).seed == 0
+
+
 def test_a_full_disk_leaves_the_old_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "test-entry@8.json"
     _write(path, 0, OLD)
