@@ -80,8 +80,9 @@ def write_set(
     contents[OUTCOMES] = encode_outcomes(table, run)
     result = with_digest(result, sha256(contents[OUTCOMES]).hexdigest())
     with _as_output_error(path):
-        _stage(path, contents, encode_result(result))
-        _commit(path, encode_result(result), result.files or {})
+        content = encode_result(result)
+        _stage(path, contents, content)
+        _commit(path, content, result.files or {})
     return result
 
 

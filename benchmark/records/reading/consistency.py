@@ -84,10 +84,20 @@ def _recognition_faults(result: Result) -> list[str]:
         ("shifted", found.shifted, "num_images", found.num_images),
         ("unseen", found.unseen or 0, "num_unseen", found.num_unseen or 0),
     )
+    return _above("recognition", pairs)
+
+
+def _above(key: str, pairs: Iterable[tuple[str, int | None, str, int]]) -> list[str]:
+    """Parts below a key that are larger than their whole: one line for each.
+
+    Args:
+        key: that the parts stand below.
+        pairs: part, its count or None where it was not measured, name of the whole, its count.
+    """
     return [
-        f"recognition.{part}: expected at most {whole} = {limit}, found {count}"
+        f"{key}.{part}: expected at most {whole} = {limit}, found {count}"
         for part, count, whole, limit in pairs
-        if count > limit
+        if count is not None and count > limit
     ]
 
 
@@ -186,11 +196,7 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
         ("macs_nonzero", compactness.macs_nonzero, "macs_dense", compactness.macs_dense),
         ("bytes_packed", compactness.bytes_packed, "bytes_dense", compactness.bytes_dense),
     )
-    faults = [
-        f"compactness.{part}: expected at most {whole} = {limit}, found {value}"
-        for part, value, whole, limit in pairs
-        if value > limit
-    ]
+    faults = _above("compactness", pairs)
     faults += [
         f"compactness.{whole}: expected at most {MAX_COUNT}, found {limit}"
         for _, _, whole, limit in pairs
@@ -219,15 +225,11 @@ def _weight_faults(size: Compactness) -> list[str]:
     """
     faults = []
     for number, layer in enumerate(size.layers):
-        for part, count, whole, limit in (
+        pairs = (
             ("num_nonzero", layer.num_nonzero, "num_weights", layer.num_weights),
             ("macs_nonzero", layer.macs_nonzero, "macs_dense", layer.macs_dense),
-        ):
-            if count > limit:
-                faults.append(
-                    f"compactness.layers.{number}.{part}: expected at most {whole} = {limit}, "
-                    f"found {count}"
-                )
+        )
+        faults += _above(f"compactness.layers.{number}", pairs)
     if size.layers:
         faults += _sums(size)
     return faults + _optional(size)
@@ -267,8 +269,4 @@ def _optional(size: Compactness) -> list[str]:
             ("equivalent.num_parameters", found.num_parameters, "the largest number", MAX_COUNT),
             ("equivalent.macs_dense", found.macs_dense, "the largest number", MAX_COUNT),
         ]
-    return [
-        f"compactness.{part}: expected at most {whole} = {limit}, found {count}"
-        for part, count, whole, limit in pairs
-        if count is not None and count > limit
-    ]
+    return _above("compactness", pairs)
