@@ -62,7 +62,11 @@ def grid(epsilons: tuple[str, ...]) -> tuple[str, ...]:
     """
     known = {parse_epsilon(text) for text in epsilons}
     radii = [share * max(known) for share in GRID]
-    return tuple(str(radius) for radius in radii if radius not in known and radius <= 1)
+    return tuple(
+        f"{radius.numerator}/{radius.denominator}"
+        for radius in radii
+        if radius not in known and radius <= 1
+    )
 
 
 @one_thread()

@@ -16,6 +16,7 @@ from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.curve_file import MAX_BYTES, read_curve
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
+from corobench.benchmark.tracks import parse_epsilon
 from corobench.leaderboard.build import build_site
 from corobench.leaderboard.loading import load_results
 from corobench.leaderboard.security import points
@@ -113,6 +114,15 @@ def made(tmp_path: Path) -> tuple[Path, Result]:
     score = make_score(500, 480, 300, 100)
     result = make_result("entry", epsilons=dict.fromkeys(("1/16", "2/16"), score))
     return write_result(tmp_path / "results", result), result
+
+
+def test_the_radii_of_a_curve_are_written_as_radii_are_read() -> None:
+    """Also the whole range of an image, 1/1, where a quick result has a radius of two thirds."""
+    from corobench.benchmark.review.curve import grid
+
+    radii = grid(("1/3", "2/3"))
+    assert radii[-1] == "1/1"
+    assert all(f"{one.numerator}/{one.denominator}" in radii for one in map(parse_epsilon, radii))
 
 
 @pytest.mark.parametrize(
