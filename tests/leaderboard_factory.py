@@ -154,7 +154,7 @@ def published_images(track: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_compactness(num_parameters: int = 40_000, keep_ratio: float = 0.1) -> dict[str, Any]:
-    """A compactness record of two layers."""
+    """A compactness record of two layers, whose totals are those of its layers."""
     kept = round(num_parameters * keep_ratio)
     layers = [
         {
@@ -167,6 +167,7 @@ def make_compactness(num_parameters: int = 40_000, keep_ratio: float = 0.1) -> d
         }
         for name, kind, share in (("features.0", "conv", 5), ("classifier.1", "linear", 2))
     ]
+    zeros = sum(layer["num_weights"] - layer["num_nonzero"] for layer in layers)
     return {
         "num_parameters": num_parameters,
         "num_nonzero": kept,
@@ -174,7 +175,7 @@ def make_compactness(num_parameters: int = 40_000, keep_ratio: float = 0.1) -> d
         "macs_nonzero": round(400_000 * keep_ratio),
         "bytes_dense": 4 * num_parameters,
         "bytes_packed": min(4 * num_parameters, 4 * kept + num_parameters // 8),
-        "sparsity": 1 - keep_ratio,
+        "sparsity": zeros / sum(layer["num_weights"] for layer in layers),
         "layers": layers,
     }
 
