@@ -55,7 +55,7 @@ def make_run(not_asked: dict[str, str] | None = None) -> Run:
         quick=True,
         epsilons=("1/16",),
         data=DataInfo(kind="canonical", fingerprint=TRACKS["digits"].fingerprint),
-        weights_sha256="ff",
+        weights_sha256="ff" * 32,
         seed=0,
         device="cpu",
         versions={"torch": "2", "auto_LiRPA": "0.3"},

@@ -17,7 +17,9 @@ from corobench.benchmark.errors import ContradictionError, ResultError
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.records.reading.result_file import read_payload, read_scorecard
+from corobench.benchmark.records.result import Result
 from corobench.benchmark.review import drift as drifting
+from corobench.benchmark.tracks import get_track
 
 
 @click.command()
@@ -82,7 +84,7 @@ def drift(
       corobench drift old.json submissions/my-model --sample 50 --json drift.json
       corobench drift results-torch-2.4/my-model.json results-torch-2.9/my-model.json
     """
-    earlier = None if since is None else _logits(since, read_scorecard(old).submission.id)
+    earlier = None if since is None else _logits(since, read_scorecard(old))
     if new is not None and new.is_file():
         found = drifting.between(old, new, max_moved)
     else:
@@ -124,12 +126,13 @@ def as_json(found: drifting.Drift) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _logits(path: Path, entry: str) -> dict[str, list[float]]:
-    """The logits of an earlier report.
+def _logits(path: Path, result: Result) -> dict[str, list[float]]:
+    """Image -> logits, as an earlier report of a result's entry has them.
 
     Raises:
-        ResultError: no report, or of another entry.
+        ResultError: no report, or of another entry, or logits at fault.
     """
+    entry, num_classes = result.entry, get_track(result.track).num_classes
     payload: dict[str, Any] = read_payload(path)
     if payload.get("schema") != drifting.SCHEMA or payload.get("entry") != entry:
         raise ResultError(
@@ -139,7 +142,17 @@ def _logits(path: Path, entry: str) -> dict[str, list[float]]:
     logits = payload.get("logits")
     if not isinstance(logits, dict) or not logits:
         raise ResultError(f"{path}: logits: missing; the report of two result files has none")
+    for image, row in logits.items():
+        if not (isinstance(row, list) and len(row) == num_classes and all(map(_is_number, row))):
+            raise ResultError(
+                f"{path}: logits.{image[:20]}: expected {num_classes} numbers, one for each class, "
+                f"found {json.dumps(row)[:60]}"
+            )
     return logits
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _show(found: drifting.Drift) -> None:

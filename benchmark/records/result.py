@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from corobench.benchmark.records.base import (
     Count,
     Day,
+    Digest,
     Duration,
     Flag,
     Identifier,
@@ -95,7 +96,7 @@ class DataInfo(StoredRecord):
     """
 
     kind: Literal["canonical", "mirror"]
-    fingerprint: str
+    fingerprint: Sha256
     source: str = ""
 
 
@@ -153,7 +154,7 @@ class Contest(StoredRecord):
         broken: epsilon -> rows that stood before and are broken since.
     """
 
-    sha256: str
+    sha256: Sha256
     by: str = ""
     num_images: Count
     num_confirmed: Count
@@ -189,7 +190,7 @@ class Earlier(StoredRecord):
     """
 
     protocol: str
-    identity: str
+    identity: Digest
     device: str
     versions: dict[str, str]
 
@@ -246,7 +247,7 @@ class Run(StoredRecord):
     quick: bool
     epsilons: tuple[str, ...]
     data: DataInfo
-    weights_sha256: str
+    weights_sha256: Sha256
     seed: Count
     device: str
     versions: dict[str, str]
@@ -265,7 +266,7 @@ class Run(StoredRecord):
     files: dict[str, Sha256] | None = None
     halved_batches: Count | None = None
     earlier: Earlier | None = None
-    identity: str = ""
+    identity: Digest = ""
     date: Day = ""
 
 
@@ -288,7 +289,7 @@ class Result(StoredRecord):
     n: Annotated[int, Field(ge=1)]
     quick: bool
     data: DataInfo
-    weights_sha256: str
+    weights_sha256: Sha256
     seed: Count
     device: str
     versions: dict[str, str]
@@ -308,7 +309,7 @@ class Result(StoredRecord):
     files: dict[str, Sha256] | None = None
     halved_batches: Count | None = None
     earlier: Earlier | None = None
-    identity: str = ""
+    identity: Digest = ""
     date: Day = ""
 
     @property

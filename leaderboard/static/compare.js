@@ -48,12 +48,12 @@ corobench.holm = (values) => {
   const { percent } = corobench;
   const grouped = (count) => count.toLocaleString("en-GB");
   const pValue = (p) => (p < 0.0001 ? "< 0.0001" : p.toFixed(4));
-  const table = (caption, head, lines) =>
+  const table = (caption, head, lines, attributes = {}) =>
     make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
-      make("table", {}, make("caption", {}, caption),
+      make("table", attributes, make("caption", {}, caption),
         make("thead", {}, make("tr", {}, ...head.map((text, place) => make("th", { scope: "col", ...(place ? { class: "num" } : {}) }, text)))),
         make("tbody", {}, ...lines.map(([first, ...rest]) =>
-          make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", { class: "num" }, cell)))))));
+          make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell, place) => make("td", { class: "num", "data-label": head[place + 1] }, cell)))))));
 
   const bar = (entry, epsilon) => {
     const counts = { c: 0, u: 0, x: 0, a: 0, m: 0 };
@@ -153,7 +153,7 @@ corobench.holm = (values) => {
       String(test.first), String(test.second), pValue(test.p), pValue(test.holm), verdict(test, heads),
     ]);
     const caption = "Exact McNemar";
-    const whole = table(caption, ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines);
+    const whole = table(caption, ["Measure and pair", "Only the first", "Only the second", "p", "p, Holm", "Verdict"], lines, { class: "paired" });
     return [make("h2", {}, "Paired tests"),
       make("p", { class: "sub" }, `Exact McNemar test on the same ${grouped(entries[0].n)} images; Holm over the ${found.length} tests shown; 5 %. One training of each is compared. Boards and findings correct over more tests, so they may show no difference where this page shows one.${entries.every((entry) => entry.epsilons[epsilon].known) ? "" : " Proven is not tested where the proven share of an entry is not known."}`),
       lines.length > 18 ? make("details", {}, make("summary", {}, `All ${lines.length} tests`), whole) : whole];

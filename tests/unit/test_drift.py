@@ -230,3 +230,17 @@ def test_what_is_no_earlier_report_is_told_before_the_work(
         assert invoke(["drift", str(evaluated), nowhere, "--since", str(report)]) == 2
         error = capsys.readouterr().err
         assert "expected a report of `corobench drift --json`" in error and ENTRY in error
+
+
+@pytest.mark.parametrize(
+    "row", [None, 3.0, "0.5", {}, [], [0.5] * 9, [0.5] * 9 + ["x"], [0.5] * 9 + [True]]
+)
+def test_logits_of_an_earlier_report_are_one_number_for_each_class(
+    row: object, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    logits = {"3": [0.0] * 10, "1": row}
+    report.write_text(json.dumps({"schema": SCHEMA, "entry": ENTRY, "logits": logits}))
+    assert invoke(["drift", str(evaluated), "nowhere", "--since", str(report)]) == 2
+    error = capsys.readouterr().err
+    assert f"{report}: logits.1: expected 10 numbers" in error

@@ -61,11 +61,7 @@ def test_migrating_keeps_every_number(earlier: Path, capsys: pytest.CaptureFixtu
     assert "is already in the current format" in capsys.readouterr().out
 
 
-def test_what_was_evaluated_with_other_settings_is_not_ranked(
-    earlier: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While its protocol is the one of the day; later its round is frozen."""
-    monkeypatch.setattr("corobench.benchmark.scoring.score.PROTOCOL", "1.0")
+def test_what_was_evaluated_with_other_settings_is_not_ranked(earlier: Path) -> None:
     migration.migrate(earlier, write=True)
     (reason,) = why_unpublished(read_result(earlier))
     assert "closing_certifiers" in reason

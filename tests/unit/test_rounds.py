@@ -27,12 +27,6 @@ ENTRY = "digits-ibp-random-10x"
 
 
 @pytest.fixture
-def _at_1_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While 1.0 was the protocol of the day."""
-    monkeypatch.setattr(scoring, "PROTOCOL", "1.0")
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A round with one published result."""
     place = tmp_path / "results" / "1.0" / "digits"
@@ -106,7 +100,6 @@ def test_nothing_is_written_into_a_frozen_round(folder: Path, tmp_path: Path) ->
         rounds.require_open(folder / "digits")
 
 
-@pytest.mark.usefixtures("_at_1_0")
 @pytest.mark.parametrize(
     ("more", "said"),
     [

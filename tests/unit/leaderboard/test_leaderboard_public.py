@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from leaderboard_factory import make_compactness, make_raw, make_score
 
 from corobench.benchmark.cli import quickstart
 from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
 from corobench.leaderboard.boards import group_results
@@ -38,12 +40,8 @@ def test_quick_results_stay_off_a_public_site(
     tmp_path: Path,
     more: dict,
     said: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(
-        "corobench.benchmark.scoring.score.PROTOCOL", "1.0"
-    )  # which the results here are of
     _write(tmp_path / "results", entry="fine")
     path = _write(tmp_path / "results", entry="hasty", **more)
     site = tmp_path / "site"
@@ -115,6 +113,28 @@ def test_the_quickstart_shows_what_an_earlier_quick_run_left(
 
 def test_a_result_of_the_tracks_setting_may_be_published() -> None:
     assert why_unpublished(Result.model_validate(make_raw())) == []
+
+
+@pytest.mark.parametrize("protocol", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    "other",
+    [{"plain_attacks": True}, {"max_subdomains": 4000}, {"of_tomorrow": 1}, {"pgd_steps": 50.5}],
+)
+def test_a_setting_that_no_round_has_keeps_a_result_from_the_board(
+    protocol: str, other: dict[str, Any]
+) -> None:
+    raw = make_raw() | {"protocol": protocol}
+    raw["settings"] = raw["settings"] | other
+    (reason,) = why_unpublished(Result.model_validate(raw))
+    assert reason == f"settings: not those of protocol {protocol}: {next(iter(other))}"
+
+
+def test_every_published_result_has_the_settings_of_its_round() -> None:
+    """Those of 1.0, and the first of 1.1, name a limit that a budget replaced."""
+    paths = sorted((Path(__file__).parents[3] / "leaderboard" / "results").glob("1.?/*/*.json"))
+    for path in paths:
+        assert why_unpublished(read_result(path)) == [], path
+    assert len(paths) > 150
 
 
 def test_the_stated_order_of_a_board() -> None:
