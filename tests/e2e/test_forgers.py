@@ -858,7 +858,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     a_quick_result: "quick: true",
     n_is_larger: "expected counts that add up to n = 500, found 60",
     other_settings: f"settings: not those of protocol {PROTOCOL}: pgd_steps",
-    a_setting_more: "settings: claimed",
+    a_setting_more: f"settings: not those of protocol {PROTOCOL}: tuned",
     negative_seconds: "seconds.clean: ",
     negative_seconds_of_an_image: "seconds that are no time of at least 0",
     a_date_to_come: "date: claimed 9999-01-01",
@@ -952,6 +952,7 @@ ELSEWHERE: dict[Callable[[Forger], None], dict[str, str]] = {
     another_text_for_epsilon: {"render": _SAID},
     a_quick_result: {"render": _SAID},
     other_settings: {"render": _SAID},
+    a_setting_more: {"render": _SAID},
 }
 
 

@@ -190,3 +190,16 @@ def test_the_paired_tests_say_why_a_board_may_disagree(tab: Tab) -> None:
     said = page.locator("#compared p.sub", has_text="Exact McNemar").inner_text()
     assert "One training of each" in said
     assert "they may show no difference where this page shows one" in said
+
+
+def test_a_phone_shows_every_verdict_without_scrolling_sideways(browser: Any, site: Path) -> None:
+    tab = Tab(browser, site, viewport={"width": 390, "height": 844}, has_touch=True)
+    page = tab.open(f"{COMPARE}#e={','.join(f'{name}.n500' for name in NAMES)}")
+    page.locator("#num-differing").wait_for()
+    cells = page.locator("table.paired tbody tr td:last-child")
+    assert cells.count() == 9
+    for cell in cells.all():
+        area = cell.bounding_box()
+        assert re.search("no difference shown|is better", cell.inner_text())
+        assert area["x"] >= 0 and area["x"] + area["width"] <= 390
+    tab.close()
