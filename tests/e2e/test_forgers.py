@@ -49,8 +49,9 @@ from corobench.benchmark.records.result import (
     Run,
     Seconds,
 )
-from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
+from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside, sha256_of
 from corobench.benchmark.review.verification import proofs
+from corobench.benchmark.scoring import rounds
 from corobench.benchmark.scoring.result_writing import write_set
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import PROTOCOL, TRACKS, Protocol
@@ -625,7 +626,6 @@ def not_from_here(forger: Forger) -> None:
     forger.sign()
 
 
-#: forgery -> what the refusal says: the column or key, and where it can be, both sides.
 def attacks_taken_from_nowhere(forger: Forger) -> None:
     """`recertify` took them over, it says; the result that they would be from is nowhere."""
     where = {"device": "cpu", "versions": forger.run.versions}
@@ -766,6 +766,27 @@ def attacks_taken_from_what_was_put_there(forger: Forger) -> None:
     forger.sign()
 
 
+def attacks_taken_from_what_was_changed(forger: Forger) -> None:
+    """An earlier result of a frozen round, in which a file is another one than was frozen."""
+    attacks_taken_from_what_was_put_there(forger)
+    folder = forger.path.parents[2] / "1.0"
+    digests = {path: sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    digests[folder / "digits" / beside(forger.path, OUTCOMES).name] = "0" * 64
+    lines = [f"{digest}  {path.relative_to(folder)}\n" for path, digest in digests.items()]
+    (folder / rounds.SUMS).write_text("".join(lines))
+
+
+def a_reason_that_is_not_the_measured_one(forger: Forger) -> None:
+    """A search that proves little here; the forger says that the network is none for it."""
+    table = forger.table
+    proven = [table[one].fillna(False) for one in CERTIFIER_COLUMNS.values() if one != "bab"]
+    rows = table.index[(table["outcome"] == "certified") & ~pd.concat(proven, axis=1).any(axis=1)]
+    forger.set(rows, outcome="undecided", decided_by="", carried_from="")
+    table["bab"] = pd.array([pd.NA] * len(table), dtype="boolean")
+    forger.update(not_asked={"BaB": "not-a-relu-net: only the signs of ReLUs are split"})
+    forger.sign()
+
+
 def another_set_that_waits(forger: Forger) -> None:
     """An honest result, and hidden files of a forged one that the next writer would finish."""
     names = (forger.path.name, *(beside(forger.path, one).name for one in (OUTCOMES, ADVERSARIAL)))
@@ -794,6 +815,7 @@ def sizes_that_deny_each_other(forger: Forger) -> None:
     forger.sign()
 
 
+#: forgery -> what the refusal says: the column or key, and where it can be, both sides.
 FORGERIES: dict[Callable[[Forger], None], str] = {
     attacks_taken_from_nowhere: "earlier: claimed a result of protocol 1.0, but measured no",
     attacks_taken_from_itself: "earlier: claimed a result of protocol 1.1, but measured no",
@@ -810,6 +832,8 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     contests_that_broke_nothing: "contests.broken: claimed none",
     more_right_than_there_are: "recognition.right: expected at most num_images = 3, found 999",
     attacks_taken_from_what_was_put_there: "but measured a round that is not frozen",
+    attacks_taken_from_what_was_changed: "outcomes.parquet: differs from the frozen round",
+    a_reason_that_is_not_the_measured_one: "not_asked.BaB: claimed not asked (not-a-relu-net",
     another_set_that_waits: "files of an interrupted writing lie beside it",
     a_setting_of_another_type: "settings: claimed",
     its_own_parent: f"`parent`: '{ENTRY}' is not an entry here",
