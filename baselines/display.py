@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 
 from corobench.baselines.progress import EpochRow, Progress, Trained
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.files.progress import live_bars
 
 
@@ -24,7 +25,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None, interval_s: float = 30.0) -> None:
-        self.console = console or Console(emoji=False, file=sys.stderr, highlight=False)
+        self.console = console or plain_console(file=sys.stderr, highlight=False)
         self.interval_s = interval_s
         self._last_line_s = time.monotonic()
         self._stage: tuple[str, str] | None = None

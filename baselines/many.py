@@ -223,13 +223,13 @@ def _end_with_parent() -> None:
 def _train(connection: Connection, recipe: Recipe, options: Options) -> None:
     """The work of a process: one recipe, whose parent is there already."""
     import torch
-    from rich.console import Console
 
     from corobench.baselines import procedure
     from corobench.baselines.display import Display
+    from corobench.benchmark.files.console import plain_console
 
     torch.set_num_threads(1)
-    console = Console(emoji=False, file=sys.stderr, highlight=False, force_terminal=False)
+    console = plain_console(file=sys.stderr, highlight=False, force_terminal=False)
     left_s = None
     if options.deadline_s is not None:
         left_s = max(options.deadline_s - time.monotonic(), 0.0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from corobench.benchmark.errors import OutputError
 from corobench.benchmark.files.browser import open_page
+from corobench.benchmark.files.console import plain_console
 from corobench.leaderboard.build import SiteSummary, build_site
 from corobench.leaderboard.format import short_bytes
 from corobench.leaderboard.terminal import terminal_table
@@ -111,9 +111,9 @@ def render(
     settings than those of the protocol, are an error. With --quick they are shown in tables of
     their own, unranked, and every page says that the site is not to be published.
     """
-    console = Console(emoji=False)
+    console = plain_console()
     build = functools.partial(build_site, results, out, address, repository, with_quick=quick)
-    with Console(emoji=False, stderr=True).status("rendering the leaderboard"):
+    with plain_console(stderr=True).status("rendering the leaderboard"):
         summary = build()
     console.print(terminal_table(summary.results))
     console.print(summary_table(summary))

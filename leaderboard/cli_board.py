@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from corobench.benchmark.errors import ConfigError
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.tracks import TRACKS, parse_epsilon
 from corobench.leaderboard.boards import Group, group_results
@@ -53,7 +53,7 @@ def leaderboard(
     radius = parse_epsilon(epsilon) if epsilon else None
     found, groups = _read(results or SHIPPED, track, n, with_tables=form is not None)
     if form is None:
-        Console(emoji=False).print(terminal_table(found))
+        plain_console().print(terminal_table(found))
         return
     rows = [
         {

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.executors.planning import Plan, place_of
+from corobench.benchmark.files.console import plain_console
 
 
 def measure(
@@ -34,7 +33,7 @@ def measure(
     from corobench.benchmark.submission.manifest import load_manifest
 
     by_entry = {load_manifest(folder).id: folder for folder in folders}
-    console = Console(emoji=False)
+    console = plain_console()
     for path in (*(place_of(work) for work in plan.works), *plan.there):
         entry = path.stem.partition("@")[0]
         found = run_curve(path, by_entry[entry], limits, device=device, data_root=data_root)

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ContradictionError, ResultError
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.files.atomic import write_atomic
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.records.reading.result_file import read_payload, read_scorecard
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.review import drift as drifting
@@ -156,7 +156,7 @@ def _is_number(value: object) -> bool:
 
 
 def _show(found: drifting.Drift) -> None:
-    console = Console(emoji=False)
+    console = plain_console()
     versions = [f"{name} {then} → {now}" for name, (then, now) in found.versions.items()]
     title = f"{found.entry}: {found.num_images} of {found.n} images"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ContradictionError
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RATE
 
 
@@ -94,7 +94,7 @@ def check(
     checked = run_check(
         candidate, baseline, rule, limits, device=device, data_root=data_root, whole=whole
     )
-    Console(emoji=False).print(report.terminal_table(checked))
+    plain_console().print(report.terminal_table(checked))
     if json_path is not None:
         write_atomic(json_path, report.as_json(checked).encode())
     if junit is not None:
@@ -225,7 +225,7 @@ def intake(
     )
     report = out / f"{found.evaluated.result.entry}.intake.json"
     write_atomic(report, taking.as_json(found).encode())
-    Console(emoji=False).print(scorecard(found.evaluated.result))
+    plain_console().print(scorecard(found.evaluated.result))
     text = taking.markdown(found)
     click.echo(text)
     _add_to_job_summary(text)

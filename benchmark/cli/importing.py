@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import plain_console
 
 
 @click.command(name="import")
@@ -117,7 +117,7 @@ def import_(
         state_key=state_key,
         data_root=data_root,
     )
-    Console(emoji=False).print(str(report), soft_wrap=True, highlight=False, markup=False)
+    plain_console().print(str(report), soft_wrap=True, highlight=False, markup=False)
     _tell_certifiers(out, limits, certifiers)
 
 

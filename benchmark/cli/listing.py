@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import DependencyError
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.tracks import PROTOCOL, TRACKS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def tracks() -> None:
             ", ".join(track.epsilons),
             f"{quick} (quick), {', '.join(ranked)}",
         )
-    Console(emoji=False).print(table)
+    plain_console().print(table)
 
 
 @click.command()
@@ -61,7 +61,7 @@ def architectures() -> None:
     table.add_column("what it is")
     for name, info in sorted(ARCHITECTURES.items()):
         table.add_row(name, info.summary)
-    Console(emoji=False).print(table)
+    plain_console().print(table)
 
 
 @click.command()
@@ -107,4 +107,4 @@ def _show(findings: Sequence[Finding]) -> None:
         mark = "ok" if finding.ok else ("MISSING" if finding.needed else "not found")
         mend = f"\n-> {finding.mend}" if finding.mend and not finding.ok else ""
         table.add_row(finding.what, mark, finding.detail + mend)
-    Console(emoji=False).print(table)
+    plain_console().print(table)

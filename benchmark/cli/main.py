@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from corobench import benchmark
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import CorobenchError
+from corobench.benchmark.files.console import plain_console
 
 if TYPE_CHECKING:
     from corobench.benchmark.executors.limits import Limits
@@ -175,7 +175,7 @@ def validate(
     from corobench.benchmark.executors import run_certifiers, run_validation
     from corobench.benchmark.submission.headers import find_header_faults, intake_warnings
 
-    console = Console(emoji=False)
+    console = plain_console()
     num_bad = 0
     without_torch = not _has_torch()
     for path in paths:
@@ -245,7 +245,7 @@ def invoke(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(args=list(arguments), prog_name="corobench", standalone_mode=False)
     except CorobenchError as error:
-        Console(emoji=False, stderr=True).print(
+        plain_console(stderr=True).print(
             f"error: {error.message}", style="red", markup=False, soft_wrap=True, highlight=False
         )
         return error.exit_code
@@ -253,7 +253,7 @@ def invoke(arguments: Sequence[str]) -> int:
         missing = (error.name or "").split(".")[0]
         if missing not in _OF_EVALUATE:
             raise
-        Console(emoji=False, stderr=True).print(
+        plain_console(stderr=True).print(
             f"error: this command needs {missing}, which is not installed. {EVALUATE_HINT}",
             style="red",
             markup=False,
@@ -265,7 +265,7 @@ def invoke(arguments: Sequence[str]) -> int:
         error.show()
         return 2
     except (click.exceptions.Abort, KeyboardInterrupt):
-        Console(emoji=False, stderr=True).print(
+        plain_console(stderr=True).print(
             "stopped; to continue, give the same command again", style="yellow"
         )
         return 130

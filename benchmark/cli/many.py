@@ -19,6 +19,7 @@ from rich.console import Console
 
 from corobench.benchmark.errors import ConfigError, ContradictionError, CorobenchError
 from corobench.benchmark.files.atomic import prepare_folder
+from corobench.benchmark.files.console import plain_console
 
 if TYPE_CHECKING:
     from corobench.benchmark.evaluation.settings import Evaluated
@@ -211,7 +212,7 @@ def make(plan: Plan, out: Path, limits: Limits | None, crew: Crew) -> None:
     """
     if plan.works and out.exists():
         prepare_folder(out)
-    console = Console(emoji=False)
+    console = plain_console()
     _say_plan(console, plan)
     done = _run(plan.works, out, limits, crew) if plan.works else []
     results = [one for one in done if not isinstance(one, CorobenchError)]
@@ -320,7 +321,7 @@ def _raise(failed: Sequence[CorobenchError], results: Sequence[Evaluated]) -> No
     text = "\n".join(dict.fromkeys(error.message for error in refused))
     if frozen or contradicted:
         if refused:
-            Console(emoji=False, stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+            plain_console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
         told = [error.message for error in contradicted]
         if frozen:
             told.append(CONTRADICTION + "\n".join(frozen))

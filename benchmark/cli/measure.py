@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import plain_console
 
 if TYPE_CHECKING:
     from corobench.benchmark.records.result import Compactness
@@ -91,7 +91,7 @@ def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | N
             found["latency"] = vars(timed)
         click.echo(json.dumps(found, indent=1))
         return
-    console = Console(emoji=False)
+    console = plain_console()
     console.print(_layers(size, str(path)))
     for line in summary(size):
         click.echo(line)

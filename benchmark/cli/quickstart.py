@@ -13,11 +13,10 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from rich.console import Console
-
 from corobench.benchmark.cli.entry import STOPPED
 from corobench.benchmark.errors import CorobenchError
 from corobench.benchmark.executors.child import deaf_to_the_keyboard
+from corobench.benchmark.files.console import plain_console
 
 FAMILIES = ("adv", "ibp")
 #: Pruned arms of each family; all start from the family's dense parent.
@@ -80,7 +79,7 @@ def run(out: Path, *, subset: int | None = None, workers: int = 2, seed: int = 0
     from corobench.benchmark.cli.main import invoke
 
     start = time.monotonic()
-    console = Console(emoji=False, stderr=True, highlight=False)
+    console = plain_console(stderr=True, highlight=False)
     console.print(
         "Training, pruning, attacking and verifying eight entries on scikit-learn's digits.\n"
         "This takes a few minutes on two cores; each line is a step you can repeat yourself."
@@ -124,7 +123,7 @@ def run_commands(commands: Job) -> int:
     from corobench.benchmark.cli.main import invoke
 
     torch.set_num_threads(1)
-    console = Console(emoji=False, stderr=True, highlight=False)
+    console = plain_console(stderr=True, highlight=False)
     for command in commands:
         console.print(f"$ corobench {' '.join(command)}", style="bold", soft_wrap=True)
         code = invoke(command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import (
@@ -15,6 +14,7 @@ from corobench.benchmark.errors import (
     ResultError,
 )
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import plain_console
 
 _submission = click.option(
     "--submission",
@@ -57,7 +57,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         faults = misplaced(target, result)
         if faults:
             raise ResultError(f"{path}: does not hold the result that its path names: {faults[0]}")
-        Console(emoji=False).print(scorecard(result))
+        plain_console().print(scorecard(result))
         if write:
             write_atomic(target, encode_result(result))
             click.echo(str(target))

@@ -27,6 +27,7 @@ from corobench.benchmark.executors.board import (
 )
 from corobench.benchmark.executors.remote import show
 from corobench.benchmark.executors.work import Work
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.scoring.score import bracket
 
@@ -36,7 +37,7 @@ SPARE_LINES = 6
 
 def error_console() -> Console:
     """Standard error, where progress is shown."""
-    return Console(emoji=False, file=sys.stderr, highlight=False)
+    return plain_console(file=sys.stderr, highlight=False)
 
 
 def found_in(outcome: Evaluated | CorobenchError) -> str:

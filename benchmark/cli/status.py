@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,7 @@ from corobench.benchmark.cli.screens import length
 from corobench.benchmark.errors import CorobenchError, printable
 from corobench.benchmark.executors.outputs import Finished, Unfinished, finished, unfinished
 from corobench.benchmark.executors.status import Found, find_commands
+from corobench.benchmark.files.console import plain_console
 
 #: Results and interrupted evaluations that are shown one by one.
 MAX_SHOWN = 10
@@ -84,7 +85,7 @@ def status(folder: Path, watch: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(as_table(look(folder)), indent=1))
         return
-    console = Console(emoji=False, highlight=False)
+    console = plain_console(highlight=False)
     if not watch:
         console.print(shown(look(folder)))
         return

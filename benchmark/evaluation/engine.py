@@ -47,6 +47,7 @@ EXCLUDED: Mapping[str, str] = {
     "files.atomic": "writes files",
     "files.chunks": "keeps chunks, as they were computed",
     "files.new_folder": "makes folders for other commands",
+    "files.console": "text for people",
     "files.progress": "text for people",
     "files.safe_json": "reads results that are there",
     "files.steps": "names of steps",

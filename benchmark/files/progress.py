@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from corobench.benchmark.files.console import plain_console
+
 
 class RateColumn(ProgressColumn):
     """How many are done per second."""
@@ -59,7 +61,7 @@ class Reporter:
     def __init__(
         self, title: str, console: Console | None = None, interval_s: float = 20.0
     ) -> None:
-        self.console = console or Console(emoji=False, file=sys.stderr, highlight=False)
+        self.console = console or plain_console(file=sys.stderr, highlight=False)
         self.title = title
         self.interval_s = interval_s
         self._started = time.monotonic()

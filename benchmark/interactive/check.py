@@ -59,14 +59,11 @@ class GateResult:
         return pd.DataFrame.from_records(rows)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
+        from corobench.benchmark.files.console import plain_console
         from corobench.benchmark.gate.report import terminal_table
 
         text = io.StringIO()
-        console = Console(
-            emoji=False, file=text, width=WIDTH, force_terminal=False, color_system=None
-        )
+        console = plain_console(file=text, width=WIDTH, force_terminal=False, color_system=None)
         console.print(terminal_table(self.checked))
         return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 

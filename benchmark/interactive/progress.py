@@ -8,8 +8,7 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
-
+from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.files.progress import Reporter
 
 
@@ -21,9 +20,7 @@ def reporter(title: str, *, verbose: bool) -> Reporter:
         verbose: False shows nothing.
     """
     if not verbose:
-        return Reporter(
-            title, Console(emoji=False, file=io.StringIO(), force_terminal=False, quiet=True)
-        )
+        return Reporter(title, plain_console(file=io.StringIO(), force_terminal=False, quiet=True))
     shell = notebook_shell()
     if shell is not None:
         return NotebookReporter(title)
@@ -46,9 +43,7 @@ class NotebookReporter(Reporter):
     """
 
     def __init__(self, title: str, interval_s: float = 0.3) -> None:
-        super().__init__(
-            title, Console(emoji=False, file=io.StringIO(), force_terminal=False), interval_s
-        )
+        super().__init__(title, plain_console(file=io.StringIO(), force_terminal=False), interval_s)
         self._handle: Any = None
         self._last_shown = 0.0
 

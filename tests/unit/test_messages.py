@@ -134,12 +134,14 @@ def test_words_between_colons_are_no_pictures(capsys: pytest.CaptureFixture[str]
     assert code == 2 and "no_such:boom: no Python module" in capsys.readouterr().err
 
 
-def test_every_console_is_told_to_draw_no_pictures() -> None:
+def test_every_console_is_the_one_that_draws_no_pictures() -> None:
     root = Path(__file__).parents[2]
     folders = ("benchmark", "baselines", "leaderboard", "corobench")
-    texts = [path.read_text() for name in folders for path in (root / name).rglob("*.py")]
-    calls = [call for text in texts for call in re.findall(r"\bConsole\([^)]*\)", text)]
-    assert len(calls) > 20 and all("emoji=False" in call for call in calls)
+    paths = [path for name in folders for path in (root / name).rglob("*.py")]
+    calls = {path: len(re.findall(r"\bConsole\(", path.read_text())) for path in paths}
+    assert {path: count for path, count in calls.items() if count} == {
+        root / "benchmark" / "files" / "console.py": 1
+    }
 
 
 def test_weights_alone_are_no_candidate(tmp_path: Path) -> None:
