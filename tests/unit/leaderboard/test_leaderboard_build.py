@@ -23,7 +23,6 @@ from PIL import Image
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.encoding import encode_outcomes
 from corobench.benchmark.records.reading.table_file import read_outcomes
-from corobench.benchmark.tracks import TRACKS, Protocol, settings_of
 from corobench.leaderboard.build import SiteSummary, build_site
 
 HOSTILE = """</title><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
@@ -57,11 +56,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SiteSummary:
             epsilons={"1/16": not_asked, "2/16": not_asked},
             not_asked={"CROWN": f"20,001 hidden units {HOSTILE}", "CROWN-IBP": "refused graph"},
             versions={HOSTILE: HOSTILE},
-            settings=settings_of(Protocol(), TRACKS["digits"]) | {HOSTILE: {HOSTILE: [HOSTILE]}},
             device=HOSTILE,
         ),
         make_result("seen", "cifar10", n=1000, data={"kind": "mirror", "fingerprint": MIRROR}),
-        make_result("fast", "fashion-mnist", n=100),
+        make_result("fast", "fashion-mnist", n=100, settings={HOSTILE: {HOSTILE: [HOSTILE]}}),
     ):
         path = write_result(results, result)
         if result.entry in ("dense", "lwm-10x"):
