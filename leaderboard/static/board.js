@@ -78,7 +78,7 @@ window.corobench ??= {};
   const shownFirst = (rank) => columns
     .filter((c) => (Object.values(GROUPS).includes(c.key) ? c.key === GROUPS[rank] : phone ? onPhone.has(c.key) : c.shown))
     .map((c) => c.key);
-  const fresh = (rank = config.rank) => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0 });
+  const fresh = (rank = config.rank) => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0, away: { f: [], sel: [], open: [] } });
   let view = fresh();
   const series = tops.filter((top) => top.classList.contains("series"));
 
@@ -90,8 +90,11 @@ window.corobench ??= {};
     if (view.sort) parts.set("sort", view.sort);
     if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
     for (const facet of facets) for (const value of view.f[facet.key] ?? []) parts.append(`f.${facet.key}`, value);
-    if (view.sel.length) parts.set("sel", view.sel.join());
-    if (view.open.length) parts.set("open", view.open.join());
+    for (const [key, value] of view.away.f) parts.append(key, value);
+    for (const key of ["sel", "open"]) {
+      const all = [...view[key], ...view.away[key]];
+      if (all.length) parts.set(key, all.join());
+    }
     if (view.size !== "nonzero") parts.set("size", view.size);
     if (view.page) parts.set("page", view.page);
     return parts.toString();
@@ -104,15 +107,20 @@ window.corobench ??= {};
     const [key, way] = (parts.get("sort") ?? "").split(".");
     if (placeOf(key) >= 0 && ["asc", "desc"].includes(way)) next.sort = `${key}.${way}`;
     const cols = parts.get("cols")?.split(",").filter((name) => placeOf(name) >= 0);
-    if (cols?.length) next.cols = inOrder(cols);
+    if (cols?.length) next.cols = inOrder(["entry", ...cols]); // a line without its entry could not be opened
     for (const facet of facets) {
       const chosen = parts.getAll(`f.${facet.key}`).flatMap((value) => (facet.values.includes(value) ? value : value.split("|"))).filter((value) => facet.values.includes(value));
       if (chosen.length) next.f[facet.key] = chosen;
     }
-    const wanted = new Set((parts.get("sel") ?? "").split(",").map(entryOf)); // a link from another subset names another n
-    next.sel = names.filter((name) => wanted.has(entryOf(name)));
-    const open = new Set((parts.get("open") ?? "").split(",").map(entryOf));
-    next.open = series.map((top) => top.id).filter((id) => open.has(entryOf(id)));
+    /* What this board does not have, or what all its rows have, is kept for the next board. */
+    const has = (key, value) => facets.some((facet) => key === `f.${facet.key}` && [value, ...value.split("|")].some((one) => facet.values.includes(one)));
+    next.away.f = [...parts].filter(([key, value]) => key.startsWith("f.") && !has(key, value));
+    for (const [key, known] of [["sel", names], ["open", series.map((top) => top.id)]]) {
+      const wanted = new Set((parts.get(key) ?? "").split(",").filter(Boolean).map(entryOf)); // a link from another subset names another n
+      next[key] = known.filter((id) => wanted.has(entryOf(id)));
+      for (const id of known) wanted.delete(entryOf(id));
+      next.away[key] = [...wanted];
+    }
     if (document.querySelector(`input[name="size"][value="${CSS.escape(parts.get("size") ?? "")}"]`)) next.size = parts.get("size");
     next.page = Math.max(0, Number.parseInt(parts.get("page") ?? "0", 10) || 0);
     return next;
@@ -322,8 +330,9 @@ window.corobench ??= {};
       facetBoxes[place].forEach((entry, code) => { entry.box.checked = (view.f[facet.key] ?? []).includes(facet.values[code]); });
     });
     const chosenFilters = facets.flatMap((facet) => (view.f[facet.key] ?? []).map((value) => chip(facet.title, value, () => set(without(facet, value)))));
-    const hasChoice = Boolean(view.q || view.sort || view.sel.length || chosenFilters.length);
-    chips.replaceChildren(...chosenFilters, ...(hasChoice ? [clearButton] : []));
+    const awayFilters = view.away.f.map((pair) => chip("Not applied here", pair[1], () => set({ away: { ...view.away, f: view.away.f.filter((one) => one !== pair) } })));
+    const hasChoice = Boolean(view.q || view.sort || view.sel.length || chosenFilters.length || awayFilters.length);
+    chips.replaceChildren(...chosenFilters, ...awayFilters, ...(hasChoice ? [clearButton] : []));
     filterMenu.firstElementChild.textContent = chosenFilters.length ? `Filters (${chosenFilters.length})` : "Filters";
     filterMenu.classList.toggle("on", chosenFilters.length > 0);
     const inside = new Set(table.rows({ search: "applied" }).indexes().toArray().flatMap((at) => entriesOf(tops[at])).filter(passes));

@@ -177,12 +177,14 @@ corobench.plots = ({ rows, records, config, view, toggle }) => {
   });
   section.addEventListener("pointerleave", () => { if (!pinned) hide(); });
   let last = null; // what was clicked, to go on from there
+  let finger = null; // where it came down: browsers move a tap's click onto the next link
+  section.addEventListener("pointerdown", (event) => { finger = event.pointerType === "touch" ? event : null; });
   const pressed = (event) => {
     const plot = plotOf(event.target);
     if (!plot) return;
     const own = event.target.closest("[data-i]");
     const byHand = event.detail > 0 || event.pointerType;
-    const marks = byHand ? found(plot, event) : plot.marks.filter((mark) => mark.node === own);
+    const marks = byHand ? found(plot, finger ?? event) : plot.marks.filter((mark) => mark.node === own);
     if (!marks?.length) { hide(); return; }
     event.preventDefault();
     let mark = marks[0];

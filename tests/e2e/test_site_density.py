@@ -134,3 +134,19 @@ def test_a_small_desktop_shows_the_first_columns_without_scrolling(
         "table => table.scrollWidth <= table.parentElement.clientWidth + 1"
     )
     tab.close()
+
+
+@pytest.mark.parametrize("width", [1000, 1280, 1500])
+def test_an_arrow_stands_beside_the_last_word_of_its_heading(
+    browser: Any, site: Path, width: int
+) -> None:
+    """On a line of its own it would lift the heading above its neighbours."""
+    tab = Tab(browser, site, viewport={"width": width, "height": 900})
+    page = tab.open(BOARD)
+    gaps = page.locator("#board thead th:not(.pick)").evaluate_all("""all => all.map((head) => {
+      const box = (part) => head.querySelector(`.dt-column-${part}`).getBoundingClientRect();
+      return box("order").bottom - box("title").bottom;
+    })""")
+    assert len(gaps) > 5
+    assert max(map(abs, gaps)) < 8, gaps
+    tab.close()

@@ -220,6 +220,42 @@ def test_from_canonical_to_mirror_data_and_back(tab: Tab) -> None:
     assert len(entries(page)) == len(all_entries())
 
 
+def test_what_another_board_lacks_is_kept_for_the_way_back(tab: Tab) -> None:
+    """The mirror's board has one row, so neither that size nor those rows nor any filter."""
+    chosen = "lwm-2x.n500,lwm-4x.n500"
+    page = tab.open(f"{BOARD}#f.packed=25 kB to 100 kB&sel={chosen}")
+    left = CASES["Packed size"]["25 kB to 100 kB"]
+    data = page.get_by_role("group", name="Data")
+
+    def go(kind: str) -> None:
+        data.get_by_role("link", name=kind).click()
+        page.locator("table.live").wait_for()
+
+    go("mirror")
+    assert entries(page) == ["of-a-mirror"]
+    assert "1 entries" in page.locator("#tools .count").inner_text()
+    assert page.locator(".chip").all_inner_texts() == ["Not applied here: 25 kB to 100 kB"]
+    page.locator("#q").fill("mirror")  # whatever is done there
+    go("canonical")
+    page.locator("#q").fill("")
+    assert set(entries(page)) == left
+    assert page.locator("tr.on").count() == 2
+    go("mirror")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    go("canonical")
+    assert len(entries(page)) == len(all_entries())
+    assert page.locator("tr.on").count() == 0
+    page = tab.open(f"{BOARD}#f.none={'x' * 300}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_link_to_columns_without_the_entry_shows_it_all_the_same(tab: Tab) -> None:
+    page = tab.open(f"{BOARD}#cols=clean")
+    assert page.locator("#board thead").inner_text().split() == ["Select", "Entry", "Clean"]
+    menu(page, "Export").get_by_role("button", name="LaTeX").click()
+    assert "tabular" in page.locator("#cite pre").inner_text()
+
+
 def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) -> None:
     """With so many entries the ranges are no links; the nearest one is picked."""
     for number in range(MAX_LINKS + 5):

@@ -136,6 +136,23 @@ def test_the_keyboard_walks_through_all_points(tab: Tab) -> None:
     assert f"sel={seen[0]}.n500" in location(page)
 
 
+def test_every_point_can_be_tapped(browser: Any, site: Path) -> None:
+    """Where the finger is, not where a browser moves the click: onto a link nearby."""
+    phone: dict[str, Any] = {"width": 390, "height": 844}
+    tab = Tab(browser, site, viewport=phone, has_touch=True, reduced_motion="reduce")
+    page = tab.open(BOARD)
+    page.locator("svg.size-nonzero").evaluate("node => node.scrollIntoView({block: 'center'})")
+    page.evaluate(SETTLED)
+    for name, x, y in page.evaluate(DOTS):
+        for by in (0, 4):
+            page.touchscreen.tap(5, y)
+            assert not page.locator(".point-card").is_visible()
+            page.touchscreen.tap(x - by, y)
+            card = page.locator(".point-card").inner_text()
+            assert name in card.replace(":", " ").split() or "more" in card, (name, by)
+    tab.close()
+
+
 def test_a_tap_shows_the_card_and_selects_nothing(browser: Any, site: Path) -> None:
     tab = Tab(
         browser,
