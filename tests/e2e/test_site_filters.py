@@ -253,7 +253,7 @@ def test_a_link_to_columns_without_the_entry_shows_it_all_the_same(tab: Tab) -> 
     page = tab.open(f"{BOARD}#cols=clean")
     assert page.locator("#board thead").inner_text().split() == ["Select", "Entry", "Clean"]
     menu(page, "Export").get_by_role("button", name="LaTeX").click()
-    assert "tabular" in page.locator("#cite pre").inner_text()
+    assert "tabular" in page.locator("#cite[open] pre").inner_text()  # waits for the dialog
 
 
 def test_points_of_a_crowded_plot_select_rows_too(browser: Any, tmp_path: Path) -> None:
