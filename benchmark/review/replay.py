@@ -37,7 +37,8 @@ from corobench.benchmark.records.result import CERTIFIER_COLUMNS
 from corobench.benchmark.review import drift
 from corobench.benchmark.review.drift import Drift
 from corobench.benchmark.review.recheck import recheck_evidence
-from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of, settings_of
+from corobench.benchmark.scoring.score import other_settings
+from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,13 +197,8 @@ def replay(
 
 
 def _require_settings(evidence: Evidence) -> None:
-    result, track = evidence.result, evidence.submission.track
-    expected = settings_of(Protocol(), track)
-    other = [
-        key
-        for key in sorted(expected)
-        if key != "version" and result.settings.get(key) != expected[key]
-    ]
+    result = evidence.result
+    other = other_settings(result)
     if other or round_of(result.protocol) != round_of(Protocol().version):
         what = ", ".join(other) or "protocol"
         raise ResultError(

@@ -75,16 +75,20 @@ def why_unpublished(result: Result) -> list[str]:
             f"epsilons: expected {', '.join(track.epsilons)}, but found "
             f"{', '.join(result.epsilons) or 'none'}"
         )
-    # Both rounds have these settings; the third number of a version changes no result.
-    expected, found = _REPLACED | settings_of(Protocol(), track), _REPLACED | result.settings
-    other = [
-        key
-        for key in sorted({*expected, *found} - {"version"})
-        if found.get(key) != expected.get(key)
-    ]
-    if other:
+    if other := other_settings(result):
         reasons.append(f"settings: not those of protocol {result.protocol}: {', '.join(other)}")
     return reasons
+
+
+def other_settings(result: Result) -> list[str]:
+    """Names of the settings that are not those of the protocol, whichever round it is of.
+
+    Both rounds have the same; the third number of a version changes no result.
+    """
+    expected = _REPLACED | settings_of(Protocol(), get_track(result.track))
+    found = _REPLACED | result.settings
+    keys = sorted({*expected, *found} - {"version"})
+    return [key for key in keys if found.get(key) != expected.get(key)]
 
 
 def may_rank(result: Result) -> bool:

@@ -76,14 +76,14 @@ def _attacked() -> list[object]:
     All are with `-m slow`. Of each entry the newest result: older ones have the same images.
     """
     newest = {path.name: path for path in PUBLISHED}  # rounds come in order
-    chosen = {
+    chosen = [
         path
         for path in newest.values()
         if path.parent.name == "digits"
         or ("@" not in path.stem and hashlib.sha256(path.stem.encode()).digest()[0] % 4 == 0)
-    }
-    marks = {path: () if path in chosen else pytest.mark.slow for path in PUBLISHED}
-    return [pytest.param(path, marks=mark) for path, mark in marks.items()]
+    ]
+    slow = [pytest.param(path, marks=pytest.mark.slow) for path in PUBLISHED if path not in chosen]
+    return [*chosen, *slow]
 
 
 @pytest.mark.parametrize("path", _attacked(), ids=lambda path: path.stem)

@@ -35,7 +35,6 @@ from corobench.benchmark.scoring.result_writing import is_unfinished
 from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.tracks import Protocol, round_of, settings_of
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,79}")
 _DEVICE = re.compile(r"[0-9A-Za-z][0-9A-Za-z .,+_/()-]{0,119}")
 
@@ -268,8 +267,6 @@ def _contests(evidence: Evidence) -> Iterator[Mismatch]:
         if not any(contest.broken.values()) or {*contest.broken} != {*run.epsilons}:
             shown = ", ".join(f"{n} at {e}" for e, n in contest.broken.items()) or "none"
             yield Mismatch("contests.broken", shown, "a contest that breaks nothing is not written")
-        if not _DIGEST.fullmatch(contest.sha256):
-            yield Mismatch("contests.sha256", contest.sha256, "64 hexadecimal digits")
         if (
             not max(contest.broken.values(), default=0)
             <= contest.num_confirmed
