@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from corobench.benchmark.records.result import CERTIFIERS, EpsilonScore, Result
-from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
+from corobench.benchmark.scoring.ranking import may_rank, rank_key, why_unpublished
 from corobench.benchmark.scoring.statistics import Standing, rank_groups
 from corobench.benchmark.tracks import TRACKS, Track, parse_epsilon, round_of
 from corobench.leaderboard.evidence import EntryEvidence, EvidenceOf

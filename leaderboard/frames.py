@@ -14,7 +14,7 @@ import pandas as pd
 
 from corobench.benchmark.errors import ConfigError, ResultError
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 from corobench.benchmark.tracks import Track, get_track, parse_epsilon, round_of, standard_subset
 from corobench.leaderboard.boards import place_on_board
 from corobench.leaderboard.discovery import find_result_files

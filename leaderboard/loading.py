@@ -15,8 +15,8 @@ from corobench.benchmark.records.reading.result_file import (
     read_scorecard,
 )
 from corobench.benchmark.records.result import Result
+from corobench.benchmark.scoring.ranking import why_unpublished
 from corobench.benchmark.scoring.rounds import require_unchanged
-from corobench.benchmark.scoring.score import why_unpublished
 from corobench.leaderboard.discovery import Candidate, Ignored, find_result_files
 
 

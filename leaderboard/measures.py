@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
-from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring import ranking
 from corobench.benchmark.scoring.known import is_lower_end_known as is_lower_end_known
 from corobench.benchmark.scoring.statistics import MIN_PARENT_COUNT, Interval, wilson
 
@@ -146,7 +146,7 @@ def bracket(score: EpsilonScore, n: int) -> DrawnBracket:
 
 def is_wide(score: EpsilonScore) -> bool:
     """Whether less than half of what is unbroken is proven, so that a share of it says little."""
-    low, high = scoring.bracket(score)
+    low, high = ranking.bracket(score)
     return high - low > low
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from corobench.benchmark.records.curve import Curve, curve_path
 from corobench.benchmark.records.reading.curve_file import read_curve
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 from corobench.benchmark.tracks import parse_epsilon
 from corobench.leaderboard.boards import Row
 from corobench.leaderboard.format import coordinate

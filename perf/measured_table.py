@@ -17,7 +17,7 @@ from pathlib import Path
 
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 
 
 def main() -> None:

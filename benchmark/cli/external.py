@@ -86,7 +86,7 @@ def show_proofs(result: Path, verdicts: Path) -> None:
         verdicts: CSV of file and verdict.
     """
     from corobench.benchmark.review.vnnlib_files import HOLDS, see_proofs
-    from corobench.benchmark.scoring.score import bracket
+    from corobench.benchmark.scoring.ranking import bracket
 
     found = see_proofs(result, verdicts)
     n = found.result.n

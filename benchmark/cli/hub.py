@@ -52,7 +52,7 @@ def hub(
     from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
     from corobench.benchmark.records.reading.result_file import read_result
     from corobench.benchmark.scoring import hub as texts
-    from corobench.benchmark.scoring.score import why_unpublished
+    from corobench.benchmark.scoring.ranking import why_unpublished
 
     refuse_existing(out)
     found = read_result(result)

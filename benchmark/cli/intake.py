@@ -35,7 +35,7 @@ from corobench.benchmark.records.reports import Examined, Verified
 from corobench.benchmark.records.result import Outcome, Result
 from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RATE
-from corobench.benchmark.scoring.score import bracket, may_rank, rank_key, was_asked
+from corobench.benchmark.scoring.ranking import bracket, may_rank, rank_key, was_asked
 from corobench.benchmark.tracks import PROTOCOL, get_track, parse_epsilon, round_of, standard_subset
 
 #: Of the report that `corobench intake` writes.

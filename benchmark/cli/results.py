@@ -167,7 +167,7 @@ def contest(
     """
     from corobench.benchmark.cli.external import show_proofs
     from corobench.benchmark.executors import run_contest
-    from corobench.benchmark.scoring.score import bracket
+    from corobench.benchmark.scoring.ranking import bracket
 
     if (adversarial is None) == (proof is None):
         raise click.UsageError("expected either images (ADVERSARIAL) or verdicts (--proof)")

@@ -29,7 +29,7 @@ from corobench.benchmark.executors.remote import show
 from corobench.benchmark.executors.work import Work
 from corobench.benchmark.files.console import plain_console
 from corobench.benchmark.files.progress import Reporter
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 
 #: Lines of a terminal that the live table leaves for its head, its counts and the prompt.
 SPARE_LINES = 6

@@ -78,6 +78,7 @@ EXCLUDED: Mapping[str, str] = {
     "records.sizes": "the shape of files",
     "records.weighing": "refuses results of other weights",
     "scoring": "names its modules",
+    "scoring.ranking": "what is said about a result; no count comes from it",
     "scoring.result_writing": "writes what was decided",
     "scoring.rounds": "refuses to write into frozen rounds",
     "scoring.scored": "compares results with their tables",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corobench.benchmark.records.result import Compactness, Outcome, Result
-from corobench.benchmark.scoring.score import bracket, may_rank
+from corobench.benchmark.scoring.ranking import bracket, may_rank
 from corobench.benchmark.scoring.statistics import Interval, wilson
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from corobench.benchmark.records.result import CERTIFIER_COLUMNS
 from corobench.benchmark.review import drift
 from corobench.benchmark.review.drift import Drift
 from corobench.benchmark.review.recheck import recheck_evidence
-from corobench.benchmark.scoring.score import other_settings
+from corobench.benchmark.scoring.ranking import other_settings
 from corobench.benchmark.tracks import Protocol, derive_seed, parse_epsilon, round_of
 
 if TYPE_CHECKING:

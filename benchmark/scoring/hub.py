@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.known import is_lower_end_known
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 from corobench.benchmark.scoring.statistics import wilson
 from corobench.benchmark.tracks import get_track
 

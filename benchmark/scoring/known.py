@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corobench.benchmark.records.result import EpsilonScore
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 
 
 def is_lower_end_known(score: EpsilonScore) -> bool:

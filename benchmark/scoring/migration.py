@@ -6,7 +6,7 @@ are filled in as "not asked" and by the records' defaults. Then the result is co
 its outcome table, and every value that was there must still be there.
 
 A migrated file is readable; it is no result of today's settings. What was evaluated with other
-settings stands apart on pages (`benchmark.scoring.score.why_unpublished`).
+settings stands apart on pages (`benchmark.scoring.ranking.why_unpublished`).
 """
 
 from __future__ import annotations

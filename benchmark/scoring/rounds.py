@@ -16,7 +16,7 @@ from corobench.benchmark.errors import OutputError, ResultError
 from corobench.benchmark.files.atomic import write_atomic
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result_set import sha256_of, verify_set
-from corobench.benchmark.scoring.score import why_unpublished
+from corobench.benchmark.scoring.ranking import why_unpublished
 from corobench.benchmark.scoring.scored import read_beside
 from corobench.benchmark.tracks import round_of
 

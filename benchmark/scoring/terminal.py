@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from corobench.benchmark.records.result import CERTIFIERS, Outcome, Result
-from corobench.benchmark.scoring.score import bracket
+from corobench.benchmark.scoring.ranking import bracket
 from corobench.benchmark.scoring.statistics import wilson
 
 

@@ -18,7 +18,7 @@ from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.review.recheck import recheck
 from corobench.benchmark.review.remeasure import remeasure
 from corobench.benchmark.review.reprove import has_checked_proofs
-from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring import ranking
 from corobench.benchmark.scoring.scored import scored
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.submission.validate import validate
@@ -65,7 +65,7 @@ def test_published_sizes_are_those_of_the_weights(path: Path) -> None:
 def test_certified_is_never_above_attacked(path: Path) -> None:
     result = read_result(path)
     for score in result.epsilons.values():
-        low, high = scoring.bracket(score)
+        low, high = ranking.bracket(score)
         assert low <= high <= score.autoattack <= result.clean
         assert sum(score.counts.values()) == result.n
 

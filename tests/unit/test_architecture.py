@@ -26,6 +26,7 @@ LIGHT = (
     "corobench.benchmark.records.reading.table_file",
     "corobench.benchmark.records.result",
     "corobench.benchmark.scoring.migration",
+    "corobench.benchmark.scoring.ranking",
     "corobench.benchmark.scoring.rounds",
     "corobench.benchmark.scoring.score",
     "corobench.benchmark.scoring.scored",

@@ -23,8 +23,8 @@ from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.records.result_set import verify_set
 from corobench.benchmark.review.contest import contest
+from corobench.benchmark.scoring.ranking import bracket
 from corobench.benchmark.scoring.result_writing import write_set
-from corobench.benchmark.scoring.score import bracket
 from corobench.benchmark.scoring.scored import scored
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.scoring import migration, rounds
-from corobench.benchmark.scoring.score import why_unpublished
+from corobench.benchmark.scoring.ranking import why_unpublished
 from corobench.benchmark.scoring.scored import scored
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier" / "1.0" / "digits"

@@ -15,8 +15,7 @@ from corobench.benchmark.records.encoding import encode_result
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
-from corobench.benchmark.scoring import rounds
-from corobench.benchmark.scoring import score as scoring
+from corobench.benchmark.scoring import ranking, rounds
 from corobench.benchmark.scoring.result_writing import write_set
 from corobench.benchmark.tracks import PROTOCOL, round_of
 from corobench.leaderboard.build import build_site
@@ -158,7 +157,7 @@ def test_a_third_number_of_the_protocol_changes_no_round(folder: Path, tmp_path:
     published = RESULTS / "1.0" / "digits" / path.name
     _change(path, protocol="1.0.1")
     assert compare_with_baseline(path, published, Rule(), even_if_equal=True).n == 500
-    assert scoring.why_unpublished(read_result(path)) == []
+    assert ranking.why_unpublished(read_result(path)) == []
     build_site([folder.parent], tmp_path / "site")
     _change(path, protocol="1.1")
     with pytest.raises(ResultError, match=r"protocol: expected '1\.0'"):

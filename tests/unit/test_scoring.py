@@ -11,6 +11,7 @@ from tables import make_run, make_table
 
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.result import Outcome
+from corobench.benchmark.scoring import ranking
 from corobench.benchmark.scoring import score as scoring
 
 
@@ -35,7 +36,7 @@ def test_counts_by_hand() -> None:
         "BaB": 3,
         "cascade": 3,
     }
-    assert scoring.bracket(score) == (3, 5)
+    assert ranking.bracket(score) == (3, 5)
     assert score.decided_by == {"CROWN": 1, "CROWN-IBP": 1, "IBP": 1, "clean": 1, "apgd-ce": 2}
 
 
@@ -58,7 +59,7 @@ def test_error_and_timeout_are_never_proven_and_widen_the_bracket() -> None:
     table.loc[rows, "outcome"] = ["error", "timeout"]
     table.loc[rows, "autoattack"] = pd.NA
     score = scoring.score(table, run).epsilons["1/16"]
-    assert scoring.bracket(score) == (3, 5)
+    assert ranking.bracket(score) == (3, 5)
     assert score.autoattack == 3
     assert sum(score.counts.values()) == run.n
 

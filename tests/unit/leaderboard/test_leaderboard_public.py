@@ -14,7 +14,7 @@ from corobench.benchmark.cli import quickstart
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
-from corobench.benchmark.scoring.score import may_rank, rank_key, why_unpublished
+from corobench.benchmark.scoring.ranking import may_rank, rank_key, why_unpublished
 from corobench.leaderboard.boards import group_results
 from corobench.leaderboard.citation import bibtex, latex_row
 
