@@ -33,6 +33,9 @@ def identity_of(
             {**model.state_dict(), **{f"mask:{name}": mask for name, mask in masks.items()}}
         ),
     }
+    if isinstance(stage, Train) and stage.pruning is not None:
+        identity["pruner"] = stage.pruning.settings.model_dump(mode="json")
+        identity["keep_ratio"] = stage.pruning.keep_ratio
     if isinstance(stage, Prune):
         identity["keep_ratio"] = stage.keep_ratio
         identity["loss"] = stage.loss_settings.model_dump(mode="json")

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from corobench.baselines.own_parent import OwnParent
 from corobench.baselines.progress import EpochRow, Progress, Trained
 from corobench.baselines.publish import publish, published_state
 from corobench.baselines.recipe import Recipe
-from corobench.baselines.stages import Prune, Train, plan, prune
+from corobench.baselines.stages import Prune, Train, chosen_anew, plan, prune
 from corobench.baselines.teacher import Teacher
 from corobench.baselines.trainer import Clock, Paused, StageTrainer
 from corobench.baselines.training_data import TrainingData
@@ -219,6 +220,7 @@ class Procedure:
             self.seed_of,
             self.bounds,
             self.teacher,
+            None if stage.pruning is None else partial(self._chosen_anew, stage.pruning),
         )
         self.histories[stage.name] = trainer.history
         share, num_epochs = sparsity(self.model), stage.settings.epochs
@@ -233,6 +235,9 @@ class Procedure:
         finally:
             if trainer.history:
                 self.workspace.write_log(stage.name, trainer.history)
+
+    def _chosen_anew(self, stage: Prune) -> Masks:
+        return chosen_anew(stage, self.model, self.data, self.epsilon, self.seed_of, self.bounds)
 
     def _trained(self, is_finished: bool) -> Trained:
         stage, history = list(self.histories.items())[-1]

@@ -94,7 +94,7 @@ def pipeline_of(recipe: Recipe) -> Literal["before", "during", "after"]:
     """When weights go, seen from the training that is longest: masks that change go on with it."""
     if recipe.parent is not None or recipe.pretrain is not None:
         return "after"
-    changes = recipe.finetune is not None and recipe.finetune.regrowth is not None
+    changes = recipe.finetune is not None and recipe.finetune.changes_masks
     return "during" if changes else "before"
 
 
@@ -123,6 +123,8 @@ def criterion_of(prune: PruneStage, finetune: TrainStage) -> str:
         departures.append(prune.pruner.distribution.upper())
     if finetune.regrowth is not None:
         departures.append("regrown by gradient")
+    if finetune.thresholding is not None:
+        departures.append("chosen anew in training")
     if not departures:
         return prune.pruner.criterion
     return f"{prune.pruner.criterion} ({', '.join(departures)})"

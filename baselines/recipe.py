@@ -115,6 +115,18 @@ class Regrowth(RecipeTable):
     until: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
 
 
+class Thresholding(RecipeTable):
+    """Table ``[finetune.thresholding]``: masks are chosen anew, from all weights (VeriCompress).
+
+    Between two choices removed weights train as all others do; each choice sets them to 0 again.
+
+    Attributes:
+        every: epochs between two choices; the last epoch ends with one.
+    """
+
+    every: Positive = 1
+
+
 class TrainStage(RecipeTable):
     """Tables ``[pretrain]`` and ``[finetune]``.
 
@@ -137,6 +149,7 @@ class TrainStage(RecipeTable):
             weights are measured; 0 keeps those that moved along.
         awp: adversarial weight perturbation, for an objective that attacks. Absent is none.
         regrowth: masks that change, in fine-tuning. Absent is masks that stay.
+        thresholding: masks that are chosen anew, in fine-tuning, by the recipe's pruner.
     """
 
     objective: SerializeAsAny[InstanceOf[Objective]]
@@ -154,6 +167,25 @@ class TrainStage(RecipeTable):
     ramp: Ramp = Ramp()
     awp: Annotated[Awp | None, LATER] = None
     regrowth: Annotated[Regrowth | None, LATER] = None
+    thresholding: Annotated[Thresholding | None, LATER] = None
+
+    @property
+    def changes_masks(self) -> bool:
+        """Whether the masks at its end may be others than those at its beginning."""
+        return self.regrowth is not None or self.thresholding is not None
+
+    @model_validator(mode="after")
+    def _masks_change_in_one_way(self) -> Self:
+        if self.thresholding is None:
+            return self
+        if self.regrowth is not None:
+            raise ValueError("regrowth and thresholding both change the masks; keep one of them")
+        if self.epochs % self.thresholding.every:
+            raise ValueError(
+                f"thresholding every {self.thresholding.every} epochs does not end with the stage: "
+                f"epochs = {self.epochs} must be a multiple of it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _awp_fits(self) -> Self:
@@ -290,15 +322,25 @@ class Recipe(RecipeTable):
                 f"objective {self.pretrain.objective.name!r} learns from the dense parent, which "
                 "[pretrain] has not; use it in [finetune]"
             )
-        if self.pretrain is not None and self.pretrain.regrowth is not None:
-            raise ValueError("regrowth: [pretrain] has no masks; use it in [finetune]")
-        if self.finetune is None or self.finetune.regrowth is None or self.prune is None:
+        if self.pretrain is not None and self.pretrain.changes_masks:
+            key = "regrowth" if self.pretrain.regrowth is not None else "thresholding"
+            raise ValueError(f"{key}: [pretrain] has no masks; use it in [finetune]")
+        if self.finetune is None or self.prune is None:
             return self
-        if self.prune.pruner.structure != "unstructured":
+        pruner = self.prune.pruner
+        if self.finetune.regrowth is not None and pruner.structure != "unstructured":
             raise ValueError(
-                f"regrowth exchanges single weights, and {self.prune.pruner.name!r} removes whole "
-                "filters; choose another pruner, or leave regrowth out"
+                f"regrowth exchanges single weights, and {pruner.name!r} removes whole groups; "
+                "choose another pruner, or leave regrowth out"
             )
+        if self.finetune.thresholding is not None:
+            if not pruner.reads_weights_alone:
+                raise ValueError(
+                    f"thresholding asks the pruner again and again, and {pruner.name!r} decides by "
+                    "more than the weights; choose one such as 'group-l2' or 'lwm'"
+                )
+            if self.prune.schedule != "one-shot":
+                raise ValueError("thresholding goes with schedule = 'one-shot' alone")
         return self
 
     @property

@@ -31,10 +31,12 @@ class Train:
     Attributes:
         name: of the stage, of its files and of its random numbers.
         settings: its objective and how long.
+        pruning: what chooses the masks anew, where they are chosen more than once.
     """
 
     name: str
     settings: TrainStage
+    pruning: Prune | None = None
 
     @property
     def is_taught(self) -> bool:
@@ -80,7 +82,10 @@ def plan(recipe: Recipe) -> list[Train | Prune]:
         suffix = "" if len(keep_ratios) == 1 else f"-{step}"
         stages.append(Prune(f"prune{suffix}", recipe.prune, keep_ratio, recipe.finetune))
         if is_last:
-            stages.append(Train("finetune", recipe.finetune))
+            again = recipe.finetune.thresholding is not None
+            pruning = stages[-1] if again else None
+            assert not isinstance(pruning, Train)
+            stages.append(Train("finetune", recipe.finetune, pruning))
         else:
             stages.append(Train(f"recover{suffix}", recovery(recipe.finetune, recipe.prune)))
     return stages
@@ -117,9 +122,46 @@ def prune(
         initial: the weights before any training, to rewind to.
         teacher: of an objective that needs one.
     """
-    settings = stage.loss_settings
-    if settings.objective.needs_bounds:
+    if stage.loss_settings.objective.needs_bounds:
         bounds.build()
+    context = _context(stage, model, masks, data, epsilon, seed_of, bounds, teacher)
+    with statistics_kept(model):  # a pruner may look at the loss
+        found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
+    if stage.settings.rewind == "init":
+        model.load_state_dict(initial)
+    found.apply(model)
+    return found
+
+
+def chosen_anew(
+    stage: Prune,
+    model: nn.Module,
+    data: TrainingData,
+    epsilon: Fraction,
+    seed_of: Callable[[str, int], int],
+    bounds: LazyBounds,
+) -> Masks:
+    """Masks from all present weights, whatever was removed before; the model is not changed.
+
+    Args:
+        stage: whose pruner reads weights alone.
+        epsilon: as in `prune`, with what follows.
+    """
+    context = _context(stage, model, Masks(), data, epsilon, seed_of, bounds, None)
+    return stage.settings.pruner.masks(model, stage.keep_ratio, context)
+
+
+def _context(
+    stage: Prune,
+    model: nn.Module,
+    masks: Masks,
+    data: TrainingData,
+    epsilon: Fraction,
+    seed_of: Callable[[str, int], int],
+    bounds: LazyBounds,
+    teacher: Teaching | None,
+) -> PruneContext:
+    settings = stage.loss_settings
     generator = torch.Generator(data.device).manual_seed(seed_of(f"prune-loss:{stage.name}", 0))
     moment = Moment(
         epsilon=float(Fraction(settings.epsilon or epsilon)),
@@ -139,15 +181,9 @@ def prune(
             index = batch.to(data.device)
             yield data.x_NCHW[index], data.labels_N[index]
 
-    context = PruneContext(
+    return PruneContext(
         previous=masks,
         generator=torch.Generator().manual_seed(seed_of(f"prune:{stage.name}", 0)),
         loss=lambda x, labels: settings.objective.loss(model, x, labels, moment),
         batches=batches,
     )
-    with statistics_kept(model):  # a pruner may look at the loss
-        found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
-    if stage.settings.rewind == "init":
-        model.load_state_dict(initial)
-    found.apply(model)
-    return found

@@ -66,6 +66,7 @@ class StageTrainer:
         seed_of: (purpose, index) -> seed.
         bounds: over `model`.
         teacher: of an objective that needs one.
+        choose_masks: from the weights in the model, for settings with `thresholding`.
 
     Attributes:
         masks: of the weights in the model; they change where the settings say so.
@@ -82,6 +83,7 @@ class StageTrainer:
         seed_of: Callable[[str, int], int],
         bounds: LazyBounds,
         teacher: Teaching | None = None,
+        choose_masks: Callable[[], Masks] | None = None,
     ) -> None:
         self.stage, self.settings, self.model, self.data = stage, settings, model, data
         self.seed_of, self.epsilon, self.bounds = seed_of, float(epsilon), bounds
@@ -114,6 +116,10 @@ class StageTrainer:
         if settings.regrowth is not None:
             num_steps = self._steps_per_epoch * settings.epochs
             self._regrower = Regrower(settings.regrowth, num_steps)
+        self._choose_masks = choose_masks
+        if settings.thresholding is not None:  # what was removed trains, too, until the next choice
+            assert choose_masks is not None
+            self._masks = Masks().bind(model)
         self.history: list[EpochRow] = []
         self._best: dict[str, Any] = {"value": -math.inf, "weights": None}
 
@@ -152,7 +158,7 @@ class StageTrainer:
             if out_of_time:
                 raise Paused
         self.model.load_state_dict(self._best["weights"])
-        if self._regrower is not None:
+        if self.settings.changes_masks:
             self.masks = Masks(self._best["masks"])
 
     def _epoch(self, epoch: int) -> EpochRow:
@@ -171,6 +177,9 @@ class StageTrainer:
                 f"{self.stage}: the loss became {loss} in epoch {epoch + 1}; lower "
                 f"[{self.stage}.optimiser] lr, set clip_norm, or lengthen the ramp"
             )
+        if self._is_chosen_after(epoch):
+            assert self._choose_masks is not None
+            self._hold(self._choose_masks())
         with self._average.in_place() if self._average is not None else nullcontext():
             found, is_best = self._measure(epoch, batches)
         last = epoch + 1 - 1 / len(batches)
@@ -265,6 +274,17 @@ class StageTrainer:
         with perturbed(taking_part, gradients, gamma):
             yield
 
+    def _is_chosen_after(self, epoch: int) -> bool:
+        table = self.settings.thresholding
+        return table is not None and (epoch + 1) % table.every == 0
+
+    def _hold(self, masks: Masks) -> None:
+        """Set what masks remove to 0; it trains on from there."""
+        self.masks = masks
+        masks.apply(self.model)
+        if self._average is not None:
+            self._average.restrict(masks)
+
     def _change_masks(self, masks: Masks) -> None:
         """Go on under other masks; what comes back starts from zero."""
         parameters = dict(self.model.named_parameters())
@@ -279,6 +299,8 @@ class StageTrainer:
         """Keep the best epoch at full radius, by the objective's own measure; ties go late."""
         if self._progress(epoch + 1) < 1.0:
             return False
+        if self.settings.thresholding is not None and not self._is_chosen_after(epoch):
+            return False  # still dense
         value = getattr(found, self.settings.objective.metric)
         if value < self._best["value"]:
             return False
@@ -314,14 +336,15 @@ class StageTrainer:
         return state
 
     def _mask_state(self) -> dict[str, Any]:
-        return {} if self._regrower is None else {"masks": self.masks.state_dict()}
+        return {"masks": self.masks.state_dict()} if self.settings.changes_masks else {}
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._best = state["best"]
-        if self._regrower is not None:
+        if self.settings.changes_masks:
             self.masks = Masks(state["masks"])
+        if self._regrower is not None:
             self._masks = self.masks.bind(self.model)
         if self._average is not None:
             self._average.restore(state["average"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corobench.baselines.pruners.base import PruneContext, Pruner, ScorePruner
 from corobench.baselines.pruners.filter_l1 import FilterL1
+from corobench.baselines.pruners.group_l2 import GroupL2
 from corobench.baselines.pruners.harp import Harp
 from corobench.baselines.pruners.hydra import Hydra
 from corobench.baselines.pruners.lamp import Lamp
@@ -20,6 +21,7 @@ PRUNERS: dict[str, type[Pruner]] = {
     cls.name: cls
     for cls in (
         FilterL1,
+        GroupL2,
         Harp,
         Hydra,
         Lamp,

@@ -51,8 +51,10 @@ class Pruner(Registered):
         criterion: what decides, for the manifest's taxonomy.
         structure: single weights, or whole channels.
         scope: the same share per layer, or one threshold for all.
+        reads_weights_alone: whether the present weights decide, without data or chance.
         exempt: layers left dense; the others are pruned harder, so that the kept share of the
             whole network is still the recipe's.
+        takes_distribution: whether `distribution` may be set.
         distribution: how a layer-wise pruner shares the kept weights out. "uniform" removes the
             same share of every layer, rounded down there. "erk" lets a layer keep in proportion to
             the sum of its weight's sides (Evci et al. 2020); the total is exact.
@@ -61,6 +63,8 @@ class Pruner(Registered):
     criterion: ClassVar[str]
     structure: ClassVar[Structure] = "unstructured"
     scope: ClassVar[Scope] = "layer-wise"
+    reads_weights_alone: ClassVar[bool] = False
+    takes_distribution: ClassVar[bool] = True
 
     exempt: tuple[Literal["first", "last"], ...] = ()
     distribution: Annotated[Distribution, LATER] = "uniform"
@@ -68,7 +72,7 @@ class Pruner(Registered):
     @field_validator("distribution")
     @classmethod
     def _distribution_fits(cls, value: Distribution) -> Distribution:
-        if value != "uniform" and (cls.scope == "global" or cls.structure == "structured"):
+        if value != "uniform" and (cls.scope == "global" or not cls.takes_distribution):
             raise ValueError(f"{cls.name!r} decides itself how much each layer keeps; leave it out")
         return value
 

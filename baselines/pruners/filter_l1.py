@@ -39,6 +39,7 @@ class FilterL1(Pruner):
     name: ClassVar[str] = "filter-l1"
     criterion: ClassVar[str] = "filter-l1-norm"
     structure: ClassVar[Structure] = "structured"
+    takes_distribution: ClassVar[bool] = False
 
     exempt: tuple[Literal["first", "last"], ...] = ("last",)
     size: Literal["live", "filters"] = "live"

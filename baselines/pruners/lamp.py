@@ -21,6 +21,7 @@ class Lamp(ScorePruner):
 
     name: ClassVar[str] = "lamp"
     criterion: ClassVar[str] = "layer-adaptive-magnitude"
+    reads_weights_alone: ClassVar[bool] = True
     scope: ClassVar[Scope] = "global"
 
     def scores(self, model: nn.Module, context: PruneContext) -> Mapping[str, Tensor]:

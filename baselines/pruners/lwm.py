@@ -16,6 +16,7 @@ class Lwm(ScorePruner):
 
     name: ClassVar[str] = "lwm"
     criterion: ClassVar[str] = "least-weight-magnitude"
+    reads_weights_alone: ClassVar[bool] = True
 
     def scores(self, model: nn.Module, context: PruneContext) -> Mapping[str, Tensor]:
         """Magnitude of each weight."""

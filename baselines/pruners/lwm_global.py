@@ -22,6 +22,7 @@ class LwmGlobal(ScorePruner):
 
     name: ClassVar[str] = "lwm-global"
     criterion: ClassVar[str] = "least-weight-magnitude"
+    reads_weights_alone: ClassVar[bool] = True
     scope: ClassVar[Scope] = "global"
 
     normalised: bool = True

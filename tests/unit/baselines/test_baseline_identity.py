@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from corobench.baselines.objectives.pgd_at import PgdAt
 from corobench.baselines.pruners.lwm import Lwm
-from corobench.baselines.recipe import Awp, Regrowth, TrainStage
+from corobench.baselines.recipe import Awp, Regrowth, Thresholding, TrainStage
 from corobench.baselines.recipe_file import load_recipe
 from corobench.baselines.settings import LATER, Registered
 
@@ -51,6 +51,7 @@ def test_a_recipe_without_younger_keys_is_written_as_its_checkpoints_have_it() -
     ("update", "added"),
     [
         ({"awp": Awp()}, {"awp": {"gamma": 0.01, "warmup_epochs": 0.0}}),
+        ({"thresholding": Thresholding()}, {"thresholding": {"every": 1}}),
         ({"regrowth": Regrowth()}, {"regrowth": {"every": 100, "share": 0.3, "until": 0.75}}),
     ],
 )

@@ -37,6 +37,7 @@ PRUNERS = [
     if name.endswith("-10x") and "/ibp-" in name and "large" not in name
 ]
 ATTACKED = [f"fashion-mnist/adv-{arm}" for arm in ("rslad-10x", "lwm-awp-10x", "flyingbird-long")]
+FROM_SCRATCH = ["fashion-mnist/ibp-vericompress-long"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def miniature(recipe: Recipe, width: float) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS, *ATTACKED])
+@pytest.mark.parametrize("name", [*PAPER_SCALE, *PRUNERS, *ATTACKED, *FROM_SCRATCH])
 def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     trained = procedure.run(miniature(recipe, 0.2), tmp_path, data_root=folders)
@@ -97,7 +98,7 @@ def test_a_recipe_runs_in_miniature(name: str, folders: Path, tmp_path: Path) ->
     assert recipe.prune is not None
     # Whole filters cannot hit the share exactly in a thin network. Weights that came back in the
     # last of the few steps are still 0.
-    structured = recipe.prune.pruner.name == "filter-l1"
+    structured = recipe.prune.pruner.structure == "structured"
     regrown = recipe.finetune is not None and recipe.finetune.regrowth is not None
     tolerance = 0.1 if structured else 0.03 if regrown else 0.01
     assert kept == pytest.approx(recipe.prune.keep_ratio, abs=tolerance)

@@ -244,6 +244,11 @@ def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
     ("arm", "other", "differs"),
     [
         ("adv-rslad-10x", "adv-lwm-10x", {"finetune": {"objective"}}),
+        (
+            "ibp-vericompress-long",
+            "ibp-snip-long",
+            {"prune": {"pruner"}, "finetune": {"thresholding"}},
+        ),
         ("ibp-ad-cert-10x", "ibp-lwm-10x", {"finetune": {"objective"}}),
         ("ibp-feature-cert-10x", "ibp-ad-cert-10x", {"finetune": {"objective"}}),
         ("adv-lwm-awp-10x", "adv-lwm-10x", {"finetune": {"awp"}}),
@@ -255,6 +260,7 @@ def test_the_random_arm_differs_in_its_pruner_alone(name: str) -> None:
                 ("lamp-10x", "lwm-10x", {"prune": {"pruner"}}),
                 ("harp-10x", "hydra-10x", {"prune": {"pruner"}}),
                 ("s2ap-10x", "hydra-10x", {"prune": {"pruner"}}),
+                ("filter-l1-live-10x", "filter-l1-10x", {"prune": {"pruner"}}),
                 ("lwm-regrown-10x", "lwm-10x", {"finetune": {"regrowth"}}),
                 ("flyingbird-long", "snip-long", {"prune": {"pruner"}, "finetune": {"regrowth"}}),
             )
