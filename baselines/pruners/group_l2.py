@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from corobench.baselines.masks import Masks, prunable_weights
@@ -64,7 +65,6 @@ def removed_shares(
     Raises:
         ConfigError: a share would be 1 or more.
 
-    >>> import torch
     >>> three = {"a": torch.zeros(4, 3, 2, 2), "b": torch.zeros(6, 4), "c": torch.zeros(4, 6)}
     >>> {name: str(share) for name, share in removed_shares(three, list(three), 0.5).items()}
     {'a': '2/5', 'b': '4/5', 'c': '2/5'}
@@ -98,11 +98,10 @@ def group_norms(weight: Tensor) -> Tensor:
     Returns:
         (C,), of columns, or (K,), of filters.
 
-    >>> import torch
     >>> group_norms(torch.tensor([[3.0, 0.0], [4.0, 1.0]])).tolist()
     [5.0, 1.0]
     """
-    return _grouped(weight.detach().float().cpu()).norm(dim=1)
+    return torch.linalg.vector_norm(_grouped(weight.detach().float().cpu()), dim=1)
 
 
 def _grouped(weight: Tensor) -> Tensor:
