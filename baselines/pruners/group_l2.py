@@ -101,7 +101,8 @@ def group_norms(weight: Tensor) -> Tensor:
     >>> group_norms(torch.tensor([[3.0, 0.0], [4.0, 1.0]])).tolist()
     [5.0, 1.0]
     """
-    return torch.linalg.vector_norm(_grouped(weight.detach().float().cpu()), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(_grouped(weight.detach().float().cpu()), dim=1)
+    return norms
 
 
 def _grouped(weight: Tensor) -> Tensor:
