@@ -14,6 +14,7 @@ import numpy as np
 
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import MAX_INTEGERS, GraphFaultError
+from corobench.benchmark.submission.graph.sizes import are_sizes, computed, holds_batch
 
 _REARRANGING = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -71,8 +72,8 @@ def fold(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
         GraphFaultError: it computes new numbers, or its operands do not fit.
     """
     try:
-        if all(value.dtype.kind in "iu" and value.size <= MAX_INTEGERS for value in values):
-            found = _arithmetic(node, values)
+        if are_sizes(values):
+            found = _sizes(node, values)
             if found is not None and found.size <= MAX_INTEGERS:
                 return np.asarray(found)
         if node.op in _REARRANGING:
@@ -143,24 +144,15 @@ def _rearranged(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
     return array
 
 
-def _arithmetic(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Whole numbers computed from a few whole numbers, as shapes are; None for another operator."""
-    first = values[0].astype(np.int64)
-    if node.op in ("Add", "Sub", "Mul"):
-        second = values[1].astype(np.int64)
-        operations = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
-        found: np.ndarray = operations[node.op](first, second)
+def _sizes(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Whole numbers made of a few whole numbers, as shapes are; None for another operator."""
+    found = computed(node, values)
+    if found is not None:
         return found
-    if node.op == "Div":
-        quotient: np.ndarray = np.fix(first / values[1]).astype(np.int64)
-        return quotient
-    if node.op == "Gather":
-        axis = int(node.attributes.get("axis", 0))
-        return np.take(first, values[1].astype(np.int64), axis=axis)
-    if node.op == "Concat":
-        axis = int(node.attributes.get("axis", 0))
-        return np.concatenate(values, axis=axis)
+    if any(holds_batch(value) for value in values[1:]):
+        return None
     if node.op == "Slice":
+        first = values[0]
         starts, ends = (integers(node, values, i, key) for i, key in ((1, "starts"), (2, "ends")))
         axes = integers(node, values, 3, "axes") or list(range(len(starts)))
         steps = integers(node, values, 4, "steps") or [1] * len(starts)
@@ -169,10 +161,4 @@ def _arithmetic(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
             # Before the first value, as -1 counts from the end here and there.
             index[axis] = slice(start, None if step < 0 and end < -first.shape[axis] else end, step)
         return first[tuple(index)]
-    if node.op == "ReduceProd":
-        return np.asarray(np.prod(first), dtype=np.int64).reshape(
-            [1] * first.ndim if node.attributes.get("keepdims", 1) else []
-        )
-    if node.op == "Cast" and node.attributes.get("to") in (6, 7):
-        return first
     return _rearranged(node, values) if node.op in _REARRANGING else None

@@ -12,6 +12,7 @@ from corobench.benchmark.submission.graph.constants import integers
 from corobench.benchmark.submission.graph.layers import Pad, Reshape, Slice, WithConstants
 from corobench.benchmark.submission.graph.reading import Node
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, GraphFaultError
+from corobench.benchmark.submission.graph.sizes import BATCH, holds_batch
 
 Shape = tuple[int, ...]
 
@@ -162,19 +163,21 @@ def _is_one(array: np.ndarray) -> bool:
     return len(array) == 1 or bool((array == array[:1]).all())
 
 
-def filled(node: Node, values: Sequence[np.ndarray], batch: int) -> np.ndarray:
+def filled(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
     """What ConstantOfShape or Expand make of stored values; one row stands for every image.
 
     Args:
         node: the operator.
         values: its operands.
-        batch: what stands for the batch in shapes.
 
     Raises:
-        GraphFaultError: too many values, or sizes that do not fit.
+        GraphFaultError: too many values, sizes that do not fit, or a batch that is not first.
     """
     is_new = node.op == "ConstantOfShape"
-    shape = [1 if size == batch else int(size) for size in values[0 if is_new else 1].reshape(-1)]
+    sizes = values[0 if is_new else 1].reshape(-1)
+    if holds_batch(sizes[1:]):
+        raise GraphFaultError("onnx-batch", f"{node.label}: expected the batch as the first size")
+    shape = [1 if size == BATCH else int(size) for size in sizes]
     if len(shape) > 8 or min(shape, default=0) < 0 or np.prod(shape, dtype=float) > MAX_ACTIVATION:
         raise GraphFaultError("onnx-too-large", f"{node.label}: makes too many values")
     if not is_new:

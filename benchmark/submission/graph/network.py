@@ -34,10 +34,8 @@ from corobench.benchmark.submission.graph.operators import module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, OPERATORS, GraphFaultError
+from corobench.benchmark.submission.graph.sizes import BATCH, require_known
 from corobench.benchmark.submission.graph.table import Shape
-
-#: Stands for the batch in shapes: no size of a file may be as large.
-BATCH = 2**17 - 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ class _Builder:
         if not any(isinstance(value, Activation) for value in operands):
             if node.op in ("ConstantOfShape", "Expand"):
                 arrays = [value for value in operands if isinstance(value, np.ndarray)]
-                return filled(node, arrays, BATCH)
+                return filled(node, arrays)
             return fold(node, [value for value in operands if isinstance(value, np.ndarray)])
         return self._on_activations(node, operands)
 
@@ -205,6 +203,7 @@ class _Builder:
         stored = [value if isinstance(value, np.ndarray) else None for value in operands]
         made = [value for value in operands if isinstance(value, Activation)]
         shapes = [value.shape for value in made]
+        require_known(node, stored)
         if node.op == "Reshape":
             target = stored[1] if len(stored) > 1 else None
             if target is None or target.ndim != 1 or target.size > 8 or not shapes:
@@ -251,6 +250,7 @@ class _Builder:
                 "onnx-computed-constant", f"{node.label}: expected an activation as its operand"
             )
         stored = [value if isinstance(value, np.ndarray) else None for value in operands]
+        require_known(node, stored)
         parts = split_of(node, stored, source.shape)
         for name, module in zip(node.outputs, parts, strict=True):
             self.values[name] = self._step(node, module, [source])
