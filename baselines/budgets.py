@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from corobench.baselines.recipe import Recipe, TrainStage, packaged_names
+from corobench.baselines.recipe import Recipe, packaged_names
 from corobench.baselines.recipe_file import load_recipe
 from corobench.baselines.schedules import lr_factor
 from corobench.baselines.stages import Prune, Train, plan
+from corobench.baselines.train_stage import TrainStage
 
 HEADER = (
     "| family | arms | dense | rounds, scores | last | total | of these the weights | "

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from corobench.baselines.budgets import budget_of
 from corobench.baselines.own_parent import ONNX, OwnParent, written
-from corobench.baselines.recipe import UNKNOWN, PruneStage, Recipe, TrainStage
+from corobench.baselines.recipe import UNKNOWN, PruneStage, Recipe
+from corobench.baselines.train_stage import TrainStage
 from corobench.baselines.workspace import Workspace
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.files.atomic import write_atomic

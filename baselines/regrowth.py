@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corobench.baselines.masks import Masks
 from corobench.baselines.pruners.base import least
-from corobench.baselines.recipe import Regrowth
+from corobench.baselines.train_stage import Regrowth
 
 
 class Regrower:

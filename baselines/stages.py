@@ -19,7 +19,8 @@ from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives import Moment
 from corobench.baselines.objectives.base import Teaching
 from corobench.baselines.pruners import PruneContext
-from corobench.baselines.recipe import LrSchedule, PruneStage, Ramp, Recipe, TrainStage
+from corobench.baselines.recipe import PruneStage, Recipe
+from corobench.baselines.train_stage import LrSchedule, Ramp, TrainStage
 from corobench.baselines.training_data import TrainingData, batches_of
 from corobench.baselines.weight_perturbation import statistics_kept
 

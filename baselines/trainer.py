@@ -26,8 +26,8 @@ from corobench.baselines.measures import LazyBounds, Measures, measure
 from corobench.baselines.objectives import AdversarialObjective, Moment
 from corobench.baselines.objectives.base import Teaching
 from corobench.baselines.progress import EpochRow
-from corobench.baselines.recipe import TrainStage
 from corobench.baselines.regrowth import Regrower, forget
+from corobench.baselines.train_stage import TrainStage
 from corobench.baselines.training_data import TrainingData, augment, batches_of
 from corobench.baselines.weight_perturbation import perturbed, statistics_kept
 from corobench.benchmark.errors import ConfigError

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from corobench.baselines.masks import Masks
 from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives import Ibp, PgdAt
-from corobench.baselines.recipe import Optimiser, TrainStage
+from corobench.baselines.train_stage import Optimiser, TrainStage
 from corobench.baselines.trainer import StageTrainer
 from corobench.baselines.training_data import TrainingData
 from corobench.benchmark.submission.architectures import build

@@ -321,13 +321,12 @@ def test_the_examples_in_toml_are_valid(tmp_path: Path) -> None:
 def test_file_formats_names_every_objective_pruner_and_key_of_a_recipe() -> None:
     from corobench.baselines.objectives import OBJECTIVES
     from corobench.baselines.pruners import PRUNERS
-    from corobench.baselines.recipe import (
+    from corobench.baselines.recipe import PruneStage, Recipe
+    from corobench.baselines.train_stage import (
         Awp,
         LrSchedule,
         Optimiser,
-        PruneStage,
         Ramp,
-        Recipe,
         Regrowth,
         TrainStage,
     )

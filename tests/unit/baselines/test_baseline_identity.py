@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from corobench.baselines.objectives.pgd_at import PgdAt
 from corobench.baselines.pruners.lwm import Lwm
-from corobench.baselines.recipe import Awp, Regrowth, Thresholding, TrainStage
 from corobench.baselines.recipe_file import load_recipe
 from corobench.baselines.settings import LATER, Registered
+from corobench.baselines.train_stage import Awp, Regrowth, Thresholding, TrainStage
 
 #: As they are in stored checkpoints, character by character.
 FINETUNE = (

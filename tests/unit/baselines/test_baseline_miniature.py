@@ -21,8 +21,9 @@ from corobench.baselines.masks import Masks
 from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives import CrownIbp, Ibp, MtlIbp, Objective, PgdAt
 from corobench.baselines.pruners import Hydra, Pruner
-from corobench.baselines.recipe import Network, Ramp, Recipe, TrainStage, packaged_names
+from corobench.baselines.recipe import Network, Recipe, packaged_names
 from corobench.baselines.recipe_file import load_recipe
+from corobench.baselines.train_stage import Ramp, TrainStage
 from corobench.baselines.trainer import StageTrainer, has_fast_bf16
 from corobench.baselines.training_data import TrainingData
 from corobench.benchmark.network.compactness import sparsity

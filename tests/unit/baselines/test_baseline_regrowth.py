@@ -21,9 +21,9 @@ from corobench.baselines.objectives.ibp import Ibp
 from corobench.baselines.objectives.natural import Natural
 from corobench.baselines.objectives.pgd_at import PgdAt
 from corobench.baselines.objectives.trades import Trades
-from corobench.baselines.recipe import Awp, Optimiser, Regrowth, TrainStage
 from corobench.baselines.recipe_file import load_recipe
 from corobench.baselines.regrowth import Regrower, exchanged
+from corobench.baselines.train_stage import Awp, Optimiser, Regrowth, TrainStage
 from corobench.baselines.trainer import StageTrainer
 from corobench.baselines.training_data import TrainingData
 from corobench.baselines.weight_perturbation import perturbed

@@ -17,8 +17,8 @@ from corobench.baselines.measures import LazyBounds
 from corobench.baselines.objectives.natural import Natural
 from corobench.baselines.pruners import PRUNERS, PruneContext
 from corobench.baselines.pruners.group_l2 import GroupL2, group_norms
-from corobench.baselines.recipe import Optimiser, Thresholding, TrainStage
 from corobench.baselines.recipe_file import load_recipe
+from corobench.baselines.train_stage import Optimiser, Thresholding, TrainStage
 from corobench.baselines.trainer import StageTrainer
 from corobench.baselines.training_data import TrainingData
 from corobench.benchmark.errors import ConfigError
