@@ -119,6 +119,8 @@ def expand_of(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> 
     if target is None or target.ndim != 1 or target.dtype.kind != "i" or target.size > len(shape):
         raise GraphFaultError("onnx-dynamic", f"{node.label}: expected a fixed shape")
     sizes = [1] * (len(shape) - target.size) + [int(size) for size in target]
+    if min(sizes, default=1) < 1:  # nothing of a size is left by 0; -1 means what a runtime likes
+        raise GraphFaultError("onnx-sizes", f"{node.label}: expected sizes above 0")
     for have, want in zip(shape[1:], sizes[1:], strict=True):
         if 1 not in (have, want) and have != want:
             raise GraphFaultError("onnx-sizes", f"{node.label}: cannot expand {have} to {want}")
@@ -178,7 +180,7 @@ def filled(node: Node, values: Sequence[np.ndarray]) -> np.ndarray:
     if holds_batch(sizes[1:]):
         raise GraphFaultError("onnx-batch", f"{node.label}: expected the batch as the first size")
     shape = [1 if size == BATCH else int(size) for size in sizes]
-    if len(shape) > 8 or min(shape, default=0) < 0 or np.prod(shape, dtype=float) > MAX_ACTIVATION:
+    if len(shape) > 8 or min(shape, default=1) < 1 or np.prod(shape, dtype=float) > MAX_ACTIVATION:
         raise GraphFaultError("onnx-too-large", f"{node.label}: makes too many values")
     if not is_new:
         found = np.broadcast_shapes(values[0].shape, tuple(shape))

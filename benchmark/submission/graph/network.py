@@ -28,7 +28,13 @@ from corobench.benchmark.submission.graph.choosing import (
 from corobench.benchmark.submission.graph.constants import constant_of, fold
 from corobench.benchmark.submission.graph.input_layout import InputLayout, layout_of
 from corobench.benchmark.submission.graph.joining import filled, split_of
-from corobench.benchmark.submission.graph.layers import Elementwise, GraphNetwork, WithConstants
+from corobench.benchmark.submission.graph.layers import (
+    Elementwise,
+    GraphNetwork,
+    Mean,
+    Reshape,
+    WithConstants,
+)
 from corobench.benchmark.submission.graph.normalisation import with_normalisation
 from corobench.benchmark.submission.graph.operators import module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
@@ -212,10 +218,23 @@ class _Builder:
             module = reshape_of(node, numbers, shapes[0], self.graph.batch)
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
+        if node.op == "Sub" and len(made) == 2 and self._is_mean_of(made[0], made[1]):
+            raise GraphFaultError(
+                "onnx-operator",
+                f"{node.label}: a value subtracted from its own mean; write x - mean, as "
+                "onnxruntime fuses both to one norm without looking at the order",
+            )
         self._share(module, node)
         made_here = self._step(node, module, made)
         self.uses[made_here.number] = [id(array) for array in stored if id(array) in self.coded]
         return made_here
+
+    def _is_mean_of(self, first: Activation, second: Activation) -> bool:
+        """Whether one value is a mean of the other, reshaped or not."""
+        source = self._made_by(first)
+        while source is not None and isinstance(source[0], Reshape | nn.Flatten | nn.Identity):
+            source = self._made_by(Activation(source[1], ()))
+        return source is not None and isinstance(source[0], Mean) and source[1] == second.number
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
         """A Where on a comparison that is a Softplus with a threshold."""

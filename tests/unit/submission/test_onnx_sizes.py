@@ -143,6 +143,21 @@ def _folded(op: str, operands: list[np.ndarray], **attributes: Any) -> np.ndarra
     return fold(Node(op, names, "y", attributes=attributes, label=op), operands)
 
 
+@pytest.mark.parametrize("sizes", [(1, 0, 8, 8), (1, 3, -1, 8), (-1, 3, 8, 8), (0, 3, 8, 8)])
+def test_nothing_is_expanded_to_nothing(sizes: tuple[int, ...]) -> None:
+    """Of a size of 0 nothing is left in onnxruntime, so that a sum over it is 0."""
+    nodes = [node("ReduceMean", "x", "m", axes=[1]), node("Expand", "m s", "y")]
+    with pytest.raises(GraphFaultError) as caught:
+        read_network(model(nodes, {"s": _ints(*sizes)}).SerializeToString())
+    assert caught.value.rule == "onnx-sizes"
+
+
+def test_no_stored_values_are_made_of_size_zero() -> None:
+    nodes = [node("ConstantOfShape", "s", "c"), node("Concat", "x c", "y", axis=1)]
+    with pytest.raises(GraphFaultError):
+        read_network(model(nodes, {"s": _ints(1, 0, 8, 8)}).SerializeToString())
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 def test_arithmetic_is_the_runtimes(op: str, dtype: type) -> None:
