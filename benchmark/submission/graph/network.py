@@ -375,9 +375,14 @@ def _kind(step: nn.Module) -> str:
 
 
 def _settings(step: nn.Module) -> dict[str, Any]:
-    """What a step is set to, beside its weights: plain numbers and text, of its parts as well."""
+    """What a step is set to, beside its weights: plain numbers and text, of its parts as well.
+
+    Of parts their kind, too; that of a step, or of its operator beside constants, is `_kind`.
+    """
     found: dict[str, Any] = {}
     for prefix, part in step.named_modules():
+        if prefix and not (isinstance(step, WithConstants) and prefix == "operator"):
+            found[f"{prefix}.kind"] = type(part).__name__
         for key, value in vars(part).items():
             if key.startswith("_") or key == "training":
                 continue

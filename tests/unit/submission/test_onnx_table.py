@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_cases import CASES
 from onnx_models import IMAGE, classifier, model, node, weights
 from torch import nn
 
+from corobench.benchmark.submission import effective_sha256
 from corobench.benchmark.submission.graph import layers
 from corobench.benchmark.submission.graph.network import read_network
 from corobench.benchmark.submission.graph.rules import MIN_OPSET, OPERATORS, GraphFaultError
@@ -212,6 +214,27 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_does_what_it_does_in_onnxruntime(name: str) -> None:
     _agree(*SETTINGS[name])
+
+
+OLD_AXES: dict[str, tuple[Any, ...]] = {
+    f"{op} over axes from {axis}": ([node(op, "x", "y", axis=axis)], {}, 11)
+    for op in ("Softmax", "LogSoftmax")
+    for axis in (1, 2)
+}
+
+
+def test_networks_with_one_identity_compute_one_thing() -> None:
+    """A result names its network by this hash alone: what a step is, is in it, parts and all."""
+    x = torch.rand(2, *IMAGE, generator=torch.Generator().manual_seed(1))
+    known: dict[str, tuple[str, torch.Tensor]] = {}
+    for name, (nodes, constants, *opset) in {**PLAIN, **SETTINGS, **OLD_AXES, **CASES}.items():
+        proto = model(nodes, constants, opset=opset[0] if opset else 17)
+        graph = read_network(proto.SerializeToString())
+        identity = graph.sha256(effective_sha256(graph.network.state_dict()))
+        found = graph.network(x)
+        other, expected = known.setdefault(identity, (name, found))
+        assert found.shape == expected.shape and torch.equal(found, expected), (name, other)
+    assert len(known) > 80
 
 
 PADS: dict[str, dict[str, Any]] = {
