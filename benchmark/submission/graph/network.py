@@ -26,14 +26,13 @@ from corobench.benchmark.submission.graph.choosing import (
     softplus_threshold,
 )
 from corobench.benchmark.submission.graph.constants import constant_of, fold
+from corobench.benchmark.submission.graph.description import described
 from corobench.benchmark.submission.graph.input_layout import InputLayout, layout_of
 from corobench.benchmark.submission.graph.joining import filled, split_of
 from corobench.benchmark.submission.graph.layers import (
-    Elementwise,
     GraphNetwork,
     Mean,
     Reshape,
-    WithConstants,
 )
 from corobench.benchmark.submission.graph.normalisation import with_normalisation
 from corobench.benchmark.submission.graph.operators import module_of, reshape_of
@@ -331,10 +330,7 @@ class _Builder:
         if 0 not in needed:
             raise GraphFaultError("onnx-output", "expected logits that depend on the image")
         steps, sources = with_normalisation(steps, sources, self.layout.image_shape[0])
-        self.lines = [
-            [_kind(step), _settings(step), list(numbers)]
-            for step, numbers in zip(steps, sources, strict=True)
-        ]
+        self.lines = described(steps, sources)
         if all(numbers == (position,) for position, numbers in enumerate(sources)):
             return nn.Sequential(*steps)
         return GraphNetwork(steps, sources)
@@ -367,31 +363,3 @@ def _shape(node: Node, module: nn.Module, shapes: list[Shape]) -> Shape:
             f"{math.prod(shape[1:])}",
         )
     return shape
-
-
-def _kind(step: nn.Module) -> str:
-    inner = step.operator if isinstance(step, WithConstants) else step
-    return str(getattr(inner, "op_name", type(inner).__name__))
-
-
-def _settings(step: nn.Module) -> dict[str, Any]:
-    """What a step is set to, beside its weights: plain numbers and text, of its parts as well.
-
-    Of parts their kind, too; that of a step, or of its operator beside constants, is `_kind`.
-    """
-    found: dict[str, Any] = {}
-    for prefix, part in step.named_modules():
-        if prefix and not (isinstance(step, WithConstants) and prefix == "operator"):
-            found[f"{prefix}.kind"] = type(part).__name__
-        for key, value in vars(part).items():
-            if key.startswith("_") or key == "training":
-                continue
-            if isinstance(value, np.ndarray):
-                value = value.tolist()
-            if isinstance(value, bool | int | float | str | list | tuple | None):
-                found[f"{prefix}.{key}"] = list(value) if isinstance(value, tuple) else value
-            elif key == "function":
-                # Published hashes have the function of an element-wise layer as its "forward".
-                key = "forward" if isinstance(part, Elementwise) else key
-                found[f"{prefix}.{key}"] = getattr(value, "__name__", "")
-    return found

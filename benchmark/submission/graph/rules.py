@@ -14,6 +14,8 @@ MAX_DIMENSIONS = 8
 MAX_ACTIVATION = 2**26
 #: Integers in a tensor that says a shape, an axis or pads.
 MAX_INTEGERS = 64
+#: Different numbers in attributes, of all operators that the logits need.
+MAX_NUMBERS = 32
 MIN_OPSET, MAX_OPSET = 9, 25
 DOMAINS = ("", "ai.onnx")
 

@@ -216,6 +216,36 @@ def test_a_setting_does_what_it_does_in_onnxruntime(name: str) -> None:
     _agree(*SETTINGS[name])
 
 
+@pytest.mark.parametrize("clips", [False, True])
+def test_attributes_hold_no_weights(clips: bool) -> None:
+    """Numbers in attributes are not counted; a linear classifier fits into slopes and limits."""
+
+    def slopes(num: int) -> bytes:
+        nodes, last = [], "x"
+        for place in range(num):
+            number = (place + 1) / 64
+            made = (
+                node("Clip", last, f"v{place}", min=-number, max=0.5)
+                if clips
+                else node("LeakyRelu", last, f"v{place}", alpha=number)
+            )
+            nodes.append(made)
+            last = f"v{place}"
+        return model(nodes, output=last, opset=10).SerializeToString()
+
+    read_network(slopes(31))
+    with pytest.raises(GraphFaultError, match="store them as tensors"):
+        read_network(slopes(33))
+
+
+def test_one_slope_may_stand_in_many_layers() -> None:
+    names = ["x", *(f"v{place}" for place in range(40))]
+    nodes = [
+        node("LeakyRelu", before, after, alpha=0.1) for before, after in itertools.pairwise(names)
+    ]
+    assert read_network(model(nodes, output=names[-1]).SerializeToString()).output_shape == IMAGE
+
+
 OLD_AXES: dict[str, tuple[Any, ...]] = {
     f"{op} over axes from {axis}": ([node(op, "x", "y", axis=axis)], {}, 11)
     for op in ("Softmax", "LogSoftmax")
