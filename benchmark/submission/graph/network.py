@@ -27,12 +27,11 @@ from corobench.benchmark.submission.graph.choosing import (
 )
 from corobench.benchmark.submission.graph.constants import constant_of, fold
 from corobench.benchmark.submission.graph.description import described
+from corobench.benchmark.submission.graph.fusions import require_as_written
 from corobench.benchmark.submission.graph.input_layout import InputLayout, layout_of
 from corobench.benchmark.submission.graph.joining import filled, split_of
 from corobench.benchmark.submission.graph.layers import (
     GraphNetwork,
-    Mean,
-    Reshape,
 )
 from corobench.benchmark.submission.graph.normalisation import with_normalisation
 from corobench.benchmark.submission.graph.operators import module_of, reshape_of
@@ -217,23 +216,10 @@ class _Builder:
             module = reshape_of(node, numbers, shapes[0], self.graph.batch)
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
-        if node.op == "Sub" and len(made) == 2 and self._is_mean_of(made[0], made[1]):
-            raise GraphFaultError(
-                "onnx-operator",
-                f"{node.label}: a value subtracted from its own mean; write x - mean, as "
-                "onnxruntime fuses both to one norm without looking at the order",
-            )
         self._share(module, node)
         made_here = self._step(node, module, made)
         self.uses[made_here.number] = [id(array) for array in stored if id(array) in self.coded]
         return made_here
-
-    def _is_mean_of(self, first: Activation, second: Activation) -> bool:
-        """Whether one value is a mean of the other, reshaped or not."""
-        source = self._made_by(first)
-        while source is not None and isinstance(source[0], Reshape | nn.Flatten | nn.Identity):
-            source = self._made_by(Activation(source[1], ()))
-        return source is not None and isinstance(source[0], Mean) and source[1] == second.number
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
         """A Where on a comparison that is a Softplus with a threshold."""
@@ -255,9 +241,12 @@ class _Builder:
 
     def _made_by(self, value: Value | None) -> tuple[nn.Module, int] | None:
         """The step that makes a value, and the number of what it reads."""
-        if not isinstance(value, Activation) or value.number == 0:
-            return None
-        return self.steps[value.number - 1], self.sources[value.number - 1][0]
+        found = self._maker(value.number) if isinstance(value, Activation) else None
+        return None if found is None else (found[0], found[1][0])
+
+    def _maker(self, number: int) -> tuple[nn.Module, tuple[int, ...]] | None:
+        """A step and the numbers of what it reads; None for the image."""
+        return None if number == 0 else (self.steps[number - 1], self.sources[number - 1])
 
     def _split(self, node: Node) -> None:
         """Each part of an activation as a step of its own."""
@@ -275,9 +264,11 @@ class _Builder:
 
     def _step(self, node: Node, module: nn.Module, made: list[Activation]) -> Activation:
         """Add a step; its shape says whether its operands fit and the batch is kept."""
+        sources = tuple(value.number for value in made)
+        require_as_written(node, module, sources, self._maker)
         shape = _shape(node, module, [value.shape for value in made])
         self.steps.append(module)
-        self.sources.append(tuple(value.number for value in made))
+        self.sources.append(sources)
         return Activation(len(self.steps), shape)
 
     def _rounded(self, node: Node, operands: list[Value | None]) -> Value:

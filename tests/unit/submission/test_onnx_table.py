@@ -309,37 +309,6 @@ def test_a_window_beyond_the_border_counts_where_sizes_are_rounded_up(op: str, p
     _agree([node(op, "x", "y", **window)], {}, 19, image=UNEVEN)
 
 
-@pytest.mark.parametrize("order", ["m x", "x m"])
-@pytest.mark.parametrize("shaped", [False, True])
-def test_a_value_is_not_subtracted_from_its_own_mean(order: str, shaped: bool) -> None:
-    """onnxruntime 1.32 fuses what follows to a LayerNormalization, whose sign is the other one."""
-    nodes = [
-        node("Flatten", "x", "f"),
-        node("ReduceMean", "f", "mean", axes=[-1]),
-        node("Reshape", "mean t", "m") if shaped else node("Identity", "mean", "m"),
-        node("Sub", order.replace("x", "f"), "d"),
-        node("Pow", "d two", "p"),
-        node("ReduceMean", "p", "v", axes=[-1]),
-        node("Add", "v eps", "e"),
-        node("Sqrt", "e", "s"),
-        node("Div", "d s", "q"),
-        node("Mul", "q w", "wq"),
-        node("Add", "wq b", "y"),
-    ]
-    constants = {
-        "t": _ints(-1, 1),
-        "two": np.float32(2).reshape(()),
-        "eps": np.float32(1).reshape(()),
-        "w": weights(192),
-        "b": weights(192, seed=1),
-    }
-    if order == "x m":
-        _agree(nodes, constants)
-        return
-    with pytest.raises(GraphFaultError, match="subtracted from its own mean"):
-        read_network(model(nodes, constants).SerializeToString())
-
-
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 def test_softmax_has_the_axes_of_its_version(op: str) -> None:
     """Before version 13 it takes an axis and all behind it as one, from then on the axis alone."""
