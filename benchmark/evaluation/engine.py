@@ -51,6 +51,7 @@ EXCLUDED: Mapping[str, str] = {
     "files.progress": "text for people",
     "files.safe_json": "reads results that are there",
     "files.steps": "names of steps",
+    "files.toml": "refuses files; decides no number",
     "files.text": "refuses files; decides no number",
     "records": "names its modules",
     "records.base": "types of keys",

@@ -4,7 +4,6 @@ named at once."""
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from corobench.benchmark.errors import SubmissionError, nearest
 from corobench.benchmark.files.text import byte_order_mark
+from corobench.benchmark.files.toml import read_toml
 from corobench.benchmark.records.result import Manifest
 from corobench.benchmark.submission.files import FileFaultError, read_plain_file
 
@@ -70,11 +70,11 @@ def parse_manifest(content: bytes) -> Manifest:
     if (mark := byte_order_mark(content)) is not None:
         raise SubmissionError(MANIFEST, [f"{MANIFEST}: {mark}"])
     try:
-        table = tomllib.loads(content.decode("utf-8"))
+        table = read_toml(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         fault = f"{MANIFEST}: expected UTF-8, but byte {error.start} is not"
         raise SubmissionError(MANIFEST, [fault]) from error
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+    except (RecursionError, ValueError) as error:
         fault = f"{MANIFEST}: expected valid TOML with every key once, but found: {error}"
         raise SubmissionError(MANIFEST, [fault]) from error
     return check_manifest(table)

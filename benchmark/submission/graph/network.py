@@ -119,6 +119,7 @@ class _Builder:
     shared: dict[tuple[object, ...], nn.Parameter] = field(default_factory=dict)
     coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     codes: Codes = field(default_factory=lambda: Codes(0, 0))
+    num_filled: int = 0
     uses: dict[int, list[int]] = field(default_factory=dict)
 
     def build(self) -> GraphModel:
@@ -185,9 +186,17 @@ class _Builder:
         if not any(isinstance(value, Activation) for value in operands):
             if node.op in ("ConstantOfShape", "Expand"):
                 arrays = [value for value in operands if isinstance(value, np.ndarray)]
-                return filled(node, arrays)
+                return self._filled(node, arrays)
             return fold(node, [value for value in operands if isinstance(value, np.ndarray)])
         return self._on_activations(node, operands)
+
+    def _filled(self, node: Node, arrays: list[np.ndarray]) -> np.ndarray:
+        """Values that an operator makes of a shape; of all together there is a limit."""
+        found = filled(node, arrays)
+        self.num_filled += found.size
+        if self.num_filled > MAX_ACTIVATION:
+            raise GraphFaultError("onnx-too-large", f"{node.label}: makes too many values")
+        return found
 
     def _on_activations(self, node: Node, operands: list[Value | None]) -> Value:
         first = operands[0]

@@ -158,6 +158,15 @@ def test_no_stored_values_are_made_of_size_zero() -> None:
         read_network(model(nodes, {"s": _ints(1, 0, 8, 8)}).SerializeToString())
 
 
+def test_values_made_of_shapes_have_one_limit_together() -> None:
+    """Each of them alone is allowed and takes half a gigabyte."""
+    nodes = [node("ConstantOfShape", "s", f"c{number}") for number in range(6)]
+    content = model([*nodes, node("Relu", "x", "y")], {"s": _ints(2**24)}).SerializeToString()
+    with pytest.raises(GraphFaultError) as caught:
+        read_network(content)
+    assert caught.value.rule == "onnx-too-large"
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 def test_arithmetic_is_the_runtimes(op: str, dtype: type) -> None:
