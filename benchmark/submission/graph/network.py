@@ -119,12 +119,14 @@ class _Builder:
     shared: dict[tuple[object, ...], nn.Parameter] = field(default_factory=dict)
     coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     codes: Codes = field(default_factory=lambda: Codes(0, 0))
-    num_filled: int = 0
+    num_made: int = 0
+    num_stored: int = 0
     uses: dict[int, list[int]] = field(default_factory=dict)
 
     def build(self) -> GraphModel:
         graph = self.graph
         self.values = dict(graph.constants)
+        self.num_stored = sum(array.size for array in graph.constants.values())
         image = Activation(0, (BATCH, *self.layout.image_shape))
         for module in self.layout.modules():
             image = self._step(Node("", (), "", label="the image"), module, [image])
@@ -186,15 +188,20 @@ class _Builder:
         if not any(isinstance(value, Activation) for value in operands):
             if node.op in ("ConstantOfShape", "Expand"):
                 arrays = [value for value in operands if isinstance(value, np.ndarray)]
-                return self._filled(node, arrays)
-            return fold(node, [value for value in operands if isinstance(value, np.ndarray)])
+                return self._made(node, filled(node, arrays))
+            arrays = [value for value in operands if isinstance(value, np.ndarray)]
+            found = fold(node, arrays)
+            is_view = any(np.may_share_memory(found, array) for array in arrays)
+            return found if is_view else self._made(node, found)
         return self._on_activations(node, operands)
 
-    def _filled(self, node: Node, arrays: list[np.ndarray]) -> np.ndarray:
-        """Values that an operator makes of a shape; of all together there is a limit."""
-        found = filled(node, arrays)
-        self.num_filled += found.size
-        if self.num_filled > MAX_ACTIVATION:
+    def _made(self, node: Node, found: np.ndarray) -> np.ndarray:
+        """Values made while the file is read; of all together there is a limit.
+
+        A tensor that is stored may be cast once and masked once.
+        """
+        self.num_made += found.size
+        if self.num_made > MAX_ACTIVATION + 2 * self.num_stored:
             raise GraphFaultError("onnx-too-large", f"{node.label}: makes too many values")
         return found
 

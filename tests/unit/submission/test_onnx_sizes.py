@@ -167,6 +167,21 @@ def test_values_made_of_shapes_have_one_limit_together() -> None:
     assert caught.value.rule == "onnx-too-large"
 
 
+def test_copies_of_stored_values_have_a_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cast or a mask of a large tensor is another one as large, for a few bytes of the file."""
+    monkeypatch.setattr("corobench.benchmark.submission.graph.network.MAX_ACTIVATION", 1000)
+    stored = {"w": weights(500).astype(np.float16)}
+
+    def casts(num: int) -> bytes:
+        nodes = [node("Cast", "w", f"c{number}", to=TensorProto.FLOAT) for number in range(num)]
+        return model([*nodes, node("Relu", "x", "y")], stored).SerializeToString()
+
+    read_network(casts(4))
+    with pytest.raises(GraphFaultError) as caught:
+        read_network(casts(5))
+    assert caught.value.rule == "onnx-too-large"
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 def test_arithmetic_is_the_runtimes(op: str, dtype: type) -> None:
