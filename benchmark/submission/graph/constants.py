@@ -158,7 +158,11 @@ def _sizes(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
         steps = integers(node, values, 4, "steps") or [1] * len(starts)
         index = [slice(None)] * first.ndim
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-            # Before the first value, as -1 counts from the end here and there.
-            index[axis] = slice(start, None if step < 0 and end < -first.shape[axis] else end, step)
+            size = first.shape[axis]
+            if step < 0:  # back from the first value at least, and as far as there are values
+                start = max(start, -size)
+                if end >= size:  # for onnxruntime the largest number is the beginning
+                    raise ValueError("a slice backwards that ends behind the last value")
+            index[axis] = slice(start, None if step < 0 and end < -size else end, step)
         return first[tuple(index)]
     return _rearranged(node, values) if node.op in _REARRANGING else None

@@ -35,16 +35,14 @@ class Quantised:
         """Both operators as one layer.
 
         Raises:
-            GraphFaultError: the second has another scale or zero point than the first.
+            GraphFaultError: the second has another scale or zero point than the first, or has
+                them along another axis.
         """
-        zero = arrays[1].reshape(-1) if len(arrays) > 1 else np.zeros(1, np.int64)
-        if not (
-            np.array_equal(arrays[0].reshape(-1), self.scale.reshape(-1))
-            and np.array_equal(zero, self.zero.reshape(-1))
-        ):
+        scale, zero, _ = _scales(node, arrays, self.scale.ndim, None)
+        if not (np.array_equal(scale, self.scale) and np.array_equal(zero, self.zero)):
             raise GraphFaultError(
                 "onnx-quantised",
-                f"{node.label}: expected the scale and zero point of its QuantizeLinear",
+                f"{node.label}: expected the scale, zero point and axis of its QuantizeLinear",
             )
         low, high = _RANGES[self.dtype]
         return Quantise(

@@ -238,3 +238,20 @@ def test_a_softmax_between_roundings_is_another_one_in_whole_numbers(op: str, ax
     with pytest.raises(GraphFaultError, match="softmax between roundings") as caught:
         read_network(_twice([node(op, "d", "r", axis=axis)], (0.002, 0)))
     assert caught.value.rule == "onnx-quantised"
+
+
+@pytest.mark.parametrize(("axis", "is_fit"), [(1, True), (-3, True), (2, False), (3, False)])
+def test_both_operators_of_a_pair_have_one_axis(axis: int, is_fit: bool) -> None:
+    """onnxruntime rounds along the one and multiplies along the other."""
+    nodes = [
+        node("QuantizeLinear", "x s z", "q", axis=1),
+        node("DequantizeLinear", "q s z", "d", axis=axis),
+        node("Neg", "d", "y"),
+    ]
+    stored = {"s": np.float32([0.1, 0.2, 0.4]), "z": np.zeros(3, np.uint8)}
+    content = model(nodes, stored, image=("N", 3, 3, 3)).SerializeToString()
+    if is_fit:
+        read_network(content)
+        return
+    with pytest.raises(GraphFaultError, match="scale, zero point and axis"):
+        read_network(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def _runtime(op: str, operands: list[np.ndarray], **attributes: Any) -> np.ndarr
 
 
 def _folded(op: str, operands: list[np.ndarray], **attributes: Any) -> np.ndarray:
-    names = tuple("abc"[: len(operands)])
+    names = tuple("abcde"[: len(operands)])
     return fold(Node(op, names, "y", attributes=attributes, label=op), operands)
 
 
@@ -198,6 +199,19 @@ def test_quotients_of_large_numbers_are_exact() -> None:
     """Through float64 they would be off by one and more."""
     first, second = _ints(2**62 + 1, -(2**62) - 1, 2**53 + 1), _ints(1, 1, 1)
     assert (_folded("Div", [first, second]) == _runtime("Div", [first, second])).all()
+
+
+def test_parts_of_whole_numbers_are_the_runtimes() -> None:
+    """From and to places before the first value and behind the last, forwards and backwards."""
+    values = _ints(5, 6, 7)
+    places = [-(2**63) + 1, -5, -4, -3, -1, 0, 1, 2, 3, 4, 2**63 - 1]
+    for start, end, step in itertools.product(places, places, (-2, -1, 1, 2)):
+        given = [values, _ints(start), _ints(end), _ints(0), _ints(step)]
+        if step < 0 and end >= len(values):
+            with pytest.raises(GraphFaultError, match="ends behind the last value"):
+                _folded("Slice", given)
+            continue
+        assert _folded("Slice", given).tolist() == _runtime("Slice", given).tolist(), given[1:]
 
 
 @pytest.mark.parametrize("keepdims", [0, 1])
