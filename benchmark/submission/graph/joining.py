@@ -121,6 +121,8 @@ def expand_of(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> 
     sizes = [1] * (len(shape) - target.size) + [int(size) for size in target]
     if min(sizes, default=1) < 1:  # nothing of a size is left by 0; -1 means what a runtime likes
         raise GraphFaultError("onnx-sizes", f"{node.label}: expected sizes above 0")
+    if sizes[0] not in (1, BATCH):
+        raise GraphFaultError("onnx-batch", f"{node.label}: would make more images of a batch")
     for have, want in zip(shape[1:], sizes[1:], strict=True):
         if 1 not in (have, want) and have != want:
             raise GraphFaultError("onnx-sizes", f"{node.label}: cannot expand {have} to {want}")

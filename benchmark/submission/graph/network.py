@@ -38,7 +38,12 @@ from corobench.benchmark.submission.graph.operators import module_of, reshape_of
 from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, OPERATORS, GraphFaultError
-from corobench.benchmark.submission.graph.sizes import BATCH, require_known
+from corobench.benchmark.submission.graph.sizes import (
+    BATCH,
+    holds_batch,
+    require_known,
+    require_whole,
+)
 from corobench.benchmark.submission.graph.table import Shape
 
 
@@ -119,6 +124,7 @@ class _Builder:
     shared: dict[tuple[object, ...], nn.Parameter] = field(default_factory=dict)
     coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     codes: Codes = field(default_factory=lambda: Codes(0, 0))
+    of_batch: dict[int, np.ndarray] = field(default_factory=dict)
     num_made: int = 0
     num_stored: int = 0
     uses: dict[int, list[int]] = field(default_factory=dict)
@@ -186,10 +192,13 @@ class _Builder:
                 "onnx-operator", f"{node.label}: a comparison is supported for Where alone"
             )
         if not any(isinstance(value, Activation) for value in operands):
-            if node.op in ("ConstantOfShape", "Expand"):
-                arrays = [value for value in operands if isinstance(value, np.ndarray)]
-                return self._made(node, filled(node, arrays))
             arrays = [value for value in operands if isinstance(value, np.ndarray)]
+            require_whole(node, [array for array in arrays if id(array) in self.of_batch])
+            if node.op in ("ConstantOfShape", "Expand"):
+                found = self._made(node, filled(node, arrays))
+                if any(holds_batch(array) for array in arrays):
+                    self.of_batch[id(found)] = found
+                return found
             found = fold(node, arrays)
             is_view = any(np.may_share_memory(found, array) for array in arrays)
             return found if is_view else self._made(node, found)
@@ -224,6 +233,8 @@ class _Builder:
         made = [value for value in operands if isinstance(value, Activation)]
         shapes = [value.shape for value in made]
         require_known(node, stored)
+        of_batch = [array for array in stored if id(array) in self.of_batch]
+        require_whole(node, [array for array in of_batch if array is not None], len(shapes[0]))
         if node.op == "Reshape":
             target = stored[1] if len(stored) > 1 else None
             if target is None or target.ndim != 1 or target.size > 8 or not shapes:

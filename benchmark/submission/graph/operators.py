@@ -283,6 +283,8 @@ class _Reduced(nn.Module):
 def _expanded(node: Node, stored: Sequence[np.ndarray | None], shape: Shape) -> nn.Module:
     """Squeeze and Unsqueeze as a reshape of each image."""
     axes = integers(node, stored, 1, "axes")
+    if not axes:  # at batch size 1 the batch would go, too
+        raise GraphFaultError("onnx-batch", f"{node.label}: expected its axes, none of the batch")
     example = np.empty((2, *shape[1:]), dtype=np.bool_)
     try:
         if node.op == "Unsqueeze":

@@ -344,6 +344,8 @@ def _attribute(attribute: Any, label: str) -> Attribute:
             "onnx-attribute",
             f"{label}: expected numbers, text or a tensor as {shown(attribute.name)}",
         )
+    if attribute.name in ("value_int", "value_ints"):  # computed with: as they are
+        return value
     if any(abs(number) > 2**31 and isinstance(number, int) for number in numbers):
         # The largest integers say "to the end" and are cut to what any size here needs.
         value = (

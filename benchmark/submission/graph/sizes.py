@@ -58,6 +58,25 @@ def require_known(node: Node, stored: Sequence[np.ndarray | None]) -> None:
             raise _of_batch(node)
 
 
+def require_whole(node: Node, of_batch: Sequence[np.ndarray], rank: int = 0) -> None:
+    """Values made for every image of a batch, of which one row is kept, stay beside the images.
+
+    Args:
+        node: the operator.
+        of_batch: those of its operands that are such values.
+        rank: of its activation; 0 where there is none.
+
+    Raises:
+        GraphFaultError: their first axis would be moved, or meet another one than that of the
+            images.
+    """
+    if not of_batch:
+        return
+    is_beside = node.op in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Concat")
+    if not is_beside or any(array.ndim != rank for array in of_batch):
+        raise _of_batch(node)
+
+
 def computed(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
     """Whole numbers computed from whole numbers; None for an operator that does not compute.
 

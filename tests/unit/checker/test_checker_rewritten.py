@@ -17,6 +17,7 @@ from corobench.benchmark.certify.checker.network import Network
 from corobench.benchmark.certify.checker.proofs import METHODS, margins
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.submission.graph.network import read_network as read_file
+from corobench.benchmark.submission.graph.rules import GraphFaultError
 
 SHAPE = (1, 2, 2)
 ROOT = np.float32(np.sqrt(2.0))
@@ -65,8 +66,21 @@ def test_a_layer_norm_with_another_exponent_is_refused(exponent: float) -> None:
     file = layer_norm(exponent)
     plain, joined = (runtime(file, is_on, image)[0] for is_on in (False, True))
     assert not np.isfinite(plain).all() or (plain[0] > plain[1]) != (joined[0] > joined[1])
-    with pytest.raises(UncheckableError, match="exponent"):
+    with pytest.raises(GraphFaultError, match="to the power of 2"):
         checked(file)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 3.0, 4.0, 8.0])
+def test_a_layer_norm_with_another_exponent_is_refused_as_code_of_torch(exponent: float) -> None:
+    """It is exported with these operators, and then computed as that of the file is."""
+
+    def norm(x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        d = flat - flat.mean(-1, keepdim=True)
+        return d / torch.sqrt(d.pow(exponent).mean(-1, keepdim=True) + 1e-5)
+
+    with pytest.raises(UncheckableError, match="exponent"):
+        read_network(Written(norm), SHAPE)
 
 
 def test_a_layer_norm_keeps_its_certificate() -> None:

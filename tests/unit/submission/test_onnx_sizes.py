@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import model, node, weights
 
@@ -89,6 +90,24 @@ OF_THE_BATCH: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         ],
         {},
     ),
+    "values for each image, turned to a row": (
+        [
+            node("ConstantOfShape", "n", "c"),
+            node("Reshape", "c t", "r"),
+            node("Flatten", "x", "f"),
+            node("Concat", "f r", "y", axis=1),
+        ],
+        {"t": _ints(1, -1)},
+    ),
+    "values for each image, beside columns": (
+        [node("ConstantOfShape", "n", "c"), node("Add", "x c", "y")],
+        {},
+    ),
+    "more images than there are": (
+        [node("Flatten", "x", "f"), node("Expand", "f s", "y")],
+        {"s": _ints(2, 192)},
+    ),
+    "an axis of 1 without its number, which the batch may be": ([node("Squeeze", "x", "y")], {}),
     "a shape whose second size is the batch": (
         [node("Concat", "one n", "s", axis=0), node("Reshape", "x s", "y")],
         {},
@@ -116,6 +135,45 @@ def test_the_batch_may_be_the_first_size_of_a_shape() -> None:
     ]
     content = model(nodes, {**STORED, "rest": _ints(-1)}).SerializeToString()
     assert read_network(content).output_shape == (192,)
+
+
+def test_values_for_each_image_may_lie_beside_the_images() -> None:
+    nodes = [
+        node("Concat", "n rest", "s", axis=0),
+        node("ConstantOfShape", "s", "c"),
+        node("Concat", "x c", "more", axis=1),
+        node("Add", "more c", "y"),
+    ]
+    content = model([*N, *nodes], {**STORED, "rest": _ints(1, 8, 8)}).SerializeToString()
+    assert read_network(content).output_shape == (4, 8, 8)
+
+
+def test_whole_numbers_of_attributes_are_what_they_are() -> None:
+    """Axes and ends may be cut to any size there is; what is computed with may not."""
+    nodes = [
+        node("Constant", "", "a", value_ints=[2**40]),
+        node("Constant", "", "b", value_int=2**31),
+        node("Div", "a b", "e"),
+        node("Slice", "x zero e one", "y"),
+    ]
+    content = model([*nodes], STORED).SerializeToString()
+    assert read_network(content).network(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+
+
+def test_a_limit_of_more_axes_than_its_value_is_no_softplus() -> None:
+    nodes = [
+        node("Flatten", "x", "f"),
+        node("Greater", "f c", "g"),
+        node("Softplus", "f", "s"),
+        node("Where", "g f s", "y"),
+    ]
+    for axes, is_read in ((0, True), (2, True), (3, False)):
+        content = model(nodes, {"c": np.full((1,) * axes, 20, np.float32)}).SerializeToString()
+        if is_read:
+            read_network(content)
+            continue
+        with pytest.raises(GraphFaultError):
+            read_network(content)
 
 
 def _runtime(op: str, operands: list[np.ndarray], **attributes: Any) -> np.ndarray:
