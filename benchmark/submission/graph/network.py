@@ -245,7 +245,11 @@ class _Builder:
             module = module_of(node, stored, shapes, self.graph.opset)
         self._share(module, node)
         made_here = self._step(node, module, made)
-        self.uses[made_here.number] = [id(array) for array in stored if id(array) in self.coded]
+        # Codes that a step has as a setting, such as a border of one number, save no bytes.
+        num_values = sum(tensor.numel() for tensor in module.state_dict().values())
+        coded = [array for array in stored if array is not None and id(array) in self.coded]
+        if sum(array.size for array in coded) <= num_values:
+            self.uses[made_here.number] = [id(array) for array in coded]
         return made_here
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:

@@ -241,6 +241,19 @@ def test_copies_of_stored_values_have_a_limit_together(monkeypatch: pytest.Monke
     assert caught.value.rule == "onnx-too-large"
 
 
+@pytest.mark.parametrize("is_border", [True, False])
+def test_codes_save_bytes_only_where_their_values_are_counted(is_border: bool) -> None:
+    """A border of one number is a setting: its 320 codes are no weights that take one byte each."""
+    codes = np.full((1, 3, 4, 8), 7, np.uint8)
+    if not is_border:
+        codes[0, 0, 0, 0] = 1
+    nodes = [node("DequantizeLinear", "c s z", "d"), node("Concat", "x d", "y", axis=2)]
+    stored = {"c": codes, "s": np.float32(0.1).reshape(()), "z": np.array(0, np.uint8)}
+    graph = read_network(model(nodes, stored).SerializeToString())
+    counted = sum(tensor.numel() for tensor in graph.network.state_dict().values())
+    assert (graph.codes.num_values, counted) == ((0, 0) if is_border else (codes.size, codes.size))
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 def test_arithmetic_is_the_runtimes(op: str, dtype: type) -> None:
