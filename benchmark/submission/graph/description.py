@@ -8,17 +8,23 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from corobench.benchmark.submission.graph.layers import Elementwise, WithConstants
-from corobench.benchmark.submission.graph.rules import MAX_NUMBERS, GraphFaultError
+from corobench.benchmark.submission.graph.layers import Elementwise, Slice, WithConstants
+from corobench.benchmark.submission.graph.rules import (
+    MAX_NUMBERS,
+    MAX_WIRES,
+    WIRES_PER_LAYER,
+    GraphFaultError,
+)
 
 
 def described(steps: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> list[list[Any]]:
     """One line for each step: its kind, its settings, the numbers of its operands.
 
     Raises:
-        GraphFaultError: so many different numbers stand in attributes that they are weights, which
-            would not be counted.
+        GraphFaultError: so many different numbers stand in attributes, or so much is taken apart
+            and joined, that it may hold weights, which would not be counted.
     """
+    _require_little_wiring(steps, sources)
     settings = [_settings(step) for step in steps]
     found = {number for one in settings for number in _floats(list(one.values()))}
     if len(found) > MAX_NUMBERS:
@@ -32,6 +38,21 @@ def described(steps: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> l
         [_kind(step), setting, list(numbers)]
         for step, setting, numbers in zip(steps, settings, sources, strict=True)
     ]
+
+
+def _require_little_wiring(steps: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> None:
+    """Which value is multiplied with which of a few factors says a weight, too."""
+    joined = sum(max(0, len(numbers) - 1) for numbers in sources)
+    taken = sum(isinstance(part, Slice) for step in steps for part in step.modules())
+    weighted = sum(any(True for _ in step.state_dict()) for step in steps)
+    most = MAX_WIRES + WIRES_PER_LAYER * weighted
+    if joined + taken > most:
+        raise GraphFaultError(
+            "onnx-too-large",
+            f"{joined + taken} values are taken out of others or joined, expected at most {most} "
+            f"beside {weighted} layers with stored numbers; write products with Gemm, Conv or "
+            "MatMul, whose weights are counted",
+        )
 
 
 def _floats(value: object) -> Iterator[float]:

@@ -16,6 +16,9 @@ MAX_ACTIVATION = 2**26
 MAX_INTEGERS = 64
 #: Different numbers in attributes, of all operators that the logits need.
 MAX_NUMBERS = 32
+#: Parts that are taken out of values, and values that are joined: so many in any network, and so
+#: many more for each layer that has stored numbers (a DenseNet joins about ten for each).
+MAX_WIRES, WIRES_PER_LAYER = 256, 16
 MIN_OPSET, MAX_OPSET = 9, 25
 DOMAINS = ("", "ai.onnx")
 

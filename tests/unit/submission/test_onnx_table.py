@@ -238,6 +238,29 @@ def test_attributes_hold_no_weights(clips: bool) -> None:
         read_network(slopes(33))
 
 
+def _wired(num: int, with_weights: int) -> bytes:
+    """`num` parts of the image side by side, behind so many layers of one stored factor."""
+    names = ["f", *(f"v{place}" for place in range(with_weights))]
+    nodes = [
+        node("Flatten", "x", "f"),
+        *(node("Mul", f"{a} k", b) for a, b in itertools.pairwise(names)),
+        *(node("Slice", f"{names[-1]} a b one", f"p{place}") for place in range(num)),
+        node("Concat", " ".join(f"p{place}" for place in range(num)), "y", axis=1),
+    ]
+    stored = {"k": np.float32(2).reshape(()), "a": _ints(3), "b": _ints(4), "one": _ints(1)}
+    return model(nodes, stored).SerializeToString()
+
+
+def test_wiring_holds_no_weights() -> None:
+    """Which of a few multiples of a value is added says a weight of a linear layer, uncounted."""
+    read_network(_wired(128, 0))
+    with pytest.raises(GraphFaultError, match="taken out of others or joined"):
+        read_network(_wired(130, 0))
+    read_network(_wired(160, 4))
+    with pytest.raises(GraphFaultError, match="beside 4 layers"):
+        read_network(_wired(162, 4))
+
+
 def test_one_slope_may_stand_in_many_layers() -> None:
     names = ["x", *(f"v{place}" for place in range(40))]
     nodes = [
