@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
 from corobench.benchmark.network.sizes import Codes
 from corobench.benchmark.submission.graph.choosing import (
@@ -32,12 +30,21 @@ from corobench.benchmark.submission.graph.input_layout import InputLayout, layou
 from corobench.benchmark.submission.graph.joining import filled, split_of
 from corobench.benchmark.submission.graph.layers import (
     GraphNetwork,
+    Quantise,
+    Reshape,
+    Transpose,
 )
 from corobench.benchmark.submission.graph.normalisation import with_normalisation
 from corobench.benchmark.submission.graph.operators import module_of, reshape_of
-from corobench.benchmark.submission.graph.quantised import Quantised, dequantise, quantise
+from corobench.benchmark.submission.graph.quantised import (
+    Quantised,
+    dequantise,
+    quantise,
+    require_bias_scale,
+)
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, OPERATORS, GraphFaultError
+from corobench.benchmark.submission.graph.shapes import shape_of
 from corobench.benchmark.submission.graph.sizes import (
     BATCH,
     holds_batch,
@@ -54,6 +61,8 @@ class Activation:
     number: int
     shape: Shape
 
+
+_MOVING = (Reshape, Transpose, nn.Flatten, nn.Identity, nn.MaxPool2d)
 
 Value = Activation | Condition | Quantised | np.ndarray
 
@@ -124,6 +133,7 @@ class _Builder:
     shared: dict[tuple[object, ...], nn.Parameter] = field(default_factory=dict)
     coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     codes: Codes = field(default_factory=lambda: Codes(0, 0))
+    scales: dict[int, tuple[np.ndarray, np.ndarray, bool]] = field(default_factory=dict)
     of_batch: dict[int, np.ndarray] = field(default_factory=dict)
     num_made: int = 0
     num_stored: int = 0
@@ -243,6 +253,7 @@ class _Builder:
             module = reshape_of(node, numbers, shapes[0], self.graph.batch)
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
+        self._check_bias(node, operands)
         self._share(module, node)
         made_here = self._step(node, module, made)
         # Codes that a step has as a setting, such as a border of one number, save no bytes.
@@ -251,6 +262,16 @@ class _Builder:
         if sum(array.size for array in coded) <= num_values:
             self.uses[made_here.number] = [id(array) for array in coded]
         return made_here
+
+    def _check_bias(self, node: Node, operands: list[Value | None]) -> None:
+        source = self._made_by(operands[0])
+        while source is not None and isinstance(source[0], _MOVING):  # roundings may move over it
+            source = self._made_by(Activation(source[1], ()))
+        if source is None or not isinstance(source[0], Quantise) or len(operands) < 3:
+            return
+        weight, bias = (self.scales.get(id(operand)) for operand in operands[1:3])
+        if weight is not None and weight[2] and bias is not None and not bias[2]:
+            require_bias_scale(node, source[0], weight[1], bias[1])
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
         """A Where on a comparison that is a Softplus with a threshold."""
@@ -297,7 +318,7 @@ class _Builder:
         """Add a step; its shape says whether its operands fit and the batch is kept."""
         sources = tuple(value.number for value in made)
         require_as_written(node, module, sources, self._maker)
-        shape = _shape(node, module, [value.shape for value in made])
+        shape = shape_of(node, module, [value.shape for value in made])
         self.steps.append(module)
         self.sources.append(sources)
         return Activation(len(self.steps), shape)
@@ -321,6 +342,7 @@ class _Builder:
             return self._step(node, module, [value.source])
         if isinstance(value, np.ndarray):
             found, is_codes = dequantise(node, value, arrays)
+            self.scales[id(found)] = (found, arrays[0], is_codes)
             if is_codes:
                 self.coded[id(found)] = (found, arrays[0].size)
             return found
@@ -356,32 +378,3 @@ class _Builder:
         if all(numbers == (position,) for position, numbers in enumerate(sources)):
             return nn.Sequential(*steps)
         return GraphNetwork(steps, sources)
-
-
-def _shape(node: Node, module: nn.Module, shapes: list[Shape]) -> Shape:
-    """The shape of a step's output, found without computing it."""
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    examples = tuple(torch.empty(shape, device="meta") for shape in shapes)
-    try:
-        with torch.no_grad():
-            output = functional_call(module, state, examples)
-    except Exception as error:  # torch raises anything where sizes do not fit
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise GraphFaultError(
-            "onnx-sizes", f"{node.label}: its operands do not fit together ({reason})"
-        ) from error
-    if not isinstance(output, Tensor) or output.dtype != torch.float32:
-        raise GraphFaultError("onnx-type", f"{node.label}: expected a float32 result")
-    shape = tuple(output.shape)
-    if not shape or shape[0] != BATCH or 0 in shape:
-        raise GraphFaultError(
-            "onnx-batch", f"{node.label}: expected one result per image, with the batch first"
-        )
-    if math.prod(shape[1:]) > MAX_ACTIVATION or BATCH in shape[1:]:
-        raise GraphFaultError(
-            "onnx-too-large",
-            f"{node.label}: expected at most {MAX_ACTIVATION} values per image, but found "
-            f"{math.prod(shape[1:])}",
-        )
-    return shape

@@ -74,6 +74,10 @@ def dequantise(
     if codes.dtype not in (np.int8, np.uint8, np.int32):
         raise GraphFaultError("onnx-type", f"{node.label}: expected int8, uint8 or int32")
     scale, zero, _ = _scales(node, arrays, codes.ndim, codes.dtype)
+    if codes.dtype == np.int32 and zero.any():
+        raise GraphFaultError(
+            "onnx-quantised", f"{node.label}: expected no zero point of a bias in int32"
+        )
     try:
         found = (codes.astype(np.float32) - zero.astype(np.float32)) * scale
     except ValueError as error:
@@ -83,6 +87,33 @@ def dequantise(
     if found.shape != codes.shape:
         raise GraphFaultError("onnx-sizes", f"{node.label}: the scales do not match its channels")
     return found.astype(np.float32), codes.dtype != np.int32
+
+
+def require_bias_scale(node: Node, source: Quantise, weight: np.ndarray, bias: np.ndarray) -> None:
+    """The scale of a bias in int32 is that of its sum: scale of the input times those of weights.
+
+    An engine of whole numbers adds the codes to the sum and never reads the scale.
+
+    Args:
+        node: the layer.
+        source: what rounds its input.
+        weight: scales of its weights.
+        bias: scales of its bias.
+
+    Raises:
+        GraphFaultError: another scale.
+    """
+    expected = source.scale.numpy().reshape(-1) * weight.reshape(-1)
+    try:
+        fits = bool(np.allclose(bias.reshape(-1), expected, rtol=3e-7, atol=0.0))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise GraphFaultError(
+            "onnx-quantised",
+            f"{node.label}: expected the scale of its int32 bias to be that of its input times "
+            "those of its weights, as integer engines take it to be",
+        )
 
 
 def _scales(

@@ -255,3 +255,48 @@ def test_both_operators_of_a_pair_have_one_axis(axis: int, is_fit: bool) -> None
         return
     with pytest.raises(GraphFaultError, match="scale, zero point and axis"):
         read_network(content)
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "zero", "said"),
+    [
+        (0.1 * 0.01, 0, ""),
+        (0.1 * 0.01 * 1.001, 0, "scale of its int32 bias"),
+        (1e-9, 0, "scale of its int32 bias"),
+        (0.1 * 0.01, 5, "no zero point"),
+    ],
+)
+def test_the_scale_of_an_int32_bias_is_that_of_its_sum(
+    scale: float, zero: int, said: str, between: bool
+) -> None:
+    """onnxruntime adds the codes of the bias to the sum of products and never reads their scale."""
+    nodes = [
+        *([] if between else FLAT),
+        *_rounded("x" if between else "f", "d", "1"),
+        *([node("Flatten", "d", "e")] if between else []),
+        node("DequantizeLinear", "c sc zc", "w"),
+        node("DequantizeLinear", "a sa za", "b"),
+        node("Gemm", f"{'e' if between else 'd'} w b", "g"),
+        *_rounded("g", "y", "2"),
+    ]
+    stored = {
+        "s1": _one(0.1),
+        "z1": np.array(128, np.uint8),
+        "s2": _one(0.3),
+        "z2": np.array(100, np.uint8),
+        "c": np.random.default_rng(0).integers(-127, 128, (192, 5)).astype(np.int8),
+        "sc": _one(0.01),
+        "zc": np.array(0, np.int8),
+        "a": np.array([5, -300, 7, 900, 1], np.int32),
+        "sa": np.float32(0.1) * np.float32(0.01) if scale == 0.1 * 0.01 else _one(scale),
+        "za": np.array(zero, np.int32),
+    }
+    stored["sa"] = np.float32(stored["sa"]).reshape(())
+    content = model(nodes, stored).SerializeToString()
+    if not said:
+        read_network(content)
+        return
+    with pytest.raises(GraphFaultError, match=said) as caught:
+        read_network(content)
+    assert caught.value.rule == "onnx-quantised"
