@@ -30,13 +30,13 @@ from corobench.benchmark.certify.checker.passes import Bounds
 from corobench.benchmark.certify.checker.proofs import (
     METHODS,
     TooCostlyError,
-    crown_bounds,
     margins,
     specification,
 )
 from corobench.benchmark.certify.checker.reading import read_network
 from corobench.benchmark.certify.checker.rounding import Array
 from corobench.benchmark.certify.checker.trees import margins_by_cases
+from corobench.benchmark.certify.kept_bounds import KeptBounds
 from corobench.benchmark.certify.lirpa.bounded import BoundedModel
 from corobench.benchmark.certify.lirpa.checks import is_out_of_memory
 from corobench.benchmark.certify.lirpa.graph_rules import BRANCHING
@@ -186,6 +186,8 @@ class Prover:
                 refusal = found
         if refusal is not None:
             self.refusals[ALPHA] = self.refusals[BRANCHING] = refusal
+        both = (self._network, self._relu_network)
+        self._kept = {id(network): KeptBounds(network) for network in both}
 
     # --- one relaxation ---
 
@@ -294,9 +296,9 @@ class Prover:
         started = time.perf_counter()
         low, high, label_number = float64(x_L), float64(x_U), int(label)
         network = self._network if certifier == CROWN else self._relu_network
-        last = len(network.steps)
+        last, kept = len(network.steps), self._kept[id(network)]
         try:
-            tight = crown_bounds(network, low, high, max_macs)
+            tight = kept.bounds(low, high, max_macs)
         except TooCostlyError:
             return BranchResult(TOO_COSTLY, torch.full((self.num_classes - 1,), -torch.inf))
         rows = specification(labels64(label), self.num_classes)
@@ -305,6 +307,7 @@ class Prover:
         self._heed(self._witness.against_bounds(x_L, x_U, label, known[None]))
         is_open = ~(known > 0)
         if not is_open.any():
+            kept.forget(low, high)
             return BranchResult("certified", downward(known))
         if certifier == CROWN:
             return BranchResult("open", downward(known))
@@ -331,6 +334,8 @@ class Prover:
             )
             if is_proven or found.status != "certified":
                 break
+        if result.is_certified:
+            kept.forget(low, high)
         return replace(result, seconds=time.perf_counter() - started)
 
     def _searched(
