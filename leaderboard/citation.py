@@ -65,7 +65,7 @@ def latex_row(row: Row) -> str:
         row.title + (f" (quick, n = {result.n})" if row.quick else ""),
         result.submission.model.network,
         short_count(result.compactness.num_nonzero),
-        short_bytes(result.compactness.bytes_packed),
+        short_bytes(result.compactness.bytes_stored),
         percent(row.clean),
         row.epsilon,
         f"{percent(known)} [{interval(known)}]" if known else "not known",

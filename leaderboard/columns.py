@@ -291,8 +291,9 @@ _FIRST = (
     Column(
         "packed",
         "Packed",
-        "Bytes as a bitmask and non-zero values",
-        _size(lambda row: row.result.compactness.bytes_packed, short_bytes),
+        "Bytes as a bitmask and non-zero values, or as numbers into a table of the distinct values "
+        "where that is smaller: bfloat16 and int8 weights count as what they are",
+        _size(lambda row: row.result.compactness.bytes_stored, short_bytes),
         best_first="asc",
     ),
     Column(

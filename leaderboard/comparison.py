@@ -65,7 +65,7 @@ def entry_script(rows: list[Row], address: str = "", curve: Curve | None = None)
         "n": result.n,
         "clean": result.clean,
         "nonzero": size.num_nonzero,
-        "packed": size.bytes_packed,
+        "packed": size.bytes_stored,
         "macs": size.macs_nonzero,
         "bibtex": bibtex(first, address),
         "curve": as_json(points(result, curve)),

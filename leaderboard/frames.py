@@ -48,8 +48,9 @@ def leaderboard(
         `entry`, `title`, `method`, `family`, `parent`, `architecture`, `seed` (of the training),
         `n`, `data`; `clean`, `certified`, `unbroken`, `pgd50`, `autoattack` in percent of n, and
         each as a count `num_...`; `epsilon`, `flags` (separated by commas), `frozen`,
-        `num_parameters`, `num_nonzero`, `bytes_packed`, `macs_nonzero`, `protocol`, `device`,
-        `date`. `certified` is missing where no certifier was asked.
+        `num_parameters`, `num_nonzero`, `bytes_packed`, `bytes_stored` (smaller where a table of
+        distinct values is), `macs_nonzero`, `protocol`, `device`, `date`. `certified` is missing
+        where no certifier was asked.
 
     Raises:
         ConfigError: no such track, or a radius that it does not have.
@@ -103,7 +104,15 @@ _ORDER = (
     *("entry", "title", "method", "family", "parent", "architecture", "seed", "n", "data"),
     *("epsilon", "clean", "certified", "unbroken", "pgd50", "autoattack"),
     *("num_clean", "num_certified", "num_unbroken", "num_pgd50", "num_autoattack"),
-    *("flags", "frozen", "num_parameters", "num_nonzero", "bytes_packed", "macs_nonzero"),
+    *(
+        "flags",
+        "frozen",
+        "num_parameters",
+        "num_nonzero",
+        "bytes_packed",
+        "bytes_stored",
+        "macs_nonzero",
+    ),
     *("protocol", "device", "date"),
 )
 #: Whole numbers that may be missing.
@@ -215,6 +224,7 @@ def _entry_row(result: Result, families: dict[str, str]) -> dict[str, object]:
         "num_parameters": size.num_parameters,
         "num_nonzero": size.num_nonzero,
         "bytes_packed": size.bytes_packed,
+        "bytes_stored": size.bytes_stored,
         "macs_nonzero": size.macs_nonzero,
         "protocol": result.protocol,
         "device": result.device,

@@ -28,7 +28,7 @@ LETTER = 5.6  # width of a letter of a label, in user units
 #: What the size axis can show: key -> (words, value).
 SIZES: dict[str, tuple[str, Callable[[Compactness], int]]] = {
     "nonzero": ("non-zero parameters", lambda size: size.num_nonzero),
-    "packed": ("packed bytes", lambda size: size.bytes_packed),
+    "packed": ("packed bytes", lambda size: size.bytes_stored),
     "macs": ("multiply-adds per image", lambda size: size.macs_nonzero),
 }
 

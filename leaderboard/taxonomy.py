@@ -69,7 +69,7 @@ def tier(row: Row) -> str:
 
 def size_class(row: Row) -> str:
     """The packed size of an entry, between the limits of the front page's tiles."""
-    size = row.result.compactness.bytes_packed
+    size = row.result.compactness.bytes_stored
     return SIZE_NAMES[sum(size >= limit for limit in SIZE_CLASSES)]
 
 

@@ -76,7 +76,7 @@ def _add_entry(table: Table, rows: Sequence[Row]) -> None:
     cells = (
         "\n".join(textwrap.wrap(result.entry, NAME)),
         short_count(compactness.num_nonzero),
-        _kilobytes(compactness.bytes_packed),
+        _kilobytes(compactness.bytes_stored),
         percent(rows[0].clean),
         *("\n".join(column) for column in zip(*lines, strict=True)),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from corobench.leaderboard.boards import Row
 
-#: Packed bytes that an entry must stay below.
+#: Stored bytes that an entry must stay below.
 SIZE_CLASSES = (25_000, 100_000, 1_000_000)
 
 
@@ -37,7 +37,7 @@ def tiles(rows: Sequence[Row]) -> tuple[Tile, ...]:
 
 def _tile(rows: Sequence[Row], limit_bytes: int) -> Tile:
     known = [row for row in rows if row.is_certifiable]
-    small = [row for row in known if row.result.compactness.bytes_packed < limit_bytes]
+    small = [row for row in known if row.result.compactness.bytes_stored < limit_bytes]
     if not small:
         return Tile(limit_bytes, None)
     best = small[0].standing

@@ -58,6 +58,7 @@ def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
 @click.option("--architecture", help="From ONNX to weights of this architecture.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width multiplier.")
 @click.option("--int8", is_flag=True, help="To int8 weights and uint8 activations, in ONNX (QDQ).")
+@click.option("--bf16", is_flag=True, help="To weights of half the bytes, computed in float32.")
 @cli_options.data_root
 @cli_options.process_limits
 def convert(
@@ -66,10 +67,11 @@ def convert(
     architecture: str | None,
     width: float,
     int8: bool,
+    bf16: bool,
     data_root: Path | None,
     limits: Limits | None,
 ) -> None:
-    """Write a submission in another format: ONNX, int8.
+    """Write a submission in another format: ONNX, int8, bf16.
 
     The two are compared on real images. Without --architecture, safetensors become ONNX. With it,
     ONNX becomes safetensors, if its layers are those of the architecture.
@@ -78,18 +80,22 @@ def convert(
     bits in every engine (RULES.md, "Quantised files"). The ranges of its activations are measured
     on training images, which must be on this machine. No test image is read.
 
+    With --bf16, the weights of a named architecture are rounded to bfloat16 and stored as such, in
+    an entry of its own that computes in float32. Evaluate it by itself, for its logits differ.
+
     \b
     Examples:
       corobench convert submissions/my-model --out /tmp/my-model-onnx
       corobench convert /tmp/my-model-onnx --architecture cnn-small --out /tmp/my-model
       corobench convert submissions/my-model --int8 --out submissions/my-model-int8
+      corobench convert submissions/my-model --bf16 --out submissions/my-model-bf16
     """
     from corobench.benchmark.executors import run_conversion
 
-    if int8 and architecture is not None:
-        raise click.UsageError("--int8 and --architecture: expected only one of them")
-    if int8:
-        done = run_conversion("int8", path, out, limits, data_root=data_root)
+    if int8 + bf16 + (architecture is not None) > 1:
+        raise click.UsageError("--int8, --bf16 and --architecture: expected only one of them")
+    if int8 or bf16:
+        done = run_conversion("int8" if int8 else "bf16", path, out, limits, data_root=data_root)
     elif architecture is None:
         done = run_conversion("onnx", path, out, limits, data_root=data_root)
     else:

@@ -99,6 +99,7 @@ EXCLUDED: Mapping[str, str] = {
         "names and masks of checkpoints, for `corobench import`",
     ),
     "submission.converting": "makes folders, for other commands",
+    "submission.converting_bf16": "makes folders, for other commands",
     "submission.files": "atomic writing",
     "submission.graph.external": "reads files beside an ONNX file; what is in them is hashed",
     "submission.graph.exporting": "writes ONNX, for `corobench convert`",

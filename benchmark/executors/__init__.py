@@ -289,7 +289,7 @@ def run_conversion(
     """Write a submission in another form; see `benchmark.submission.converting`.
 
     Args:
-        to: "onnx", "int8", "safetensors" or "compact".
+        to: "onnx", "int8", "bf16", "safetensors" or "compact".
         folder: of the submission.
         out: the new folder.
         limits: of the process.

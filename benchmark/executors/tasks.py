@@ -192,6 +192,7 @@ def _examined(faults: tuple[str, ...]) -> Examined:
 
 _IMPORTING = "submission.importing:import_"
 _CONVERTING = {
+    "bf16": "submission.converting_bf16:to_bf16",
     "compact": "submission.converting:compact",
     "int8": "submission.converting_int8:to_int8",
     "onnx": "submission.converting:to_onnx",
@@ -244,6 +245,7 @@ CONVERT: Task[Converted] = Task(
     chosen_by=("to",),
     imports=(
         "submission.converting",
+        "submission.converting_bf16",
         "submission.converting_int8",
         "submission.graph.exporting",
     ),

@@ -123,6 +123,11 @@ class Compactness(StoredRecord):
     num_live: Count | None = None
 
     @property
+    def bytes_stored(self) -> int:
+        """The smallest lossless size that was measured: weights of few bits count as such."""
+        return self.bytes_packed if self.bytes_coded is None else self.bytes_coded
+
+    @property
     def num_weights(self) -> int:
         """Convolution and linear weights."""
         return sum(layer.num_weights for layer in self.layers)

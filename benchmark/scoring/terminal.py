@@ -34,7 +34,7 @@ def scorecard(result: Result) -> Table:
         caption=(
             f"clean {percent(result.clean, n)} (95 %: {low}–{high}); "
             f"parameters left {size.num_nonzero:,} of {size.num_parameters:,}\n"
-            f"packed {size.bytes_packed / 1000:,.1f} of {size.bytes_dense / 1000:,.1f} kB; "
+            f"packed {size.bytes_stored / 1000:,.1f} of {size.bytes_dense / 1000:,.1f} kB; "
             f"multiply-adds {size.macs_nonzero:,} of {size.macs_dense:,}"
         ),
         title_justify="left",
