@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,7 @@ from corobench.benchmark.evaluation.settings import Evaluated
 from corobench.benchmark.executors.board import Board
 from corobench.benchmark.executors.work import Work
 from corobench.benchmark.files.atomic import replace_whole
+from corobench.benchmark.records.base import FirstSchema
 from corobench.benchmark.records.reading.result_file import parse_object
 
 FOLDER = ".status"
@@ -78,7 +79,7 @@ class Command(_Told):
         workers: one line about them.
     """
 
-    schema_version: Literal[1] = Field(alias="schema", default=1)
+    schema_version: FirstSchema = Field(alias="schema", default=1)
     host: Text
     pid: Count
     seconds: Length

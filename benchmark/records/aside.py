@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import Field
 
-from corobench.benchmark.records.base import Identifier, Sha256, ShortText, StoredRecord
+from corobench.benchmark.records.base import (
+    FirstSchema,
+    Identifier,
+    Sha256,
+    ShortText,
+    StoredRecord,
+)
 from corobench.benchmark.records.result import Result
 
 SCHEMA: Final = 1
@@ -25,7 +31,7 @@ class Aside(StoredRecord):
         entry, track, n, fingerprint, weights_sha256: those of the result.
     """
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: FirstSchema = Field(alias="schema")
     entry: Identifier
     track: ShortText
     n: int = Field(ge=1)

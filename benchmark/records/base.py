@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 #: Names of devices on Windows, which no file may have there, whatever follows after a dot.
 _DEVICES = frozenset(
@@ -69,6 +76,15 @@ def _real_day(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    """Not `true` and not 1.0, which Python takes for 1."""
+    if type(value) is not int:
+        raise ValueError("the whole number 1")
+    return value
+
+
+#: Key `schema` of the first version of a format.
+FirstSchema = Annotated[Literal[1], BeforeValidator(_whole)]
 #: Text in which nothing is hidden.
 Visible = Annotated[str, AfterValidator(visible)]
 Identifier = Annotated[

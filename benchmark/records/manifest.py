@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 
 from corobench.benchmark.records.base import (
     FileName,
+    FirstSchema,
     Identifier,
     Link,
     LongText,
@@ -108,7 +109,7 @@ class Manifest(Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: FirstSchema = Field(alias="schema")
     id: Identifier
     title: ShortText
     authors: Annotated[tuple[ShortText, ...], Field(min_length=1)]

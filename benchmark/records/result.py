@@ -17,6 +17,7 @@ from corobench.benchmark.records.base import (
     Day,
     Digest,
     Duration,
+    FirstSchema,
     Flag,
     Identifier,
     Sha256,
@@ -282,7 +283,7 @@ class Result(StoredRecord):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: FirstSchema = Field(default=1, alias="schema")
     protocol: str
     entry: Identifier
     track: str

@@ -122,6 +122,8 @@ def test_manifest_goes_round(tmp_path):
         ({"training": {"data": None}}, "missing key `training.data`"),
         ({"authors": []}, "`authors`: expected at least 1 item(s), but found []"),
         ({"schema": 2}, "`schema`: expected 1, but found 2"),
+        ({"schema": True}, "`schema`: expected the whole number 1, but found True"),
+        ({"schema": 1.0}, "`schema`: expected the whole number 1, but found 1.0"),
         ({"sparsity": "0.9"}, "`sparsity`: expected a number, but found '0.9'"),
         ({"sparsity": 1.5}, "`sparsity`: expected at most 1.0, but found 1.5"),
         ({"sparsity": float("nan")}, "`sparsity`: expected"),
