@@ -27,7 +27,7 @@ from corobench.baselines.own_parent import OwnParent
 from corobench.baselines.progress import EpochRow, Progress, Trained
 from corobench.baselines.publish import publish, published_state
 from corobench.baselines.recipe import Recipe
-from corobench.baselines.stages import Prune, Train, chosen_anew, plan, prune
+from corobench.baselines.stages import Given, Prune, Train, chosen_anew, plan, prune
 from corobench.baselines.teacher import Teacher
 from corobench.baselines.trainer import Clock, Paused, StageTrainer
 from corobench.baselines.training_data import TrainingData
@@ -192,17 +192,8 @@ class Procedure:
     def _prune(self, stage: Prune, path: Path, identity: checkpoint.Identity) -> None:
         state = checkpoint.load(path, identity, self.data.device)
         if state is None:
-            self.masks = prune(
-                stage,
-                self.model,
-                self.masks,
-                self.data,
-                self.epsilon,
-                self.seed_of,
-                self.bounds,
-                self.initial,
-                self.teacher,
-            )
+            given = Given(self.data, self.epsilon, self.seed_of, self.bounds, self.teacher)
+            self.masks = prune(stage, self.model, self.masks, given, self.initial)
             state = {"weights": self.model.state_dict(), "masks": self.masks.state_dict()}
             checkpoint.save(path, identity, state)
         self.model.load_state_dict(state["weights"])
@@ -237,7 +228,8 @@ class Procedure:
                 self.workspace.write_log(stage.name, trainer.history)
 
     def _chosen_anew(self, stage: Prune) -> Masks:
-        return chosen_anew(stage, self.model, self.data, self.epsilon, self.seed_of, self.bounds)
+        given = Given(self.data, self.epsilon, self.seed_of, self.bounds)
+        return chosen_anew(stage, self.model, given)
 
     def _trained(self, is_finished: bool) -> Trained:
         stage, history = list(self.histories.items())[-1]

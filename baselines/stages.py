@@ -103,29 +103,37 @@ def recovery(finetune: TrainStage, prune: PruneStage) -> TrainStage:
     )
 
 
+@dataclass(frozen=True)
+class Given:
+    """What every pruning stage of a recipe works with.
+
+    Attributes:
+        data: training images.
+        epsilon: radius of the loss, unless its stage has its own.
+        seed_of: (purpose, index) -> seed.
+        bounds: of the model, for losses that need them.
+        teacher: of an objective that needs one.
+    """
+
+    data: TrainingData
+    epsilon: Fraction
+    seed_of: Callable[[str, int], int]
+    bounds: LazyBounds
+    teacher: Teaching | None = None
+
+
 def prune(
-    stage: Prune,
-    model: nn.Module,
-    masks: Masks,
-    data: TrainingData,
-    epsilon: Fraction,
-    seed_of: Callable[[str, int], int],
-    bounds: LazyBounds,
-    initial: dict[str, Tensor],
-    teacher: Teaching | None = None,
+    stage: Prune, model: nn.Module, masks: Masks, given: Given, initial: dict[str, Tensor]
 ) -> Masks:
     """Prune a model in place and return the masks that hold from now on.
 
     Args:
         masks: of earlier rounds.
-        epsilon: radius of the loss, unless its stage has its own.
-        seed_of: (purpose, index) -> seed.
         initial: the weights before any training, to rewind to.
-        teacher: of an objective that needs one.
     """
     if stage.loss_settings.objective.needs_bounds:
-        bounds.build()
-    context = _context(stage, model, masks, data, epsilon, seed_of, bounds, teacher)
+        given.bounds.build()
+    context = _context(stage, model, masks, given)
     with statistics_kept(model):  # a pruner may look at the loss
         found = stage.settings.pruner.masks(model, stage.keep_ratio, context)
     if stage.settings.rewind == "init":
@@ -134,57 +142,40 @@ def prune(
     return found
 
 
-def chosen_anew(
-    stage: Prune,
-    model: nn.Module,
-    data: TrainingData,
-    epsilon: Fraction,
-    seed_of: Callable[[str, int], int],
-    bounds: LazyBounds,
-) -> Masks:
+def chosen_anew(stage: Prune, model: nn.Module, given: Given) -> Masks:
     """Masks from all present weights, whatever was removed before; the model is not changed.
 
     Args:
         stage: whose pruner reads weights alone.
-        epsilon: as in `prune`, with what follows.
     """
-    context = _context(stage, model, Masks(), data, epsilon, seed_of, bounds, None)
+    context = _context(stage, model, Masks(), given)
     return stage.settings.pruner.masks(model, stage.keep_ratio, context)
 
 
-def _context(
-    stage: Prune,
-    model: nn.Module,
-    masks: Masks,
-    data: TrainingData,
-    epsilon: Fraction,
-    seed_of: Callable[[str, int], int],
-    bounds: LazyBounds,
-    teacher: Teaching | None,
-) -> PruneContext:
-    settings = stage.loss_settings
-    generator = torch.Generator(data.device).manual_seed(seed_of(f"prune-loss:{stage.name}", 0))
+def _context(stage: Prune, model: nn.Module, masks: Masks, given: Given) -> PruneContext:
+    settings, data, bounds = stage.loss_settings, given.data, given.bounds
+    seed = given.seed_of(f"prune-loss:{stage.name}", 0)
     moment = Moment(
-        epsilon=float(Fraction(settings.epsilon or epsilon)),
+        epsilon=float(Fraction(settings.epsilon or given.epsilon)),
         progress=1.0,
-        generator=generator,
+        generator=torch.Generator(data.device).manual_seed(seed),
         lower_margins=bounds.lower_margins,
         upper_losses=bounds.upper_losses,
         relu_inputs=bounds.relu_inputs,
         shrunk_margins=bounds.shrunk_margins,
-        teacher=teacher,
+        teacher=given.teacher,
     )
     passes = iter(range(1_000_000))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        seed = seed_of(f"prune-data:{stage.name}", next(passes))
+        seed = given.seed_of(f"prune-data:{stage.name}", next(passes))
         for batch in batches_of(len(data.labels_N), settings.batch_size, seed):
             index = batch.to(data.device)
             yield data.x_NCHW[index], data.labels_N[index]
 
     return PruneContext(
         previous=masks,
-        generator=torch.Generator().manual_seed(seed_of(f"prune:{stage.name}", 0)),
+        generator=torch.Generator().manual_seed(given.seed_of(f"prune:{stage.name}", 0)),
         loss=lambda x, labels: settings.objective.loss(model, x, labels, moment),
         batches=batches,
     )
