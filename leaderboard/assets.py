@@ -25,6 +25,8 @@ from corobench.benchmark.errors import DependencyError
 STATIC = Path(__file__).resolve().parent / "static"
 TEMPLATES = STATIC.with_name("templates")
 OWN = (
+    "board-rows.js",
+    "board-view.js",
     "board.js",
     "compare.js",
     "entry.js",

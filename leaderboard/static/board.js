@@ -19,112 +19,15 @@ window.corobench ??= {};
   if (rest) element.tBodies[0].insertAdjacentHTML("beforeend", rest); // the rows of a large board that are not in the page
   const { columns, facets } = config;
   const phone = matchMedia("(max-width: 47.99rem)").matches;
-  const onPhone = new Set(["entry", "bracket", "certified", "not_attacked", "nonzero", "group", "group_unbroken"]);
   const PAGE = 100;
   const FIRST = 1; // a column of checkboxes stands before those of the table
 
   const { make, button, check, menu, chip, closeMenus, copy } = corobench;
-  const inOrder = (keys) => columns.map((column) => column.key).filter((key) => keys.includes(key));
-  const placeOf = (key) => columns.findIndex((column) => column.key === key);
 
-  /* ------------------------------------------------------------- what the table holds */
-
-  const parting = element.querySelector("tr.parting"); // above the rows whose lower end is not known
-  parting?.remove();
-  const lines = [...element.tBodies[0].rows];
-  const rows = lines.filter((line) => !line.classList.contains("series")); // one per entry, as in the board's files
-  if (rows.some((row) => row.dataset.n)) rows.sort((a, b) => a.dataset.n - b.dataset.n);
-  const tops = lines.filter((line) => !line.dataset.of);
-  const members = new Map(tops.map((top) => [top, []]));
-  const topNamed = new Map(tops.map((top) => [top.id, top]));
-  for (const line of lines) if (!line.classList.contains("series")) members.get(topNamed.get(line.dataset.of ?? line.id)).push(line);
-  const topOf = new Map([...members].flatMap(([top, entries]) => entries.map((entry) => [entry, top])));
-  const isNumber = columns.map((column) => column.kind === "number");
-  const kindOf = columns.map((column) => ` c-${column.key} k-${column.kind}`);
-  const [bracketAt, certifiedAt] = ["bracket", "certified"].map(placeOf);
-  for (const line of lines) {
-    const cells = [...line.cells]; // DataTables would wrap each cell to set its class and label
-    const values = line.dataset.v.split(",");
-    let next = 0;
-    cells.forEach((cell, place) => {
-      cell.className += kindOf[place];
-      cell.setAttribute("data-label", columns[place].title);
-      if (isNumber[place]) cell.setAttribute("data-order", values[next++]);
-    });
-    cells[bracketAt].setAttribute("data-order", cells[certifiedAt].getAttribute("data-order"));
-  }
-  for (const row of rows) row.dataset.entry = row.cells[placeOf("entry")].querySelector("small").textContent.split(" · ")[0];
-  const records = rows.map((row) => corobench.record(row, config, row.dataset.entry));
-  /* An unknown lower end sorts after every known one, both ways. */
-  for (const line of lines) {
-    if (line.classList.contains("apart")) for (const key of ["certified", "bracket"]) line.cells[placeOf(key)].dataset.order = "";
-  }
-  const codes = rows.map((row) => ([...row.dataset.f].map((letter) => letter.codePointAt(0) - 48)));
-  const names = rows.map((row) => row.id);
-  const placeIn = new Map(rows.map((row, index) => [row, index]));
-  const entriesOf = (top) => members.get(top).map((row) => placeIn.get(row));
-  /* What is searched beside what is shown: the seeds of a line, and abbreviations spelled out. */
-  for (const top of tops) {
-    const cell = top.cells[placeOf("entry")];
-    const own = members.get(top)[0] === top ? [] : members.get(top).map((row) => row.cells[placeOf("entry")].textContent);
-    const said = [cell.textContent, ...own, ...["method", "architecture", "objective"].map((key) => top.cells[placeOf(key)].textContent)].join(" ");
-    const spelled = Object.entries(config.words).filter(([word]) => new RegExp(`\\b${word}\\b`, "i").test(said)).map(([, words]) => words);
-    cell.dataset.search = [cell.textContent, ...own, ...spelled].join(" ");
-  }
-
-  /* ------------------------------------------------------------------------- the view */
-
-  const GROUPS = { proven: "group", unbroken: "group_unbroken" };
-  const shownFirst = (rank) => columns
-    .filter((c) => (Object.values(GROUPS).includes(c.key) ? c.key === GROUPS[rank] : phone ? onPhone.has(c.key) : c.shown))
-    .map((c) => c.key);
-  const fresh = (rank = config.rank) => ({ q: "", rank, sort: "", cols: shownFirst(rank), f: {}, sel: [], open: [], size: "nonzero", page: 0, away: { f: [], sel: [], open: [] } });
+  const held = corobench.tableRows(element, config);
+  const { parting, lines, rows, tops, series, members, topOf, kindOf, records, codes, names, placeIn, entriesOf } = held;
+  const { GROUPS, inOrder, placeOf, shownFirst, fresh, toFragment, fromFragment } = corobench.views({ config, names, series, phone });
   let view = fresh();
-  const series = tops.filter((top) => top.classList.contains("series"));
-
-  const entryOf = (name) => name.replace(/\.n\d+(\.mirror)?$/, "");
-  const toFragment = () => {
-    const parts = new URLSearchParams();
-    if (view.q) parts.set("q", view.q);
-    if (view.rank !== config.rank) parts.set("rank", view.rank);
-    if (view.sort) parts.set("sort", view.sort);
-    if (view.cols.join() !== shownFirst(view.rank).join()) parts.set("cols", view.cols.join());
-    for (const facet of facets) for (const value of view.f[facet.key] ?? []) parts.append(`f.${facet.key}`, value);
-    for (const [key, value] of view.away.f) parts.append(key, value);
-    for (const key of ["sel", "open"]) {
-      const all = [...view[key], ...view.away[key]];
-      if (all.length) parts.set(key, all.join());
-    }
-    if (view.size !== "nonzero") parts.set("size", view.size);
-    if (view.page) parts.set("page", view.page);
-    return parts.toString();
-  };
-
-  const fromFragment = (text) => {
-    const parts = new URLSearchParams(text);
-    const next = fresh(parts.get("rank") === "unbroken" ? "unbroken" : config.rank);
-    next.q = parts.get("q") ?? "";
-    const [key, way] = (parts.get("sort") ?? "").split(".");
-    if (placeOf(key) >= 0 && ["asc", "desc"].includes(way)) next.sort = `${key}.${way}`;
-    const cols = parts.get("cols")?.split(",").filter((name) => placeOf(name) >= 0);
-    if (cols?.length) next.cols = inOrder(["entry", ...cols]); // a line without its entry could not be opened
-    for (const facet of facets) {
-      const chosen = parts.getAll(`f.${facet.key}`).flatMap((value) => (facet.values.includes(value) ? value : value.split("|"))).filter((value) => facet.values.includes(value));
-      if (chosen.length) next.f[facet.key] = chosen;
-    }
-    /* What this board does not have, or what all its rows have, is kept for the next board. */
-    const has = (key, value) => facets.some((facet) => key === `f.${facet.key}` && [value, ...value.split("|")].some((one) => facet.values.includes(one)));
-    next.away.f = [...parts].filter(([key, value]) => key.startsWith("f.") && !has(key, value));
-    for (const [key, known] of [["sel", names], ["open", series.map((top) => top.id)]]) {
-      const wanted = new Set((parts.get(key) ?? "").split(",").filter(Boolean).map(entryOf)); // a link from another subset names another n
-      next[key] = known.filter((id) => wanted.has(entryOf(id)));
-      for (const id of known) wanted.delete(entryOf(id));
-      next.away[key] = [...wanted];
-    }
-    if (document.querySelector(`input[name="size"][value="${CSS.escape(parts.get("size") ?? "")}"]`)) next.size = parts.get("size");
-    next.page = Math.max(0, Number.parseInt(parts.get("page") ?? "0", 10) || 0);
-    return next;
-  };
 
   /* The view that the address asks for. */
   const asked = () => (location.hash.includes("=") ? fromFragment(location.hash.slice(1)) : fresh());
@@ -364,7 +267,7 @@ window.corobench ??= {};
   };
 
   const write = () => {
-    const fragment = toFragment();
+    const fragment = toFragment(view);
     history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
     carry(fragment);
   };
@@ -407,7 +310,7 @@ window.corobench ??= {};
     view = asked();
     if (index >= 0) show(index);
     apply();
-    carry(toFragment());
+    carry(toFragment(view));
     if (index >= 0) rows[index].scrollIntoView({ block: "center" });
   };
 
@@ -470,7 +373,7 @@ window.corobench ??= {};
   };
   const exportCsv = () => download("csv", "text/csv", corobench.csv(viewRecords()));
   const exportJson = () => {
-    const record = { board: config.board, epsilon: config.epsilon, n: config.n, quick: config.quick, view: toFragment(), rows: viewRecords() };
+    const record = { board: config.board, epsilon: config.epsilon, n: config.n, quick: config.quick, view: toFragment(view), rows: viewRecords() };
     download("json", "application/json", `${JSON.stringify(record, null, 1)}\n`);
   };
 
