@@ -193,6 +193,7 @@ class _Builder:
                 f"{node.label}: its operands are integers; expected DequantizeLinear before it "
                 "(QDQ)",
             )
+        self._require_bias(node, operands)
         if node.op in COMPARISONS and len(operands) == 2:
             return Condition(node, (operands[0], operands[1]))
         if isinstance(operands[0], Condition) and node.op == "Where":
@@ -253,7 +254,6 @@ class _Builder:
             module = reshape_of(node, numbers, shapes[0], self.graph.batch)
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
-        self._check_bias(node, operands)
         self._share(module, node)
         made_here = self._step(node, module, made)
         # Codes that a step has as a setting, such as a border of one number, save no bytes.
@@ -263,15 +263,27 @@ class _Builder:
             self.uses[made_here.number] = [id(array) for array in coded]
         return made_here
 
-    def _check_bias(self, node: Node, operands: list[Value | None]) -> None:
+    def _require_bias(self, node: Node, operands: list[Value | None]) -> None:
+        """Codes in int32 are the bias of a layer in whole numbers, in the scale of its sum."""
+        found = [self.scales.get(id(operand)) for operand in operands]
+        places = [place for place, one in enumerate(found) if one is not None and not one[2]]
+        if not places:
+            return
         source = self._made_by(operands[0])
         while source is not None and isinstance(source[0], _MOVING):  # roundings may move over it
             source = self._made_by(Activation(source[1], ()))
-        if source is None or not isinstance(source[0], Quantise) or len(operands) < 3:
-            return
-        weight, bias = (self.scales.get(id(operand)) for operand in operands[1:3])
-        if weight is not None and weight[2] and bias is not None and not bias[2]:
-            require_bias_scale(node, source[0], weight[1], bias[1])
+        rounding = source[0] if source is not None else None
+        weight, bias = found[1] if len(found) > 1 else None, found[places[0]]
+        is_layer = node.op in ("Conv", "Gemm") and places == [2]
+        is_whole = isinstance(rounding, Quantise) and weight is not None
+        if not is_layer or not is_whole or node.attributes.get("alpha", 1.0) != 1.0:
+            raise GraphFaultError(
+                "onnx-quantised",
+                f"{node.label}: expected int32 codes as the bias of a Conv or Gemm (alpha 1) "
+                "alone, whose input is rounded and whose weights are 8-bit codes right before it",
+            )
+        assert isinstance(rounding, Quantise) and weight is not None and bias is not None
+        require_bias_scale(node, rounding, weight[1], bias[1])
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
         """A Where on a comparison that is a Softplus with a threshold."""

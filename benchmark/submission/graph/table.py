@@ -143,12 +143,18 @@ def _same(use: _Use, window: Mapping[str, Any], *, is_upper: bool) -> tuple[Shap
         window[key] if isinstance(window.get(key), tuple) else (1,) * num_axes
         for key in ("stride", "dilation")
     )
+    if max(dilations) > 1:  # onnxruntime pads a pooling as if there were none
+        raise use.fault("onnx-attribute", "`auto_pad` together with `dilations`")
     totals = [
-        max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
+        (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size
         for size, kernel, stride, dilation in zip(
             sizes, window["kernel_size"], strides, dilations, strict=True
         )
     ]
+    # One value that no window reaches is the last. Of more, onnxruntime begins behind half of them.
+    if min(totals) < -1:
+        raise use.fault("onnx-attribute", "`auto_pad` with values that no window reaches")
+    totals = [max(0, total) for total in totals]
     smaller, larger = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
     return (smaller, larger) if is_upper else (larger, smaller)
 

@@ -300,3 +300,51 @@ def test_the_scale_of_an_int32_bias_is_that_of_its_sum(
     with pytest.raises(GraphFaultError, match=said) as caught:
         read_network(content)
     assert caught.value.rule == "onnx-quantised"
+
+
+@pytest.mark.parametrize(
+    "where", ["fits", "MatMul + Add", "turned", "same", "scaled", "not rounded"]
+)
+def test_codes_in_int32_are_a_bias_and_nothing_else(where: str) -> None:
+    """Wherever onnxruntime or an integer engine may add the codes themselves to a sum."""
+    source = "f" if where == "not rounded" else "d"
+    last = {
+        "fits": [node("Gemm", "d w b", "g")],
+        "MatMul + Add": [node("MatMul", "d w", "p"), node("Add", "p b", "g")],
+        "turned": [node("Transpose", "v", "t", perm=[1, 0]), node("Gemm", "d t b", "g")],
+        "same": [node("Identity", "b", "e"), node("Gemm", "d w e", "g")],
+        "scaled": [node("Gemm", "d w b", "g", alpha=2.0)],
+        "not rounded": [node("Gemm", f"{source} w b", "g")],
+    }[where]
+    nodes = [
+        *FLAT,
+        *_rounded("f", "d", "1"),
+        node("DequantizeLinear", "c sc zc", "w"),
+        *([node("DequantizeLinear", "u sc zc", "v")] if where == "turned" else []),
+        node("DequantizeLinear", "a sa za", "b"),
+        *last,
+        *_rounded("g", "y", "2"),
+    ]
+    codes = np.random.default_rng(0).integers(-127, 128, (192, 5)).astype(np.int8)
+    stored = {
+        "s1": _one(0.1),
+        "z1": np.array(128, np.uint8),
+        "s2": _one(0.3),
+        "z2": np.array(100, np.uint8),
+        "c": codes,
+        **({"u": np.ascontiguousarray(codes.T)} if where == "turned" else {}),
+        "sc": _one(0.01),
+        "zc": np.array(0, np.int8),
+        "a": np.array([5, -300, 7, 900, 1], np.int32),
+        "sa": np.float32(np.float32(0.1) * np.float32(0.01)).reshape(()),
+        "za": np.array(0, np.int32),
+    }
+    content = model(nodes, stored).SerializeToString()
+    if where == "fits":
+        read_network(content)
+        return
+    with pytest.raises(
+        GraphFaultError, match="int32 codes as the bias of a Conv or Gemm"
+    ) as caught:
+        read_network(content)
+    assert caught.value.rule == "onnx-quantised"
