@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.files.regular import open_regular
 from corobench.benchmark.records.reading.places import beside as beside
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.tracks import is_since
@@ -32,7 +33,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -222,10 +222,8 @@ def _load_graph(
         graph.sha256(effective_sha256(graph.network.state_dict())),
         compactness.sparsity(graph.network),
         format="onnx-qdq" if graph.is_quantised else "onnx",
-        # Integer kernels of some processors saturate; a quantised file means what it says.
-        reference=Runtime(
-            content, graph.batch, optimise=not graph.is_quantised, layout=graph.layout
-        ),
+        # Integer kernels of some processors saturate; a file that rounds means what it says.
+        reference=Runtime(content, graph.batch, optimise=not graph.is_rounded, layout=graph.layout),
         codes=graph.codes if graph.codes.num_values else None,
         notes=graph.notes,
     )

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from corobench.benchmark.files.regular import open_regular
 from corobench.benchmark.submission.files import LFS_POINTER, NOT_PULLED
 
 _NUM_BYTES = 512
@@ -58,7 +59,7 @@ def stranger(path: Path) -> str:
     if not path.exists():
         return "expected a file, but there is none"
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_NUM_BYTES)
     except OSError as error:
         return f"cannot read it: {error.strerror or error}"

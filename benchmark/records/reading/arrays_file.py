@@ -1,10 +1,12 @@
 """Npz files of images that may come from anybody -> arrays, or one error that names the file.
 
-No pickles, and every size is compared with the archive before anything is unpacked.
+No pickles, no bytes that belong to no array, and every size is compared with the archive before
+anything is unpacked.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
@@ -17,9 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corobench.benchmark.errors import MAX_NAMED, ResultError, printable
+from corobench.benchmark.files.regular import open_regular
+from corobench.benchmark.records.reading.zip_layout import require_whole
 
 #: Largest array that is read from an npz file, in bytes once unpacked.
 MAX_ARRAY_BYTES = 2 * 1024**3
+#: Arrays above the first unpack to at most so many times their packed bytes: images do not.
+FREE_BYTES, MAX_RATIO = 32 * 1024**2, 100
+#: Longest header of an array, which says its type and shape.
+MAX_HEADER_BYTES = 4096
 #: Arrays that show a file of coded images (`benchmark.records.reading.coded_images`).
 CODED = ("about", "rows", "blocks")
 #: What libraries raise on files that are no npz, or a damaged one.
@@ -108,10 +116,12 @@ def count_images(path: Path) -> int:
 def _opened(path: Path, names: tuple[str, ...]) -> Iterator[zipfile.ZipFile]:
     """The archive, with one kind of error for whatever is wrong in it."""
     try:
-        if path.stat().st_size > MAX_ARRAY_BYTES:
-            raise ValueError(f"more than {MAX_ARRAY_BYTES} bytes")
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        with open_regular(path) as stream:
+            if (num_bytes := stream.seek(0, io.SEEK_END)) > MAX_ARRAY_BYTES:
+                raise ValueError(f"more than {MAX_ARRAY_BYTES} bytes")
+            with zipfile.ZipFile(stream) as archive:
+                require_whole(archive, stream, num_bytes)
+                yield archive
     except OSError as error:
         raise ResultError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _NO_NPZ as error:
@@ -148,6 +158,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         raise ValueError(
             f"{name}: compressed by method {member.compress_type}, which is not supported"
         )
+    if member.file_size > max(FREE_BYTES, MAX_RATIO * member.compress_size):
+        raise ValueError(
+            f"{name}: {member.compress_size} bytes unpack to {member.file_size}; at most "
+            f"{MAX_RATIO} times as many are allowed above {FREE_BYTES}"
+        )
     return member
 
 
@@ -168,12 +183,17 @@ def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dty
     version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name}: array format {version} is not supported")
+    prefix = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"{name}: its header claims {length} bytes")
     read = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, is_fortran, dtype = read(stream)  # type: ignore[no-untyped-call]
+    header = io.BytesIO(prefix + stream.read(length))
+    shape, is_fortran, dtype = read(header)  # type: ignore[no-untyped-call]
     if dtype.hasobject:
         raise ValueError(f"{name}: contains objects, not numbers")
     return tuple(int(length) for length in shape), bool(is_fortran), dtype

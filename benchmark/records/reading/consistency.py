@@ -202,6 +202,17 @@ def _compactness_faults(compactness: Compactness) -> list[str]:
         for _, _, whole, limit in pairs
         if limit > MAX_COUNT
     ]
+    if compactness.bytes_dense != 4 * compactness.num_parameters:
+        faults.append(
+            f"compactness.bytes_dense: expected 4 for each of {compactness.num_parameters} "
+            f"parameters, found {compactness.bytes_dense}"
+        )
+    least = 4 * compactness.num_nonzero
+    if compactness.bytes_packed < least:
+        faults.append(
+            f"compactness.bytes_packed: expected at least {least}, 4 for each value that is not "
+            f"zero, found {compactness.bytes_packed}"
+        )
     found = compactness.magnitudes
     if found is not None and compactness.layers:
         kept = compactness.num_weights_kept
@@ -244,6 +255,15 @@ def _sums(size: Compactness) -> list[str]:
             ("macs_nonzero", sum(one.macs_nonzero for one in size.layers), size.macs_nonzero),
         )
         if total > said
+    ]
+    # Layers may share a tensor, which counts once in the whole.
+    faults += [
+        f"compactness.{key}: expected at least the {largest} of a layer, found {said}"
+        for key, largest, said in (
+            ("num_parameters", max(one.num_weights for one in size.layers), size.num_parameters),
+            ("num_nonzero", max(one.num_nonzero for one in size.layers), size.num_nonzero),
+        )
+        if largest > said
     ]
     share = 1 - size.num_weights_kept / size.num_weights if size.num_weights else 0.0
     if abs(size.sparsity - share) > 1e-6:

@@ -15,6 +15,9 @@ MAX_GROUPS, MAX_COLUMNS = 256, 256
 #: A column's pages unpack to at most so many bytes, and so many more per row.
 COLUMN_BYTES, ROW_BYTES = 64 * 1024, 64
 
+#: Items of all lists in a footer together: a library makes an object of each.
+MAX_ITEMS = 100_000
+
 _COMPRESSIONS = {"UNCOMPRESSED", "ZSTD", "SNAPPY"}
 #: Encodings whose values take the bytes that they fill, save for repetition within a page.
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
@@ -36,6 +39,10 @@ def check_footer(content: bytes, max_bytes: int) -> None:
     length = int.from_bytes(content[-8:-4], "little")
     if length > min(max_bytes, len(content) - 12):
         raise ValueError(f"its footer claims {length} bytes; at most {max_bytes} are allowed")
+    end = len(content) - 8
+    _, place = _Compact(content, end - length, end, MAX_ITEMS).struct()
+    if place != end:
+        raise ValueError("its footer does not end where it says")
 
 
 def check_pages(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
@@ -116,21 +123,23 @@ def _page(content: bytes, begin: int, end: int, name: str) -> tuple[int, int, in
 
 
 class _Compact:
-    """Thrift's compact protocol: as much of it as the header of a page needs.
+    """Thrift's compact protocol: as much of it as the headers of pages and a footer need.
 
     Args:
         content: of the file.
         place: where to begin.
         end: where to give up.
+        max_items: of all lists together.
     """
 
-    def __init__(self, content: bytes, place: int, end: int) -> None:
+    def __init__(self, content: bytes, place: int, end: int, max_items: int = 1000) -> None:
         self.content, self.place, self.end = content, place, end
+        self.left = max_items
 
     def struct(self, depth: int = 0) -> tuple[dict[int, Any], int]:
         """Field number -> value, and where the struct ends."""
         if depth > 8:
-            raise ValueError("a page's header is nested too deeply")
+            raise ValueError("a header is nested too deeply")
         fields: dict[int, Any] = {}
         number = 0
         while True:
@@ -156,12 +165,15 @@ class _Compact:
             return self._items(depth)
         if kind == 12:
             return self.struct(depth + 1)[0]
-        raise ValueError("a page's header cannot be read")
+        raise ValueError("a header cannot be read")
 
     def _items(self, depth: int) -> None:
         """A list or set; passed over."""
         byte = self._byte()
         size = byte >> 4 if byte >> 4 != 15 else self._varint()
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("it has more lists than a table of outcomes")
         for _ in range(size):
             kind = byte & 0x0F
             if kind in (1, 2):  # in a list a truth value has a byte of its own
@@ -171,14 +183,14 @@ class _Compact:
 
     def _byte(self) -> int:
         if self.place >= self.end:
-            raise ValueError("a page's header does not end")
+            raise ValueError("a header does not end")
         self.place += 1
         return self.content[self.place - 1]
 
     def _skip(self, num_bytes: int) -> None:
         self.place += num_bytes
         if self.place > self.end:
-            raise ValueError("a page's header does not end")
+            raise ValueError("a header does not end")
 
     def _varint(self) -> int:
         value = 0
@@ -187,7 +199,7 @@ class _Compact:
             value |= (byte & 0x7F) << shift
             if not byte & 0x80:
                 return value
-        raise ValueError("a page's header has a number without an end")
+        raise ValueError("a header has a number without an end")
 
     def _zigzag(self) -> int:
         value = self._varint()

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.files.regular import open_regular
 from corobench.benchmark.files.safe_json import check_depth, no_repeats
 from corobench.benchmark.files.text import byte_order_mark
 from corobench.benchmark.records.base import visible
@@ -164,7 +165,7 @@ def fault_error(path: Path, faults: list[str]) -> ResultError:
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(MAX_RESULT_BYTES + 1)
         if len(content) > MAX_RESULT_BYTES:
             raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from corobench.benchmark.errors import ResultError
+from corobench.benchmark.errors import ResultError, printable
+from corobench.benchmark.files.regular import open_regular
 from corobench.benchmark.records.reading import parquet_pages
 from corobench.benchmark.records.reading.belonging import require_belonging
 from corobench.benchmark.records.reading.columns import ANSWERS, TEXTS, Columns
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN_KEY = b"corobench.run"
+#: What pyarrow and pandas write beside it; nothing is read from there.
+_LIBRARY_KEYS = (b"ARROW:schema", b"pandas")
 #: Largest outcome table that is read, as a file and once unpacked.
 MAX_TABLE_FILE_BYTES = 64 * 1024**2
 MAX_TABLE_ROWS = 1_000_000
@@ -96,13 +99,15 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(MAX_TABLE_FILE_BYTES + 1)
         if len(content) > MAX_TABLE_FILE_BYTES:
             raise ValueError(f"more than {MAX_TABLE_FILE_BYTES} bytes")
         parquet_pages.check_footer(content, MAX_RESULT_BYTES)
         metadata = pq.read_metadata(io.BytesIO(content))
         record = (metadata.metadata or {}).get(RUN_KEY)
+        if strangers := sorted(set(metadata.metadata or {}) - {RUN_KEY, *_LIBRARY_KEYS}):
+            raise ValueError(f"unknown key {strangers[0][:40]!r} beside the run record")
         present = [name for name in OUTCOME_COLUMNS if name in metadata.schema.names]
         texts = [name for name in TEXTS if name in present]
         source = io.BytesIO(content)
@@ -112,6 +117,7 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             arrow = file.read(columns=present, use_threads=False)
         run = parse_object(_decoded(record))
         arrow = _plain(arrow)
+        _check_one_reading(arrow, content, texts)
     except (*_NO_TABLE, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultError(f"{path}: expected an outcome table (parquet): {reason}") from error
@@ -193,7 +199,7 @@ def _check_shape(file: Any) -> None:
         if name not in OUTCOME_COLUMNS:
             if name.split(".")[0] in OUTCOME_COLUMNS:
                 raise ValueError(f"columns of unexpected types ({name}: is nested)")
-            continue
+            raise ValueError(f"unknown column {printable(name[:MAX_TEXT])!r}")
         dtype = OUTCOME_COLUMNS[name][0]
         if column.physical_type not in _KINDS[dtype] or column.max_repetition_level:
             raise ValueError(
@@ -232,6 +238,24 @@ def _plain(arrow: pa.Table) -> pa.Table:
             column = arrow.column(name).cast(target, safe=pa.types.is_integer(kind))
             arrow = arrow.set_column(place, name, column)
     return arrow
+
+
+def _check_one_reading(arrow: pa.Table, content: bytes, texts: list[str]) -> None:
+    """Texts are the same for readers that look up each row and for those that keep the dictionary.
+
+    A dictionary that holds a text twice is read by pyarrow as one that holds it once, and all later
+    numbers then stand for other texts than in the file. The texts are short by now.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Without the types that pyarrow kept beside the table, texts are read as texts.
+    bare = content.replace(_LIBRARY_KEYS[0], b"-" * len(_LIBRARY_KEYS[0]))
+    plain = pq.read_table(io.BytesIO(bare), columns=texts, use_threads=False)
+    for name in texts:
+        expected = plain.column(name).cast(pa.string()).combine_chunks()
+        if not arrow.column(name).cast(pa.string()).combine_chunks().equals(expected):
+            raise ValueError(f"column {name}: its dictionary holds a text twice")
 
 
 def _arrow_name(dtype: str) -> str:

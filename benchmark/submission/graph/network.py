@@ -30,7 +30,6 @@ from corobench.benchmark.submission.graph.input_layout import InputLayout, layou
 from corobench.benchmark.submission.graph.joining import filled, split_of
 from corobench.benchmark.submission.graph.layers import (
     GraphNetwork,
-    Quantise,
     Reshape,
     Transpose,
 )
@@ -40,7 +39,8 @@ from corobench.benchmark.submission.graph.quantised import (
     Quantised,
     dequantise,
     quantise,
-    require_bias_scale,
+    require_bias,
+    require_rounded,
 )
 from corobench.benchmark.submission.graph.reading import Graph, Node, read_graph
 from corobench.benchmark.submission.graph.rules import MAX_ACTIVATION, OPERATORS, GraphFaultError
@@ -78,7 +78,8 @@ class GraphModel:
         notes: what is computed otherwise than one might expect, for people.
         output_shape: of the output for one image; (classes,) for logits.
         description: its steps and how they are wired, as text; equal graphs have equal text.
-        is_quantised: whether values between layers are rounded to whole steps.
+        is_quantised: whether values between layers are rounded, or weights stored as codes.
+        is_rounded: whether values between layers are rounded to whole steps.
         codes: weights that the file holds as 8-bit whole numbers.
         batch: the one batch size the file is made for, or None.
     """
@@ -88,6 +89,7 @@ class GraphModel:
     output_shape: Shape
     description: str
     is_quantised: bool
+    is_rounded: bool
     codes: Codes
     batch: int | None
     layout: InputLayout
@@ -134,6 +136,7 @@ class _Builder:
     coded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     codes: Codes = field(default_factory=lambda: Codes(0, 0))
     scales: dict[int, tuple[np.ndarray, np.ndarray, bool]] = field(default_factory=dict)
+    decoded: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
     of_batch: dict[int, np.ndarray] = field(default_factory=dict)
     num_made: int = 0
     num_stored: int = 0
@@ -156,12 +159,14 @@ class _Builder:
         if not isinstance(logits, Activation) or logits.number == 0:
             raise GraphFaultError("onnx-output", "expected logits that depend on the image")
         network = self._network(logits.number)
+        is_rounded = any(line[0] == "Quantise" for line in self.lines)
         return GraphModel(
             network=network.eval().requires_grad_(False),
             image_shape=self.layout.image_shape,
             output_shape=logits.shape[1:],
             description=json.dumps(self.lines, separators=(",", ":"), sort_keys=True),
-            is_quantised=any(line[0] == "Quantise" for line in self.lines) or bool(self.coded),
+            is_quantised=is_rounded or bool(self.coded),
+            is_rounded=is_rounded,
             codes=self.codes,
             batch=graph.batch,
             layout=self.layout,
@@ -211,6 +216,9 @@ class _Builder:
                     self.of_batch[id(found)] = found
                 return found
             found = fold(node, arrays)
+            num_scales = max(self.decoded.get(id(array), (array, 0))[1] for array in arrays)
+            if num_scales:
+                self.decoded[id(found)] = (found, num_scales)
             is_view = any(np.may_share_memory(found, array) for array in arrays)
             return found if is_view else self._made(node, found)
         return self._on_activations(node, operands)
@@ -254,6 +262,7 @@ class _Builder:
             module = reshape_of(node, numbers, shapes[0], self.graph.batch)
         else:
             module = module_of(node, stored, shapes, self.graph.opset)
+        self._require_rounded(node, operands)
         self._share(module, node)
         made_here = self._step(node, module, made)
         # Codes that a step has as a setting, such as a border of one number, save no bytes.
@@ -266,24 +275,22 @@ class _Builder:
     def _require_bias(self, node: Node, operands: list[Value | None]) -> None:
         """Codes in int32 are the bias of a layer in whole numbers, in the scale of its sum."""
         found = [self.scales.get(id(operand)) for operand in operands]
-        places = [place for place, one in enumerate(found) if one is not None and not one[2]]
-        if not places:
-            return
-        source = self._made_by(operands[0])
-        while source is not None and isinstance(source[0], _MOVING):  # roundings may move over it
+        if any(one is not None and not one[2] for one in found):
+            require_bias(node, found, self._before(operands[0], passes=True))
+
+    def _require_rounded(self, node: Node, operands: list[Value | None]) -> None:
+        """Matrices of codes multiply rounded values."""
+        num_scales = max(self.decoded.get(id(one), (one, 0))[1] for one in operands)
+        if num_scales:
+            read = next(one for one in operands if isinstance(one, Activation))
+            require_rounded(node, num_scales, self._before(read, passes=num_scales == 1))
+
+    def _before(self, value: Value | None, *, passes: bool) -> nn.Module | None:
+        """The step that makes a value; with `passes` before those that roundings move over."""
+        source = self._made_by(value)
+        while passes and source is not None and isinstance(source[0], _MOVING):
             source = self._made_by(Activation(source[1], ()))
-        rounding = source[0] if source is not None else None
-        weight, bias = found[1] if len(found) > 1 else None, found[places[0]]
-        is_layer = node.op in ("Conv", "Gemm") and places == [2]
-        is_whole = isinstance(rounding, Quantise) and weight is not None
-        if not is_layer or not is_whole or node.attributes.get("alpha", 1.0) != 1.0:
-            raise GraphFaultError(
-                "onnx-quantised",
-                f"{node.label}: expected int32 codes as the bias of a Conv or Gemm (alpha 1) "
-                "alone, whose input is rounded and whose weights are 8-bit codes right before it",
-            )
-        assert isinstance(rounding, Quantise) and weight is not None and bias is not None
-        require_bias_scale(node, rounding, weight[1], bias[1])
+        return None if source is None else source[0]
 
     def _choice(self, node: Node, operands: list[Value | None]) -> Value:
         """A Where on a comparison that is a Softplus with a threshold."""
@@ -355,6 +362,7 @@ class _Builder:
         if isinstance(value, np.ndarray):
             found, is_codes = dequantise(node, value, arrays)
             self.scales[id(found)] = (found, arrays[0], is_codes)
+            self.decoded[id(found)] = (found, arrays[0].size)
             if is_codes:
                 self.coded[id(found)] = (found, arrays[0].size)
             return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from corobench.benchmark.submission.graph.layers import Quantise
 from corobench.benchmark.submission.graph.reading import Node
@@ -89,23 +90,38 @@ def dequantise(
     return found.astype(np.float32), codes.dtype != np.int32
 
 
-def require_bias_scale(node: Node, source: Quantise, weight: np.ndarray, bias: np.ndarray) -> None:
-    """The scale of a bias in int32 is that of its sum: scale of the input times those of weights.
+def require_bias(
+    node: Node,
+    scales: Sequence[tuple[np.ndarray, np.ndarray, bool] | None],
+    source: nn.Module | None,
+) -> None:
+    """Codes in int32 are the bias of a layer, and their scale is that of its sum.
 
-    An engine of whole numbers adds the codes to the sum and never reads the scale.
+    An engine of whole numbers adds the codes to a sum of products and never reads their scale,
+    wherever a fusion finds them.
 
     Args:
-        node: the layer.
-        source: what rounds its input.
-        weight: scales of its weights.
-        bias: scales of its bias.
+        node: the operator.
+        scales: of each operand that is decoded: values, scales, whether of 8-bit codes.
+        source: what makes its first operand, before all that only moves values.
 
     Raises:
-        GraphFaultError: another scale.
+        GraphFaultError: another use, or another scale.
     """
-    expected = source.scale.numpy().reshape(-1) * weight.reshape(-1)
+    places = [place for place, one in enumerate(scales) if one is not None and not one[2]]
+    weight, bias = scales[1] if len(scales) > 1 else None, scales[places[0]]
+    is_layer = node.op in ("Conv", "Gemm") and places == [2]
+    is_whole = isinstance(source, Quantise) and weight is not None
+    if not is_layer or not is_whole or node.attributes.get("alpha", 1.0) != 1.0:
+        raise GraphFaultError(
+            "onnx-quantised",
+            f"{node.label}: expected int32 codes as the bias of a Conv or Gemm (alpha 1) alone, "
+            "whose input is rounded and whose weights are 8-bit codes right before it",
+        )
+    assert isinstance(source, Quantise) and weight is not None and bias is not None
+    expected = source.scale.numpy().reshape(-1) * weight[1].reshape(-1)
     try:
-        fits = bool(np.allclose(bias.reshape(-1), expected, rtol=3e-7, atol=0.0))
+        fits = bool(np.allclose(bias[1].reshape(-1), expected, rtol=3e-7, atol=0.0))
     except ValueError:
         fits = False
     if not fits:
@@ -113,6 +129,30 @@ def require_bias_scale(node: Node, source: Quantise, weight: np.ndarray, bias: n
             "onnx-quantised",
             f"{node.label}: expected the scale of its int32 bias to be that of its input times "
             "those of its weights, as integer engines take it to be",
+        )
+
+
+def require_rounded(node: Node, num_scales: int, source: nn.Module | None) -> None:
+    """A matrix of codes multiplies rounded values.
+
+    onnxruntime rounds others to 8 bits by itself, in blocks with scales of their own, and so it
+    does where something stands between a rounding and a matrix with several scales.
+
+    Args:
+        node: the operator.
+        num_scales: of the codes.
+        source: what makes the input; of a matrix with one scale, before all that only moves values.
+
+    Raises:
+        GraphFaultError: the input is not rounded.
+    """
+    if node.op in ("MatMul", "Gemm") and not isinstance(source, Quantise):
+        raise GraphFaultError(
+            "onnx-quantised",
+            f"{node.label}: its matrix is stored as 8-bit codes; expected its input from a pair of "
+            "QuantizeLinear and DequantizeLinear (right before it, where the matrix has several "
+            "scales), as onnxruntime rounds others by itself; round the input as well, or store "
+            "the matrix as float32",
         )
 
 

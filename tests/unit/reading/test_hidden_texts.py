@@ -105,6 +105,24 @@ def _layer(said: dict[str, Any], **keys: int) -> None:
             "macs_dense: expected at least the",
         ),
         (lambda said: said["compactness"].update(sparsity=0.5), "sparsity: expected"),
+        (
+            lambda said: said["compactness"].update(bytes_dense=1),
+            "bytes_dense: expected 4 for each of",
+        ),
+        (
+            lambda said: said["compactness"].update(bytes_packed=1, bytes_coded=1),
+            "bytes_packed: expected at least",
+        ),
+        (
+            lambda said: said["compactness"].update(num_nonzero=1),
+            "num_nonzero: expected at least the",
+        ),
+        (
+            lambda said: said["compactness"].update(
+                num_parameters=1, num_nonzero=1, bytes_dense=4, bytes_packed=4, bytes_coded=4
+            ),
+            "num_parameters: expected at least the",
+        ),
         (lambda said: said["compactness"].update(num_live=10**30), "num_live: expected at most"),
         (lambda said: said["compactness"].update(bytes_coded=10**9), "bytes_coded: expected"),
         (lambda said: said["compactness"].update(peak_activation_bytes=10**30), "peak_act"),

@@ -267,7 +267,7 @@ def test_footers_that_are_none(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_a_page_s_header_that_never_ends(content: bytes) -> None:
-    with pytest.raises(ValueError, match="header"):
+    with pytest.raises(ValueError, match=r"header|more lists"):
         parquet_pages._Compact(content, 0, len(content)).struct()
 
 
@@ -277,3 +277,51 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
         stream.truncate(table_file.MAX_TABLE_FILE_BYTES + 1)
     with pytest.raises(ResultError, match=f"more than {table_file.MAX_TABLE_FILE_BYTES} bytes"):
         read_outcomes(path)
+
+
+def test_a_dictionary_holds_each_text_once(tmp_path: Path) -> None:
+    """pyarrow drops the second of two equal texts and keeps the numbers of the rows."""
+    arrow = _arrow()
+    column = arrow.column("decided_by").to_pylist()
+    values = sorted(set(column))
+    held = ["twin1", "twin2", *values, "more1"]
+    codes = [held.index(text) for text in column]
+    shifted = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(held))
+    arrow = arrow.set_column(arrow.column_names.index("decided_by"), "decided_by", shifted)
+    path = _write(tmp_path / "t.parquet", arrow, compression="none")
+    content = path.read_bytes().replace(b"twin2", b"twin1")
+    path.write_bytes(content)
+    bare = io.BytesIO(content.replace(b"ARROW:schema", b"------------"))
+    assert pd.read_parquet(bare)["decided_by"].tolist() == column  # what others read
+    assert pq.read_table(path)["decided_by"].to_pylist() != column
+    with pytest.raises(ResultError, match=r"holds a text twice|out of bounds"):
+        read_outcomes(path)
+
+
+def test_a_table_has_our_columns_and_nothing_beside_them(tmp_path: Path) -> None:
+    arrow = _arrow()
+    more = arrow.append_column("hidden", pa.array(["any text"] * arrow.num_rows))
+    with pytest.raises(ResultError, match="unknown column 'hidden'"):
+        read_outcomes(_write(tmp_path / "column.parquet", more))
+    metadata = {**arrow.schema.metadata, b"stranger": b"y" * 1000}
+    with pytest.raises(ResultError, match="unknown key b'stranger'"):
+        read_outcomes(_write(tmp_path / "key.parquet", arrow.replace_schema_metadata(metadata)))
+
+
+def test_a_footer_of_lists_is_refused_before_a_library_reads_it(tmp_path: Path) -> None:
+    """A million columns of three bytes each, which pyarrow makes an object of each."""
+
+    def number(value: int) -> bytes:
+        found = b""
+        while value >= 0x80:
+            found, value = found + bytes([value & 0x7F | 0x80]), value >> 7
+        return found + bytes([value])
+
+    chunk = b"\x26\x08\x00"  # field 2: where it lies
+    groups = b"\x1c\x19\xfc" + number(10**6) + chunk * 10**6 + b"\x16\x00\x16\x00\x00"
+    footer = b"\x15\x04\x19\x0c\x16\x00\x19" + groups + b"\x00"
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ResultError, match="more lists than a table of outcomes"):
+        read_outcomes(path)
+    assert _peak_bytes(lambda: read_outcomes(path)) < 128 * 2**20
