@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from corobench.benchmark.cli import options as cli_options
+from corobench.benchmark.files.console import say
 
 if TYPE_CHECKING:
     from corobench.baselines.own_parent import OwnParent
@@ -112,7 +113,7 @@ def train(
         deadline_s = None if max_minutes is None else started_s + 60.0 * max_minutes
         options = many.Options(out, data_root, device, parents, deadline_s)
         chosen = [recipe.with_seed(seed) for recipe in loaded]
-        many.run(chosen, options, workers, lambda text: click.echo(text, err=True))
+        many.run(chosen, options, workers, lambda text: say(text, err=True))
         return
     with Display() as display:
         for recipe in loaded:

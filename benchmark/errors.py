@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 #: Most words that a message lists.
 MAX_NAMED = 16
+#: Faults of one file that a message lists.
+MAX_FAULTS = 50
 #: Words that it names of a longer list.
 NUM_SIMILAR = 3
 
@@ -40,9 +42,12 @@ class SubmissionError(CorobenchError):
     def __init__(self, path: object, faults: Sequence[str]) -> None:
         self.path = str(path)
         self.faults = tuple(printable(fault) for fault in faults)
-        lines = "\n".join(f"  - {fault}" for fault in self.faults)
+        told = self.faults[:MAX_FAULTS]
+        lines = "\n".join(f"  - {fault}" for fault in told)
+        if len(told) < len(self.faults):
+            lines += f"\n  - and {len(self.faults) - len(told)} more"
         noun = "fault" if len(self.faults) == 1 else "faults"
-        super().__init__(f"{self.path}: {len(self.faults)} {noun}\n{lines}")
+        super().__init__(f"{printable(self.path)}: {len(self.faults)} {noun}\n{lines}")
 
 
 class ContractError(SubmissionError):
@@ -88,6 +93,24 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def shown(text: str) -> str:
+    """Lines of ours, in which the names of a stranger's files do nothing.
+
+    Whatever moves a cursor is written out, and so is the end of a line before what a job would take
+    for a command.
+
+    >>> shown("a\\x1b[2J.json: no result\\n  - b\\n::error::c")
+    'a\\\\x1b[2J.json: no result\\n  - b\\\\n::error::c'
+    """
+    lines = text.split("\n")
+    found = [printable(line) if not line.isprintable() else line for line in lines]
+    joined = found[0]
+    for line in found[1:]:
+        is_command = line.lstrip().startswith(("::", "##["))
+        joined += ("\\n" if is_command else "\n") + line
+    return joined
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from corobench.benchmark.errors import OutputError
 from corobench.benchmark.files.browser import open_page
-from corobench.benchmark.files.console import plain_console
+from corobench.benchmark.files.console import plain_console, say
 from corobench.leaderboard.build import SiteSummary, build_site
 from corobench.leaderboard.format import short_bytes
 from corobench.leaderboard.terminal import terminal_table
@@ -63,7 +63,7 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    click.echo(str(out))
+    say(str(out))
 
 
 @click.command(name="render", epilog=_EPILOG)

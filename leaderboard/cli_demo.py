@@ -8,6 +8,7 @@ import click
 
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.files.browser import open_page
+from corobench.benchmark.files.console import say
 from corobench.leaderboard.build import build_site
 from corobench.leaderboard.frames import SHIPPED
 
@@ -43,7 +44,7 @@ def demo(out: Path, opens: bool) -> None:
             "make some with `corobench quickstart`"
         )
     summary = build_site(places, out)
-    click.echo(f"{len(summary.results)} results on {TRACK}: {summary.index}")
-    click.echo("Next: `corobench quickstart` makes eight results of its own in minutes.")
+    say(f"{len(summary.results)} results on {TRACK}: {summary.index}")
+    say("Next: `corobench quickstart` makes eight results of its own in minutes.")
     if opens:
-        click.echo(open_page(summary.index))
+        say(open_page(summary.index))

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from corobench.benchmark.errors import ConfigError, CorobenchError
+from corobench.benchmark.files.console import say
 from corobench.leaderboard.assets import STATIC, TEMPLATES
 from corobench.leaderboard.build import SiteSummary, build_site
 from corobench.leaderboard.documents import ROOT
@@ -51,7 +52,7 @@ def serve(results: tuple[Path, ...], port: int) -> None:
         build = functools.partial(build_and_say, site)
         build()
         with serving(out, port) as server:
-            click.echo(f"http://127.0.0.1:{server.server_address[1]}/index.html")
+            say(f"http://127.0.0.1:{server.server_address[1]}/index.html")
             watch(results, build)
 
 
@@ -59,7 +60,7 @@ def build_and_say(build: Callable[[], SiteSummary]) -> None:
     """Render and print one line."""
     summary = build()
     size = short_bytes(summary.num_bytes)
-    click.echo(f"{len(summary.results)} results, {summary.num_files} files, {size}")
+    say(f"{len(summary.results)} results, {summary.num_files} files, {size}")
 
 
 def watch(
@@ -79,11 +80,11 @@ def watch(
     own = [TEMPLATES, STATIC, ROOT / "RULES.md"]
     places = [*results, *(path for path in own if path.exists())]
     for changed in changes(*places, stop_event=stop, raise_interrupt=False):
-        click.echo(f"{len(changed)} changed, for example {min(changed)[1]}")
+        say(f"{len(changed)} changed, for example {min(changed)[1]}")
         try:
             build()
         except CorobenchError as error:
-            click.echo(error.message, err=True)
+            say(error.message, err=True)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -92,7 +93,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Print failures only."""
         if len(args) > 1 and str(args[1]).startswith(("4", "5")):
-            click.echo(format % args, err=True)
+            say(format % args, err=True)
 
 
 class _Server(http.server.ThreadingHTTPServer):

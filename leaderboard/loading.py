@@ -66,6 +66,7 @@ def load_results(paths: Sequence[Path]) -> Loaded:
         seen = f", only {len(ignored)} other JSON files" if ignored else ""
         raise ResultError(f"{names}: expected result files at {LAYOUT}, found none{seen}")
     require_unchanged(path for path, _ in read)
+    _refuse_circles(read)
     merged = _merge(read)
     results, files = tuple(result for _, result in merged), tuple(path for path, _ in merged)
     return Loaded(results, files, tuple(sorted(ignored, key=lambda item: str(item.path))))
@@ -140,6 +141,21 @@ def _is_side_file(path: Path) -> bool:
     """Whether ``a.run.json`` describes the entry ``a`` beside it, and is no result itself."""
     entry = read_payload(path).get("entry")
     return isinstance(entry, str) and path.stem.startswith(f"{entry}.")
+
+
+def _refuse_circles(read: list[tuple[Path, Result]]) -> None:
+    """No entry is its own ancestor."""
+    parents = {(one.track, one.entry): one.submission.parent for _, one in read}
+    for path, result in read:
+        seen, entry = [result.entry], result.submission.parent
+        while entry is not None and entry not in seen:
+            seen.append(entry)
+            entry = parents.get((result.track, entry))
+        if entry == result.entry:
+            raise ResultError(
+                f"{path}: submission.parent: expected an entry that is compressed from no other of "
+                f"this circle: {' <- '.join([*seen, entry])}"
+            )
 
 
 def _merge(read: list[tuple[Path, Result]]) -> list[tuple[Path, Result]]:

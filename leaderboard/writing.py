@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from corobench.benchmark.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LEDGER = "corobench-site.json"
 STAGE = ".corobench-stage"
@@ -32,10 +38,12 @@ def write_site(files: Mapping[str, bytes], out: Path) -> None:
             names that corobench did not write.
     """
     try:
-        if out.exists():
-            _replace(files, out)
-        else:
-            _create(files, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out.parent):
+            if out.exists():
+                _replace(files, out)
+            else:
+                _create(files, out)
     except OSError as error:
         raise OutputError(
             f"{out}: expected an output folder that can be written, found: "
@@ -43,8 +51,21 @@ def write_site(files: Mapping[str, bytes], out: Path) -> None:
         ) from error
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes a site into a folder; Windows has nothing of the kind."""
+    if fcntl is None:
+        yield
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
 def _create(files: Mapping[str, bytes], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     complete = {**files, LEDGER: _ledger(_hashes(files))}
     with _staged(complete, out.parent / f".{out.name}{STAGE}") as stage:
         stage.rename(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.reading.places import beside, result_stem
 from corobench.benchmark.records.result import (
     CERTIFIER_COLUMNS,
@@ -102,11 +105,16 @@ def make_raw(entry: str = "lwm-10x", track: str = "digits", **more: Any) -> dict
         "epsilons": dict(zip(TRACKS[track].epsilons, scores, strict=True)),
         "compactness": make_compactness(),
         "seconds": {"clean": 0.1, "attack": 12.5, "certify": 3.0},
-        "settings": settings_of(Protocol(), TRACKS[track]),
+        "settings": settings_of(Protocol(), TRACKS[track])
+        | {"version": more.get("protocol", "1.0")},
         "submission": make_manifest(entry, track) | more.pop("submission", {}),
         "not_asked": {},
     }
-    return raw | more
+    raw |= more
+    if "identity" not in more:
+        with contextlib.suppress(ValidationError):  # a test may make what is no result
+            raw["identity"] = identity_of(Result.model_validate_json(json.dumps(raw)))
+    return raw
 
 
 def make_manifest(entry: str, track: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import pytest
 
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import load_adversarial
-from corobench.benchmark.evaluation.identity import identity_of, versions
+from corobench.benchmark.evaluation.identity import versions
 from corobench.benchmark.evaluation.outcomes import drop_unused
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result_set import OUTCOMES, beside
 from corobench.benchmark.scoring.result_writing import write_set

@@ -8,6 +8,7 @@ import click
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import say
 
 
 @click.command("export-vnnlib")
@@ -75,7 +76,7 @@ def export_vnnlib(
         version=vnnlib_version,
         seconds=seconds,
     )
-    click.echo(str(found))
+    say(str(found))
 
 
 def show_proofs(result: Path, verdicts: Path) -> None:
@@ -96,17 +97,17 @@ def show_proofs(result: Path, verdicts: Path) -> None:
         told = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
         low = bracket(found.result.epsilons[epsilon]).low
         high_low = 100 * (low + counts.get(HOLDS, 0)) / n
-        click.echo(
+        say(
             f"{epsilon}: {told}; lower end {100 * low / n:.1f} %, and {high_low:.1f} % for who "
             "believes this verifier"
         )
     if found.num_unknown:
-        click.echo(f"{found.num_unknown} verdicts are about no image of this result")
+        say(f"{found.num_unknown} verdicts are about no image of this result")
     for line in found.against[:20]:
-        click.echo(f"  - {line}")
+        say(f"  - {line}")
     if len(found.against) > 20:
-        click.echo(f"  - and {len(found.against) - 20} more")
-    click.echo(
+        say(f"  - and {len(found.against) - 20} more")
+    say(
         "Verdicts change no number: corobench believes only its own checker. An image that a "
         "verifier broke belongs into a contest, as an npz file."
     )

@@ -8,6 +8,7 @@ import click
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import say
 
 _path = click.argument("path", type=click.Path(path_type=Path))
 _out = click.option("--out", type=click.Path(path_type=Path), help="New file.")
@@ -30,7 +31,7 @@ def pack(path: Path, out: Path | None, limits: Limits | None) -> None:
     """
     from corobench.benchmark.executors import run_repacking
 
-    click.echo(str(run_repacking(path, limits, to_packed=True, out=out)))
+    say(str(run_repacking(path, limits, to_packed=True, out=out)))
 
 
 @click.command()
@@ -49,7 +50,7 @@ def unpack(path: Path, out: Path | None, limits: Limits | None) -> None:
     """
     from corobench.benchmark.executors import run_repacking
 
-    click.echo(str(run_repacking(path, limits, to_packed=False, out=out)))
+    say(str(run_repacking(path, limits, to_packed=False, out=out)))
 
 
 @click.command()
@@ -108,7 +109,7 @@ def convert(
             arguments={} if width == 1.0 else {"width": width},
             data_root=data_root,
         )
-    click.echo(str(done))
+    say(str(done))
 
 
 @click.command()
@@ -128,4 +129,4 @@ def compact(path: Path, out: Path, data_root: Path | None, limits: Limits | None
     """
     from corobench.benchmark.executors import run_conversion
 
-    click.echo(str(run_conversion("compact", path, out, limits, data_root=data_root)))
+    say(str(run_conversion("compact", path, out, limits, data_root=data_root)))

@@ -10,7 +10,7 @@ import click
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ContradictionError
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.files.console import plain_console
+from corobench.benchmark.files.console import plain_console, say
 from corobench.benchmark.review.verification.chance import HIDDEN_RATE, MISS_RATE
 
 
@@ -101,7 +101,7 @@ def check(
         write_atomic(junit, report.as_junit(checked).encode())
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in report.workflow_commands(checked):
-            click.echo(line)
+            say(line)
         _add_to_job_summary(report.markdown(checked))
     if checked.verdict == Verdict.FAIL:
         raise click.exceptions.Exit(1)
@@ -227,7 +227,7 @@ def intake(
     write_atomic(report, taking.as_json(found).encode())
     plain_console().print(scorecard(found.evaluated.result))
     text = taking.markdown(found)
-    click.echo(text)
+    say(text)
     _add_to_job_summary(text)
     contradictions = [*found.evaluated.result.audit.contradictions]
     contradictions += [line for one in found.verified for line in one.contradictions]

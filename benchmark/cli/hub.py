@@ -8,6 +8,7 @@ import click
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import say
 
 MAX_WEIGHTS_BYTES = 4 * 1024**3
 _MANIFEST = "submission.toml"
@@ -77,7 +78,7 @@ def hub(
         (made / texts.RESULTS_PATH).write_bytes(figures)
         (made / texts.CARD_PATH).write_bytes(texts.model_card(found))
         (made / f"{found.entry}.json").write_bytes(result.read_bytes())
-    click.echo(str(out))
+    say(str(out))
 
 
 def _copy(folder: Path, made: Path) -> None:

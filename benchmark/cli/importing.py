@@ -9,7 +9,7 @@ import click
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.files.console import plain_console
+from corobench.benchmark.files.console import plain_console, say
 
 
 @click.command(name="import")
@@ -92,7 +92,7 @@ def import_(
             licence=licence,
             data_root=data_root,
         )
-        click.echo(str(done))
+        say(str(done))
         _tell_certifiers(out, limits, certifiers)
         return
     if architecture is None:
@@ -159,7 +159,7 @@ def _tell_certifiers(folder: Path, limits: Limits | None, is_wanted: bool) -> No
 
     for line in run_certifiers(folder, limits) if is_wanted else ():
         if not line.startswith("note: "):  # the report has them
-            click.echo(f"  {line}")
+            say(f"  {line}")
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.files.console import plain_console
+from corobench.benchmark.files.console import plain_console, say
 
 if TYPE_CHECKING:
     from corobench.benchmark.records.result import Compactness
@@ -77,7 +77,7 @@ def _measure_results(results: Path, submissions: Path, write: bool, limits: Limi
         done = run_remeasure(path, submissions / read_result(path).entry, limits, write=write)
         word = "added" if write else "missing"
         new = f"{word}: {', '.join(done.added)}" if done.added else "complete"
-        click.echo(f"{path}: agrees with the weights; {new}")
+        say(f"{path}: agrees with the weights; {new}")
 
 
 def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | None) -> None:
@@ -94,9 +94,9 @@ def _measure_folder(path: Path, as_json: bool, latency: bool, limits: Limits | N
     console = plain_console()
     console.print(_layers(size, str(path)))
     for line in summary(size):
-        click.echo(line)
+        say(line)
     if timed is not None:
-        click.echo(f"latency          {timed}")
+        say(f"latency          {timed}")
 
 
 def _layers(size: Compactness, title: str) -> Table:

@@ -11,6 +11,7 @@ import click
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ConfigError
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.files.console import say
 
 ONNX = "onnx"
 
@@ -108,4 +109,4 @@ def new(
         keep_ratio=keep_ratio,
         limits=limits,
     )
-    click.echo(str(started))
+    say(str(started))

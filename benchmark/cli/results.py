@@ -14,7 +14,7 @@ from corobench.benchmark.errors import (
     ResultError,
 )
 from corobench.benchmark.executors.limits import Limits
-from corobench.benchmark.files.console import plain_console
+from corobench.benchmark.files.console import plain_console, say
 
 _submission = click.option(
     "--submission",
@@ -60,7 +60,7 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
         plain_console().print(scorecard(result))
         if write:
             write_atomic(target, encode_result(result))
-            click.echo(str(target))
+            say(str(target))
         elif target.exists() and target.read_bytes() != encode_result(result):
             raise OutputError(
                 f"{target}: differs from the scorecard of its outcome table; "
@@ -115,14 +115,14 @@ def recheck(
             f"{result}: {len(found.failures)} of {found.num_rows} attacked rows are not "
             "confirmed:\n" + "\n".join(found.failures[:20])
         )
-    click.echo(
+    say(
         f"{result}: all {found.num_rows} attacked rows are confirmed: each of {found.num_images} "
         "images lies in its ball and fools the model"
     )
     if found.num_proofs is not None:
-        click.echo(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
+        say(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
     elif proofs:
-        click.echo(f"{result}: its certificates follow older rules and are not checked")
+        say(f"{result}: its certificates follow older rules and are not checked")
 
 
 @click.command()
@@ -182,24 +182,24 @@ def contest(
         result, adversarial, folder, limits, data_root=data_root, by=by, write=write
     )
     for line in found.rejected[:20]:
-        click.echo(f"  - {line}")
+        say(f"  - {line}")
     if len(found.rejected) > 20:
-        click.echo(f"  - and {len(found.rejected) - 20} more")
+        say(f"  - and {len(found.rejected) - 20} more")
     if not found.num_confirmed:
         raise ResultError(f"{adversarial}: none of {found.num_images} images is confirmed")
-    click.echo(f"{found.num_confirmed} of {found.num_images} images are confirmed")
+    say(f"{found.num_confirmed} of {found.num_images} images are confirmed")
     n = found.after.n
     for epsilon, num in found.broken.items():
         before = bracket(found.before.epsilons[epsilon]).high
         after = bracket(found.after.epsilons[epsilon]).high
-        click.echo(
+        say(
             f"{epsilon}: {num} more rows broken; upper end {100 * before / n:.1f} % before, "
             f"{100 * after / n:.1f} % now"
         )
     if write and any(found.broken.values()):
-        click.echo(f"{result}: written")
+        say(f"{result}: written")
     elif any(found.broken.values()):
-        click.echo("nothing was written; add --write")
+        say("nothing was written; add --write")
     new = found.after.audit.contradictions[len(found.before.audit.contradictions) :]
     if new:
         raise ContradictionError(
@@ -234,7 +234,7 @@ def pictures(
     from corobench.benchmark.data.clean_images import add_clean_images
 
     for path in add_clean_images(results, data_root):
-        click.echo(str(path))
+        say(str(path))
     if submissions is not None:
         _name_classes(results, submissions, data_root, limits)
 
@@ -260,10 +260,10 @@ def _name_classes(
             num_absent += 1
             continue
         try:
-            click.echo(str(run_taken(path, folder, limits, data_root=data_root)))
+            say(str(run_taken(path, folder, limits, data_root=data_root)))
         except CorobenchError as error:
             faults.append(error.message)
     if num_absent:
-        click.echo(f"left out, without a folder in {submissions}: {num_absent}")
+        say(f"left out, without a folder in {submissions}: {num_absent}")
     if faults:
         raise ResultError("\n".join(faults))

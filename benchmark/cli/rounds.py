@@ -8,6 +8,7 @@ import click
 
 from corobench.benchmark.cli import options as cli_options
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.files.console import say
 
 
 @click.command()
@@ -35,12 +36,12 @@ def freeze(folder: Path, check: bool) -> None:
 
     if not check:
         num_files = rounds.freeze(folder)
-        click.echo(f"{folder / rounds.SUMS}: {num_files} files frozen")
+        say(f"{folder / rounds.SUMS}: {num_files} files frozen")
         return
     changed = rounds.changes(folder)
     if changed:
         raise ResultError("\n".join(changed))
-    click.echo(f"{folder}: unchanged since it was frozen")
+    say(f"{folder}: unchanged since it was frozen")
 
 
 @click.command()
@@ -73,17 +74,17 @@ def migrate(files: tuple[Path, ...], write: bool, images: bool, data_root: Path 
 
     found = [bring(path) for path in files]
     for done in found:
-        click.echo(f"{done.path}: {'; '.join(done.steps) or 'is already in the current format'}")
+        say(f"{done.path}: {'; '.join(done.steps) or 'is already in the current format'}")
         if done.steps and write:
             bring(done.path, write=True)
-            click.echo(f"{done.path}: written")
+            say(f"{done.path}: written")
     missing = any(done.steps for done in found)
     if images:
         from corobench.benchmark.review.recoding import recode
 
         for path in files:
             change = recode(path, data_root, write=write)
-            click.echo(f"{path}: {change or 'its images are coded'}")
+            say(f"{path}: {change or 'its images are coded'}")
             missing |= bool(change)
     if missing and not write:
-        click.echo("nothing was written; add --write")
+        say("nothing was written; add --write")

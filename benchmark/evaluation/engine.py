@@ -36,6 +36,7 @@ DECIDES = (
 #: Modules that an evaluation imports and that decide none -> why. They win over `DECIDES`.
 EXCLUDED: Mapping[str, str] = {
     "": "holds the version number, which is in the identity by itself",
+    "certify.kept_bounds": "keeps bounds, as they were computed",
     "certify.training": "bounds to train with; an evaluation imports and never calls it",
     "data.clean_images": "copies of test images, for pages",
     "data.download": "brings files, whose checksums and fingerprint are compared after it",
@@ -49,6 +50,7 @@ EXCLUDED: Mapping[str, str] = {
     "files.new_folder": "makes folders for other commands",
     "files.console": "text for people",
     "files.progress": "text for people",
+    "files.regular": "refuses pipes and devices",
     "files.safe_json": "reads results that are there",
     "files.steps": "names of steps",
     "files.toml": "refuses files; decides no number",
@@ -56,6 +58,7 @@ EXCLUDED: Mapping[str, str] = {
     "records": "names its modules",
     "records.base": "types of keys",
     "records.encoding": "writes what was decided",
+    "records.identity": "names a run by what it is made of",
     "records.image_coding": "makes files smaller, and reads each again before it is kept",
     "records.manifest": "the shape of files",
     "records.reading": "names its modules",
@@ -73,6 +76,7 @@ EXCLUDED: Mapping[str, str] = {
     "records.reading.radii": "refuses rows that contradict each other",
     "records.reading.rows": "refuses rows that contradict themselves",
     "records.reading.table_file": "reads results that are there",
+    "records.reading.zip_layout": "refuses files of two faces",
     "records.reports": "the answers of other commands",
     "records.result": "the shape of files",
     "records.result_set": "compares files with their digests",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 
 import torch
@@ -11,7 +10,7 @@ from corobench import benchmark
 from corobench.benchmark.data import Dataset
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.settings import Settings
-from corobench.benchmark.files.atomic import canonical_json
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.result import Earlier, Run
 from corobench.benchmark.submission import Submission
 from corobench.benchmark.tracks import Protocol, settings_of
@@ -82,24 +81,3 @@ def identify(
         earlier=earlier,
     )
     return run.model_copy(update={"identity": identity_of(run)})
-
-
-def identity_of(run: Run) -> str:
-    """The sha256 over everything that identifies a result."""
-    model = run.submission.model
-    identity = {
-        "protocol": run.protocol,
-        "track": run.track,
-        "n": run.n,
-        "epsilons": list(run.epsilons),
-        "data": run.data.fingerprint,
-        "architecture": [model.architecture, model.arguments],
-        "weights_sha256": run.weights_sha256,
-        "settings": run.settings,
-        "seed": run.seed,
-        "versions": run.versions,
-        "device": run.device,
-    }
-    if run.earlier is not None:
-        identity["earlier"] = run.earlier.identity
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()

@@ -21,7 +21,7 @@ from corobench.benchmark.errors import OutputError
 from corobench.benchmark.evaluation import recognition
 from corobench.benchmark.evaluation.evaluate import unseen_images
 from corobench.benchmark.evaluation.facts import Facts
-from corobench.benchmark.evaluation.identity import identity_of, name_of, versions
+from corobench.benchmark.evaluation.identity import name_of, versions
 from corobench.benchmark.evaluation.outcomes import audit, drop_unused, errors, outcome_table
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import CONTRACT_IMAGES, Prepared
@@ -35,6 +35,7 @@ from corobench.benchmark.interactive.result import EvaluationInterrupted, Evalua
 from corobench.benchmark.network import compactness
 from corobench.benchmark.network.device import exact_float32, resolve_device
 from corobench.benchmark.network.equivalent import SearchNetwork, equivalent
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.result import Manifest, Run, Seconds
 from corobench.benchmark.scoring.score import score
 from corobench.benchmark.submission import check_contract

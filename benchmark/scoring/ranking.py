@@ -5,10 +5,13 @@ A rule here changes no result, so this module is no part of the engine's version
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from corobench.benchmark.files.atomic import canonical_json
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.result import EpsilonScore, Outcome, Result
-from corobench.benchmark.tracks import Protocol, get_track, settings_of
+from corobench.benchmark.tracks import Protocol, get_track, round_of, settings_of
 
 #: Settings of round 1.0, and of results of 1.1 from before it asked by a budget of arithmetic.
 _REPLACED: dict[str, object] = {"crown_max_hidden_units": 20_000}
@@ -67,6 +70,11 @@ def why_unpublished(result: Result) -> list[str]:
             f"epsilons: expected {', '.join(track.epsilons)}, but found "
             f"{', '.join(result.epsilons) or 'none'}"
         )
+    if result.identity != identity_of(result):
+        reasons.append(
+            "identity: not that of its protocol, track, n, epsilons, data, architecture, "
+            "weights_sha256, settings, seed, versions and device"
+        )
     if other := other_settings(result):
         reasons.append(f"settings: not those of protocol {result.protocol}: {', '.join(other)}")
     return reasons
@@ -79,8 +87,16 @@ def other_settings(result: Result) -> list[str]:
     """
     expected = _REPLACED | settings_of(Protocol(), get_track(result.track))
     found = _REPLACED | result.settings
+    version = found.get("version")
+    is_other = not isinstance(version, str) or round_of(version) != round_of(result.protocol)
     keys = sorted({*expected, *found} - {"version"})
-    return [key for key in keys if found.get(key) != expected.get(key)]
+    others = [key for key in keys if _text(found, key) != _text(expected, key)]
+    return [*others, "version"] if is_other else others
+
+
+def _text(settings: Mapping[str, object], key: str) -> str:
+    """A setting as it stands in a file: 50.0 is not 50, and null is not a missing key."""
+    return canonical_json(settings[key]) if key in settings else ""
 
 
 def may_rank(result: Result) -> bool:

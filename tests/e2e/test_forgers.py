@@ -33,10 +33,10 @@ from corobench.benchmark.evaluation import pipeline, proving, recognition
 from corobench.benchmark.evaluation.closing import too_large
 from corobench.benchmark.evaluation.evaluate import evaluate
 from corobench.benchmark.evaluation.evidence import load_adversarial
-from corobench.benchmark.evaluation.identity import identity_of
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.records.encoding import encode_outcomes
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result import (

@@ -12,6 +12,7 @@ from reissue import reissue
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import OutputError, ResultError
 from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
@@ -156,6 +157,7 @@ def test_a_third_number_of_the_protocol_changes_no_round(folder: Path, tmp_path:
     path = folder / "digits" / f"{ENTRY}.json"
     published = RESULTS / "1.0" / "digits" / path.name
     _change(path, protocol="1.0.1")
+    _change(path, identity=identity_of(read_result(path)))
     assert compare_with_baseline(path, published, Rule(), even_if_equal=True).n == 500
     assert ranking.why_unpublished(read_result(path)) == []
     build_site([folder.parent], tmp_path / "site")

@@ -28,6 +28,7 @@ MAX_ARRAY_BYTES = 2 * 1024**3
 FREE_BYTES, MAX_RATIO = 32 * 1024**2, 100
 #: Longest header of an array, which says its type and shape.
 MAX_HEADER_BYTES = 4096
+MAX_AXES = 8
 #: Arrays that show a file of coded images (`benchmark.records.reading.coded_images`).
 CODED = ("about", "rows", "blocks")
 #: What libraries raise on files that are no npz, or a damaged one.
@@ -193,10 +194,20 @@ def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dty
         else np.lib.format.read_array_header_2_0
     )
     header = io.BytesIO(prefix + stream.read(length))
-    shape, is_fortran, dtype = read(header)  # type: ignore[no-untyped-call]
+    try:
+        shape, is_fortran, dtype = read(header)  # type: ignore[no-untyped-call]
+        lengths = tuple(int(length) for length in shape)
+    except Exception as error:  # numpy runs a parser of Python over it, which fails in many ways
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise ValueError(f"{name}: its header cannot be read ({reason})") from error
     if dtype.hasobject:
         raise ValueError(f"{name}: contains objects, not numbers")
-    return tuple(int(length) for length in shape), bool(is_fortran), dtype
+    is_plain = dtype.kind in "biufU" and dtype.isnative and 1 <= dtype.itemsize <= 1024
+    if not is_plain or len(lengths) > MAX_AXES or not all(0 <= n < 2**40 for n in lengths):
+        raise ValueError(
+            f"{name}: expected numbers or texts of this machine in at most {MAX_AXES} axes"
+        )
+    return lengths, bool(is_fortran), dtype
 
 
 def _num_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:

@@ -40,6 +40,7 @@ from corobench.benchmark.records.reading.attack_values import (
 )
 from corobench.benchmark.records.reading.code_packing import in_order, unpack_codes, unpacked
 from corobench.benchmark.records.reading.faults import describe
+from corobench.benchmark.records.reading.result_file import parse_object
 from corobench.benchmark.tracks import parse_epsilon
 
 #: Arrays of the file.
@@ -274,6 +275,10 @@ def read_coded(path: Path, shape: tuple[int, int, int]) -> CodedImages:
 def _about(found: NDArray[np.generic]) -> About:
     if found.dtype != np.uint8 or found.ndim != 1 or len(found) > MAX_ABOUT:
         raise ValueError(f"about: expected JSON in at most {MAX_ABOUT} bytes")
+    try:
+        parse_object(found.tobytes().decode())  # no key twice
+    except ValueError as error:
+        raise ValueError(f"about: {error}") from None
     try:
         return About.model_validate_json(found.tobytes(), strict=True)
     except ValidationError as error:

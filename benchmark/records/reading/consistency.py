@@ -19,6 +19,7 @@ from corobench.benchmark.records.result import (
     Outcome,
     Result,
 )
+from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.tracks import TRACKS, parse_epsilon, round_of
 
 #: Largest whole number in a result; beyond it a float is no longer exact.
@@ -36,7 +37,7 @@ def contradictions(result: Result) -> list[str]:
         faults.append(f"track: unknown track {result.track!r}: {nearest(result.track, TRACKS)}")
     if not is_protocol(result.protocol):
         faults.append(f"protocol: expected a version such as '1.0', found {result.protocol!r}")
-    elif round_of(result.protocol) not in ROUNDS:
+    elif round_of(result.protocol) not in ROUNDS or not _is_release(result.protocol):
         faults.append(
             f"protocol: expected one of {', '.join(ROUNDS)}, found {result.protocol!r}; was it "
             "written by a newer corobench? Then update this one"
@@ -69,8 +70,37 @@ def contradictions(result: Result) -> list[str]:
         faults.append(
             f"halved_batches: expected none on a processor, found {result.halved_batches}"
         )
-    faults += _recognition_faults(result)
+    faults += _claims(result) + _recognition_faults(result)
     return faults + _compactness_faults(result.compactness) + _weight_faults(result.compactness)
+
+
+def _is_release(protocol: str) -> bool:
+    """Whether a version of a round has at most a third number, and no zeros before one."""
+    parts = protocol.split(".")
+    return len(parts) <= 3 and all(part == str(int(part)) for part in parts)
+
+
+def _claims(result: Result) -> list[str]:
+    """What a result says of itself and contradicts, one line for each."""
+    faults = []
+    if unknown := sorted({*(result.files or {})} - {*ENDINGS}):
+        faults.append(f"files: expected {', '.join(ENDINGS)}, found {unknown[0]!r}")
+    if result.earlier is not None and not is_protocol(result.earlier.protocol):
+        faults.append(f"earlier.protocol: expected a version, found {result.earlier.protocol!r}")
+    faults += _above("audit", [("num_images", result.audit.num_images, "n", result.n)])
+    counts = [score.counts.get(Outcome.ERROR, 0) for score in result.epsilons.values()]
+    timeouts = [score.counts.get(Outcome.TIMEOUT, 0) for score in result.epsilons.values()]
+    if result.errors and not any(counts + timeouts):
+        faults.append("errors: expected none, as every image has an answer")
+    for number, contest in enumerate(result.contests):
+        key = f"contests.{number}"
+        confirmed = contest.num_confirmed
+        faults += _above(key, [("num_confirmed", confirmed, "num_images", contest.num_images)])
+        pairs = [(name, many, "num_confirmed", confirmed) for name, many in contest.broken.items()]
+        faults += _above(f"{key}.broken", pairs)
+        if unknown := sorted({*contest.broken} - {*result.epsilons}):
+            faults.append(f"{key}.broken: {unknown[0]!r} is no radius of the result")
+    return faults
 
 
 def _recognition_faults(result: Result) -> list[str]:

@@ -65,18 +65,32 @@ def check_pages(content: bytes, file: Any, names: list[str], max_bytes: int) -> 
         )
     places = [place for place in range(len(file.schema)) if file.schema.column(place).path in names]
     total = 0
+    spans: list[tuple[int, int]] = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in places:
-            total += _check_column(content, group.column(place), group.num_rows)
+            unpacked, begin, end = _check_column(content, group.column(place), group.num_rows)
+            total, spans = total + unpacked, [*spans, (begin, end)]
+    _check_whole(content, sorted(spans))
     if total > max_bytes:
         raise ValueError(
             f"at most {max_bytes} unpacked bytes are allowed, but it claims {total} bytes"
         )
 
 
-def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
-    """Bytes that one column of a row group unpacks to."""
+def _check_whole(content: bytes, spans: list[tuple[int, int]]) -> None:
+    """Every byte of the file is of a column or of the footer."""
+    place = 4
+    for begin, end in spans:
+        if begin != place:
+            raise ValueError(f"{place} bytes into it is something that is no column")
+        place = end
+    if place != len(content) - 8 - int.from_bytes(content[-8:-4], "little"):
+        raise ValueError(f"{place} bytes into it is something that is no column")
+
+
+def _check_column(content: bytes, chunk: Any, num_rows: int) -> tuple[int, int, int]:
+    """Bytes that one column of a row group unpacks to, where it begins and where it ends."""
     name = chunk.path_in_schema
     if chunk.compression not in _COMPRESSIONS or not set(chunk.encodings) <= _ENCODINGS:
         found = ", ".join([chunk.compression, *chunk.encodings])
@@ -86,7 +100,7 @@ def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
     begin = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
         begin = min(begin, chunk.dictionary_page_offset)
-    end = begin + chunk.total_compressed_size
+    first, end = begin, begin + chunk.total_compressed_size
     if not 4 <= begin <= end <= len(content):
         raise ValueError(f"column {name}: lies outside the file")
     limit = COLUMN_BYTES + ROW_BYTES * num_rows
@@ -102,7 +116,7 @@ def _check_column(content: bytes, chunk: Any, num_rows: int) -> int:
             )
     if begin != end or values != num_rows:
         raise ValueError(f"column {name}: its pages do not match its size in the file")
-    return max(unpacked, total)
+    return max(unpacked, total), first, end
 
 
 def _page(content: bytes, begin: int, end: int, name: str) -> tuple[int, int, int, int]:

@@ -105,7 +105,12 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             raise ValueError(f"more than {MAX_TABLE_FILE_BYTES} bytes")
         parquet_pages.check_footer(content, MAX_RESULT_BYTES)
         metadata = pq.read_metadata(io.BytesIO(content))
+        if metadata.num_rows > MAX_TABLE_ROWS:
+            raise ValueError(
+                f"at most {MAX_TABLE_ROWS} rows are allowed, but it claims {metadata.num_rows} rows"
+            )
         record = (metadata.metadata or {}).get(RUN_KEY)
+        text = _decoded(record)
         if strangers := sorted(set(metadata.metadata or {}) - {RUN_KEY, *_LIBRARY_KEYS}):
             raise ValueError(f"unknown key {strangers[0][:40]!r} beside the run record")
         present = [name for name in OUTCOME_COLUMNS if name in metadata.schema.names]
@@ -115,7 +120,7 @@ def read_raw_outcomes(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             _check_shape(file)
             parquet_pages.check_pages(content, file, present, MAX_TABLE_BYTES)
             arrow = file.read(columns=present, use_threads=False)
-        run = parse_object(_decoded(record))
+        run = parse_object(text)
         arrow = _plain(arrow)
         _check_one_reading(arrow, content, texts)
     except (*_NO_TABLE, pa.ArrowException) as error:
@@ -146,6 +151,8 @@ def typed_columns(arrow: pa.Table, record: dict[str, Any], path: Path) -> tuple[
     _check_texts(columns, run, path)
     require_belonging(columns, run, str(path))
     require_rows(columns, run, str(path))
+    if unknown := sorted({*run.flags} - {*run.epsilons}):
+        raise ResultError(f"{path}: run record: flags: {unknown[0]!r} is none of its radii")
     return columns, run
 
 
@@ -184,12 +191,7 @@ def _decoded(record: bytes | None) -> str:
 
 
 def _check_shape(file: Any) -> None:
-    """Compare rows and kinds of columns with what corobench writes, before they are unpacked."""
-    metadata = file.metadata
-    if metadata.num_rows > MAX_TABLE_ROWS:
-        raise ValueError(
-            f"at most {MAX_TABLE_ROWS} rows are allowed, but it claims {metadata.num_rows} rows"
-        )
+    """Compare the columns with what corobench writes, before they are unpacked."""
     names = [file.schema.column(place).path for place in range(len(file.schema))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -19,9 +19,10 @@ from typing import Any
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import Evidence
-from corobench.benchmark.evaluation.identity import ENGINE, identity_of, versions
+from corobench.benchmark.evaluation.identity import ENGINE, versions
 from corobench.benchmark.files.atomic import canonical_json
 from corobench.benchmark.records.encoding import encode_result
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.image_coding import code
 from corobench.benchmark.records.reading.coded_images import ARRAYS, read_coded
 from corobench.benchmark.records.reading.places import beside

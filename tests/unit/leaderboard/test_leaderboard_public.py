@@ -12,6 +12,7 @@ from leaderboard_factory import make_compactness, make_raw, make_score
 
 from corobench.benchmark.cli import quickstart
 from corobench.benchmark.cli.main import invoke
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.ranking import may_rank, rank_key, why_unpublished
@@ -118,15 +119,31 @@ def test_a_result_of_the_tracks_setting_may_be_published() -> None:
 @pytest.mark.parametrize("protocol", ["1.0", "1.1"])
 @pytest.mark.parametrize(
     "other",
-    [{"plain_attacks": True}, {"max_subdomains": 4000}, {"of_tomorrow": 1}, {"pgd_steps": 50.5}],
+    [
+        {"plain_attacks": True},
+        {"plain_attacks": None},
+        {"max_subdomains": 4000},
+        {"of_tomorrow": 1},
+        {"pgd_steps": 50.5},
+        {"pgd_steps": 50.0},  # equal for Python, and another text in the file
+        {"version": "0.9"},
+    ],
 )
 def test_a_setting_that_no_round_has_keeps_a_result_from_the_board(
     protocol: str, other: dict[str, Any]
 ) -> None:
-    raw = make_raw() | {"protocol": protocol}
+    raw = make_raw(protocol=protocol)
     raw["settings"] = raw["settings"] | other
+    raw["identity"] = identity_of(Result.model_validate(raw))
     (reason,) = why_unpublished(Result.model_validate(raw))
     assert reason == f"settings: not those of protocol {protocol}: {next(iter(other))}"
+
+
+def test_a_result_has_the_identity_of_its_run() -> None:
+    for other in ({"identity": ""}, {"identity": "0" * 64}, {"device": "a faster one"}):
+        raw = make_raw() | other
+        (reason,) = why_unpublished(Result.model_validate(raw))
+        assert reason.startswith("identity: not that of its protocol, track, n,")
 
 
 def test_every_published_result_has_the_settings_of_its_round() -> None:

@@ -130,6 +130,9 @@ def test_a_small_network_counts_by_its_weights(results: Path) -> None:
     for layer in raw["compactness"]["layers"]:
         layer["num_weights"] = layer["num_nonzero"]
     raw["compactness"]["num_parameters"] = raw["compactness"]["num_nonzero"]
+    raw["compactness"]["bytes_dense"] = 4 * raw["compactness"]["num_nonzero"]
+    raw["compactness"]["bytes_packed"] = raw["compactness"]["bytes_dense"]
+    raw["compactness"]["bytes_coded"] = raw["compactness"]["bytes_dense"]
     raw["compactness"]["magnitudes"]["num_zeros"] = 0
     write_pair(path, raw)
     (family,) = find_families([results])
