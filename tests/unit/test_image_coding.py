@@ -297,6 +297,14 @@ _BAD = {
     "most steps": (_about(most_steps=63), "about: most_steps: expected"),
     "another key": (_about(note="hidden"), "about: note: unknown key"),
     "no JSON": (_set("about", np.zeros(9, np.uint8)), "about: "),
+    "a key twice": (
+        lambda a: a.update(
+            about=np.frombuffer(
+                a["about"].tobytes().replace(b"{", b'{"version": 2, ', 1), dtype=np.uint8
+            )
+        ),
+        "about: .*twice",
+    ),
     "a long text": (_set("about", np.zeros(10**6, np.uint8)), "about: expected JSON in at most"),
 }
 

@@ -170,3 +170,27 @@ def test_a_pointer_of_git_lfs_is_named_in_a_folder(
     assert "git lfs pull" in capsys.readouterr().out
     assert invoke(["validate", "--headers", str(folder / "submission.toml")]) == 2
     assert "this is a file; name the folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["x\x1b]0;pwned\x07\x1b[31m", "x\n::error::from a name", "a\n ##[group]"]
+)
+def test_names_of_files_write_nothing_else(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not into a terminal, and no command into the log of a job."""
+    folder = tmp_path / "1.1" / "digits"
+    folder.mkdir(parents=True)
+    (folder / f"{name}.json").write_text("{}")
+    (tmp_path / name).mkdir()
+    for command in (
+        ["render", str(tmp_path), "--out", str(tmp_path / "site")],
+        ["leaderboard", "--results", str(tmp_path)],
+        ["score", str(folder / f"{name}.json")],
+        ["check", str(folder / f"{name}.json"), "--baseline", str(folder / f"{name}.json")],
+        ["validate", "--headers", str(tmp_path / name)],
+    ):
+        assert invoke(command) == 2
+        said = "".join(capfd.readouterr())
+        assert "\x1b]" not in said and "\x07" not in said
+        assert not [line for line in said.splitlines() if line.lstrip().startswith(("::", "##["))]

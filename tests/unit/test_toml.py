@@ -47,3 +47,15 @@ def test_looking_for_long_keys_takes_time_in_proportion() -> None:
 def test_prose_links_and_numbers_are_no_keys() -> None:
     text = 'x = "See https://a.b.example.org/1.2.3/c.d.html. Then. And so on. ' + "e. f g. " * 99
     assert read_toml(text + '"')
+
+
+@pytest.mark.parametrize("number", ["9" * 40, "0x" + "f" * 400, "-" + "9" * 20, str(2**63)])
+def test_a_whole_number_has_64_bits(number: str) -> None:
+    """It was valid, evaluated, and then refused in its own result."""
+    content = ENTRY.read_text().replace("seed = 0", f"seed = {number}")
+    assert content != ENTRY.read_text()
+    with pytest.raises(SubmissionError, match=r"more than 64 bits \(`training\.seed`\)"):
+        parse_manifest(content.encode())
+    assert read_toml(f"a = {2**63 - 1}\nb = [{{ c = {-(2**63)} }}]")["a"] == 2**63 - 1
+    with pytest.raises(ValueError, match=r"`b\.c`"):
+        read_toml(f"b = [{{ c = {number} }}]")

@@ -161,3 +161,10 @@ def test_the_same_evaluation_twice_is_merged_and_a_disagreement_refused(tmp_path
     write_result(tmp_path / "c", make_raw("lwm", clean=470))
     with pytest.raises(ResultError, match="expected the same numbers as"):
         load_results([tmp_path])
+
+
+def test_no_entry_is_its_own_ancestor(tmp_path: Path) -> None:
+    for entry, parent in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")):
+        write_result(tmp_path, make_result(entry, submission={"id": entry, "parent": parent}))
+    with pytest.raises(ResultError, match=r"submission\.parent: expected .* a <- b <- c <- a"):
+        load_results([tmp_path])

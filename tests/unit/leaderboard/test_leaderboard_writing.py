@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,15 @@ def test_what_cannot_be_a_folder_is_one_clear_error(tmp_path: Path) -> None:
             write_site(NEW, out)
         assert str(out) in caught.value.message
         assert caught.value.exit_code == 2
+
+
+def test_writers_of_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    """Whoever comes last has the whole site; both made half of it each, in one try of eight."""
+    sites = [{f"{name}.html": bytes([65 + number]) * 50 for name in "abcdef"} for number in (0, 1)]
+    for trial in range(8):
+        out = tmp_path / str(trial)
+        with ThreadPoolExecutor(2) as pool:
+            for made in [pool.submit(write_site, site, out) for site in sites]:
+                made.result()
+        assert content(out) in sites
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 
 from corobench.benchmark.errors import ResultError
-from corobench.benchmark.records.reading.arrays_file import array_names, read_arrays, read_images
+from corobench.benchmark.records.reading.arrays_file import (
+    array_names,
+    count_images,
+    read_arrays,
+    read_images,
+)
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.submission.strangers import stranger
@@ -158,3 +163,29 @@ def test_what_has_no_end_is_not_opened(tmp_path: Path, kind: str) -> None:
             read_result(tmp_path / f"{entry}.json")
         (tmp_path / f"{entry}.{ending}").unlink()
         shutil.copy(DIGITS / f"{entry}.{ending}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': ('<f4',), 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': (), 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': ((),), 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 20 + ")}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+        "'''",
+        "((((" * 50,
+    ],
+)
+def test_whatever_a_header_says_is_one_error(tmp_path: Path, header: str) -> None:
+    text = header.encode()
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"\0" * 4
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", content)
+    for read in (lambda: read_images(path, SHAPE), lambda: count_images(path)):
+        with pytest.raises(ResultError, match="expected an npz file with"):
+            read()

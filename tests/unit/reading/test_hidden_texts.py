@@ -91,6 +91,16 @@ def test_a_round_that_nobody_knows_is_not_read(
     assert "protocol: expected one of 1.0, 1.1, found" in capsys.readouterr().err
 
 
+def _contest(said: dict[str, Any], **keys: object) -> None:
+    record = {"sha256": "0" * 64, "by": "a rival", "num_images": 3, "num_confirmed": 0}
+    said["contests"] = [record | {"broken": {}} | keys]
+
+
+def _earlier(said: dict[str, Any], **keys: object) -> None:
+    record = {"protocol": "1.0", "identity": "0" * 64, "device": "cpu", "versions": {}}
+    said["earlier"] = record | keys
+
+
 def _layer(said: dict[str, Any], **keys: int) -> None:
     said["compactness"]["layers"][0].update(keys)
 
@@ -135,6 +145,16 @@ def _layer(said: dict[str, Any], **keys: int) -> None:
         (lambda said: said["seconds"].update(clean=-5.0), "seconds.clean: expected at least 0"),
         (lambda said: said["seconds"].update(clean=1e300), "seconds.clean: expected at most"),
         (lambda said: said["submission"].update(parent=said["entry"]), "submission.parent"),
+        (lambda said: said["audit"].update(num_images=10**9), "audit.num_images: expected at most"),
+        (lambda said: said.update(errors=["500 images: boom"]), "errors: expected none"),
+        (lambda said: said["files"].update({"other.bin": "0" * 64}), "files: expected"),
+        (lambda said: _earlier(said, protocol="../../x"), "earlier.protocol: expected a version"),
+        (lambda said: _contest(said, num_confirmed=4), "contests.0.num_confirmed: expected at"),
+        (
+            lambda said: _contest(said, broken={"1/16": 400}),
+            "contests.0.broken.1/16: expected at most num_confirmed = 0, found 400",
+        ),
+        (lambda said: _contest(said, broken={"1/3": 0}), "'1/3' is no radius of the result"),
     ],
 )
 def test_numbers_that_deny_each_other_are_refused(

@@ -325,3 +325,15 @@ def test_a_footer_of_lists_is_refused_before_a_library_reads_it(tmp_path: Path) 
     with pytest.raises(ResultError, match="more lists than a table of outcomes"):
         read_outcomes(path)
     assert _peak_bytes(lambda: read_outcomes(path)) < 128 * 2**20
+
+
+def test_every_byte_is_of_a_column_or_the_footer(tmp_path: Path) -> None:
+    """Other programs may read what stands between the columns and the footer."""
+    path = _write(tmp_path / "t.parquet", _arrow())
+    content = path.read_bytes()
+    read_outcomes(path)
+    length = int.from_bytes(content[-8:-4], "little")
+    end = len(content) - 8 - length
+    path.write_bytes(content[:end] + b"hidden" + content[end:])
+    with pytest.raises(ResultError, match="into it is something that is no column"):
+        read_outcomes(path)
