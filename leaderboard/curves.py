@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from corobench.leaderboard.boards import Row
+from corobench.leaderboard.families import number_format
 from corobench.leaderboard.format import coordinate
 from corobench.leaderboard.plot import (
     LogAxis,
@@ -128,7 +129,7 @@ def _families(rows: Sequence[Row]) -> list[list[Row]]:
             method.scope,
             method.schedule,
             method.finetune_objective,
-            "int8" if row.result.compactness.format == "onnx-qdq" else "float32",
+            number_format(row.result),
         )
         found.setdefault(key, []).append(row)
     by_entry = {row.result.entry: row for row in rows}

@@ -38,6 +38,16 @@ SAME_LIVE = 0.5
 Flags = dict[str, NDArray[np.bool_]]
 
 
+def number_format(result: Result) -> str:
+    """What weights are stored as: "int8", "bf16" as `corobench convert` names it, or "float32".
+
+    A version in another format than its source is no other entry of the same method.
+    """
+    if result.compactness.format == "onnx-qdq":
+        return "int8"
+    return "bf16" if result.submission.method.name.endswith(", bf16") else "float32"
+
+
 @dataclass(frozen=True)
 class Child:
     """A pruned entry beside its parent.
@@ -68,12 +78,12 @@ class Child:
     def uses_papers_method(self) -> bool:
         """Pruned once by least magnitude per layer, the robust objective before and after.
 
-        Rounds, one threshold for all layers, exempt layers, rewound weights and weights in whole
-        numbers are variants, and are compared with it like any rival.
+        Rounds, one threshold for all layers, exempt layers, rewound weights and weights in fewer
+        bits are variants, and are compared with it like any rival.
         """
         method = self.result.submission.method
         return (
-            self.result.compactness.format != "onnx-qdq"
+            number_format(self.result) == "float32"
             and method.criterion == "least-weight-magnitude"
             and (method.structure, method.scope) == ("unstructured", "layer-wise")
             and (method.pipeline, method.schedule) == ("after", "one-shot")

@@ -30,6 +30,7 @@ SHORT = {
     "MTL-IBP": "an attack's loss and an interval loss, added",
     "MAC": "multiply-add",
     "int8": "whole numbers of 8 bits",
+    "bf16": "numbers of 16 bits, 8 of them significant",
 }
 
 

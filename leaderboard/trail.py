@@ -44,7 +44,7 @@ MEANINGS = {
 }
 HEALTH = "health.html"
 #: A seed or a number format at the end of an entry's name; the recipe is the one without it.
-_VARIANT = re.compile(r"-(s\d+|int8)$")
+_VARIANT = re.compile(r"-(s\d+|int8|bf16)$")
 
 
 @dataclass(frozen=True)
