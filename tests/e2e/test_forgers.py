@@ -299,7 +299,7 @@ def a_key_more_in_the_json(forger: Forger) -> None:
 
 def compactness(forger: Forger) -> None:
     size = forger.run.compactness
-    forger.update(compactness=size.model_copy(update={"num_nonzero": 12}))
+    forger.update(compactness=size.model_copy(update={"num_nonzero": size.num_nonzero - 12}))
     forger.sign()
 
 
@@ -338,7 +338,8 @@ def another_text_for_epsilon(forger: Forger) -> None:
 def a_smaller_epsilon(forger: Forger) -> None:
     forger.table["epsilon"] = forger.table["epsilon"].str.replace("2/16", "2/17")
     forger.table["carried_from"] = forger.table["carried_from"].str.replace("2/16", "2/17")
-    forger.update(epsilons=("1/16", "2/17"))
+    flags = {"1/16": forger.run.flags.get("1/16", ())}
+    forger.update(epsilons=("1/16", "2/17"), flags=flags)
     forger.sign()
 
 
@@ -819,7 +820,7 @@ def sizes_that_deny_each_other(forger: Forger) -> None:
 FORGERIES: dict[Callable[[Forger], None], str] = {
     attacks_taken_from_nowhere: "earlier: claimed a result of protocol 1.0, but measured no",
     attacks_taken_from_itself: "earlier: claimed a result of protocol 1.1, but measured no",
-    attacks_taken_from_no_protocol: "earlier.protocol: claimed ../../other, but measured no",
+    attacks_taken_from_no_protocol: "earlier.protocol: expected a version, found",
     attacks_said_to_have_run_elsewhere: "earlier.device: claimed a quantum computer, but measured",
     too_large_for_what_is_small: "not_asked.alpha-CROWN: claimed not asked (too-large",
     a_certifier_that_there_is_not: "not_asked: 'MyCert' is not a certifier",
@@ -835,7 +836,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     attacks_taken_from_what_was_changed: "outcomes.parquet: differs from the frozen round",
     a_reason_that_is_not_the_measured_one: "not_asked.BaB: claimed not asked (not-a-relu-net",
     another_set_that_waits: "files of an interrupted writing lie beside it",
-    a_setting_of_another_type: "settings: claimed",
+    a_setting_of_another_type: "settings: not those of protocol 1.1: pgd_steps",
     its_own_parent: f"`parent`: '{ENTRY}' is not an entry here",
     sizes_that_deny_each_other: "compactness.sparsity: expected 0.",
     another_constant_of_the_same_engine: "constants.",
@@ -853,7 +854,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     predictions_as_labels: "predicted, image",
     counts_in_the_json: "epsilons.2/16.certified_by.cascade: expected the",
     a_key_more_in_the_json: "note: claimed the best entry of all, but measured no such key",
-    compactness: "compactness.num_nonzero: the result says 12, but the weights of",
+    compactness: "compactness.num_nonzero: the result says",
     weights_of_another_entry: "the same effective weights as digits-ibp-random-10x",
     other_weights_than_the_result: "does not belong to the weights of",
     weights_a_hair_changed: "margin at 1/16, images",
@@ -867,8 +868,8 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     duplicate_rows: "position: expected 0 to 59 in this order at 2/16",
     rows_of_a_third_radius: "epsilon: expected one of '1/16', '2/16', found '1/32'",
     one_position_twice: "position: expected 0 to 59 in this order at 1/16",
-    identity_of_another_run: "identity: claimed",
-    another_seed_under_the_old_identity: "identity: claimed",
+    identity_of_another_run: "identity: not that of its protocol, track, n",
+    another_seed_under_the_old_identity: "identity: not that of its protocol, track, n",
     metadata_that_differs: "differs from the scorecard of its outcome table",
     a_table_of_other_digests: "the three files of this result do not belong together",
     no_digests: "files.outcomes.parquet: expected its sha256",

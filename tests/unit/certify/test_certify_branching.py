@@ -30,6 +30,7 @@ from corobench.benchmark.certify import (
     BoundedModel,
     BranchBudget,
     Prover,
+    kept_bounds,
     prover,
 )
 from corobench.benchmark.certify.bab import boxes as branch_boxes
@@ -612,16 +613,14 @@ def test_values_that_cancel_in_a_clip_take_no_certifier_away(seed):
 
 
 def test_bounds_of_neurons_that_an_image_contradicts_are_refused(hard, monkeypatch):
-    real = prover.crown_bounds
+    real = kept_bounds.crown_bounds
 
-    def narrowed(
-        network, low, high, *_
-    ):  # those unstable stay so, and the reduced net stays the model
+    def narrowed(network, low, high, *_):  # unstable ones stay so, and the reduced net the model
         found = real(network, low, high)
         found.values[1].low *= 0.5
         return found
 
-    monkeypatch.setattr(prover, "crown_bounds", narrowed)
+    monkeypatch.setattr(kept_bounds, "crown_bounds", narrowed)
     assert "ReLU" in assert_contradicted(Prover(hard[0], (1, 8, 8), 4), hard).message
 
 
