@@ -29,11 +29,11 @@ from corobench.benchmark.evaluation.workbench import Setup, Workbench
 from corobench.benchmark.files.atomic import prepare_folder
 from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
 from corobench.benchmark.files.progress import Reporter
-from corobench.benchmark.files.steps import StepEndedError, Steps
+from corobench.benchmark.files.steps import LIMIT_OPTIONS, StepEndedError, Steps
 from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
-from corobench.benchmark.records.result import Recognition, Result, Run, Seconds
+from corobench.benchmark.records.result import Outcome, Recognition, Result, Run, Seconds
 from corobench.benchmark.scoring import result_writing, rounds
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
@@ -92,7 +92,7 @@ def evaluate(
     about = {"entry": run.entry, "track": run.track, "n": run.n}
     chunks = ChunkStore(settings.out / CHUNKS, {"identity": run.identity}, about)
     told: list[str] = []
-    existing = _existing(path, run, settings.force, told.append)
+    existing = _existing(path, run, settings, told.append)
     if existing is not None:
         chunks.discard()  # a kill right after the writing left them
         return Evaluated(existing, path, reused=True)
@@ -176,17 +176,30 @@ def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     return distinct_epsilons(settings.epsilons)
 
 
-def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> Result | None:
+def _is_cut_short(result: Result) -> bool:
+    """Whether limits below the usual ones ended steps of it: it is quick, and images or certifiers
+    have no answer.
+    """
+    texts = (*result.not_asked.values(), *result.errors)
+    timeouts = sum(score.counts.get(Outcome.TIMEOUT, 0) for score in result.epsilons.values())
+    is_named = any(option in text for text in texts for option in LIMIT_OPTIONS)
+    return result.quick and (timeouts > 0 or is_named)
+
+
+def _existing(
+    path: Path, run: Run, settings: Settings, say: Callable[[str], None]
+) -> Result | None:
     """The very same result, if it is there whole; another one is never overwritten unasked.
 
-    One whose table or images are missing or damaged is evaluated again, which mends it. It is not
-    where a contest tightened it, for what somebody else found would be lost.
+    One that lower limits cut short is evaluated again where the limits are the usual ones. One
+    whose table or images are missing or damaged is evaluated again, which mends it. It is not where
+    a contest tightened it, for what somebody else found would be lost.
     """
     if result_writing.is_unfinished(path):
         rounds.require_open(path.parent)
         if result_writing.finish_set(path):
             say("finished an interrupted write")
-    if force or not path.exists():
+    if settings.force or not path.exists():
         return None
     try:
         result = read_scorecard(path)
@@ -198,6 +211,8 @@ def _existing(path: Path, run: Run, force: bool, say: Callable[[str], None]) -> 
             "seed, versions or device differ); use --force to replace it, or another --out"
         )
     damage = find_damage(path, result)
+    if not damage and not settings.is_limited and _is_cut_short(result):
+        damage = f"{path}: lower limits ended some of its steps"
     if not damage:
         return result
     if result.contests:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from corobench.benchmark.errors import CorobenchError
 from corobench.benchmark.executors.limits import GIB, Limits, resident_bytes
 from corobench.benchmark.executors.wire import GarbageError, Wire
-from corobench.benchmark.files.steps import Ended
+from corobench.benchmark.files.steps import MEMORY_LIMIT, STEP_LIMIT, Ended
 
 LOOK_S = 0.1
 #: Least seconds for what comes before the first step.
@@ -233,14 +233,14 @@ class Child:
         # Importing libraries and downloading data is no stranger's work.
         most_s = max(self._limits.step_s, START_S if self.step == "start" else 0.0)
         if now - self._begun > most_s:
-            reason = f"no answer within {most_s:g} s (--step-limit-s)"
+            reason = f"no answer within {most_s:g} s ({STEP_LIMIT})"
             return End(Ended(reason, by_clock=True), by_limit=True)
         if now - self._looked < LOOK_S:
             return None
         self._looked = now
         if resident_bytes(self.pid) > self._limits.memory_bytes:
             most = f"{self._limits.memory_bytes / GIB:g} GiB"
-            reason = f"used more than {most} of memory (--memory-limit-gib)"
+            reason = f"used more than {most} of memory ({MEMORY_LIMIT})"
             return End(Ended(reason, by_clock=False), by_limit=True)
         return None
 
@@ -249,7 +249,7 @@ class Child:
         if code is not None and code < 0:
             if -code == signal.SIGXCPU:
                 seconds = f"{self._limits.step_s:g} s"
-                reason = f"more than {seconds} of processor time (--step-limit-s)"
+                reason = f"more than {seconds} of processor time ({STEP_LIMIT})"
                 return End(Ended(reason, by_clock=True), by_limit=True)
             known = {one.value: one.name for one in signal.Signals}  # not all of real time
             name = known.get(-code, f"signal {-code}")

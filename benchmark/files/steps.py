@@ -9,6 +9,8 @@ from typing import NamedTuple
 EVERY_STEP = "*"
 #: Steps without which there is no result at all.
 NEEDED = ("start", "load", "measure", "validate")
+#: Options of the limits, which the reason of a step that broke one names.
+STEP_LIMIT, MEMORY_LIMIT = LIMIT_OPTIONS = ("--step-limit-s", "--memory-limit-gib")
 
 
 class Ended(NamedTuple):

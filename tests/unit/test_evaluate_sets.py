@@ -18,6 +18,7 @@ from corobench.benchmark.evaluation.evidence import load_adversarial
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
 from corobench.benchmark.files.chunks import ChunkStore
+from corobench.benchmark.files.steps import MEMORY_LIMIT, STEP_LIMIT, Ended, Steps
 from corobench.benchmark.records.encoding import encode_outcomes
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
@@ -236,3 +237,24 @@ def test_results_without_an_engine_are_compared_as_before(
         assert invoke(["check", str(new), "--baseline", str(old)]) == 0
         assert invoke(["recheck", str(new), "--submission", str(TEMPLATE), "--no-isolate"]) == 0
         capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "reason", [f"no answer within 1 s ({STEP_LIMIT})", f"used more than 1 GiB ({MEMORY_LIMIT})"]
+)
+def test_what_lower_limits_cut_short_is_evaluated_again_without_them(
+    tmp_path: Path, reason: str
+) -> None:
+    """It has the identity of the whole result, and lost all certifiers."""
+    ended = {
+        f"certify-{name}-3_16-0000": Ended(reason, by_clock=STEP_LIMIT in reason)
+        for name in ("IBP", "CROWN-IBP", "CROWN")
+    }
+    settings = Settings(n=12, epsilons=EPSILONS, out=tmp_path, is_limited=True)
+    short = evaluate(TEMPLATE, settings, steps=Steps(ended=ended))
+    assert short.result.quick and "IBP" in short.result.not_asked
+    assert evaluate(TEMPLATE, settings).reused
+    whole = _evaluate(tmp_path)
+    assert not whole.reused and "IBP" not in whole.result.not_asked
+    assert whole.result.identity == short.result.identity
+    assert _evaluate(tmp_path).reused

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.errors import MAX_NAMED, ResultError, printable
 from corobench.benchmark.files.regular import open_regular
-from corobench.benchmark.records.reading.zip_layout import require_whole
+from corobench.benchmark.records.reading.zip_layout import require_packed, require_whole
 
 #: Largest array that is read from an npz file, in bytes once unpacked.
 MAX_ARRAY_BYTES = 2 * 1024**3
@@ -144,6 +144,7 @@ def _read(archive: zipfile.ZipFile, name: str, num_rows: int | None = None) -> N
         content = stream.read(_num_bytes(name, shape, dtype))
         if len(content) == num_bytes:
             stream.read(1)  # reading to the end compares the checksum
+    require_packed(archive, member)
     values = np.frombuffer(content, dtype)
     return values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
 

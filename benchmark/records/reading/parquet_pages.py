@@ -25,6 +25,8 @@ _ENCODING_NUMBERS = {0, 2, 3, 4, 8}
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 #: Where a page header keeps the header of its kind, and that one its number of values and encoding.
 _KINDS = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
+#: Where a footer keeps its own keys and values, such as the run record.
+_METADATA = 5
 _MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -40,9 +42,13 @@ def check_footer(content: bytes, max_bytes: int) -> None:
     if length > min(max_bytes, len(content) - 12):
         raise ValueError(f"its footer claims {length} bytes; at most {max_bytes} are allowed")
     end = len(content) - 8
-    _, place = _Compact(content, end - length, end, MAX_ITEMS).struct()
+    fields, place = _Compact(content, end - length, end, MAX_ITEMS).struct()
     if place != end:
         raise ValueError("its footer does not end where it says")
+    keys = [one.get(1) for one in fields.get(_METADATA) or () if isinstance(one, dict)]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"key {str(twice[0])[:40]} beside its columns is there twice")
 
 
 def check_pages(content: bytes, file: Any, names: list[str], max_bytes: int) -> None:
@@ -174,26 +180,27 @@ class _Compact:
         if kind == 7:
             return self._skip(8)
         if kind == 8:
-            return self._skip(self._varint())
+            size = self._varint()
+            self._skip(size)
+            return self.content[self.place - size : self.place]
         if kind in (9, 10):
             return self._items(depth)
         if kind == 12:
             return self.struct(depth + 1)[0]
         raise ValueError("a header cannot be read")
 
-    def _items(self, depth: int) -> None:
-        """A list or set; passed over."""
+    def _items(self, depth: int) -> list[Any]:
+        """A list or set."""
         byte = self._byte()
         size = byte >> 4 if byte >> 4 != 15 else self._varint()
         self.left -= size
         if self.left < 0:
             raise ValueError("it has more lists than a table of outcomes")
-        for _ in range(size):
-            kind = byte & 0x0F
-            if kind in (1, 2):  # in a list a truth value has a byte of its own
-                self._byte()
-            else:
-                self._value(kind, depth + 1)
+        kind = byte & 0x0F
+        # In a list a truth value has a byte of its own.
+        return [
+            self._byte() if kind in (1, 2) else self._value(kind, depth + 1) for _ in range(size)
+        ]
 
     def _byte(self) -> int:
         if self.place >= self.end:

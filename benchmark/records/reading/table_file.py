@@ -178,7 +178,7 @@ def as_frame(arrow: pa.Table) -> pd.DataFrame:
     for name in TEXTS:
         place = arrow.column_names.index(name)
         arrow = arrow.set_column(place, name, arrow.column(name).cast(pa.string()))
-    table = arrow.to_pandas()
+    table = arrow.replace_schema_metadata(None).to_pandas()  # no word of the file on what it is
     for column, (dtype, _) in OUTCOME_COLUMNS.items():
         table[column] = table[column].astype(dtype)
     return table[list(OUTCOME_COLUMNS)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from typing import IO
 
 from corobench.benchmark.errors import printable
@@ -16,6 +17,10 @@ _MEMBER, _LISTED, _SIZES = b"PK\x03\x04", b"PK\x01\x02", b"PK\x07\x08"
 #: Bytes behind the list of members, without and with numbers of 64 bits; no comment.
 _ENDS = (22, 22 + 20 + 56)
 _SIZES_FOLLOW = 0x08
+#: Bytes that are unpacked at once.
+_AT_ONCE = 2**20
+#: In place of a number that needs 64 bits.
+_LONG = 0xFFFFFFFF
 
 
 def require_whole(archive: zipfile.ZipFile, stream: IO[bytes], num_bytes: int) -> None:
@@ -40,12 +45,22 @@ def require_whole(archive: zipfile.ZipFile, stream: IO[bytes], num_bytes: int) -
 
 def _end_of_member(stream: IO[bytes], member: zipfile.ZipInfo) -> int:
     stream.seek(member.header_offset)
-    header = stream.read(30)
+    header, name = stream.read(30), printable(member.filename)
     if len(header) < 30 or header[:4] != _MEMBER:
-        raise ValueError(f"{printable(member.filename)}: does not begin like a member")
+        raise ValueError(f"{name}: does not begin like a member")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     if stream.read(name_length) != member.orig_filename.encode():
-        raise ValueError(f"{printable(member.filename)}: has two names")
+        raise ValueError(f"{name}: has two names")
+    extra = stream.read(extra_length)
+    told = struct.unpack("<HHHHHLLL", header[4:26])
+    flags, method, crc, packed, size = told[1], told[2], *told[5:]
+    known = (member.CRC, member.compress_size, member.file_size)
+    is_elsewhere = bool(flags & _SIZES_FOLLOW) or _LONG in (packed, size)
+    is_told = is_elsewhere or (crc, packed, size) == known
+    if (flags, method) != (member.flag_bits, member.compress_type) or not is_told:
+        raise ValueError(f"{name}: is described in two ways")
+    if member.comment or not (_is_plain(extra) and _is_plain(member.extra)):
+        raise ValueError(f"{name}: holds bytes that belong to no array")
     end: int = member.header_offset + 30 + name_length + extra_length + member.compress_size
     if not member.flag_bits & _SIZES_FOLLOW:
         return end
@@ -55,6 +70,45 @@ def _end_of_member(stream: IO[bytes], member: zipfile.ZipInfo) -> int:
         follows, end = follows[4:], end + 4
     sizes = struct.pack("<QQ", member.compress_size, member.file_size)
     return end + (20 if follows[4:20] == sizes else 12)
+
+
+def require_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse packed bytes behind the end of what they unpack to.
+
+    Args:
+        archive: that the member is of.
+        member: stored, or deflated to no more than its size.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if member.compress_type != zipfile.ZIP_DEFLATED:
+        if member.compress_size != member.file_size:
+            raise ValueError(f"{printable(member.filename)}: holds bytes that belong to no array")
+        return
+    stream, unpacker = archive.fp, zlib.decompressobj(-zlib.MAX_WBITS)
+    assert stream is not None
+    stream.seek(_begin(stream, member))
+    left = member.compress_size
+    while left and not unpacker.eof:
+        packed = stream.read(min(left, _AT_ONCE))
+        left -= len(packed)
+        while packed and not unpacker.eof:
+            unpacker.decompress(packed, _AT_ONCE)
+            packed = unpacker.unconsumed_tail
+    if left or unpacker.unused_data or not unpacker.eof:
+        raise ValueError(f"{printable(member.filename)}: holds bytes that belong to no array")
+
+
+def _begin(stream: IO[bytes], member: zipfile.ZipInfo) -> int:
+    stream.seek(member.header_offset + 26)
+    name_length, extra_length = struct.unpack("<HH", stream.read(4))
+    return member.header_offset + 30 + int(name_length) + int(extra_length)
+
+
+def _is_plain(extra: bytes) -> bool:
+    """Nothing, or numbers of 64 bits: one field of kind 1, of two numbers at most here."""
+    return not extra or (extra[:2] == b"\x01\x00" and len(extra) in (4, 12, 20, 28))
 
 
 def _end_of_list(stream: IO[bytes], place: int) -> int:

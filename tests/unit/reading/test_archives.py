@@ -8,6 +8,7 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,9 +87,22 @@ def _comment(content: bytes) -> bytes:
     return content[:-2] + struct.pack("<H", 5) + b"hello"
 
 
+def _said(place: int, value: bytes) -> Callable[[bytes], bytes]:
+    """Bytes of the header in front of the first member, which its list denies."""
+    return lambda content: content[:place] + value + content[place + len(value) :]
+
+
+def _with_extra(content: bytes) -> bytes:
+    """A field of another kind in front of the first member, as long as numpy's own."""
+    return content.replace(b"images.npy\x01\x00", b"images.npy\x75\x70", 1)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (_said(8, b"\x08\x00"), "is described in two ways"),
+        (_said(6, b"\x02\x00"), "is described in two ways"),
+        (_with_extra, "bytes that belong to no array"),
         (lambda content: b"#!/bin/sh\n" + content, "is something that is no array"),
         (lambda content: content + b"tail", "bytes that belong to no array"),
         (_between, "is something that is no array"),
@@ -189,3 +203,28 @@ def test_whatever_a_header_says_is_one_error(tmp_path: Path, header: str) -> Non
     for read in (lambda: read_images(path, SHAPE), lambda: count_images(path)):
         with pytest.raises(ResultError, match="expected an npz file with"):
             read()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_nothing_is_hidden_behind_packed_bytes(tmp_path: Path, method: int) -> None:
+    content = io.BytesIO()
+    np.save(content, IMAGES)
+    raw, name = content.getvalue(), b"images.npy"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(raw) + packer.flush() if method else raw
+
+    def archive(hidden: bytes) -> Path:
+        body = packed + hidden
+        sizes = struct.pack("<LLL", zlib.crc32(raw), len(body), len(raw))
+        common = struct.pack("<HHHHH", 20, 0, method, 0, 33) + sizes
+        member = b"PK\x03\x04" + common + struct.pack("<HH", len(name), 0) + name + body
+        places = struct.pack("<HHHHHLL", len(name), 0, 0, 0, 0, 0, 0)
+        listed = b"PK\x01\x02" + struct.pack("<H", 20) + common + places + name
+        end = struct.pack("<HHHHLLH", 0, 0, 1, 1, len(listed), len(member), 0)
+        path = tmp_path / "a.npz"
+        path.write_bytes(member + listed + b"PK\x05\x06" + end)
+        return path
+
+    assert np.array_equal(read_images(archive(b""), SHAPE), IMAGES)
+    with pytest.raises(ResultError, match="bytes that belong to no array"):
+        read_images(archive(b"hidden"), SHAPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -337,3 +338,25 @@ def test_every_byte_is_of_a_column_or_the_footer(tmp_path: Path) -> None:
     path.write_bytes(content[:end] + b"hidden" + content[end:])
     with pytest.raises(ResultError, match="into it is something that is no column"):
         read_outcomes(path)
+
+
+def test_a_run_record_is_there_once(tmp_path: Path) -> None:
+    """Of two, pyarrow shows one, and other programs the other."""
+    arrow = _arrow()
+    own = arrow.schema.metadata[RUN_KEY]
+    twice = pa.KeyValueMetadata([(RUN_KEY, own), (RUN_KEY, own.replace(b'"seed":0', b'"seed":7'))])
+    path = _write(tmp_path / "t.parquet", arrow.replace_schema_metadata(twice))
+    with pytest.raises(ResultError, match=r"key b'corobench\.run' .* is there twice"):
+        read_outcomes(path)
+
+
+@pytest.mark.parametrize("said", ["x", "[]", {"index_columns": ["image"]}, {"columns": []}])
+def test_what_pandas_wrote_beside_a_table_is_not_believed(tmp_path: Path, said: object) -> None:
+    """It names an index and types, and was the table that the referee saw."""
+    arrow = _arrow()
+    expected, _ = read_outcomes(_write(tmp_path / "honest.parquet", arrow))
+    metadata = arrow.schema.metadata
+    text = said if isinstance(said, str) else json.dumps(json.loads(metadata[b"pandas"]) | said)
+    other = arrow.replace_schema_metadata({**metadata, b"pandas": text})
+    found, _ = read_outcomes(_write(tmp_path / "other.parquet", other))
+    pd.testing.assert_frame_equal(found, expected)
