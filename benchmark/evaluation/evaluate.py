@@ -31,9 +31,12 @@ from corobench.benchmark.files.chunks import CHUNKS, ChunkStore
 from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import LIMIT_OPTIONS, StepEndedError, Steps
 from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
-from corobench.benchmark.records.reading.places import result_stem
+from corobench.benchmark.records.manifest import Manifest
+from corobench.benchmark.records.reading.places import beside, result_stem
 from corobench.benchmark.records.reading.result_file import read_scorecard
+from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result import Outcome, Recognition, Result, Run, Seconds
+from corobench.benchmark.records.result_set import OUTCOMES
 from corobench.benchmark.scoring import result_writing, rounds
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import (
@@ -95,6 +98,8 @@ def evaluate(
     existing = _existing(path, run, settings, told.append)
     if existing is not None:
         chunks.discard()  # a kill right after the writing left them
+        if existing.submission != run.submission:
+            existing = _with_manifest(path, run.submission)
         return Evaluated(existing, path, reused=True)
     rounds.require_open(path.parent)
     prepare_folder(path.parent)
@@ -174,6 +179,13 @@ def _epsilons(settings: Settings, track: Track) -> tuple[str, ...]:
     if settings.epsilons is None:
         return track.epsilons
     return distinct_epsilons(settings.epsilons)
+
+
+def _with_manifest(path: Path, manifest: Manifest) -> Result:
+    """The result there with another manifest: a title or a parent changes no number."""
+    rounds.require_open(path.parent)
+    table, run = read_outcomes(beside(path, OUTCOMES))
+    return result_writing.write_set(path, table, run.model_copy(update={"submission": manifest}))
 
 
 def _is_cut_short(result: Result) -> bool:

@@ -258,3 +258,26 @@ def test_what_lower_limits_cut_short_is_evaluated_again_without_them(
     assert not whole.reused and "IBP" not in whole.result.not_asked
     assert whole.result.identity == short.result.identity
     assert _evaluate(tmp_path).reused
+
+
+def test_a_manifest_that_changed_is_brought_into_the_result(tmp_path: Path) -> None:
+    """A title or a parent changes no number, and nothing is computed again."""
+    folder = tmp_path / TEMPLATE.name
+    shutil.copytree(TEMPLATE, folder)
+    settings = Settings(n=12, epsilons=EPSILONS, out=tmp_path / "results")
+    first = evaluate(folder, settings)
+    before = _content(first.path)
+    assert evaluate(folder, settings).reused and _content(first.path) == before
+    manifest = folder / "submission.toml"
+    text, old = manifest.read_text(), first.result.submission.title
+    assert text.count(old) == 1
+    manifest.write_text(text.replace(old, "Another title"))
+    again = evaluate(folder, settings)
+    assert again.reused and again.result.submission.title == "Another title"
+    found = read_result(first.path)
+    verify_set(first.path, found)
+    _, run = read_outcomes(beside(first.path, OUTCOMES))
+    assert run.submission == found.submission == again.result.submission
+    manifest.write_text(text)
+    evaluate(folder, settings)
+    assert _content(first.path) == before

@@ -430,3 +430,40 @@ def test_header_length_of_the_format_is_little_endian():
 
     content = safetensors.torch.save({"a": torch.zeros(1)})
     assert struct.unpack("<Q", content[:8])[0] == len(content) - 8 - 4
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("payload.num_batches_tracked", torch.rand(50, 50)),
+        ("num_batches_tracked", torch.tensor(3)),
+        ("payload/of anybody.num_batches_tracked", torch.zeros(3, 3, dtype=torch.bool)),
+    ],
+)
+def test_a_counter_is_one_that_the_network_has(tmp_path, name, tensor):
+    """Tensors of that name are neither computed with nor counted, and could hold anything."""
+    import safetensors.torch
+
+    folder = make_folder(tmp_path)
+    safetensors.torch.save_file(make_state() | {name: tensor}, folder / "model.safetensors")
+    (fault,) = _faults(folder)
+    assert f"unexpected tensor `{name}`" in fault
+
+
+def test_a_counter_that_the_network_has_is_one_whole_number(tmp_path):
+    import safetensors.torch
+
+    model = {"architecture": "resnet8", "arguments": {"width": 0.25}}
+    torch.manual_seed(0)
+    state = build("resnet8", (1, 8, 8), 10, {"width": 0.25}).state_dict()
+    folder = make_folder(tmp_path, state, model=model, sparsity=0.0)
+    name = next(name for name in state if name.endswith("num_batches_tracked"))
+    for tensor in (torch.tensor(7), torch.rand(9), torch.rand(())):
+        safetensors.torch.save_file(
+            {key: one.contiguous() for key, one in state.items()} | {name: tensor},
+            folder / "model.safetensors",
+        )
+        if tensor.dtype == torch.int64:
+            load_submission(folder)
+        else:
+            assert f"unexpected tensor `{name}`" in _faults(folder)[0]
