@@ -61,7 +61,8 @@ def identify(
         device_name: name of the device, from `name_of`.
         earlier: the result whose attacks are taken over.
     """
-    track, manifest = submission.track, submission.manifest
+    track = submission.track  # the manifest's, unless the user asked for another one
+    manifest = submission.manifest.model_copy(update={"track": track.name})
     run = Run(
         protocol=protocol.version,
         entry=manifest.id,

@@ -87,7 +87,8 @@ def _claims(result: Result) -> list[str]:
         faults.append(f"files: expected {', '.join(ENDINGS)}, found {unknown[0]!r}")
     if result.earlier is not None and not is_protocol(result.earlier.protocol):
         faults.append(f"earlier.protocol: expected a version, found {result.earlier.protocol!r}")
-    faults += _above("audit", [("num_images", result.audit.num_images, "n", result.n)])
+    num_rows = result.n * len(result.epsilons)  # one image may be drawn at each radius
+    faults += _above("audit", [("num_images", result.audit.num_images, "its rows", num_rows)])
     counts = [score.counts.get(Outcome.ERROR, 0) for score in result.epsilons.values()]
     timeouts = [score.counts.get(Outcome.TIMEOUT, 0) for score in result.epsilons.values()]
     if result.errors and not any(counts + timeouts):
