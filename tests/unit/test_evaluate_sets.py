@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from corobench.benchmark.files.steps import MEMORY_LIMIT, STEP_LIMIT, Ended, Ste
 from corobench.benchmark.records.encoding import encode_outcomes
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.reading.table_file import read_outcomes
-from corobench.benchmark.records.result import Contest
+from corobench.benchmark.records.result import Contest, DataInfo
 from corobench.benchmark.records.result_set import (
     ADVERSARIAL,
     ENDINGS,
@@ -34,6 +35,8 @@ from corobench.benchmark.records.result_set import (
 from corobench.benchmark.review import drift
 from corobench.benchmark.scoring import rounds
 from corobench.benchmark.scoring.result_writing import write_set
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.tracks import Protocol, get_track
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "submissions" / "_template"
@@ -281,3 +284,14 @@ def test_a_manifest_that_changed_is_brought_into_the_result(tmp_path: Path) -> N
     manifest.write_text(text)
     evaluate(folder, settings)
     assert _content(first.path) == before
+
+
+def test_another_track_is_that_of_the_manifest_in_the_result(tmp_path: Path) -> None:
+    """Else the result names two, and every reader refuses it."""
+    folder = ROOT / "submissions" / "cifar10-ibp-lwm-10x"
+    asked = load_submission(folder, "svhn")
+    data = SimpleNamespace(info=DataInfo(kind="canonical", fingerprint="ab" * 32))
+    settings, track = Settings(n=4, out=tmp_path), get_track("svhn")
+    run = identity.identify(asked, data, 4, track.epsilons, settings, Protocol(), "cpu")
+    assert (run.track, run.submission.track) == ("svhn", "svhn")
+    assert asked.manifest.track == "cifar10"
