@@ -194,7 +194,10 @@ def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dty
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    header = io.BytesIO(prefix + stream.read(length))
+    text = stream.read(length)
+    if b"#" in text:  # numpy passes over it
+        raise ValueError(f"{name}: its header holds a comment")
+    header = io.BytesIO(prefix + text)
     try:
         shape, is_fortran, dtype = read(header)  # type: ignore[no-untyped-call]
         lengths = tuple(int(length) for length in shape)

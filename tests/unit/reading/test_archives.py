@@ -192,6 +192,7 @@ def test_what_has_no_end_is_not_opened(tmp_path: Path, kind: str) -> None:
         "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
         "'''",
         "((((" * 50,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}  # hidden",
     ],
 )
 def test_whatever_a_header_says_is_one_error(tmp_path: Path, header: str) -> None:
