@@ -111,9 +111,14 @@ def make_raw(entry: str = "lwm-10x", track: str = "digits", **more: Any) -> dict
         "not_asked": {},
     }
     raw |= more
-    if "identity" not in more:
-        with contextlib.suppress(ValidationError):  # a test may make what is no result
-            raw["identity"] = identity_of(Result.model_validate_json(json.dumps(raw)))
+    return raw if "identity" in more else with_identity(raw)
+
+
+def with_identity(raw: dict[str, Any]) -> dict[str, Any]:
+    """A result file with the identity of what it says; a test may make what is no result."""
+    with contextlib.suppress(ValidationError):
+        found = identity_of(Result.model_validate_json(json.dumps(raw)))
+        return raw | {"identity": found}
     return raw
 
 

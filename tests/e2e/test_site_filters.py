@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 from browser import Tab, entries, facet, location, menu
-from leaderboard_factory import MIRROR, make_compactness, make_manifest, make_result, write_result
+from leaderboard_factory import (
+    MIRROR,
+    make_compactness,
+    make_manifest,
+    make_result,
+    with_identity,
+    write_result,
+)
 
 from corobench.leaderboard.build import build_site
 from corobench.leaderboard.plot import MAX_LINKS
@@ -76,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_result(root / "results", result)
     mirror = entry("of-a-mirror", 10)
     mirror["data"] = {"kind": "mirror", "fingerprint": MIRROR, "source": "a copy"}
-    write_result(root / "results", mirror)
+    write_result(root / "results", with_identity(mirror))
     return build_site([root / "results"], root / "site").index.parent
 
 
