@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +18,18 @@ from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
 from corobench.benchmark.network import compactness
 from corobench.benchmark.records.reports import Converted
 from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.records.sizes import Compactness
 from corobench.benchmark.submission.files import write_atomically
 from corobench.benchmark.submission.load import Submission, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from corobench.benchmark.submission.weights import effective_sha256, rounded, write_weights
-from corobench.benchmark.submission.writing import largest_difference, merge, sample_images
+from corobench.benchmark.submission.writing import (
+    compare_versions,
+    largest_difference,
+    merge,
+    sample_images,
+    version_table,
+)
 
 WEIGHTS = "model.safetensors"
 
@@ -61,7 +67,8 @@ def to_bf16(folder: Path, out: Path, data_root: Path | None = None) -> Converted
         write_atomically(fresh / MANIFEST, format_manifest(manifest))
         found = load_submission(fresh)
         difference = largest_difference(made, found.model, sample.images, str(folder))
-        lines = _compare(source, found, sample.images, sample.what)
+        what = f"({sample.what})"
+        lines = compare_versions(source, found, sample.images, what, _stored, "stored")
     return Converted(
         out, source.folder, difference, f"{sample.what}, to its rounded source,", lines
     )
@@ -81,29 +88,9 @@ def _manifest(source: Submission, name: str, sparsity: float) -> Manifest:
     """The source's manifest as that of its bfloat16 version."""
     old = source.manifest
     said = f"bfloat16 version of {old.id}: weights rounded to 8 significant bits, biases float32."
-    over: Mapping[str, Any] = {
-        "id": name,
-        "title": f"{old.title}, bf16",
-        "description": f"{old.description} {said}".strip(),
-        "parent": old.parent or old.id,
-        "sparsity": sparsity,
-        "method": {"name": f"{old.method.name}, bf16"},
-        "model": {"weights": WEIGHTS},
-    }
-    table = old.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return check_manifest(merge(table, over))
+    table = version_table(old, name, "bf16", said, sparsity)
+    return check_manifest(merge(table, {"model": {"weights": WEIGHTS}}))
 
 
-def _compare(source: Submission, made: Submission, images: Tensor, what: str) -> tuple[str, ...]:
-    """How the two differ, and what they weigh."""
-    with torch.no_grad():
-        expected, found = source.model(images), made.model(images)
-    num_same = int((expected.argmax(dim=1) == found.argmax(dim=1)).sum())
-    moved = float((expected - found).abs().max())
-    before, after = source.measure(), made.measure()
-    return (
-        f"same class as before on {num_same} of {len(images)} ({what}); logits move by up to "
-        f"{moved:.3g}",
-        f"not zero    {before.num_nonzero:,} -> {after.num_nonzero:,} parameters",
-        f"bytes       {before.bytes_stored:,} -> {after.bytes_stored:,} stored",
-    )
+def _stored(size: Compactness) -> str:
+    return f"{size.bytes_stored:,}"

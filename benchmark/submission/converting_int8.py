@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from corobench.benchmark.data import Dataset, load_train
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.files.new_folder import fresh_folder, refuse_existing
 from corobench.benchmark.records.reports import Converted
 from corobench.benchmark.records.result import Manifest
+from corobench.benchmark.records.sizes import Compactness
 from corobench.benchmark.submission.files import write_atomically
 from corobench.benchmark.submission.graph.network import read_network
 from corobench.benchmark.submission.graph.writing_qdq import write_qdq
 from corobench.benchmark.submission.load import Submission, load_submission
 from corobench.benchmark.submission.manifest import MANIFEST, check_manifest, format_manifest
 from corobench.benchmark.submission.quantising import NotQuantisableError, quantise_network
-from corobench.benchmark.submission.writing import NUM_IMAGES, largest_difference, merge
+from corobench.benchmark.submission.writing import (
+    NUM_IMAGES,
+    compare_versions,
+    largest_difference,
+    version_table,
+)
 
 WEIGHTS = "model.onnx"
 #: Training images, the first of the training set in its own order, on which activations are
@@ -68,7 +71,7 @@ def to_int8(folder: Path, out: Path, data_root: Path | None = None) -> Converted
         difference = largest_difference(
             made.reference, made.model, compared[:NUM_IMAGES], str(folder)
         )
-        lines = _compare(source, made, compared)
+        lines = compare_versions(source, made, compared, "training images", _coded, "coded")
     what = f"{min(NUM_IMAGES, len(images))} training images, compared with onnxruntime,"
     return Converted(out, source.folder, difference, what, lines)
 
@@ -91,33 +94,10 @@ def _manifest(source: Submission, name: str, sparsity: float, calibrated_on: str
         f"int8 version of {old.id}: weights int8 with a scale per output channel, activations "
         f"uint8; largest activations measured on {calibrated_on}, no image of the test set."
     )
-    over: Mapping[str, Any] = {
-        "id": name,
-        "title": f"{old.title}, int8",
-        "description": f"{old.description} {said}".strip(),
-        "parent": old.parent or old.id,
-        "sparsity": sparsity,
-        "method": {"name": f"{old.method.name}, int8"},
-    }
-    table = old.model_dump(mode="json", by_alias=True, exclude_none=True)
+    table = version_table(old, name, "int8", said, sparsity)
     model = {"weights": WEIGHTS, "num_classes": source.track.num_classes}
-    return check_manifest(merge(table, over) | {"model": model})
+    return check_manifest(table | {"model": model})
 
 
-def _compare(source: Submission, made: Submission, images: Tensor) -> tuple[str, ...]:
-    """How the two differ on training images, and what they weigh."""
-    with torch.no_grad():
-        expected, found = source.model(images), made.model(images)
-    num_same = int((expected.argmax(dim=1) == found.argmax(dim=1)).sum())
-    moved = float((expected - found).abs().max())
-    before, after = source.measure(), made.measure()
-    return (
-        f"same class as before on {num_same:,} of {len(images):,} training images; logits move by "
-        f"up to {moved:.3g}",
-        f"not zero    {before.num_nonzero:,} -> {after.num_nonzero:,} parameters",
-        f"bytes       {_bytes(before.bytes_coded)} -> {_bytes(after.bytes_coded)} coded",
-    )
-
-
-def _bytes(number: int | None) -> str:
-    return "unknown" if number is None else f"{number:,}"
+def _coded(size: Compactness) -> str:
+    return "unknown" if size.bytes_coded is None else f"{size.bytes_coded:,}"

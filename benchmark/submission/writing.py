@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,11 @@ from torch import Tensor
 from corobench.benchmark.errors import CorobenchError, SubmissionError
 from corobench.benchmark.submission.rounding import rounding
 from corobench.benchmark.tracks import Track
+
+if TYPE_CHECKING:
+    from corobench.benchmark.records.manifest import Manifest
+    from corobench.benchmark.records.sizes import Compactness
+    from corobench.benchmark.submission.load import Submission
 
 NUM_IMAGES = 16
 SEED = 0
@@ -86,3 +91,55 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def version_table(
+    old: Manifest, name: str, kind: str, said: str, sparsity: float
+) -> dict[str, Any]:
+    """An entry's manifest as that of a version in another number format.
+
+    Args:
+        old: of the entry.
+        name: id of the version.
+        kind: of its numbers, behind title and method.
+        said: in one or two sentences, behind the description.
+        sparsity: of the version.
+    """
+    over = {
+        "id": name,
+        "title": f"{old.title}, {kind}",
+        "description": f"{old.description} {said}".strip(),
+        "parent": old.parent or old.id,
+        "sparsity": sparsity,
+        "method": {"name": f"{old.method.name}, {kind}"},
+    }
+    return merge(old.model_dump(mode="json", by_alias=True, exclude_none=True), over)
+
+
+def compare_versions(
+    source: Submission,
+    made: Submission,
+    images: Tensor,
+    what: str,
+    bytes_of: Callable[[Compactness], str],
+    kind: str,
+) -> tuple[str, ...]:
+    """How an entry and its version differ on images, and what they weigh.
+
+    Args:
+        images: float32 (B, C, H, W) in [0, 1].
+        what: which they are, for people.
+        bytes_of: the size that is told.
+        kind: its name.
+    """
+    with torch.no_grad():
+        expected, found = source.model(images), made.model(images)
+    num_same = int((expected.argmax(dim=1) == found.argmax(dim=1)).sum())
+    moved = float((expected - found).abs().max())
+    before, after = source.measure(), made.measure()
+    return (
+        f"same class as before on {num_same:,} of {len(images):,} {what}; logits move by up to "
+        f"{moved:.3g}",
+        f"not zero    {before.num_nonzero:,} -> {after.num_nonzero:,} parameters",
+        f"bytes       {bytes_of(before)} -> {bytes_of(after)} {kind}",
+    )
