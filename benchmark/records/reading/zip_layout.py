@@ -89,13 +89,14 @@ def require_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     stream, unpacker = archive.fp, zlib.decompressobj(-zlib.MAX_WBITS)
     assert stream is not None
     stream.seek(_begin(stream, member))
-    left = member.compress_size
-    while left and not unpacker.eof:
-        packed = stream.read(min(left, _AT_ONCE))
-        left -= len(packed)
-        while packed and not unpacker.eof:
-            unpacker.decompress(packed, _AT_ONCE)
-            packed = unpacker.unconsumed_tail
+    left, packed, made = member.compress_size, b"", b"."
+    while not unpacker.eof and (made or packed or left):
+        if not packed:
+            packed = stream.read(min(left, _AT_ONCE))
+            left -= len(packed) or left  # a file that has become shorter has no more
+        # All that is packed may be taken up before all that it stands for is given out.
+        made = unpacker.decompress(packed, _AT_ONCE)
+        packed = unpacker.unconsumed_tail
     if left or unpacker.unused_data or not unpacker.eof:
         raise ValueError(f"{printable(member.filename)}: holds bytes that belong to no array")
 

@@ -229,3 +229,18 @@ def test_nothing_is_hidden_behind_packed_bytes(tmp_path: Path, method: int) -> N
     assert np.array_equal(read_images(archive(b""), SHAPE), IMAGES)
     with pytest.raises(ResultError, match="bytes that belong to no array"):
         read_images(archive(b"hidden"), SHAPE)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 100])
+@pytest.mark.parametrize("num_parts", [1, 2, 5])
+def test_what_unpacks_to_just_about_what_is_unpacked_at_once_is_read(
+    tmp_path: Path, num_parts: int, more: int
+) -> None:
+    """All packed bytes may be taken up while some of what they stand for is still to come."""
+    content = io.BytesIO()
+    np.save(content, np.zeros(2**10, dtype=np.uint8))
+    header = len(content.getvalue()) - 2**10
+    values = np.zeros(num_parts * 2**20 - header + more, dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=values)
+    found = read_arrays(tmp_path / "a.npz", ("images",))["images"]
+    assert np.array_equal(found, values)
