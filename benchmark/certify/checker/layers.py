@@ -101,6 +101,9 @@ def check_terms(num_terms: Array) -> None:
         raise UncheckableError(f"a sum of more than {MAX_TERMS} terms")
 
 
+_PRODUCT_BYTES = 2**21
+
+
 def _extremes(weight: Array) -> tuple[float, float]:
     """The smallest absolute value that is not zero, and the largest; 1 where there is none."""
     size = np.abs(weight[weight != 0])
@@ -222,21 +225,27 @@ class Conv(Affine):
         )
         last = coefficient.transpose(1, 2, 3, 0)
         per_out = out // self.groups
+        # So many lines of a map at a time that products are still in the cache when they are added.
+        line_bytes = max(1, self.weight[:per_out].nbytes // per_out * width * num)
+        lines = max(1, _PRODUCT_BYTES // line_bytes)
         for group in range(self.groups):
-            given = last[group * per_out : (group + 1) * per_out].reshape(per_out, -1)
-            weight = self.weight[group * per_out : (group + 1) * per_out].transpose(2, 3, 1, 0)
-            spread = (weight.reshape(-1, per_out) @ given).reshape(
-                kernel_height, kernel_width, per_group, height, width, num
-            )
+            outputs = slice(group * per_out, (group + 1) * per_out)
+            weight = self.weight[outputs].transpose(2, 3, 1, 0).reshape(-1, per_out)
             into = found[group * per_group : (group + 1) * per_group]
-            for i in range(kernel_height):
-                for j in range(kernel_width):
-                    top, left = i * step_down, j * step_across
-                    into[
-                        :,
-                        top : top + (height - 1) * down + 1 : down,
-                        left : left + (width - 1) * across + 1 : across,
-                    ] += spread[i, j]
+            for first in range(0, height, lines):
+                given = last[outputs, first : first + lines]
+                spread = (weight @ given.reshape(per_out, -1)).reshape(
+                    kernel_height, kernel_width, per_group, -1, width, num
+                )
+                more = (spread.shape[3] - 1) * down + 1
+                for i in range(kernel_height):
+                    for j in range(kernel_width):
+                        top, left = first * down + i * step_down, j * step_across
+                        into[
+                            :,
+                            top : top + more : down,
+                            left : left + (width - 1) * across + 1 : across,
+                        ] += spread[i, j]
         place = (origin[0] * down - self.pads[0], origin[1] * across - self.pads[1])
         return crop(found.transpose(3, 0, 1, 2), place, shape)
 

@@ -17,6 +17,7 @@ import numpy as np
 from corobench.benchmark.certify.checker.activations import Activation, MaxPool, Relu
 from corobench.benchmark.certify.checker.averages import AveragePool
 from corobench.benchmark.certify.checker.bends import Combination, Every, Shift
+from corobench.benchmark.certify.checker.blocks import blocks, taken
 from corobench.benchmark.certify.checker.boxed import Boxed
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import (
@@ -199,7 +200,7 @@ class _Backward:
         if step is not None and not self.to_the_image:
             ends_here = isinstance(step.layer, NONLINEAR | Combination)
         charges, constant = self.bounds.charges(number, self.network.constants[number], ends_here)
-        lost = self._dot(np.abs(rows), charges, origin)
+        lost = self._charged(rows, charges, origin)
         self.total += lost[..., 0]
         if constant is not None:
             self.constant += self._dot(rows, constant, origin)[..., 0]
@@ -253,14 +254,18 @@ class _Backward:
             part[None] if chosen is not None else part[:, None]
             for part in vars(lines).values()
         )
-        above, below = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-        offsets = below * high_offset
-        if not isinstance(layer, Relu):  # the lower line of a ReLU goes through 0
-            offsets += above * low_offset
+        carried = np.empty_like(rows)
         axes = tuple(range(2, rows.ndim))
-        self.constant += offsets.sum(axis=axes)
-        self.total += np.abs(offsets, out=offsets).sum(axis=axes)
-        carried = above * low_slope + below * high_slope
+        for at, part in blocks(rows):
+            above, below = np.maximum(part, 0.0), np.minimum(part, 0.0)
+            offsets = below * taken(high_offset, at)
+            if not isinstance(layer, Relu):  # the lower line of a ReLU goes through 0
+                offsets += above * taken(low_offset, at)
+            self.constant[:, at[0]] += offsets.sum(axis=axes)
+            self.total[:, at[0]] += np.abs(offsets, out=offsets).sum(axis=axes)
+            above *= taken(low_slope, at)
+            below *= taken(high_slope, at)
+            np.add(above, below, out=carried[:, at[0], at[1]])
         if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
             # sign z >= 0 is known, so that subtracting a multiple of it keeps a lower bound.
             charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign
@@ -295,17 +300,24 @@ class _Backward:
     def _rows(self, flat: Array) -> Array:
         return flat.reshape(self.num_images, self.num_rows, *flat.shape[1:])
 
+    def _charged(self, rows: Array, columns: Array, origin: Origin) -> Array:
+        """`_dot` of the absolute rows."""
+        found = np.zeros((*rows.shape[:2], columns.shape[-1]))
+        for at, part in blocks(rows):
+            found[:, at[0]] += self._dot(np.abs(part), columns[:, at[1]], origin)
+        return found
+
     def _dot(self, rows: Array, columns: Array, origin: Origin) -> Array:
         """(B, R, ...) times (B or 1, ..., columns), summed over all but B, R and the columns."""
         if rows.ndim == 5 and columns.shape[2:4] != rows.shape[3:]:
             height, width = rows.shape[3:]
             columns = columns[:, :, origin[0] : origin[0] + height, origin[1] : origin[1] + width]
-        num = columns.shape[-1]
+        num_rows, num = rows.shape[1], columns.shape[-1]
         if self.num_images == 1 and rows.strides[1] == rows.itemsize:  # rows last in memory
-            flat = np.moveaxis(rows[0], 0, -1).reshape(-1, self.num_rows)
+            flat = np.moveaxis(rows[0], 0, -1).reshape(-1, num_rows)
             product: Array = (columns.reshape(-1, num).T @ flat).T[None]
             return product
-        first = rows.reshape(self.num_images, self.num_rows, -1)
+        first = rows.reshape(self.num_images, num_rows, -1)
         return first @ columns.reshape(len(columns), -1, num)
 
 

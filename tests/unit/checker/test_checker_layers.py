@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from corobench.benchmark.certify.checker import layers
 from corobench.benchmark.certify.checker.averages import AveragePool, Mean
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import FLAT, Interval, crop, cut, whole
@@ -78,6 +79,22 @@ def test_the_way_back_is_the_adjoint(name: str) -> None:
     there = (rows * out).reshape(6, -1).sum(axis=1)
     here = (whole(back, origin, shape) * x).reshape(6, -1).sum(axis=1)
     np.testing.assert_allclose(here, there, rtol=1e-10)
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_few_lines_of_a_map_at_a_time_go_the_same_way_back(
+    name: str, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, (shape, num) = CONVOLUTIONS[name], (MAP, 5)
+    out = layer.linear(np.zeros((1, *shape))).shape[1:]
+    rows = drawn(num, *out, seed=5)
+    expected, at = layer.back(rows, FLAT, shape)
+    products = layer.weight[0].nbytes * out[2] * num  # of one line of one group
+    monkeypatch.setattr(layers, "_PRODUCT_BYTES", lines * products)
+    found, origin = layer.back(rows, FLAT, shape)
+    assert out[1] >= lines and origin == at
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", WINDOWED)

@@ -24,6 +24,7 @@ from milp_margins import exact_margins
 from torch import Tensor, nn
 
 from corobench.benchmark.certify import BoundedModel
+from corobench.benchmark.certify.checker import blocks, layers
 from corobench.benchmark.certify.checker.cost import is_made_by_affine
 from corobench.benchmark.certify.checker.exact import Pad
 from corobench.benchmark.certify.checker.intervals import UncheckableError
@@ -245,6 +246,22 @@ def test_many_images_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     found = asked(model, low, high, labels, "CROWN")
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     assert asked(model, low[:0], high[:0], labels[:0], "CROWN").shape == (0, 3)
+
+
+@pytest.mark.parametrize("num_bytes", [8, 200, 3000])
+@pytest.mark.parametrize("name", NETS)
+def test_rows_may_be_cut_anywhere(
+    name: str, num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into parts that fit into a cache: sums are added in another order, nothing else."""
+    model = seeded(NETS[name], 1)
+    x, low, high = boxes(SHAPE, 0.1)
+    labels = (model(x).argmax(dim=1) + 1) % 4  # wrong ones, so that CROWN is asked
+    expected = asked(model, low, high, labels, "CROWN")
+    monkeypatch.setattr(blocks, "_BYTES", num_bytes)
+    monkeypatch.setattr(layers, "_PRODUCT_BYTES", num_bytes)
+    found = asked(model, low, high, labels, "CROWN")
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
 
 
 def test_bounds_of_some_images_are_theirs() -> None:
