@@ -21,7 +21,7 @@ from torch import Tensor
 
 from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget
 from corobench.benchmark.certify.bab.clipping import Clipper
-from corobench.benchmark.certify.bab.dives import Dives
+from corobench.benchmark.certify.bab.dives import Dives, splits_left
 from corobench.benchmark.certify.bab.lagrangian import (
     Relaxation,
     Subdomains,
@@ -97,6 +97,7 @@ class BranchAndBound:
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
         self._log = ProofLog(net.num_unstable)
         self._closed_S = torch.full_like(known_S, torch.inf)
+        self._root_S = known_S.clone()
         self._slopes: list[Tensor | None] = []
         self._deadline_s = torch.inf
 
@@ -112,6 +113,7 @@ class BranchAndBound:
             self._plant(margins)
             self._split_all(self._budget.tighten_after)
             if len(self._frontier):
+                self._require_hope()
                 self._tighten()
                 self._finish_margins()
         except _EndedError as ended:
@@ -126,6 +128,23 @@ class BranchAndBound:
         subdomains.bound_B = self._known_S[margins].clone()
         self._log.plant(subdomains)
         self._bound(subdomains, self._budget.root, self._budget.root_clips)
+        self._root_S[self._frontier.margin_B] = self._frontier.bound_B
+
+    def _require_hope(self) -> None:
+        """Give up where the first splits gain so little that no better neurons make up for it."""
+        frontier, splits = self._frontier, 0.0
+        depth_B = torch.tensor(
+            [self._log.depth(node) for node in frontier.node_B.tolist()],
+            dtype=torch.float32,
+            device=frontier.bound_B.device,
+        )
+        gain_B = frontier.bound_B - self._root_S[frontier.margin_B]
+        for margin in frontier.margin_B.unique().tolist():
+            mine = frontier.margin_B == margin
+            missing_B = self._enough - frontier.bound_B[mine]
+            splits = max(splits, splits_left(depth_B[mine], gain_B[mine], missing_B))
+        if splits > self._budget.hopeless_splits:
+            raise _EndedError("open", 2.0 ** min(splits, 1000.0))
 
     def _tighten(self) -> None:
         """Better bounds of the neurons; the trees of the open margins are begun anew."""

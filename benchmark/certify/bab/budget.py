@@ -46,6 +46,9 @@ class BranchBudget:
         num_candidates: neurons tried per split.
         tighten_after: subdomains after which the bounds of the neurons are improved and the search
             begins anew. Most images are decided before, in less time than that takes.
+        hopeless_splits: a search is given up before that where one of its trees needs more splits
+            on every path than this, at what its splits so far gained. Searches that end with a
+            proof needed at most HOPE then; each further one doubles the tree.
         root_clips: how often neurons are bounded under the threshold before the first split.
         clips: likewise in every further subdomain; 0 never does it.
         num_dives: random walks that estimate the size of a tree; 0 for none.
@@ -62,6 +65,7 @@ class BranchBudget:
     batch_size: int = 32
     num_candidates: int = 4
     tighten_after: int = 64
+    hopeless_splits: float = 12.0
     root_clips: int = 10
     clips: int = 3
     num_dives: int = 8
@@ -73,7 +77,14 @@ class BranchBudget:
 
     def __post_init__(self) -> None:
         smallest = {"batch_size": 1, "num_candidates": 1}
-        for name in ("max_subdomains", "stop_after_s", "max_unstable", "tighten_after", *smallest):
+        names = (
+            "max_subdomains",
+            "stop_after_s",
+            "max_unstable",
+            "tighten_after",
+            "hopeless_splits",
+        )
+        for name in (*names, *smallest):
             value, least = getattr(self, name), smallest.get(name, 0)
             if not value >= least:
                 raise ValueError(

@@ -1,4 +1,5 @@
-"""How large a tree will be: random walks from its root (Knuth, Math. Comp. 1975).
+"""How large a tree will be: what its first splits gained, and random walks from its root (Knuth,
+Math. Comp. 1975).
 
 A walk goes down to a random child until it comes to a subdomain that is closed. If that is at depth
 d, the walk expects 1 + 2 + ... + 2**d nodes. The mean over walks is right on average, whatever the
@@ -8,8 +9,26 @@ shape of the tree. Nodes that a walk needs are nodes of the search: nothing is b
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from corobench.benchmark.certify.bab.proof_log import ProofLog
+
+
+def splits_left(depth_B: Tensor, gain_B: Tensor, missing_B: Tensor) -> float:
+    """How many more splits a path of a tree needs, at what those so far gained on average.
+
+    Args:
+        depth_B: float32, splits above each open subdomain of the tree.
+        gain_B: how far its bound is above the one of the root.
+        missing_B: how far it is below the threshold.
+
+    Returns:
+        the mean over the subdomains; 0 for a tree without a split, infinite where none gained.
+    """
+    depth, gain = float(depth_B.sum()), float(gain_B.sum())
+    if not depth:
+        return 0.0
+    return float(missing_B.mean()) * depth / gain if gain > 0 else torch.inf
 
 
 class Dives:

@@ -98,6 +98,13 @@ class ProofLog:
         node, alpha, beta = (tensor.detach().cpu().clone() for tensor in kept)
         self._steps.append((node, alpha, beta, None if exponent is None else exponent.cpu()))
 
+    def depth(self, node: int) -> int:
+        """How many splits are above it."""
+        parent, found = self._parent[node], 0
+        while parent >= 0:
+            parent, found = self._parent[parent], found + 1
+        return found
+
     def close(self, subdomains: Subdomains) -> None:
         """Note that subdomains need no split."""
         for node in subdomains.node_B.tolist():

@@ -670,7 +670,9 @@ def test_arguments_that_do_not_fit_are_named(hard):
         asked.search(BRANCHING, low, high, labels + 4, BranchBudget())
 
 
-@pytest.mark.parametrize("name", ["max_subdomains", "stop_after_s", "batch_size", "num_candidates"])
+@pytest.mark.parametrize(
+    "name", ["max_subdomains", "stop_after_s", "hopeless_splits", "batch_size", "num_candidates"]
+)
 def test_budgets_that_make_no_sense_are_named(name):
     with pytest.raises(ValueError, match=f"`{name}` to be at least"):
         BranchBudget(**{name: -1})

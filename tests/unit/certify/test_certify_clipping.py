@@ -13,9 +13,7 @@ from scipy.optimize import linprog
 from corobench.benchmark.certify.bab import clipping
 from corobench.benchmark.certify.bab.clipping import Clipper, gamma_of
 from corobench.benchmark.certify.bab.coupling import Coupling
-from corobench.benchmark.certify.bab.dives import Dives
 from corobench.benchmark.certify.bab.lagrangian import Pass, Relaxation, roots
-from corobench.benchmark.certify.bab.proof_log import ProofLog
 from corobench.benchmark.certify.bab.reduced import ReducedNet
 from corobench.benchmark.certify.bab.tightening import NeuronLines
 from corobench.benchmark.certify.checker import clipping as checked
@@ -190,55 +188,3 @@ def test_both_sides_read_a_byte_alike() -> None:
 
 
 # --- dives ---
-
-
-def grown(depths: list[int]) -> ProofLog:
-    """A tree in which the first half of every split is closed, down to a depth."""
-    log = ProofLog(1)
-    node = log._add(0, -1, -1, 0.0)
-    for depth in depths:
-        for _ in range(depth):
-            first, second = (log._add(0, node, 0, sign) for sign in (1.0, -1.0))
-            log.children[node] = first, second
-            log.is_closed[first] = True
-            node = second
-    return log
-
-
-def test_walks_estimate_the_size_of_a_full_tree_exactly() -> None:
-    log = ProofLog(1)
-    level = [log._add(0, -1, -1, 0.0)]
-    for _ in range(5):
-        below = []
-        for node in level:
-            pair = tuple(log._add(0, node, 0, sign) for sign in (1.0, -1.0))
-            log.children[node] = pair
-            below += pair
-        level = below
-    for node in level:
-        log.is_closed[node] = True
-    dives = Dives(log, [0], 8)
-    assert dives.waiting() == set()
-    assert dives.expected() == 63.0
-
-
-def test_walks_are_right_on_average_for_a_tree_of_one_long_branch() -> None:
-    depth = 6
-    log = grown([depth])
-    log.is_closed[-1] = True
-    dives = Dives(log, [0], 20_000)
-    assert dives.waiting() == set()
-    assert dives.expected() == pytest.approx(1 + 2 * depth, rel=0.1)
-
-
-def test_walks_wait_at_open_nodes_and_go_on() -> None:
-    log = grown([3])
-    dives = Dives(log, [0], 64)
-    (open_node,) = dives.waiting()
-    assert not log.is_closed[open_node] and log.children[open_node] is None
-    before = dives.expected()
-    pair = tuple(log._add(0, open_node, 0, sign) for sign in (1.0, -1.0))
-    log.children[open_node] = pair
-    for node in pair:
-        log.is_closed[node] = True
-    assert dives.waiting() == set() and dives.expected() > before

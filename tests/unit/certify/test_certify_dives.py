@@ -1,0 +1,107 @@
+"""Trees that are too large are told from the others: walks, and what the first splits gained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from certify_nets import boxes, cnn, seeded
+
+from corobench.benchmark.certify import BoundedModel, BranchBudget, Prover
+from corobench.benchmark.certify.bab import branching
+from corobench.benchmark.certify.bab.dives import Dives, splits_left
+from corobench.benchmark.certify.bab.proof_log import ProofLog
+from corobench.benchmark.certify.bab.tightening import tightened
+
+
+def grown(depths: list[int]) -> ProofLog:
+    """A tree in which the first half of every split is closed, down to a depth."""
+    log = ProofLog(1)
+    node = log._add(0, -1, -1, 0.0)
+    for depth in depths:
+        for _ in range(depth):
+            first, second = (log._add(0, node, 0, sign) for sign in (1.0, -1.0))
+            log.children[node] = first, second
+            log.is_closed[first] = True
+            node = second
+    return log
+
+
+def test_walks_estimate_the_size_of_a_full_tree_exactly() -> None:
+    log = ProofLog(1)
+    level = [log._add(0, -1, -1, 0.0)]
+    for _ in range(5):
+        below = []
+        for node in level:
+            pair = tuple(log._add(0, node, 0, sign) for sign in (1.0, -1.0))
+            log.children[node] = pair
+            below += pair
+        level = below
+    for node in level:
+        log.is_closed[node] = True
+    dives = Dives(log, [0], 8)
+    assert dives.waiting() == set()
+    assert dives.expected() == 63.0
+
+
+def test_walks_are_right_on_average_for_a_tree_of_one_long_branch() -> None:
+    depth = 6
+    log = grown([depth])
+    log.is_closed[-1] = True
+    dives = Dives(log, [0], 20_000)
+    assert dives.waiting() == set()
+    assert dives.expected() == pytest.approx(1 + 2 * depth, rel=0.1)
+
+
+def test_walks_wait_at_open_nodes_and_go_on() -> None:
+    log = grown([3])
+    dives = Dives(log, [0], 64)
+    (open_node,) = dives.waiting()
+    assert not log.is_closed[open_node] and log.children[open_node] is None
+    before = dives.expected()
+    pair = tuple(log._add(0, open_node, 0, sign) for sign in (1.0, -1.0))
+    log.children[open_node] = pair
+    for node in pair:
+        log.is_closed[node] = True
+    assert dives.waiting() == set() and dives.expected() > before
+
+
+def test_splits_that_gain_alike_say_how_many_are_left() -> None:
+    depth, gain = torch.tensor([3.0, 3.0, 1.0]), torch.tensor([6.0, 6.0, 2.0])
+    missing = 10.0 - gain
+    assert splits_left(depth, gain, missing) == pytest.approx(float(missing.mean()) / 2)
+    assert splits_left(torch.zeros(2), torch.zeros(2), missing[:2]) == 0.0  # nothing is known yet
+    assert splits_left(depth, torch.zeros(3), missing) == torch.inf
+
+
+def test_a_subdomain_is_as_deep_as_it_was_split() -> None:
+    log = grown([4])
+    assert [log.depth(node) for node in range(9)] == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_search_whose_splits_gain_too_little_ends_before_neurons_are_tightened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stays open and says what it expected; it is tightened where there is hope."""
+    tightenings = []
+
+    def noted(net, settings):
+        tightenings.append(net)
+        return tightened(net, settings)
+
+    monkeypatch.setattr(branching, "tightened", noted)
+    model = seeded(lambda: cnn(width=6, num_classes=4), 7)
+    for parameter in model.parameters():
+        parameter.data *= 2.0
+    x, low, high = boxes((1, 8, 8), 0.5, num=1, seed=2)
+    labels = model(x).argmax(dim=1)
+    worst = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels).min()
+    model[-1].bias.data[labels] -= 0.4 * worst  # so that it is right, and hard to prove
+    asked = Prover(model, (1, 8, 8), 4)
+    for splits, is_tightened in ((0.5, False), (1e9, True)):
+        budget = BranchBudget(200, tighten_after=40, hopeless_splits=splits)
+        (found,) = asked.search("BaB", low, high, labels, budget)
+        assert found.status == "open" and found.margins.min() < 0
+        assert (found.num_subdomains < 100) == (not is_tightened)
+        assert bool(tightenings) == is_tightened
+        if not is_tightened:
+            assert found.expected > 2.0**splits
