@@ -23,6 +23,7 @@ SMALLEST = {
     "fuzz_certificates.py": ["--count", "8", "--images", "2"],
     "gate_rates.py": ["--n", "100", "--simulations", "20"],
     "gate_tests.py": ["--n", "100"],
+    "hopeless.py": ["submissions/digits-adv-lwm-10x", "--epsilon", "1/8", "--n", "20"],
     "isolation_cost.py": ["--repeats", "1"],
     "kills.py": ["--kills", "1", "--subset", "4"],
     "layout.py": ["--images", "2", "--repeats", "1"],

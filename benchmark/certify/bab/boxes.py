@@ -77,6 +77,7 @@ def search_box(
         found.slopes,
         net.neurons,
         found.expected,
+        found.splits_left,
     )
 
 

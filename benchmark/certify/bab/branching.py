@@ -12,6 +12,7 @@ are those of a fixed seed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Search:
         proof: the trees of the margins that were open, where all are closed; None otherwise.
         slopes: of the better bounds of the neurons, see `tightened`; empty where there are none.
         expected: how many subdomains the tree is expected to have, where it was given up for that.
+        splits_left: see `BranchBudget.hopeless_splits`; 0 where nothing was to be tightened.
     """
 
     status: str
@@ -58,6 +60,7 @@ class Search:
     proof: Proof | None = None
     slopes: list[Tensor | None] = field(default_factory=list)
     expected: float = 0.0
+    splits_left: float = 0.0
 
 
 class _EndedError(Exception):
@@ -97,7 +100,7 @@ class BranchAndBound:
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
         self._log = ProofLog(net.num_unstable)
         self._closed_S = torch.full_like(known_S, torch.inf)
-        self._root_S = known_S.clone()
+        self._root_S, self._splits_left = known_S.clone(), 0.0
         self._slopes: list[Tensor | None] = []
         self._deadline_s = torch.inf
 
@@ -132,7 +135,7 @@ class BranchAndBound:
 
     def _require_hope(self) -> None:
         """Give up where the first splits gain so little that no better neurons make up for it."""
-        frontier, splits = self._frontier, 0.0
+        frontier = self._frontier
         depth_B = torch.tensor(
             [self._log.depth(node) for node in frontier.node_B.tolist()],
             dtype=torch.float32,
@@ -142,9 +145,11 @@ class BranchAndBound:
         for margin in frontier.margin_B.unique().tolist():
             mine = frontier.margin_B == margin
             missing_B = self._enough - frontier.bound_B[mine]
-            splits = max(splits, splits_left(depth_B[mine], gain_B[mine], missing_B))
-        if splits > self._budget.hopeless_splits:
-            raise _EndedError("open", 2.0 ** min(splits, 1000.0))
+            left = splits_left(depth_B[mine], gain_B[mine], missing_B)
+            self._splits_left = max(self._splits_left, left)
+        more = math.log2(max(1.0, self._budget.max_subdomains / 500))
+        if self._splits_left > self._budget.hopeless_splits + more:
+            raise _EndedError("open", 2.0 ** min(self._splits_left, 1000.0))
 
     def _tighten(self) -> None:
         """Better bounds of the neurons; the trees of the open margins are begun anew."""
@@ -309,6 +314,7 @@ class BranchAndBound:
             proof,
             self._slopes,
             expected,
+            self._splits_left,
         )
 
 

@@ -46,9 +46,10 @@ class BranchBudget:
         num_candidates: neurons tried per split.
         tighten_after: subdomains after which the bounds of the neurons are improved and the search
             begins anew. Most images are decided before, in less time than that takes.
-        hopeless_splits: a search is given up before that where one of its trees needs more splits
-            on every path than this, at what its splits so far gained. Searches that end with a
-            proof needed at most HOPE then; each further one doubles the tree.
+        hopeless_splits: a search of 500 subdomains is given up before that where one of its trees
+            needs more splits on every path than this, at what those so far gained. 47 searches that
+            were tightened and ended with a proof needed at most 3.5 (`docs/performance.md`). Twice
+            the subdomains allow one more.
         root_clips: how often neurons are bounded under the threshold before the first split.
         clips: likewise in every further subdomain; 0 never does it.
         num_dives: random walks that estimate the size of a tree; 0 for none.
@@ -65,7 +66,7 @@ class BranchBudget:
     batch_size: int = 32
     num_candidates: int = 4
     tighten_after: int = 64
-    hopeless_splits: float = 12.0
+    hopeless_splits: float = 7.0
     root_clips: int = 10
     clips: int = 3
     num_dives: int = 8
@@ -113,6 +114,7 @@ class BranchResult:
         slopes: of the better bounds of neurons that a proof leans on, per part of `neurons`.
         neurons: per part: number of the ReLU layer, places of its neurons that could be split.
         expected: subdomains that the search would need, where it was given up for that; else 0.
+        splits_left: see `BranchBudget.hopeless_splits`; 0 where nothing was to be tightened.
     """
 
     status: str
@@ -125,6 +127,7 @@ class BranchResult:
     slopes: list[Tensor | None] = field(default_factory=list)
     neurons: tuple[tuple[int, Tensor], ...] = ()
     expected: float = 0.0
+    splits_left: float = 0.0
 
     @property
     def is_certified(self) -> bool:

@@ -389,7 +389,9 @@ def test_no_part_of_the_box_is_lost(seed, batch_size):
     margins_SB, z_NB = net.forward(points), inputs_of(net, points)
     known = torch.full((2,), -torch.inf)
     for max_subdomains in (2, 5, 11, 40, 150, 3000):
-        budget = BranchBudget(max_subdomains, batch_size=batch_size, tighten_after=10)
+        budget = BranchBudget(
+            max_subdomains, batch_size=batch_size, tighten_after=10, hopeless_splits=torch.inf
+        )
         search = BranchAndBound(net, known, 1e-4, budget, lambda image: False)
         found = search.run()
         assert found.status == "open"
