@@ -16,9 +16,11 @@ from torch import Tensor
 from corobench.benchmark.certify.bab.budget import Ascent
 from corobench.benchmark.certify.bab.lagrangian import Relaxation, optimise, roots
 from corobench.benchmark.certify.bab.reduced import ReducedNet
+from corobench.benchmark.certify.bab.seen import Sight
 
 COLUMNS_AT_ONCE = 128
-"""Neuron bounds optimised at once: what they need then stays in the cache of a core."""
+"""Neuron bounds optimised at once, half of them lower ones and half upper ones: what they need then
+stays in the cache of a core."""
 
 
 @dataclass
@@ -80,12 +82,16 @@ def tightened(net: ReducedNet, settings: Ascent) -> Tightened:
 def _layer_bounds(
     net: ReducedNet, number: int, settings: Ascent
 ) -> tuple[Tensor, Tensor, Tensor, NeuronLines]:
-    """Bounds of the neurons of one layer from the layers before it, slopes and lines."""
+    """Bounds of the neurons of one layer from the layers before it, slopes and lines.
+
+    Neurons of one place are bounded together, on the part of the net that they see.
+    """
     layer, coupling = net.layers[number], net.couplings[number].matrix
     bias = net.bias_N[layer]
     below = replace(
         net,
         layers=net.layers[:number],
+        neurons=net.neurons[:number],
         couplings=net.couplings[:number],
         bias_N=net.bias_N[: layer.start],
         lower_N=net.lower_N[: layer.start],
@@ -93,17 +99,19 @@ def _layer_bounds(
         spec=torch.cat([coupling, -coupling]),
         spec_bias_S=torch.cat([bias, -bias]),
     )
-    relaxation = Relaxation(below)
-    known = torch.cat([net.lower_N[layer], -net.upper_N[layer]])
-    bounds, slopes, rows, centres = [], [], [], []
-    for part in torch.arange(2 * len(bias), device=bias.device).split(COLUMNS_AT_ONCE):
-        subdomains = roots(below, part)
+    num, best = len(bias), torch.cat([net.lower_N[layer], -net.upper_N[layer]])
+    everything = roots(below, torch.arange(2 * num, device=bias.device))
+    slopes, sight = everything.alpha_NB, Sight(below)
+    rows, centres = bias.new_zeros(2 * num, net.num_inputs), torch.zeros_like(best)
+    for some in sight.groups(num, COLUMNS_AT_ONCE // 2):
+        both = torch.cat([some, num + some])
+        seen = sight.of(both)
+        relaxation = Relaxation(seen.net)
+        subdomains = roots(seen.net, torch.arange(len(both), device=both.device))
         optimise(relaxation, subdomains, settings, torch.inf)
         found = relaxation.backward(subdomains)
-        bounds.append(found.bound_B)
-        slopes.append(subdomains.alpha_NB)
-        rows.append(found.slope_XB.T)
-        centres.append(found.centre_B)
-    best = torch.maximum(known, torch.cat(bounds))
-    lines = NeuronLines(torch.cat(rows).contiguous(), torch.cat(centres))
-    return best[: len(bias)], -best[len(bias) :], torch.cat(slopes, dim=1), lines
+        best[both] = torch.maximum(best[both], found.bound_B)
+        slopes[seen.neurons[:, None], both] = subdomains.alpha_NB
+        rows[both[:, None], seen.inputs] = found.slope_XB.T
+        centres[both] = found.centre_B
+    return best[:num], -best[num:], slopes, NeuronLines(rows, centres)
