@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def main() -> None:
     network = read_network(entry.model.eval(), entry.track.shape)
     with torch.no_grad():
         right = (entry.model(x).argmax(dim=1).numpy() == labels).nonzero()[0]
+    if not len(right):
+        sys.exit(f"none of the first {options.n} images is right; give a larger -n")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = []
     with threadpool_limits(1), np.errstate(all="ignore"):
