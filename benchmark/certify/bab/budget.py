@@ -47,8 +47,8 @@ class BranchBudget:
         tighten_after: subdomains after which the bounds of the neurons are improved and the search
             begins anew. Most images are decided before, in less time than that takes.
         hopeless_splits: a search of 500 subdomains is given up before that where one of its trees
-            needs more splits on every path than this, at what those so far gained. Of 46 searches
-            that came so far and were decided, those that ended with a proof needed at most 4.9, one
+            needs more splits on every path than this, at what those so far gained. Of 55 searches
+            that came so far and were decided, those that ended with a proof needed at most 5.2, one
             that met a counterexample 12.2 (`docs/performance.md`). Twice the subdomains allow one
             more.
         root_clips: how often neurons are bounded under the threshold before the first split.
