@@ -103,7 +103,8 @@ def points(result: Result, curve: Curve | None) -> tuple[Point, ...]:
     """What is known at each radius, ascending, closed by monotony.
 
     Proven is at least what is proven at any larger radius, unbroken at most what is unbroken at any
-    smaller one: both are true of the same images.
+    smaller one: both are true of the same images. What the result says at its own radii stays as it
+    is on the board: nobody but `evaluate --curve --force` checks a curve.
     """
     found = [Point("0", Fraction(0), result.clean, result.clean, False)]
     for epsilon, score in result.epsilons.items():
@@ -129,7 +130,7 @@ def _closed(found: Sequence[Point]) -> list[Point]:
         proven = max(known) if known else None
         lows.append(proven)
     return [
-        Point(point.epsilon, point.radius, low, high, point.is_cheap)
+        Point(point.epsilon, point.radius, low, high, True) if point.is_cheap else point
         for point, low, high in zip(found, reversed(lows), highs, strict=True)
     ]
 

@@ -16,6 +16,7 @@ def measure(
     limits: Limits | None,
     device: str,
     data_root: Path | None,
+    force: bool,
 ) -> None:
     """Measure the curve of every result of a plan, one after another, each in its own process.
 
@@ -25,6 +26,7 @@ def measure(
         limits: of each process, or None to work in this one.
         device: to measure on.
         data_root: folder of the dataset, or None for the usual search.
+        force: measure curves anew that are there already.
 
     Raises:
         CorobenchError: a result or a submission is at fault.
@@ -36,5 +38,7 @@ def measure(
     console = plain_console()
     for path in (*(place_of(work) for work in plan.works), *plan.there):
         entry = path.stem.partition("@")[0]
-        found = run_curve(path, by_entry[entry], limits, device=device, data_root=data_root)
+        found = run_curve(
+            path, by_entry[entry], limits, device=device, data_root=data_root, force=force
+        )
         console.print(str(found), soft_wrap=True, highlight=False, markup=False)

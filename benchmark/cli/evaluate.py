@@ -69,7 +69,7 @@ from corobench.benchmark.executors.limits import Limits
     is_flag=True,
     help="Afterwards measure proven and unbroken at more radii, with cheap certifiers and PGD-50, "
     "for a curve on the entry's page; never ranked. With --missing-only also of results that are "
-    "there already.",
+    "there already, and with --force of curves that are.",
 )
 @click.option("--force", is_flag=True, help="Replace another result of the same name.")
 @many.scaling
@@ -138,4 +138,4 @@ def evaluate(
     chosen = plan(paths, settings, subsets, missing_only=wish.missing_only, shard=wish.shard)
     many.make(chosen, out, limits, crew)
     if curve:
-        curves.measure(paths, chosen, limits, crew.devices[0], data_root)
+        curves.measure(paths, chosen, limits, crew.devices[0], data_root, force)

@@ -247,7 +247,7 @@ def board_of(new: Result, results: Path) -> tuple[Result, ...]:
     if new.quick:
         return ()
     board = [new]
-    for path in sorted((results / round_of(new.protocol) / new.track).glob("*.json")):
+    for path in sorted((results / round_of(new.protocol) / new.track).glob("[!.]*.json")):
         other = read_result(path)
         if may_rank(other) and other.entry != new.entry and _images(other) == _images(new):
             board.append(other)

@@ -19,6 +19,7 @@ def run_curve(
     *,
     device: str = "cpu",
     data_root: Path | None = None,
+    force: bool = False,
 ) -> Path:
     """Measure the security curve of a result; see `benchmark.review.curve.measure_curve`."""
     from corobench.benchmark.executors.tasks import CURVE
@@ -30,5 +31,6 @@ def run_curve(
         submission=submission,
         device=device,
         data_root=data_root,
+        force=force,
     )
     return curve_path(result)

@@ -79,6 +79,7 @@ def measure_curve(
     data_root: Path | None = None,
     report: Reporter | None = None,
     steps: Steps | None = None,
+    force: bool = False,
 ) -> Path:
     """Measure the curve of a result and write it; one that is there already stays.
 
@@ -91,6 +92,7 @@ def measure_curve(
         data_root: folder of the dataset, or None for the usual search.
         report: progress; standard error by default.
         steps: told of each step.
+        force: measure it anew although one is there.
 
     Returns:
         Path of the curve.
@@ -101,7 +103,7 @@ def measure_curve(
     steps = steps or Steps()
     evidence = load_evidence(result_path, submission, data_root)
     result, path = evidence.result, curve_path(result_path)
-    if _is_there(path, evidence):
+    if not force and _is_there(path, evidence):
         return path
     images, labels, _ = subset(evidence.dataset, result.n)
     at = resolve_device(device)

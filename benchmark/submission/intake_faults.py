@@ -86,10 +86,15 @@ def _likeness(entry: Submission, other: Submission) -> str:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
     with torch.no_grad():
-        found, expected = entry.model(images), other.model(images)
-    scale = max(1.0, float(expected.abs().max()))
-    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE * scale
+        found, expected = (_normalised(one.model(images)) for one in (entry, other))
+    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
     return "computes the same as, and is not smaller than," if is_same else ""
+
+
+def _normalised(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K) without what decides nothing: a summand per image, and one factor for all."""
+    centred = logits.double() - logits.double().mean(dim=1, keepdim=True)
+    return centred / centred.abs().max().clamp(min=1e-12)
 
 
 def _misfits(entry: Submission, parent: Submission) -> list[str]:
@@ -101,12 +106,18 @@ def _misfits(entry: Submission, parent: Submission) -> list[str]:
             f"{entry.track.name}"
         ]
     left, before = (_num_nonzero(one) for one in (entry, parent))
-    if left <= before:
-        return []
-    return [
-        "submission.toml: `parent`: expected an entry that this one was compressed from, but "
-        f"{name!r} has {before:,} non-zero parameters and this one {left:,}"
-    ]
+    if left > before:
+        return [
+            "submission.toml: `parent`: expected an entry that this one was compressed from, but "
+            f"{name!r} has {before:,} non-zero parameters and this one {left:,}"
+        ]
+    pipeline = parent.manifest.method.pipeline
+    if pipeline != "none":
+        return [
+            f"submission.toml: `parent`: expected a dense entry, but {name!r} was compressed "
+            f"itself (method.pipeline = {pipeline!r}); name the dense one that it comes from"
+        ]
+    return []
 
 
 def _num_nonzero(entry: Submission) -> int:

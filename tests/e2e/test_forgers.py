@@ -512,6 +512,26 @@ def a_contest_that_was_none(forger: Forger) -> None:
     forger.sign()
 
 
+def _contest(forger: Forger, rows: list[int], **columns: object) -> None:
+    """Rows are said to be broken by somebody's image, as `contest --write` would note it."""
+    forger.set(rows, decided_by="contest", carried_from="", **columns)
+    here = forger.table.loc[rows]
+    small = {*here.loc[here["epsilon"] == "1/16", "image"]}
+    carried = here.index[(here["epsilon"] == "2/16") & here["image"].isin(small)]
+    forger.set([*carried], carried_from="1/16")
+    broken = {e: int((here["epsilon"] == e).sum()) for e in forger.run.epsilons}
+    most = max(broken.values())
+    one = Contest(sha256="a" * 64, by="rivals", num_images=most, num_confirmed=most, broken=broken)
+    flags = {e: (*sorted({*at, "non-monotone-steps"}),) for e, at in forger.run.flags.items()}
+    forger.update(contests=(one,), flags=flags)
+    forger.sign()
+
+
+def a_contest_takes_all_credit(forger: Forger) -> None:
+    """Whatever broke an image is said to have failed: a better ERA, and rivals in the record."""
+    _contest(forger, forger.rows("attacked"), pgd50=True, autoattack=True)
+
+
 def a_contest_removed(forger: Forger) -> None:
     forger.set(forger.rows("attacked")[:1], decided_by="contest")
     forger.sign()
@@ -888,6 +908,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     negative_seconds_of_an_image: "seconds that are no time of at least 0",
     a_date_to_come: "date: claimed 9999-01-01",
     a_contest_that_was_none: "contests at 2/16: claimed 3 rows broken, but measured 0 rows",
+    a_contest_takes_all_credit: "pgd50 at ",
     a_contest_removed: "contests at 2/16: claimed 0 rows broken, but measured 1 rows",
     a_symlink: "expected a regular file, but found a symbolic link",
     a_symlink_to_nowhere: "expected the result file of the files beside it",

@@ -76,6 +76,10 @@ def test_a_curve_is_measured_resumed_and_left_alone(
     path.unlink()
     monkeypatch.setattr(measuring, "GRID", (Fraction(1, 8),))
     assert measuring.measure_curve(result_path, FOLDER).read_bytes() == resumed
+    forged = path.read_text().replace(f'"unbroken":{point.unbroken}', f'"unbroken":{result.clean}')
+    path.write_text(forged)
+    assert measuring.measure_curve(result_path, FOLDER).read_text() == forged, "nobody can tell"
+    assert measuring.measure_curve(result_path, FOLDER, force=True).read_bytes() == resumed
     after = {one: one.read_bytes() for one in result_path.parent.iterdir()}
     assert after == before, "the result and its set stay as they are"
 
@@ -198,6 +202,11 @@ def test_the_ends_of_the_band_are_closed_by_monotony(made: tuple[Path, Result]) 
         "2/16": (300, 380),
     }
     assert [one.epsilon for one in points(result, None)] == ["0", "1/16", "2/16"]
+    high = {"proven": 376, "unbroken": 376}  # more than the board's 300 at 1/16
+    found = {"1/32": {"proven": 400, "unbroken": 470}, "3/32": high}
+    curve = read_curve(written(path, raw_curve(result, points=found)), result)
+    (own,) = (one for one in points(result, curve) if one.epsilon == "1/16")
+    assert (own.proven, own.unbroken) == (300, 380)
 
 
 def test_pages_have_the_curve_and_the_same_bytes_twice(

@@ -103,9 +103,9 @@ def test_only_what_is_said_to_stand_without_a_proof_is_attacked() -> None:
         decided_by=np.where(np.arange(10) == 5, "contest", ""),
     )
     sample = attacks.draw(claims, 0, 1.0, 0.05)
-    assert np.flatnonzero(sample.chosen).tolist() == [3, 4, 6, 7, 8]
+    assert np.flatnonzero(sample.chosen).tolist() == [3, 4, 5, 6, 7, 8]
     for epsilon in EPSILONS:  # an attack without an answer is asked again, too
-        assert np.flatnonzero(sample.targets["autoattack"][epsilon]).tolist() == [3, 4, 6, 7, 8]
+        assert np.flatnonzero(sample.targets["autoattack"][epsilon]).tolist() == [3, 4, 5, 6, 7, 8]
 
 
 # ----------------------------------------------------------------------------- lies and luck
@@ -158,6 +158,27 @@ def test_what_autoattack_missed_on_broken_images_may_be_chance_on_a_few() -> Non
     assert _judge(few, hidden=few, outcome="attacked") == ([], [])
     (lie,), _ = _judge(many, hidden=many, outcome="attacked")
     assert "are explained by chance" in str(lie)
+
+
+def test_an_attack_that_a_contest_is_said_to_have_outdone_did_break_the_image() -> None:
+    """It breaks in its old seat, so that the credit was taken from it; luck is no lie."""
+    told = {"outcome": "attacked", "decided_by": "contest"}
+    (lie,), _ = _judge([4, 8], hidden=[8], **told)
+    assert "autoattack at 2/16, image 1008: claimed still right" in str(lie)
+    assert _judge(list(range(40)), hidden=[], **told) == ([], [])
+
+
+def test_every_contested_image_is_attacked_whatever_the_draw() -> None:
+    n = 400
+    contested = np.isin(np.arange(n), [7, 399])
+    claims = make_claims(n, decided_by=np.where(contested, "contest", ""))
+    for seed in range(5):
+        sample = attacks.draw(claims, seed, 0.05, 0.5)
+        assert sample.chosen[contested].all() and not sample.chosen.all()
+        hits = _hits(n, [])
+        attacks.suspect_contests(claims, sample, hits)
+        for attack in ("pgd50", "autoattack"):
+            assert np.array_equal(hits.broken[attack]["1/16"], contested)
 
 
 # ----------------------------------------------------------------------- closing certifiers

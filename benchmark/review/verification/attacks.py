@@ -24,7 +24,6 @@ from corobench.benchmark.evaluation.attacking import AttackedChunk
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.records.reading.rows import ATTACKS
 from corobench.benchmark.records.result import Outcome, contradiction
-from corobench.benchmark.review.contest import DECIDED_BY as CONTEST
 from corobench.benchmark.review.verification.chance import num_drawn, num_hidden
 from corobench.benchmark.review.verification.claims import Claims
 from corobench.benchmark.review.verification.mismatch import Mismatch
@@ -95,17 +94,17 @@ def draw(claims: Claims, seed: int, hidden_rate: float, miss_rate: float) -> Sam
     anywhere = np.zeros(len(claims.images), dtype=bool)
     for epsilon in claims.epsilons:
         without_proof = claims.correct & ~claims.proven(epsilon)
-        # Somebody's image that breaks a row is in the result already; no attack need find it.
-        by_contest = (claims.rows(epsilon)["decided_by"] == CONTEST).to_numpy(dtype=bool)
         for attack in ATTACKS:
             stands = claims.yes(attack, epsilon) | ~claims.answered(attack, epsilon)
-            claimed[attack][epsilon] = without_proof & stands & ~by_contest
+            claimed[attack][epsilon] = without_proof & stands
             anywhere = anywhere | claimed[attack][epsilon]
     population = np.flatnonzero(anywhere)
     hidden = num_hidden(len(claims.images), hidden_rate)
     size = num_drawn(len(population), hidden, miss_rate)
     chosen = np.zeros(len(claims.images), dtype=bool)
     chosen[np.random.default_rng([seed, 0]).permutation(population)[:size]] = True
+    for epsilon in claims.epsilons:  # what is said to have survived all but somebody's image
+        chosen |= claims.contested(epsilon) & anywhere
     targets = {
         attack: {epsilon: rows & chosen for epsilon, rows in at.items()}
         for attack, at in claimed.items()
@@ -171,6 +170,16 @@ def _attack(
         so_far = so_far | broken
         hits.broken[attack.name][epsilon], hits.by[attack.name][epsilon] = broken, by
         evaluation.report.finish(f"{int(broken.sum())} of {int(targets[epsilon].sum())} broken")
+
+
+def suspect_contests(claims: Claims, sample: Sample, hits: Hits) -> None:
+    """Count what a contest is said to have broken as broken by the attacks before it, for now.
+
+    Whether an attack really left it alone follows from the same attack in the old seats.
+    """
+    for attack, at in hits.broken.items():
+        for epsilon, broken in at.items():
+            broken |= claims.contested(epsilon) & sample.targets[attack][epsilon]
 
 
 def contradictions(evaluation: Evaluation, claims: Claims, hits: Hits) -> list[str]:
@@ -239,7 +248,7 @@ def judge(
         for epsilon, broken in at.items():
             by = hits.by[attack][epsilon]
             again = broken & new & hidden[attack][epsilon]
-            stood = ~claims.is_outcome(epsilon, Outcome.ATTACKED)
+            stood = ~claims.is_outcome(epsilon, Outcome.ATTACKED) | claims.contested(epsilon)
             rows = again if attack in EXACT else again & stood
             lies += claims.differ(
                 attack, rows, "still right", f"broken by {by[np.argmax(rows)]}", epsilon
@@ -249,7 +258,7 @@ def judge(
     for attack, at in hits.broken.items():
         for epsilon, broken in at.items():
             stood = ~claims.is_outcome(epsilon, Outcome.ATTACKED)
-            rows = broken & new & ~told & stood
+            rows = broken & new & ~told & stood & ~claims.contested(epsilon)
             by_luck |= rows
             lucky += [
                 f"image {int(claims.images[row])} at {epsilon}: {hits.by[attack][epsilon][row]}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from corobench.benchmark.evaluation.evidence import Evidence
 from corobench.benchmark.records.result import CERTIFIER_COLUMNS, Outcome
+from corobench.benchmark.review.contest import DECIDED_BY as CONTEST
 from corobench.benchmark.review.verification.mismatch import Mismatch
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Claims:
         chosen: BoolArray = (
             self.rows(epsilon)["outcome"].isin(names).to_numpy(dtype=bool, copy=True)
         )
+        return chosen
+
+    def contested(self, epsilon: str) -> BoolArray:
+        """Bool (n,), rows that somebody's image is said to have broken, and no attack before it."""
+        chosen: BoolArray = (self.rows(epsilon)["decided_by"] == CONTEST).to_numpy(bool, copy=True)
         return chosen
 
     @cached_property

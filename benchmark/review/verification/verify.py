@@ -230,6 +230,7 @@ class _Work:
             fresh.choose_audit(certifiers)
         num_audited = attacks.add_audited(sample, fresh)
         hits = attacks.run(fresh, sample)
+        attacks.suspect_contests(claims, sample, hits)
         new = attacks.refuted(fresh, hits)
         lies, lucky = list[Mismatch](), list[str]()
         if new.any():

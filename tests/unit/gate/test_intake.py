@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from leaderboard_factory import make_raw, write_result
 from reissue import ROUND, reissue
 from safetensors.torch import load_file, save_file
@@ -352,6 +353,33 @@ def test_a_parent_must_be_able_to_be_one(entries: Path) -> None:
     pruned.write_text(pruned.read_text().replace('"digits-ibp-dense"', '"other"'))
     (fault,) = _faults(pruned.parent)
     assert "is an entry of fashion-mnist, not of digits" in fault
+
+
+def test_a_parent_that_was_compressed_itself_is_refused(entries: Path) -> None:
+    """Retention is the share of a dense network's accuracy; a weak parent would flatter it."""
+    shutil.copytree(ROOT / "submissions" / "digits-ibp-random-10x", entries / "weak")
+    pruned = entries / ENTRY / "submission.toml"
+    pruned.write_text(pruned.read_text().replace('"digits-ibp-dense"', '"weak"'))
+    (fault,) = _faults(pruned.parent)
+    assert "expected a dense entry, but 'digits-ibp-random-10x' was compressed itself" in fault
+
+
+@pytest.mark.parametrize(("factor", "summand"), [(2.0, 0.0), (1.001, 0.0), (1.0, 0.5)])
+def test_logits_that_decide_alike_are_another_entrys(
+    entries: Path, factor: float, summand: float
+) -> None:
+    copied = entries / "copied"
+    shutil.copytree(entries / ENTRY, copied)
+    manifest = (copied / "submission.toml").read_text().replace(f'"{ENTRY}"', '"copied"')
+    (copied / "submission.toml").write_text(manifest)
+    entry = load_submission(copied)
+    last = [one for one in entry.model.modules() if isinstance(one, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        last.bias.mul_(factor).add_(summand)
+    save_file(entry.model.state_dict(), copied / "model.safetensors")
+    (fault,) = _faults(copied)
+    assert f"computes the same as, and is not smaller than, {ENTRY}" in fault
 
 
 def test_another_entry_in_another_format_is_noticed(entries: Path) -> None:
