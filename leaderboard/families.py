@@ -57,17 +57,21 @@ class Child:
         times: how many times fewer convolution and linear weights it has than its parent.
         kept: measure -> retention, or None where the parent has too few right images for one.
         flags: measure -> per-image answers at the radius of the report.
+        by: who made it, where that is not who made the parent; empty otherwise.
     """
 
     result: Result
     times: float
     kept: dict[str, Kept | None]
     flags: Flags
+    by: str = ""
 
     @property
     def method(self) -> str:
-        """What the board calls it."""
-        return self.result.submission.method.name
+        """What the board calls it; of other authors with their name, so that no claim of theirs is
+        counted as the method of the parent's authors."""
+        name = self.result.submission.method.name
+        return f"{name} ({self.by})" if self.by else name
 
     @property
     def is_natural(self) -> bool:
@@ -79,11 +83,13 @@ class Child:
         """Pruned once by least magnitude per layer, the robust objective before and after.
 
         Rounds, one threshold for all layers, exempt layers, rewound weights and weights in fewer
-        bits are variants, and are compared with it like any rival.
+        bits are variants, and are compared with it like any rival. So are networks of others than
+        the parent's authors: what a manifest says of a method is believed of nobody else.
         """
         method = self.result.submission.method
         return (
-            number_format(self.result) == "float32"
+            not self.by
+            and number_format(self.result) == "float32"
             and method.criterion == "least-weight-magnitude"
             and (method.structure, method.scope) == ("unstructured", "layer-wise")
             and (method.pipeline, method.schedule) == ("after", "one-shot")
@@ -161,7 +167,8 @@ class Family:
         parent, submission = self.parent, self.parent.submission
         model = (submission.model.network, str(sorted(submission.model.arguments.items())))
         images = (parent.track, parent.data.fingerprint)
-        return (*images, *model, submission.method.pretrain_objective, self.epsilon)
+        by = tuple(sorted(submission.authors))
+        return (*images, *model, submission.method.pretrain_objective, self.epsilon, by)
 
     @property
     def papers(self) -> list[Child]:
@@ -303,7 +310,10 @@ def _child(
 ) -> Child:
     flags = _flags(evidence, epsilon)
     kept = {measure: retention(flags[measure], theirs[measure]) for measure in MEASURES}
-    return Child(result, times_fewer(result, parent), kept, flags)
+    authors = result.submission.authors
+    is_own = {*authors} == {*parent.submission.authors}
+    by = "" if is_own else authors[0] + " et al." * (len(authors) > 1)
+    return Child(result, times_fewer(result, parent), kept, flags, by)
 
 
 def _flags(evidence: EntryEvidence, epsilon: str) -> Flags:

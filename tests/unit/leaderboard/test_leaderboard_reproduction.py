@@ -122,6 +122,32 @@ def test_the_papers_method_in_whole_numbers_is_a_rival_of_itself(results: Path) 
     assert "LWM 10x, int8" in {one.rival for one in compare([family])}
 
 
+def test_what_a_stranger_calls_the_papers_method_is_a_rival_of_it(results: Path) -> None:
+    """A weak network with the manifest of the paper's method lowers no figure of it."""
+    before = find_families([results])
+    folder = results / "1.0" / "digits"
+    method = json.loads((folder / "digits-adv-lwm-10x.json").read_text())["submission"]["method"]
+    _copy(results, "digits-adv-random-10x", "stranger", **method)
+    path = folder / "stranger.json"
+    raw = json.loads(path.read_text())
+    raw["submission"]["authors"] = ["Mallory", "Trudy"]
+    write_pair(path, raw, folder / "digits-adv-random-10x.json")
+    after = find_families([results])
+    assert [child.method for child in after[0].papers] == ["LWM 10x"]
+    assert average(after, "autoattack") == average(before, "autoattack")
+    verdicts = {(one.rival, one.measure): one.verdict for one in compare(after)}
+    assert ("LWM 10x (Mallory et al.)", "AutoAttack") in verdicts
+    assert verdicts["random 10x", "AutoAttack"] == "the paper's method is better"
+    assert not any(one.rival == "LWM 10x" for one in compare(after))
+
+
+def test_a_parent_of_other_authors_is_no_further_training_of_this_one(results: Path) -> None:
+    (family,) = find_families([results])
+    submission = family.parent.submission.model_copy(update={"authors": ("Mallory",)})
+    other = replace(family, parent=family.parent.model_copy(update={"submission": submission}))
+    assert other.series != family.series
+
+
 def test_a_small_network_counts_by_its_weights(results: Path) -> None:
     """Nothing in it is zero, and yet it is ten times smaller than the dense entry."""
     path = results / "1.0" / "digits" / "digits-adv-random-10x.json"
