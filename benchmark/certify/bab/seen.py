@@ -56,7 +56,8 @@ class Sight:
         """
         is_seen = self._is_used_by_spec[:num, : self._net.num_inputs]
         first = is_seen.to(torch.uint8).argmax(dim=1)
-        return first.argsort(stable=True).split(size)
+        groups: tuple[Tensor, ...] = first.argsort(stable=True).split(size)
+        return groups
 
     def of(self, rows: Tensor) -> Seen:
         """The part that some rows of the specification see.
