@@ -56,6 +56,7 @@ class Intake:
             quick, the one handed in; a quick one where there is none.
         board: results of the same track and n as `stands`, best first, it among them; empty where
             that is quick.
+        notes: what whoever merges it must ask.
     """
 
     evaluated: Evaluated
@@ -63,6 +64,7 @@ class Intake:
     claim: Checked | None
     stands: Result
     board: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
 
 
 def changed_files(base: str, root: Path) -> list[str]:
@@ -177,7 +179,7 @@ def take_in(
     stands = evaluated.result
     if stands.quick and claims:
         stands = read_result(claims[0])
-    return Intake(evaluated, verified, claim, stands, board_of(stands, results))
+    return Intake(evaluated, verified, claim, stands, board_of(stands, results), entry.notes)
 
 
 def _claims(entry: Examined, place: Path) -> list[Path]:
@@ -286,6 +288,8 @@ def markdown(found: Intake) -> str:
         ]
     if not found.board:
         lines += ["", "The entry came without a result, so it has no place on the board yet."]
+    for note in found.notes:
+        lines += ["", f"Note: {note}."]
     for one in found.verified:
         lines += ["", *_verified(one)]
     if found.claim is not None:
@@ -329,6 +333,7 @@ def as_json(found: Intake) -> str:
         "entry": found.evaluated.result.entry,
         "track": found.evaluated.result.track,
         "measured": str(found.evaluated.path),
+        "notes": list(found.notes),
         "verified": [asdict(one) | {"path": str(one.path)} for one in found.verified],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

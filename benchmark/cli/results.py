@@ -15,6 +15,7 @@ from corobench.benchmark.errors import (
 )
 from corobench.benchmark.executors.limits import Limits
 from corobench.benchmark.files.console import plain_console, say
+from corobench.benchmark.records.curve import curve_path
 
 _submission = click.option(
     "--submission",
@@ -78,12 +79,14 @@ def score(outcomes: tuple[Path, ...], write: bool) -> None:
     show_default=True,
     help="Also check every certificate; searches take about as long as in the evaluation.",
 )
+@click.option("--curve", is_flag=True, help="Also measure its security curve again.")
 @cli_options.process_limits
 def recheck(
     result: Path,
     submission: Path | None,
     data_root: Path | None,
     proofs: bool,
+    curve: bool,
     limits: Limits | None,
 ) -> None:
     """Measure both ends of a result's bracket again.
@@ -95,11 +98,12 @@ def recheck(
     Examples:
       corobench recheck leaderboard/results/1.0/digits/digits-adv-dense.json
       corobench recheck results/1.1/digits/my-model.json --submission submissions/my-model
+      corobench recheck results/1.1/digits/my-model.json --no-proofs --curve
     """
     from corobench.benchmark.executors import run_recheck
 
     folder = submission or cli_options.folder_of_entry(result, "--submission")
-    found = run_recheck(result, folder, data_root, limits, proofs=proofs)
+    found = run_recheck(result, folder, data_root, limits, proofs=proofs, curve=curve)
     if found.moved:
         raise ResultError(
             f"{result}: {len(found.moved)} predictions are not confirmed:\n"
@@ -123,6 +127,14 @@ def recheck(
         say(f"{result}: all {found.num_proofs} certificates are confirmed by the checker")
     elif proofs:
         say(f"{result}: its certificates follow older rules and are not checked")
+    if curve and found.curve is None:
+        say(f"{result}: has no security curve; `corobench evaluate --curve` measures one")
+    elif found.curve:
+        raise ResultError(
+            f"{curve_path(result)}: is not confirmed:\n" + "\n".join(found.curve[:20])
+        )
+    elif curve:
+        say(f"{curve_path(result)}: is confirmed at each radius")
 
 
 @click.command()

@@ -112,6 +112,7 @@ EXCLUDED: Mapping[str, str] = {
     "submission.kinds": "what kind of file it is; decides no number",
     "submission.intake_faults": "refuses folders; decides no number",
     "submission.latency": "seconds, for people",
+    "submission.likeness": "refuses folders; decides no number",
     "submission.manifest": "reads the manifest; what decides of it is in the identity",
     "submission.packing": "writes weights in another form",
     "submission.raising": "refuses networks; decides no number",

@@ -161,8 +161,7 @@ def run_recheck(
     submission: Path,
     data_root: Path | None,
     limits: Limits | None,
-    *,
-    proofs: bool = True,
+    **more: bool,
 ) -> Recheck:
     """Measure a result's evidence again; see `benchmark.review.recheck.recheck`."""
     from corobench.benchmark.executors.tasks import RECHECK
@@ -173,7 +172,7 @@ def run_recheck(
         result_path=result,
         submission=submission,
         data_root=data_root,
-        proofs=proofs,
+        **more,
     )
 
 

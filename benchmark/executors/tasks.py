@@ -333,6 +333,10 @@ RECHECK: Task[Recheck] = Task(
     strangers="submission",
     step="recheck",
     fetch=images_to_judge_on,
+    more=lambda given, context: {
+        "report": context.report(f"{given['submission'].name}, curve"),
+        "steps": context.steps,
+    },
 )
 REMEASURE: Task[Remeasured] = Task(
     "remeasure",

@@ -83,7 +83,7 @@ class Training(Record):
     data: ShortText
     extra_data: bool = False
     extra_data_source: LongText = ""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     epochs: Annotated[int | float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
 
     @model_serializer(mode="wrap")

@@ -19,6 +19,8 @@ class Recheck:
         num_proofs: certified rows; None where their proofs were not checked.
         unproven: one line per certified row whose proof is not confirmed.
         moved: one line per image that is right or wrong without an attack, and not so in the table.
+        curve: where the security curve differs from what is measured, one line each; None where it
+            was not measured again, or there is none.
     """
 
     num_rows: int
@@ -27,6 +29,7 @@ class Recheck:
     num_proofs: int | None = None
     unproven: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    curve: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Examined:
         entry: its id; empty where it cannot be loaded, as are the next two.
         track: it is for.
         weights_sha256: of its effective weights.
+        notes: what whoever merges it must ask.
     """
 
     faults: tuple[str, ...]
     entry: str = ""
     track: str = ""
     weights_sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ it is, and nothing is ranked by its curve.
 
 from __future__ import annotations
 
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from corobench.benchmark.data import subset
 from corobench.benchmark.errors import ResultError
@@ -105,29 +107,103 @@ def measure_curve(
     result, path = evidence.result, curve_path(result_path)
     if not force and _is_there(path, evidence):
         return path
-    images, labels, _ = subset(evidence.dataset, result.n)
     at = resolve_device(device)
-    checked = check_images(evidence.submission, images, labels, at, steps, submission)
-    prepared = prepare(checked, Protocol(), steps)
-    epsilons = grid(tuple(result.epsilons))
-    root = result_path.parent.parent.parent
-    identity = {"curve": result.identity, "epsilons": epsilons, "versions": versions()}
+    identity = {
+        "curve": result.identity,
+        "epsilons": grid(tuple(result.epsilons)),
+        "versions": versions(),
+        "device": name_of(at, False),
+    }
     about = {"entry": result.entry, "track": result.track, "n": result.n}
-    chunks = ChunkStore(root / CHUNKS, {**identity, "device": name_of(at, False)}, about)
+    chunks = ChunkStore(result_path.parent.parent.parent / CHUNKS, identity, about)
     prepare_folder(path.parent)
     with report or Reporter(f"{result.entry}, curve") as progress:
-        evaluation = CurveEvaluation(
-            prepared,
-            epsilons=epsilons,
-            seed=result.seed,
-            chunks=chunks,
-            report=progress,
-            steps=steps,
+        curve = _measure(evidence, at, chunks, progress, steps)
+    text = canonical_json(curve.model_dump(mode="json", by_alias=True))
+    write_atomic(path, f"{text}\n".encode())
+    chunks.discard()
+    return path
+
+
+@one_thread()
+@exact_float32()
+def recheck_curve(
+    evidence: Evidence, report: Reporter, device: str = "cpu", steps: Steps | None = None
+) -> tuple[str, ...] | None:
+    """Measure the curve beside a result again.
+
+    Args:
+        evidence: of the result.
+        report: progress.
+        device: for evaluating.
+        steps: told of each step.
+
+    Returns:
+        Where its file differs from what is measured here, one line each; None without a file. With
+        other libraries or another device an image near an edge may differ without a fault.
+
+    Raises:
+        ResultError: the curve cannot be read, or is not that of the result.
+    """
+    stored = read_curve(curve_path(evidence.path), evidence.result)
+    if stored is None:
+        return None
+    at = resolve_device(device)
+    epsilons = tuple(sorted(stored.points, key=parse_epsilon))
+    with tempfile.TemporaryDirectory(prefix="corobench-") as room:
+        chunks = ChunkStore(Path(room), {"curve": evidence.result.identity}, {})
+        found = _measure(evidence, at, chunks, report, steps or Steps(), epsilons)
+    lines = []
+    for key in ("certifiers", "attack"):
+        said, here = getattr(stored, key), getattr(found, key)
+        if said != here:
+            lines.append(f"{key}: claimed {said}, measured {here}")
+    for epsilon in epsilons:
+        for key in CurvePoint.model_fields:
+            said, here = (getattr(one.points[epsilon], key) for one in (stored, found))
+            if said != here:
+                lines.append(f"{epsilon}: claimed {said} {key}, measured {here}")
+    if lines and (stored.versions, stored.device) != (found.versions, found.device):
+        lines.append(
+            f"it was measured on {stored.device} with {_told(stored)}, here on {found.device} with "
+            f"{_told(found)}"
         )
-        facts = evaluation.run()
+    return tuple(lines)
+
+
+def _told(curve: Curve) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(curve.versions.items()))
+
+
+def _measure(
+    evidence: Evidence,
+    at: torch.device,
+    chunks: ChunkStore,
+    report: Reporter,
+    steps: Steps,
+    epsilons: tuple[str, ...] | None = None,
+) -> Curve:
+    """The curve of a result, at the radii of :func:`grid` or others.
+
+    Raises:
+        ResultError: it contradicts the result.
+    """
+    result = evidence.result
+    images, labels, _ = subset(evidence.dataset, result.n)
+    folder = evidence.submission.folder
+    checked = check_images(evidence.submission, images, labels, at, steps, folder)
+    evaluation = CurveEvaluation(
+        prepare(checked, Protocol(), steps),
+        epsilons=epsilons or grid(tuple(result.epsilons)),
+        seed=result.seed,
+        chunks=chunks,
+        report=report,
+        steps=steps,
+    )
+    facts = evaluation.run()
     asked = tuple(
         name
-        for name in prepared.early
+        for name in evaluation.prepared.early
         if any(name in known.certified for known in facts.epsilons.values())
     )
     curve = Curve(
@@ -142,11 +218,8 @@ def measure_curve(
     )
     faults = faults_of_curve(curve, result)
     if faults:
-        raise ResultError("\n".join([f"{result_path}: its curve contradicts it", *faults]))
-    text = canonical_json(curve.model_dump(mode="json", by_alias=True))
-    write_atomic(path, f"{text}\n".encode())
-    chunks.discard()
-    return path
+        raise ResultError("\n".join([f"{evidence.path}: its curve contradicts it", *faults]))
+    return curve
 
 
 def _is_there(path: Path, evidence: Evidence) -> bool:

@@ -14,16 +14,26 @@ from pathlib import Path
 import torch
 
 from corobench.benchmark.evaluation.evidence import Evidence, load_evidence
+from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.files.steps import Steps
 from corobench.benchmark.records.reports import Recheck
 from corobench.benchmark.records.result import Outcome
 from corobench.benchmark.referee import threat
 from corobench.benchmark.referee.judge import is_wrong, predict_one_by_one
 from corobench.benchmark.review import reprove
+from corobench.benchmark.review.curve import recheck_curve
 from corobench.benchmark.tracks import Protocol, parse_epsilon
 
 
 def recheck(
-    result_path: Path, submission: Path, data_root: Path | None = None, *, proofs: bool = True
+    result_path: Path,
+    submission: Path,
+    data_root: Path | None = None,
+    *,
+    proofs: bool = True,
+    curve: bool = False,
+    report: Reporter | None = None,
+    steps: Steps | None = None,
 ) -> Recheck:
     """Re-measure every prediction and attacked row of a result, and check every certificate anew.
 
@@ -33,12 +43,18 @@ def recheck(
         data_root: folder of the dataset, or None for the usual search.
         proofs: whether certificates are checked, too. Those of protocol 1.0 never are: they were
             given by other rules.
+        curve: whether the security curve beside the result is measured again, too.
+        report: progress of that; standard error by default.
+        steps: told of each of its steps.
 
     Raises:
         CorobenchError: a file is missing or broken, or belongs to other weights or images.
     """
     evidence = load_evidence(result_path, submission, data_root)
     found = replace(recheck_evidence(evidence), moved=tuple(_moved(evidence)))
+    if curve:
+        with report or Reporter(f"{evidence.result.entry}, curve") as progress:
+            found = replace(found, curve=recheck_curve(evidence, progress, steps=steps))
     if not proofs or not reprove.has_checked_proofs(evidence.result.protocol):
         return found
     return replace(

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-
-import torch
 
 from corobench.benchmark.data.clean_images import is_clean_images
 from corobench.benchmark.errors import SubmissionError
-from corobench.benchmark.network.compactness import stored_tensors
 from corobench.benchmark.records.reading.places import result_stem
 from corobench.benchmark.records.reports import Examined
 from corobench.benchmark.records.result_set import ENDINGS
+from corobench.benchmark.records.trainings import training_of
 from corobench.benchmark.submission import Submission, load_submission
-from corobench.benchmark.submission.contract import RELATIVE_TOLERANCE
 from corobench.benchmark.submission.headers import unknown_faults
+from corobench.benchmark.submission.likeness import likeness, num_nonzero
 from corobench.benchmark.tracks import PROTOCOL, round_of, standard_subset
-
-#: Random images on which entries are compared.
-NUM_COMPARED = 16
 
 
 def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Examined:
@@ -46,16 +41,19 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
                 "replaced; choose another id"
             )
             continue
-        board[other.name] = loaded = _loaded(other)
-        if loaded is not None and (likeness := _likeness(entry, loaded)):
-            faults.append(f"{manifest.model.weights}: {likeness} {other.name}")
+        board[other.name] = _loaded(other)
+    parent = board.get(manifest.parent or "")
+    for name, loaded in board.items():
+        if loaded is not None and (how := likeness(entry, loaded, parent)):
+            faults.append(f"{manifest.model.weights}: {how} {name}")
     if manifest.parent is not None and manifest.parent not in board:
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is not an entry here; submit it first"
         )
-    parent = board.get(manifest.parent or "")
     if parent is not None:
         faults += _misfits(entry, parent)
+    same, notes = _seeds(entry, board)
+    faults += same
     faults += [
         f"{name}: is not part of the entry; a pull request holds submissions/{manifest.id}/ and "
         "its "
@@ -63,7 +61,7 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
     ]
-    return Examined(tuple(faults), manifest.id, entry.track.name, entry.weights_sha256)
+    return Examined(tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, notes)
 
 
 def _loaded(other: Path) -> Submission | None:
@@ -74,27 +72,35 @@ def _loaded(other: Path) -> Submission | None:
         return None
 
 
-def _likeness(entry: Submission, other: Submission) -> str:
-    """How an entry is another one's, if it is: by its weights, or by its outputs in another form.
-
-    A smaller network with the same outputs, as `corobench compact` writes, is an entry of its own.
-    """
-    if other.weights_sha256 == entry.weights_sha256:
-        return "the same effective weights as"
-    if other.track != entry.track or _num_nonzero(entry) < _num_nonzero(other):
-        return ""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
-    with torch.no_grad():
-        found, expected = (_normalised(one.model(images)) for one in (entry, other))
-    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
-    return "computes the same as, and is not smaller than," if is_same else ""
-
-
-def _normalised(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (B, K) without what decides nothing: a summand per image, and one factor for all."""
-    centred = logits.double() - logits.double().mean(dim=1, keepdim=True)
-    return centred / centred.abs().max().clamp(min=1e-12)
+def _seeds(
+    entry: Submission, board: Mapping[str, Submission | None]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Entries that say they are the same training: a fault for one with the same seed, a note for
+    others, whose seeds would share a line of the board with this one."""
+    manifest = entry.manifest
+    if manifest.training.seed is None:
+        return [], ()
+    named = {name: (one.manifest, one.format) for name, one in board.items() if one is not None}
+    own = training_of((manifest, entry.format), named)
+    faults, others = [], []
+    for name, told in sorted(named.items()):
+        seed = told[0].training.seed
+        if seed is None or training_of(told, named) != own:
+            continue
+        others.append(f"{name} (seed {seed})")
+        if seed == manifest.training.seed:
+            faults.append(
+                f"submission.toml: `training.seed`: {name} says that it is seed {seed} of this "
+                "very training, by the same authors; state the seed of this one, or give "
+                "`method.name` and `title` names of its own"
+            )
+    if not others:
+        return faults, ()
+    by = ", ".join(manifest.authors)
+    return faults, (
+        f"it says that it is one more seed of a training by {by}, and would count as one: "
+        f"{', '.join(others)}. Ask them whether it is",
+    )
 
 
 def _misfits(entry: Submission, parent: Submission) -> list[str]:
@@ -105,7 +111,7 @@ def _misfits(entry: Submission, parent: Submission) -> list[str]:
             f"submission.toml: `parent`: {name!r} is an entry of {parent.track.name}, not of "
             f"{entry.track.name}"
         ]
-    left, before = (_num_nonzero(one) for one in (entry, parent))
+    left, before = (num_nonzero(one) for one in (entry, parent))
     if left > before:
         return [
             "submission.toml: `parent`: expected an entry that this one was compressed from, but "
@@ -118,10 +124,6 @@ def _misfits(entry: Submission, parent: Submission) -> list[str]:
             f"itself (method.pipeline = {pipeline!r}); name the dense one that it comes from"
         ]
     return []
-
-
-def _num_nonzero(entry: Submission) -> int:
-    return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
 
 
 def _is_own(path: PurePosixPath, entry: Submission) -> bool:

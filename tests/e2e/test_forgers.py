@@ -303,6 +303,13 @@ def compactness(forger: Forger) -> None:
     forger.sign()
 
 
+def sizes_left_out(forger: Forger) -> None:
+    """As results were written before live weights and codes were counted."""
+    left = dict.fromkeys(("num_live", "bytes_coded"))
+    forger.update(compactness=forger.run.compactness.model_copy(update=left))
+    forger.sign()
+
+
 def weights_of_another_entry(forger: Forger) -> None:
     other = forger.board / "submissions" / "digits-ibp-random-10x"
     shutil.copytree(ROOT / "submissions" / other.name, other)
@@ -875,6 +882,7 @@ FORGERIES: dict[Callable[[Forger], None], str] = {
     counts_in_the_json: "epsilons.2/16.certified_by.cascade: expected the",
     a_key_more_in_the_json: "note: claimed the best entry of all, but measured no such key",
     compactness: "compactness.num_nonzero: the result says",
+    sizes_left_out: "compactness.num_live: claimed missing, but measured",
     weights_of_another_entry: "the same effective weights as digits-ibp-random-10x",
     other_weights_than_the_result: "does not belong to the weights of",
     weights_a_hair_changed: "margin at 1/16, images",
@@ -1036,6 +1044,18 @@ def test_other_versions_are_told_and_their_proofs_asked_again(
     broken_becomes_certified(forger)
     assert take_in(forger) == 2
     assert FORGERIES[broken_becomes_certified] in capsys.readouterr().err
+
+
+def test_constants_of_another_engine_are_told(
+    forger: Forger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = min(forger.run.constants or {})
+    forger.update(versions=forger.run.versions | {"engine": "000000000000"})
+    forger.update(constants={**(forger.run.constants or {}), name: 99})
+    forger.sign()
+    assert take_in(forger) == 0, capsys.readouterr().err
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Note: constants that are not those of the engine here: {name} 99, here" in out
 
 
 def test_removed_contradictions_come_back(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from leaderboard_factory import make_result, make_score, write_result
 
+from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
 from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.curve_file import MAX_BYTES, read_curve
@@ -37,7 +38,7 @@ def result_path(tmp_path: Path) -> Path:
 
 
 def test_a_curve_is_measured_resumed_and_left_alone(
-    result_path: Path, monkeypatch: pytest.MonkeyPatch
+    result_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stopped run goes on from its chunks and writes the bytes of one that was not stopped."""
     from corobench.benchmark.review import curve as measuring
@@ -79,9 +80,23 @@ def test_a_curve_is_measured_resumed_and_left_alone(
     forged = path.read_text().replace(f'"unbroken":{point.unbroken}', f'"unbroken":{result.clean}')
     path.write_text(forged)
     assert measuring.measure_curve(result_path, FOLDER).read_text() == forged, "nobody can tell"
+    assert _recheck(result_path) == 2
+    lines = " ".join(capsys.readouterr().err.split())
+    assert f"1/64: claimed {result.clean} unbroken, measured {point.unbroken}" in lines
     assert measuring.measure_curve(result_path, FOLDER, force=True).read_bytes() == resumed
+    assert _recheck(result_path) == 0
+    assert f"{path.name}: is confirmed at each radius" in capsys.readouterr().out
+    path.unlink()
+    assert _recheck(result_path) == 0
+    assert "has no security curve" in capsys.readouterr().out
+    path.write_bytes(resumed)
     after = {one: one.read_bytes() for one in result_path.parent.iterdir()}
     assert after == before, "the result and its set stay as they are"
+
+
+def _recheck(result_path: Path) -> int:
+    command = ["recheck", str(result_path), "--submission", str(FOLDER)]
+    return invoke([*command, "--no-proofs", "--curve", "--no-isolate"])
 
 
 def raw_curve(result: Result, **changed: Any) -> dict[str, Any]:

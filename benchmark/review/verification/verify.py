@@ -112,6 +112,10 @@ class _Work:
                 f"evaluated with {'; '.join(told)}: each claimed proof was asked again, but "
                 "margins and proofs that are not claimed were not compared"
             )
+        if other := files.other_constants(self.run):
+            self.notes.append(
+                f"constants that are not those of the engine here: {', '.join(other)}"
+            )
 
     def verify(
         self,

@@ -1,0 +1,71 @@
+"""How an entry is another one's: by its weights, by most of them, or by what it computes."""
+
+from __future__ import annotations
+
+import torch
+
+from corobench.benchmark.network.compactness import stored_tensors
+from corobench.benchmark.submission.contract import RELATIVE_TOLERANCE
+from corobench.benchmark.submission.load import Submission
+
+#: Random images on which entries are compared.
+NUM_COMPARED = 16
+#: Share of an entry's own weights, bit for bit in their places, that makes it another one's. Two
+#: trainings share next to none; a training that goes on for a moment changes nearly all.
+MOST_SHARED = 0.5
+
+
+def likeness(entry: Submission, other: Submission, parent: Submission | None) -> str:
+    """How an entry is another one's; empty where it is not.
+
+    A smaller network with the same outputs, as `corobench compact` writes, is an entry of its own.
+
+    Args:
+        entry: that is new.
+        other: that is there.
+        parent: that the new one names: weights left as they are there are nobody else's.
+    """
+    if other.weights_sha256 == entry.weights_sha256:
+        return "the same effective weights as"
+    if other.track != entry.track:
+        return ""
+    if other is not parent and (shared := _num_shared(entry, other, parent)):
+        return f"{shared} weights are, bit for bit and in their places, those of"
+    if num_nonzero(entry) < num_nonzero(other):
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
+    with torch.no_grad():
+        found, expected = (_normalised(one.model(images)) for one in (entry, other))
+    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
+    return "computes the same as, and is not smaller than," if is_same else ""
+
+
+def num_nonzero(entry: Submission) -> int:
+    """Values that are not zero, of all stored tensors."""
+    return sum(int(tensor.count_nonzero()) for tensor in stored_tensors(entry.model))
+
+
+def _num_shared(entry: Submission, other: Submission, parent: Submission | None) -> str:
+    """How many of an entry's own weights another one has, as "N of M"; empty for few.
+
+    Its own are those that are not zero and not its parent's in the same place.
+    """
+    mine, theirs = (stored_tensors(one.model) for one in (entry, other))
+    if [tensor.shape for tensor in mine] != [tensor.shape for tensor in theirs]:
+        return ""
+    above = [] if parent is None else stored_tensors(parent.model)
+    if [tensor.shape for tensor in above] != [tensor.shape for tensor in mine]:
+        above = [torch.zeros_like(tensor) for tensor in mine]
+    own = shared = 0
+    for here, there, before in zip(mine, theirs, above, strict=True):
+        is_own = (here != 0) & (here != before)
+        own += int(is_own.sum())
+        shared += int((is_own & (here == there)).sum())
+    return f"{shared:,} of its {own:,}" if shared > MOST_SHARED * own else ""
+
+
+def _normalised(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K) without what decides nothing: a summand per image, and one factor for all."""
+    centred = logits.double() - logits.double().mean(dim=1, keepdim=True)
+    return centred / centred.abs().max().clamp(min=1e-12)
