@@ -29,16 +29,19 @@ def likeness(entry: Submission, other: Submission, parent: Submission | None) ->
         return "the same effective weights as"
     if other.track != entry.track:
         return ""
+    if num_nonzero(entry) >= num_nonzero(other) and _computes_the_same(entry, other):
+        return "computes the same as, and is not smaller than,"
     if other is not parent and (shared := _num_shared(entry, other, parent)):
         return f"{shared} weights are, bit for bit and in their places, those of"
-    if num_nonzero(entry) < num_nonzero(other):
-        return ""
+    return ""
+
+
+def _computes_the_same(entry: Submission, other: Submission) -> bool:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
     with torch.no_grad():
         found, expected = (_normalised(one.model(images)) for one in (entry, other))
-    is_same = float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
-    return "computes the same as, and is not smaller than," if is_same else ""
+    return float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
 
 
 def num_nonzero(entry: Submission) -> int:

@@ -378,7 +378,7 @@ def test_logits_that_decide_alike_are_another_entrys(
         last.weight.mul_(factor)
         last.bias.mul_(factor).add_(summand)
     save_file(entry.model.state_dict(), copied / "model.safetensors")
-    (fault,) = _faults(copied)
+    fault = _faults(copied)[0]
     assert f"computes the same as, and is not smaller than, {ENTRY}" in fault
 
 
