@@ -265,7 +265,7 @@ class _Backward:
             self.total[:, at[0]] += np.abs(offsets, out=offsets).sum(axis=axes)
             above *= taken(low_slope, at)
             below *= taken(high_slope, at)
-            np.add(above, below, out=carried[:, at[0], at[1]])
+            np.add(above, below, out=taken(carried, at))
         if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
             # sign z >= 0 is known, so that subtracting a multiple of it keeps a lower bound.
             charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign
