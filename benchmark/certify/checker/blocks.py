@@ -27,10 +27,10 @@ def blocks(rows: Array) -> Iterator[tuple[Block, Array]]:
     for start in range(0, rows.shape[axis], size):
         some = slice(start, start + size)
         at = (some, everything) if axis == 1 else (everything, some)
-        yield at, taken(rows, at)
+        yield at, part_of(rows, at)
 
 
-def taken(values: Array, at: Block) -> Array:
+def part_of(values: Array, at: Block) -> Array:
     """The same part of what is broadcast to rows: (B, R, ...), with 1 for any of them."""
     found = values if values.shape[1] == 1 else values[:, at[0]]
     return found if found.ndim == 2 or found.shape[2] == 1 else found[:, :, at[1]]

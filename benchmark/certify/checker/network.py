@@ -17,7 +17,7 @@ import numpy as np
 from corobench.benchmark.certify.checker.activations import Activation, MaxPool, Relu
 from corobench.benchmark.certify.checker.averages import AveragePool
 from corobench.benchmark.certify.checker.bends import Combination, Every, Shift
-from corobench.benchmark.certify.checker.blocks import blocks, taken
+from corobench.benchmark.certify.checker.blocks import blocks, part_of
 from corobench.benchmark.certify.checker.boxed import Boxed
 from corobench.benchmark.certify.checker.exact import Concat, Pad, Pick, Reshape
 from corobench.benchmark.certify.checker.intervals import (
@@ -258,14 +258,14 @@ class _Backward:
         axes = tuple(range(2, rows.ndim))
         for at, part in blocks(rows):
             above, below = np.maximum(part, 0.0), np.minimum(part, 0.0)
-            offsets = below * taken(high_offset, at)
+            offsets = below * part_of(high_offset, at)
             if not isinstance(layer, Relu):  # the lower line of a ReLU goes through 0
-                offsets += above * taken(low_offset, at)
+                offsets += above * part_of(low_offset, at)
             self.constant[:, at[0]] += offsets.sum(axis=axes)
             self.total[:, at[0]] += np.abs(offsets, out=offsets).sum(axis=axes)
-            above *= taken(low_slope, at)
-            below *= taken(high_slope, at)
-            np.add(above, below, out=taken(carried, at))
+            above *= part_of(low_slope, at)
+            below *= part_of(high_slope, at)
+            np.add(above, below, out=part_of(carried, at))
         if chosen is not None and chosen.sign is not None and chosen.multiplier is not None:
             # sign z >= 0 is known, so that subtracting a multiple of it keeps a lower bound.
             charge = np.maximum(chosen.multiplier, 0.0) * chosen.sign

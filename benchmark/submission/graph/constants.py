@@ -149,8 +149,12 @@ def _sizes(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
     found = computed(node, values)
     if found is not None:
         return found
-    if any(holds_batch(value) for value in values[1:]):
+    if node.op not in (*_REARRANGING, "Slice"):
         return None
+    if any(holds_batch(value) for value in values[1:]):
+        raise GraphFaultError(
+            "onnx-batch", f"{node.label}: expected fixed numbers, not the number of images"
+        )
     if node.op == "Slice":
         first = values[0]
         starts, ends = (integers(node, values, i, key) for i, key in ((1, "starts"), (2, "ends")))
@@ -165,4 +169,4 @@ def _sizes(node: Node, values: Sequence[np.ndarray]) -> np.ndarray | None:
                     raise ValueError("a slice backwards that ends behind the last value")
             index[axis] = slice(start, None if step < 0 and end < -size else end, step)
         return first[tuple(index)]
-    return _rearranged(node, values) if node.op in _REARRANGING else None
+    return _rearranged(node, values)

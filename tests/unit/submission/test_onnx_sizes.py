@@ -108,6 +108,10 @@ OF_THE_BATCH: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         {"s": _ints(2, 192)},
     ),
     "an axis of 1 without its number, which the batch may be": ([node("Squeeze", "x", "y")], {}),
+    "sizes up to the one that the batch names": (
+        [node("Slice", "sizes zero n", "s"), node("Reshape", "x s", "y")],
+        {"sizes": _ints(1, 192)},
+    ),
     "a shape whose second size is the batch": (
         [node("Concat", "one n", "s", axis=0), node("Reshape", "x s", "y")],
         {},
