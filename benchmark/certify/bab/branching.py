@@ -175,7 +175,7 @@ class BranchAndBound:
             try:
                 self._dive()
                 self._split_all(self._budget.max_subdomains)
-                if len(self._stuck):
+                if len(self._stuck) or len(self._frontier):
                     raise _EndedError("open")
             finally:
                 self._frontier = joined([self._frontier, waiting])

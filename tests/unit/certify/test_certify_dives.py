@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from certify_nets import boxes, cnn, seeded
+from torch import nn
 
 from corobench.benchmark.certify import BoundedModel, BranchBudget, Prover
 from corobench.benchmark.certify.bab import branching
@@ -105,3 +106,27 @@ def test_a_search_whose_splits_gain_too_little_ends_before_neurons_are_tightened
         assert bool(tightenings) == is_tightened
         if not is_tightened:
             assert found.expected > 2.0**splits and found.splits_left > splits
+
+
+def test_a_search_without_dives_ends_where_its_subdomains_are_spent() -> None:
+    """Also where they are spent to the last one."""
+    net = seeded(
+        lambda: nn.Sequential(nn.Flatten(), *_hidden(16), *_hidden(40), nn.Linear(40, 2)), 1
+    )
+    prover = Prover(net, (1, 4, 4), 2)
+    x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    low, high, labels = (x - 0.2).clamp(0, 1), (x + 0.2).clamp(0, 1), net(x).argmax(dim=1)
+    spent = set()
+    for most in range(180, 220):
+        budget = BranchBudget(
+            max_subdomains=most, num_dives=0, hopeless_splits=1e9, tighten_after=2, clips=0
+        )
+        (found,) = prover.search("BaB", low, high, labels, budget)
+        assert found.num_subdomains <= most
+        if found.status == "open":
+            spent.add(found.num_subdomains == most)
+    assert True in spent
+
+
+def _hidden(num: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Linear(num, 40), nn.ReLU()
