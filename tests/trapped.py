@@ -37,6 +37,24 @@ def serve(step: str, number: int, connection: Connection, order: str) -> None:
     worker.serve(connection, order)
 
 
+def serve_raising(step: str, connection: Connection, order: str) -> None:
+    """`benchmark.executors.worker.serve`, but a fault of ours ends each step of this name.
+
+    Args:
+        step: how the name of the step begins.
+        connection, order: see there.
+    """
+    begin = Steps.begin
+
+    def trapped(self: Steps, name: str) -> None:
+        begin(self, name)
+        if name.startswith(step):
+            raise IndexError("tuple index out of range")
+
+    Steps.begin = trapped  # type: ignore[method-assign]
+    worker.serve(connection, order)
+
+
 def serve_full(num_chunks: int, connection: Connection, order: str) -> None:
     """`benchmark.executors.worker.serve`, on a disk that has room for some chunks only.
 

@@ -9,7 +9,7 @@ from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.executors.child import End
 from corobench.benchmark.executors.limits import MAX_ENDED
 from corobench.benchmark.executors.scheduling import MAX_TRIES
-from corobench.benchmark.files.steps import EVERY_STEP, NEEDED, Ended
+from corobench.benchmark.files.steps import EVERY_STEP, NEEDED, Ended, counts
 
 #: Processes of one task in all.
 MAX_PROCESSES = 300
@@ -57,7 +57,7 @@ class Attempts:
     def note_ended(self, step: str, ended: Ended) -> None:
         """A step is not tried again; after too many, no other one is begun."""
         self.ended[step] = ended
-        if len(self.ended) >= MAX_ENDED:
+        if sum(map(counts, self.ended)) >= MAX_ENDED:
             self.ended.setdefault(EVERY_STEP, ended)
 
     def _refusal(self, step: str, reason: str) -> SubmissionError:

@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 #: Stands for every step that is left, once too many have ended a process.
 EVERY_STEP = "*"
+#: A certifier is not asked again once one of its steps ended a process, so that there are few such
+#: steps. They say nothing about the others, and do not count among those after which no more is
+#: tried: attacks go on where every certifier fails.
+PROOF = "certify"
 #: Steps without which there is no result at all.
 NEEDED = ("start", "load", "measure", "validate")
 #: Options of the limits, which the reason of a step that broke one names.
@@ -23,6 +27,15 @@ class Ended(NamedTuple):
 
     reason: str
     by_clock: bool
+
+
+def counts(step: str) -> bool:
+    """Whether the end of a step counts towards giving up all of them.
+
+    >>> counts("certify-CROWN-2_16-0000"), counts("attack-pgd50-2_16-0000")
+    (False, True)
+    """
+    return not step.startswith(f"{PROOF}-")
 
 
 class StepEndedError(Exception):

@@ -96,6 +96,20 @@ def test_a_crash_of_a_step_each_time_is_an_error_with_its_reason(
     assert f"ended its process: ended by {name}" in report.text
 
 
+@pytest.mark.slow
+def test_where_every_certifier_fails_the_rest_is_measured_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated, "serve", partial(trapped.serve_raising, "certify-"))
+    done = _evaluate(tmp_path, Limits(), _quiet())
+    assert done.result.clean == 4
+    assert done.result.errors == ()
+    counts = done.result.epsilons["1/16"].counts
+    assert counts[Outcome.ATTACKED] + counts[Outcome.UNDECIDED] == 4
+    assert len(done.result.not_asked) == 5
+    assert all("IndexError" in reason for reason in done.result.not_asked.values())
+
+
 def test_a_kill_that_comes_once_changes_nothing(tmp_path: Path) -> None:
     report = _At("pgd50 1/16", signal.SIGKILL)
     done = _evaluate(tmp_path / "killed", Limits(), report)

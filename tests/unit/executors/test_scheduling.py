@@ -14,7 +14,7 @@ from corobench.benchmark.executors.scheduling import (
     Scheduler,
     UnexpectedError,
 )
-from corobench.benchmark.files.steps import Ended
+from corobench.benchmark.files.steps import PROOF, Ended
 
 
 def _with(num_workers: int, **costs: float) -> Scheduler:
@@ -171,6 +171,18 @@ def test_after_too_many_ended_jobs_an_entry_is_given_up_and_others_are_not() -> 
     assert [one.job for one in decided] == list(range(MAX_ENDED - 1, 10))
     assert [one.job for one in scheduler.add_jobs("a", _jobs(50))] == [50]
     assert scheduler.assign() == [Given("w0", "b", (100,))]
+
+
+def test_proofs_that_end_give_up_no_entry() -> None:
+    """A certifier is not asked again after one; attacks go on where every certifier fails."""
+    scheduler = _with(1, a=0)
+    scheduler.add_jobs("a", [(job, PROOF) for job in range(2 * MAX_ENDED)])
+    for job in range(2 * MAX_ENDED):
+        assert scheduler.assign() == [Given("w0", "a", (job,))]
+        scheduler.begun("w0", job)
+        assert len(scheduler.failed("w0", job, Ended("IndexError", by_clock=False))) == 1
+    assert scheduler.add_jobs("a", _jobs(50)) == []
+    assert scheduler.assign() == [Given("w0", "a", (50,))]
 
 
 def test_cancelled_jobs_are_not_handed_out_and_their_answers_are_nobodys() -> None:
