@@ -100,7 +100,7 @@ def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None
         base,
         "merge",
         "--quiet",
-        git(base, "fetch", "--quiet", str(request), "entry") or "FETCH_HEAD",
+        git(base, "fetch", "--quiet", str(workspace.parent / "fork"), "entry") or "FETCH_HEAD",
     )
     run(base, "render", "leaderboard/results", "--out", str(site))
     result = read_result(base / RESULTS / f"{ENTRY}.json")

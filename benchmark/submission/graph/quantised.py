@@ -110,13 +110,14 @@ def require_bias(
     """
     places = [place for place, one in enumerate(scales) if one is not None and not one[2]]
     weight, bias = scales[1] if len(scales) > 1 else None, scales[places[0]]
-    is_layer = node.op in ("Conv", "Gemm") and places == [2]
+    is_layer = node.op in ("Conv", "Gemm", "BatchNormalization") and places == [2]
     is_whole = isinstance(source, Quantise) and weight is not None
     if not is_layer or not is_whole or node.attributes.get("alpha", 1.0) != 1.0:
         raise GraphFaultError(
             "onnx-quantised",
-            f"{node.label}: expected int32 codes as the bias of a Conv or Gemm (alpha 1) alone, "
-            "whose input is rounded and whose weights are 8-bit codes right before it",
+            f"{node.label}: expected int32 codes as the bias of a Conv, Gemm (alpha 1) or "
+            "BatchNormalization alone, whose input is rounded and whose weights are 8-bit codes "
+            "right before it",
         )
     assert isinstance(source, Quantise) and weight is not None and bias is not None
     expected = source.scale.numpy().reshape(-1) * weight[1].reshape(-1)

@@ -343,8 +343,52 @@ def test_codes_in_int32_are_a_bias_and_nothing_else(where: str) -> None:
     if where == "fits":
         read_network(content)
         return
-    with pytest.raises(
-        GraphFaultError, match="int32 codes as the bias of a Conv or Gemm"
-    ) as caught:
+    with pytest.raises(GraphFaultError, match="int32 codes as the bias of a Conv, Gemm") as caught:
         read_network(content)
     assert caught.value.rule == "onnx-quantised"
+
+
+@pytest.mark.parametrize(
+    ("scale", "rounded", "said"),
+    [
+        (np.float32(0.1) * np.float32(0.01), True, ""),
+        (np.float32(0.002), True, "scale of its int32 bias"),
+        (np.float32(0.1) * np.float32(0.01), False, "whose input is rounded"),
+    ],
+)
+def test_a_batch_norm_may_have_an_int32_bias(scale: np.float32, rounded: bool, said: str) -> None:
+    """As onnxruntime's quantiser writes one that no convolution comes before."""
+    nodes = [
+        *_rounded("x", "d", "1"),
+        node("DequantizeLinear", "c sc zc", "gamma"),
+        node("DequantizeLinear", "a sa za", "beta"),
+        node("BatchNormalization", f"{'d' if rounded else 'x'} gamma beta mean var", "n"),
+        *_rounded("n", "o", "2"),
+        node("Flatten", "o", "y"),
+    ]
+    stored = {
+        "s1": _one(0.1),
+        "z1": np.array(0, np.uint8),
+        "s2": _one(0.3),
+        "z2": np.array(100, np.uint8),
+        "c": np.array([100, -90, 17], np.int8),
+        "sc": _one(0.01),
+        "zc": np.array(0, np.int8),
+        "a": np.array([500, -300, 7], np.int32),
+        "sa": np.array(scale, np.float32).reshape(()),
+        "za": np.array(0, np.int32),
+        "mean": np.float32([0.2, -0.1, 0.4]),
+        "var": np.float32([0.5, 1.0, 2.0]),
+    }
+    content = model(nodes, stored, image=("N", 3, 3, 3)).SerializeToString()
+    if said:
+        with pytest.raises(GraphFaultError, match=said):
+            read_network(content)
+        return
+    x = torch.rand(8, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    graph = read_network(content)
+    with torch.no_grad():
+        here = graph.network(x)
+    for optimise in (False, True):
+        runtime = Runtime(content, graph.batch, optimise=optimise)
+        assert torch.equal(torch.cat([runtime(one) for one in x.split(1)]), here)
