@@ -60,6 +60,7 @@ def test_the_templates_readme_leads_there() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_from_the_template_to_the_board(workspace: Path, tmp_path: Path) -> None:
     request = workspace / "request"
     checkpoint, folder = tmp_path / "model.pt", request / "submissions" / ENTRY
