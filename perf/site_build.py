@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from corobench.benchmark.records.identity import identity_of
 from corobench.benchmark.records.manifest import Manifest
 from corobench.benchmark.records.reading.table_file import read_outcomes
 from corobench.benchmark.records.result_set import ADVERSARIAL, OUTCOMES, beside
@@ -109,7 +110,8 @@ def make_copies(results: Path, num_entries: int) -> None:
         compactness = run.compactness.model_copy(update={"num_nonzero": left})
         beside(path, ADVERSARIAL).symlink_to(beside(source, ADVERSARIAL))
         update = {"entry": path.stem, "submission": submission, "compactness": compactness}
-        write_set(path, table, run.model_copy(update=update))
+        run = run.model_copy(update=update)
+        write_set(path, table, run.model_copy(update={"identity": identity_of(run)}))
 
 
 def in_round(
