@@ -106,7 +106,8 @@ def make_copies(results: Path, num_entries: int) -> None:
         path = target / f"{source.stem}-s{number}.json"
         changed = {"id": path.stem, "title": f"{run.submission.title}, seed {number}"}
         submission = in_round(run.submission, number // len(sources), sources, changed)
-        left = run.compactness.num_nonzero - number
+        least = max(layer.num_nonzero for layer in run.compactness.layers)
+        left = max(least, run.compactness.num_nonzero - number)
         compactness = run.compactness.model_copy(update={"num_nonzero": left})
         beside(path, ADVERSARIAL).symlink_to(beside(source, ADVERSARIAL))
         update = {"entry": path.stem, "submission": submission, "compactness": compactness}
