@@ -17,6 +17,7 @@ from corobench.benchmark.records.reading.places import beside
 from corobench.benchmark.records.reading.result_file import read_result
 from corobench.benchmark.records.result import Result, Run
 from corobench.benchmark.records.result_set import ADVERSARIAL, verify_set
+from corobench.benchmark.records.sizes import Compactness
 from corobench.benchmark.records.weighing import require_weighed
 from corobench.benchmark.scoring.scored import read_beside, read_scored, table_path
 from corobench.benchmark.tracks import get_track
@@ -38,6 +39,7 @@ class Evidence:
         run: the run it belongs to.
         adversarial: float32 (m, C, H, W), the stored adversarial images.
         submission: the entry.
+        weighed: how compact the entry is, as measured here.
         dataset: the test set.
     """
 
@@ -47,6 +49,7 @@ class Evidence:
     run: Run
     adversarial: NDArray[np.float32]
     submission: Submission
+    weighed: Compactness
     dataset: Dataset
 
 
@@ -68,7 +71,8 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
     entry = load_submission(submission, result.track)
     if entry.weights_sha256 != result.weights_sha256:
         raise ResultError(f"{path}: does not belong to the weights of {submission}")
-    require_weighed(result, entry.measure(), path, submission)
+    weighed = entry.measure()
+    require_weighed(result, weighed, path, submission)
     stored = read_adversarial(beside(path, ADVERSARIAL), entry.track.shape)
     verify_set(path, result)  # after reading: what fits now is what was read
     dataset = load_test(result.track, data_root)
@@ -76,7 +80,7 @@ def load_evidence(path: Path, submission: Path, data_root: Path | None = None) -
         raise ResultError(f"{path}: does not belong to the images of {dataset.source}")
     _require_images(table, dataset, path)
     adversarial = decoded(stored, dataset)
-    return Evidence(path, result, table, run, adversarial, entry, dataset)
+    return Evidence(path, result, table, run, adversarial, entry, weighed, dataset)
 
 
 def load_adversarial(path: Path, data_root: Path | None = None) -> NDArray[np.float32]:

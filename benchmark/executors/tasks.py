@@ -184,6 +184,14 @@ def _of_evaluation(given: Arguments, context: TaskContext) -> dict[str, Any]:
     return more if context.executor is None else {**more, "executor": context.executor}
 
 
+def _of_curve(given: Arguments, context: TaskContext) -> dict[str, Any]:
+    """Progress and steps of a security curve."""
+    return {
+        "report": context.report(f"{given['submission'].name}, curve"),
+        "steps": context.steps,
+    }
+
+
 def _examined(faults: tuple[str, ...]) -> Examined:
     from corobench.benchmark.records.reports import Examined
 
@@ -259,10 +267,7 @@ CURVE: Task[str] = Task(
     step="load",
     fetch=images_of_curve,
     writes=lambda given: [root_of(given["result_path"])],
-    more=lambda given, context: {
-        "report": context.report(f"{given['submission'].name}, curve"),
-        "steps": context.steps,
-    },
+    more=_of_curve,
     attacks_or_bounds=True,
     goes_on=True,
     tells=str,
@@ -333,10 +338,7 @@ RECHECK: Task[Recheck] = Task(
     strangers="submission",
     step="recheck",
     fetch=images_to_judge_on,
-    more=lambda given, context: {
-        "report": context.report(f"{given['submission'].name}, curve"),
-        "steps": context.steps,
-    },
+    more=_of_curve,
 )
 REMEASURE: Task[Remeasured] = Task(
     "remeasure",

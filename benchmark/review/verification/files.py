@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from corobench.benchmark.errors import ResultError, printable
+from corobench.benchmark.errors import ResultError
 from corobench.benchmark.evaluation import engine
 from corobench.benchmark.evaluation.evidence import Evidence
 from corobench.benchmark.evaluation.identity import ENGINE, versions
@@ -30,7 +30,7 @@ from corobench.benchmark.records.reading.result_file import read_payload, read_r
 from corobench.benchmark.records.reading.table_file import read_raw_outcomes
 from corobench.benchmark.records.result import Outcome, Run
 from corobench.benchmark.records.result_set import ADVERSARIAL, ENDINGS, OUTCOMES
-from corobench.benchmark.review.verification.mismatch import MAX_SHOWN, Mismatch
+from corobench.benchmark.review.verification.mismatch import Mismatch, shown
 from corobench.benchmark.scoring import rounds
 from corobench.benchmark.scoring.result_writing import is_unfinished
 from corobench.benchmark.scoring.scored import table_path
@@ -94,11 +94,11 @@ def compare_files(evidence: Evidence) -> list[Mismatch]:
 
 def _unweighed(evidence: Evidence) -> Iterator[Mismatch]:
     """Keys of `compactness` that older results lack, and that every new one has."""
-    said, measured = evidence.result.compactness, evidence.submission.measure()
+    said, measured = evidence.result.compactness, evidence.weighed
     for key in type(said).model_fields:
         if getattr(said, key) is None and (value := getattr(measured, key)) is not None:
-            shown = value if isinstance(value, int | str) else "a record"
-            yield Mismatch(f"compactness.{key}", "missing", shown)
+            told = value if isinstance(value, int | str) else "a record"
+            yield Mismatch(f"compactness.{key}", "missing", told)
 
 
 def _bytes(evidence: Evidence) -> Iterator[Mismatch]:
@@ -172,12 +172,11 @@ def _identity(evidence: Evidence) -> Iterator[Mismatch]:
 def other_constants(run: Run) -> list[str]:
     """Constants of a run that the engine here has otherwise, both values; empty for its own."""
     found = [*_differences(run.constants or {}, engine.constants())]
-    lines = [f"{name} {_of(said)}, here {_of(here)}" for name, said, here in found[:MAX_LISTED]]
+    lines = [
+        f"{name} {'none' if said is None else shown(said)}, here {shown(here)}"
+        for name, said, here in found[:MAX_LISTED]
+    ]
     return lines + ([f"and {len(found) - MAX_LISTED} more"] if len(found) > MAX_LISTED else [])
-
-
-def _of(value: object) -> str:
-    return "none" if value is None else printable(str(value))[:MAX_SHOWN]
 
 
 def _texts(run: Run) -> Iterator[Mismatch]:

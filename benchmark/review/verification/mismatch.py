@@ -39,12 +39,13 @@ class Mismatch:
             where += f", image{'s' if len(self.images) > 1 else ''} {named}"
             where += f" and {left} more" if left > 0 else ""
         return (
-            f"{self.what}{where}: claimed {_shown(self.claimed)}, "
-            f"but measured {_shown(self.measured)}"
+            f"{self.what}{where}: claimed {shown(self.claimed)}, "
+            f"but measured {shown(self.measured)}"
         )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a file for people, printable and cut."""
     text = value if isinstance(value, str) else str(value)
     text = printable(text) or "nothing"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
