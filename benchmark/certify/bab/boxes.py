@@ -78,6 +78,7 @@ def search_box(
         net.neurons,
         found.expected,
         found.splits_left,
+        found.dive_splits_left,
     )
 
 

@@ -36,6 +36,9 @@ from corobench.benchmark.certify.bab.reduced import ReducedNet
 from corobench.benchmark.certify.bab.split_choice import best_split, candidates, split
 from corobench.benchmark.certify.bab.tightening import tightened
 
+DIVE_WIDTH = 12
+"""Open subdomains of a tree from which on dives may end for what its splits gained."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -51,6 +54,7 @@ class Search:
         slopes: of the better bounds of the neurons, see `tightened`; empty where there are none.
         expected: how many subdomains the tree is expected to have, where it was given up for that.
         splits_left: see `BranchBudget.hopeless_splits`; 0 where nothing was to be tightened.
+        dive_splits_left: see `BranchBudget.hopeless_dives`, the largest; 0 where none went so far.
     """
 
     status: str
@@ -61,6 +65,7 @@ class Search:
     slopes: list[Tensor | None] = field(default_factory=list)
     expected: float = 0.0
     splits_left: float = 0.0
+    dive_splits_left: float = 0.0
 
 
 class _EndedError(Exception):
@@ -100,7 +105,7 @@ class BranchAndBound:
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
         self._log = ProofLog(net.num_unstable)
         self._closed_S = torch.full_like(known_S, torch.inf)
-        self._root_S, self._splits_left = known_S.clone(), 0.0
+        self._root_S, self._splits_left, self._dive_splits_left = known_S.clone(), 0.0, 0.0
         self._slopes: list[Tensor | None] = []
         self._deadline_s = torch.inf
 
@@ -116,7 +121,8 @@ class BranchAndBound:
             self._plant(margins)
             self._split_all(self._budget.tighten_after)
             if len(self._frontier):
-                self._require_hope()
+                self._splits_left = self._most_splits_left()
+                self._require_hope(self._splits_left, self._budget.hopeless_splits)
                 self._tighten()
                 self._finish_margins()
         except _EndedError as ended:
@@ -133,9 +139,9 @@ class BranchAndBound:
         self._bound(subdomains, self._budget.root, self._budget.root_clips)
         self._root_S[self._frontier.margin_B] = self._frontier.bound_B
 
-    def _require_hope(self) -> None:
-        """Give up where the first splits gain so little that no better neurons make up for it."""
-        frontier = self._frontier
+    def _most_splits_left(self) -> float:
+        """What a path of the tree of a margin needs, at what its splits gained; the largest."""
+        frontier, most = self._frontier, 0.0
         depth_B = torch.tensor(
             [self._log.depth(node) for node in frontier.node_B.tolist()],
             dtype=torch.float32,
@@ -145,11 +151,14 @@ class BranchAndBound:
         for margin in frontier.margin_B.unique().tolist():
             mine = frontier.margin_B == margin
             missing_B = self._enough - frontier.bound_B[mine]
-            left = splits_left(depth_B[mine], gain_B[mine], missing_B)
-            self._splits_left = max(self._splits_left, left)
+            most = max(most, splits_left(depth_B[mine], gain_B[mine], missing_B))
+        return most
+
+    def _require_hope(self, splits: float, limit: float) -> None:
+        """Give up where splits gain so little that a path needs more than the limit."""
         more = math.log2(max(1.0, self._budget.max_subdomains / 500))
-        if self._splits_left > self._budget.hopeless_splits + more:
-            raise _EndedError("open", 2.0 ** min(self._splits_left, 1000.0))
+        if splits > limit + more:
+            raise _EndedError("open", 2.0 ** min(splits, 1000.0))
 
     def _tighten(self) -> None:
         """Better bounds of the neurons; the trees of the open margins are begun anew."""
@@ -181,11 +190,19 @@ class BranchAndBound:
                 self._frontier = joined([self._frontier, waiting])
 
     def _dive(self) -> None:
-        """Give up where random dives expect far more subdomains than the budget has left."""
+        """Give up where random dives expect far more subdomains than the budget has left.
+
+        They need not come to their end for that: where `DIVE_WIDTH` subdomains are open, what a
+        split gains under the better bounds of neurons is known well enough.
+        """
         if not self._budget.num_dives:
             return
         dives = Dives(self._log, self._frontier.node_B.tolist(), self._budget.num_dives)
         while True:
+            if len(self._frontier) >= DIVE_WIDTH:
+                splits = self._most_splits_left()
+                self._dive_splits_left = max(self._dive_splits_left, splits)
+                self._require_hope(splits, self._budget.hopeless_dives)
             left = self._budget.max_subdomains - self._num_subdomains
             expected = dives.expected()
             if expected > self._budget.patience * left:
@@ -315,6 +332,7 @@ class BranchAndBound:
             self._slopes,
             expected,
             self._splits_left,
+            self._dive_splits_left,
         )
 
 

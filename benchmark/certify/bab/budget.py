@@ -51,6 +51,7 @@ class BranchBudget:
             that came so far and were decided, those that ended with a proof needed at most 5.2, one
             that met a counterexample 12.2 (`docs/performance.md`). Twice the subdomains allow one
             more.
+        hopeless_dives: likewise while random dives go down a tree whose neurons are bounded better.
         root_clips: how often neurons are bounded under the threshold before the first split.
         clips: likewise in every further subdomain; 0 never does it.
         num_dives: random walks that estimate the size of a tree; 0 for none.
@@ -68,6 +69,7 @@ class BranchBudget:
     num_candidates: int = 4
     tighten_after: int = 64
     hopeless_splits: float = 14.0
+    hopeless_dives: float = 8.0
     root_clips: int = 10
     clips: int = 3
     num_dives: int = 8
@@ -85,6 +87,7 @@ class BranchBudget:
             "max_unstable",
             "tighten_after",
             "hopeless_splits",
+            "hopeless_dives",
         )
         for name in (*names, *smallest):
             value, least = getattr(self, name), smallest.get(name, 0)
@@ -116,6 +119,7 @@ class BranchResult:
         neurons: per part: number of the ReLU layer, places of its neurons that could be split.
         expected: subdomains that the search would need, where it was given up for that; else 0.
         splits_left: see `BranchBudget.hopeless_splits`; 0 where nothing was to be tightened.
+        dive_splits_left: see `BranchBudget.hopeless_dives`, the largest; 0 where none went so far.
     """
 
     status: str
@@ -129,6 +133,7 @@ class BranchResult:
     neurons: tuple[tuple[int, Tensor], ...] = ()
     expected: float = 0.0
     splits_left: float = 0.0
+    dive_splits_left: float = 0.0
 
     @property
     def is_certified(self) -> bool:

@@ -80,6 +80,8 @@ class Affine:
         moved = given.reached if is_moved else given.size
         lost = self.lost_if_flushed(moved, least_factor)
         noise = noise_of(size, self.num_terms, flushed + lost)
+        # A sum without terms and bias is 0 in every deployment, whatever is folded into it.
+        noise = np.where((self.num_terms == 0) & (self.bias == 0), 0.0, noise)
         middle = self.linear(mid) + self.bias
         most = float(np.max(self.num_terms, initial=1.0)) + 1.0
         peak = self.absolute(moved) + np.abs(self.bias) if is_moved else size
@@ -298,6 +300,7 @@ class Scale(Affine):
         noise = noise + np.where(is_lost, folded, 0.0)
         if given.num_folds >= FREE_FOLDS:
             noise = noise + gamma(2) * SLACK * folded
+        noise = np.where((factor == 0) & (self._parts == 0), 0.0, noise)  # a pruned channel
         is_safe = (on_the_way < LARGEST) & (factor * given.weights[1] < LARGEST)
         noise = np.where(is_safe, noise, np.inf)
         middle = mid * self.scale + self.bias

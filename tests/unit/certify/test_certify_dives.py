@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from certify_nets import boxes, cnn, seeded
-from torch import nn
+from torch import Tensor, nn
 
 from corobench.benchmark.certify import BoundedModel, BranchBudget, Prover
 from corobench.benchmark.certify.bab import branching
@@ -90,14 +90,7 @@ def test_a_search_whose_splits_gain_too_little_ends_before_neurons_are_tightened
         return tightened(net, settings)
 
     monkeypatch.setattr(branching, "tightened", noted)
-    model = seeded(lambda: cnn(width=6, num_classes=4), 7)
-    for parameter in model.parameters():
-        parameter.data *= 2.0
-    x, low, high = boxes((1, 8, 8), 0.5, num=1, seed=2)
-    labels = model(x).argmax(dim=1)
-    worst = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels).min()
-    model[-1].bias.data[labels] -= 0.4 * worst  # so that it is right, and hard to prove
-    asked = Prover(model, (1, 8, 8), 4)
+    asked, low, high, labels = _hard()
     for splits, is_tightened in ((0.5, False), (1e9, True)):
         budget = BranchBudget(200, tighten_after=40, hopeless_splits=splits)
         (found,) = asked.search("BaB", low, high, labels, budget)
@@ -106,6 +99,34 @@ def test_a_search_whose_splits_gain_too_little_ends_before_neurons_are_tightened
         assert bool(tightenings) == is_tightened
         if not is_tightened:
             assert found.expected > 2.0**splits and found.splits_left > splits
+
+
+def test_dives_end_where_splits_still_gain_too_little() -> None:
+    """They need not come to their end, but twelve subdomains must be open."""
+    asked, low, high, labels = _hard()
+    spent = {}
+    for splits in (0.5, 1e9):
+        budget = BranchBudget(
+            500, tighten_after=40, hopeless_splits=1e9, hopeless_dives=splits, patience=1e9
+        )
+        (found,) = asked.search("BaB", low, high, labels, budget)
+        spent[splits] = found.num_subdomains
+        if splits < 1:
+            assert found.status == "open" and found.margins.min() < 0
+            assert found.dive_splits_left > splits and found.expected > 2.0**splits
+    assert 40 + branching.DIVE_WIDTH < spent[0.5] < 100 < spent[1e9]
+
+
+def _hard() -> tuple[Prover, Tensor, Tensor, Tensor]:
+    """A box that is far from a proof: who is asked, its corners, its label."""
+    model = seeded(lambda: cnn(width=6, num_classes=4), 7)
+    for parameter in model.parameters():
+        parameter.data *= 2.0
+    x, low, high = boxes((1, 8, 8), 0.5, num=1, seed=2)
+    labels = model(x).argmax(dim=1)
+    worst = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels).min()
+    model[-1].bias.data[labels] -= 0.4 * worst  # so that it is right, and hard to prove
+    return Prover(model, (1, 8, 8), 4), low, high, labels
 
 
 def test_a_search_without_dives_ends_where_its_subdomains_are_spent() -> None:

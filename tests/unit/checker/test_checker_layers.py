@@ -242,3 +242,38 @@ def test_a_mean_keeps_axes_or_not() -> None:
     for axes, keep in (((2, 3), True), ((1,), False), ((1, 3), False)):
         layer = Mean(axes, keep, MAP)
         np.testing.assert_allclose(layer.linear(x.numpy()), x.mean(axes, keep), atol=1e-12)
+
+
+@pytest.mark.parametrize("is_conv", [True, False])
+def test_a_sum_without_terms_and_bias_is_exactly_zero(is_conv: bool) -> None:
+    """The neurons of a pruned filter are not unstable; the smallest weight or bias is rounded."""
+    weight, bias = drawn(4, 3, 2, 2), drawn(4, seed=1)
+    weight[:3], bias[:3] = 0.0, 0.0
+    weight[1, 0, 0, 0], bias[2] = 2.0**-149, 2.0**-149
+    layer = Conv(weight, bias) if is_conv else Linear(weight.reshape(4, 12), bias)
+    low = drawn(2, 3, 2, 2, seed=3).reshape((2, 3, 2, 2) if is_conv else (2, 12))
+    found = layer.bounds([Interval(low, low + 0.5)])
+    for side in (found.low, found.high, found.noise):
+        assert (side[:, 0] == 0).all()
+    assert (found.low[:, 1:3] < 0).all() and (found.high[:, 1:3] > 0).all()
+    assert (found.noise[:, 1:] > 0).all()
+
+
+def test_a_pruned_filter_proves_nothing_where_its_input_may_overflow() -> None:
+    """Zero times infinity is no number."""
+    layer = Linear(np.zeros((1, 1)), np.zeros(1))
+    with np.errstate(invalid="ignore"):
+        found = layer.bounds([Interval(np.full((1, 1), -np.inf), np.full((1, 1), np.inf))])
+    assert not np.isfinite(found.noise).any() and not (found.low >= 0).any()
+
+
+def test_a_channel_that_a_batch_norm_scales_by_zero_is_exactly_zero() -> None:
+    """Unless something is added to it, or was on the way."""
+    layer = Scale(
+        np.array([0.0, 0.0, 0.0, 1.0]),
+        np.array([0.0, 2.0**-149, 0.0, 0.0]),
+        parts=np.array([0.0, 2.0**-149, 1.0, 0.0]),
+    )
+    found = layer.bounds([Interval(np.full((1, 4), -1.0), np.ones((1, 4)))])
+    assert found.low[0, 0] == found.high[0, 0] == found.noise[0, 0] == 0
+    assert (found.noise[0, 1:] > 0).all()
