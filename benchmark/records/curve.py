@@ -6,6 +6,7 @@ no rank depends on it.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 from pydantic import Field
@@ -23,8 +24,8 @@ MAX_POINTS = 64
 ATTACK = "pgd50"
 #: Certifiers that a curve may ask.
 CHEAP = CERTIFIERS[:3]
-#: Of a radius; a page shows it.
-MAX_DENOMINATOR = 1_000_000
+#: Radii of a curve, as shares of the track's largest; those of the result are left out.
+GRID = tuple(Fraction(share) for share in ("1/8", "1/4", "3/8", "1/2", "3/4", "1", "5/4", "3/2"))
 
 
 class CurvePoint(StoredRecord):
@@ -68,6 +69,24 @@ def curve_path(result_path: Path) -> Path:
     return aside_path(result_path, FOLDER, ENDING)
 
 
+def grid(epsilons: tuple[str, ...]) -> tuple[str, ...]:
+    """The radii of a curve, ascending, without those that a result has.
+
+    Args:
+        epsilons: of the result.
+
+    >>> grid(("1/16", "2/16"))
+    ('1/64', '1/32', '3/64', '3/32', '5/32', '3/16')
+    """
+    known = {parse_epsilon(text) for text in epsilons}
+    radii = [share * max(known) for share in GRID]
+    return tuple(
+        f"{radius.numerator}/{radius.denominator}"
+        for radius in radii
+        if radius not in known and radius <= 1
+    )
+
+
 def faults_of_curve(curve: Curve, result: Result) -> list[str]:
     """Why a curve is not that of a result: other keys, or numbers that cannot both be true.
 
@@ -101,15 +120,15 @@ def faults_of_curve(curve: Curve, result: Result) -> list[str]:
 def _faults_of_radii(curve: Curve, result: Result) -> list[str]:
     """Radii that are the board's, there twice, or not written as a curve is written."""
     seen = {parse_epsilon(text): text for text in result.epsilons}
-    faults = []
+    known, faults = grid(tuple(result.epsilons)), []
     for text in curve.points:
         radius = parse_epsilon(text)
         if radius in seen:
             faults.append(f"{text}: expected another radius than {seen[radius]}")
         elif text != f"{radius.numerator}/{radius.denominator}":
             faults.append(f"{text}: expected {radius.numerator}/{radius.denominator}")
-        elif radius.denominator > MAX_DENOMINATOR:
-            faults.append(f"{text}: expected at most {MAX_DENOMINATOR} below the line")
+        elif text not in known:
+            faults.append(f"{text}: expected one of {', '.join(known)}")
         seen[radius] = text
     return faults
 

@@ -8,7 +8,6 @@ it is, and nothing is ranked by its curve.
 from __future__ import annotations
 
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +28,18 @@ from corobench.benchmark.files.progress import Reporter
 from corobench.benchmark.files.steps import Steps
 from corobench.benchmark.network.device import exact_float32, one_thread, resolve_device
 from corobench.benchmark.records.aside import SCHEMA, owner
-from corobench.benchmark.records.curve import Curve, CurvePoint, curve_path, faults_of_curve
+from corobench.benchmark.records.curve import (
+    Curve,
+    CurvePoint,
+    curve_path,
+    faults_of_curve,
+    grid,
+)
 from corobench.benchmark.records.reading.curve_file import read_curve
 from corobench.benchmark.tracks import Protocol, parse_epsilon
 
 if TYPE_CHECKING:
     from corobench.benchmark.certify import Prover
-
-#: Radii of a curve, as shares of the track's largest; those of the result are left out.
-GRID = tuple(Fraction(share) for share in ("1/8", "1/4", "3/8", "1/2", "3/4", "1", "5/4", "3/2"))
 
 
 class CurveEvaluation(Evaluation):
@@ -51,24 +53,6 @@ class CurveEvaluation(Evaluation):
                 certify(self, certifier)
         self.attack(self.pgd())
         return self.facts
-
-
-def grid(epsilons: tuple[str, ...]) -> tuple[str, ...]:
-    """The radii of a curve, ascending, without those that a result has.
-
-    Args:
-        epsilons: of the result.
-
-    >>> grid(("1/16", "2/16"))
-    ('1/64', '1/32', '3/64', '3/32', '5/32', '3/16')
-    """
-    known = {parse_epsilon(text) for text in epsilons}
-    radii = [share * max(known) for share in GRID]
-    return tuple(
-        f"{radius.numerator}/{radius.denominator}"
-        for radius in radii
-        if radius not in known and radius <= 1
-    )
 
 
 @one_thread()

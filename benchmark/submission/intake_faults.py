@@ -13,7 +13,7 @@ from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.records.trainings import training_of
 from corobench.benchmark.submission import Submission, load_submission
 from corobench.benchmark.submission.headers import unknown_faults
-from corobench.benchmark.submission.likeness import likeness, num_nonzero
+from corobench.benchmark.submission.likeness import is_near, likeness, num_nonzero
 from corobench.benchmark.tracks import PROTOCOL, round_of, standard_subset
 
 
@@ -43,16 +43,24 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
             continue
         board[other.name] = _loaded(other)
     parent = board.get(manifest.parent or "")
+    near = []
     for name, loaded in board.items():
-        if loaded is not None and (how := likeness(entry, loaded, parent)):
+        if loaded is None:
+            continue
+        if how := likeness(entry, loaded, parent):
             faults.append(f"{manifest.model.weights}: {how} {name}")
+        elif loaded.manifest.authors != manifest.authors and is_near(entry, loaded):
+            near.append(
+                f"it computes nearly what {name} does, by {', '.join(loaded.manifest.authors)}, "
+                "as a copy would that was changed a little. Ask both how it was made"
+            )
     if manifest.parent is not None and manifest.parent not in board:
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is not an entry here; submit it first"
         )
     if parent is not None:
         faults += _misfits(entry, parent)
-    same, notes = _seeds(entry, board)
+    same, seeds = _seeds(entry, board)
     faults += same
     faults += [
         f"{name}: is not part of the entry; a pull request holds submissions/{manifest.id}/ and "
@@ -61,7 +69,9 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
     ]
-    return Examined(tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, notes)
+    return Examined(
+        tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, (*seeds, *near)
+    )
 
 
 def _loaded(other: Path) -> Submission | None:

@@ -13,6 +13,10 @@ NUM_COMPARED = 16
 #: Share of an entry's own weights, bit for bit in their places, that makes it another one's. Two
 #: trainings share next to none; a training that goes on for a moment changes nearly all.
 MOST_SHARED = 0.5
+#: Largest difference of a normalised logit below which two entries are told to be near each other.
+#: Two published trainings of one track differ by at least 0.14, a conversion to int8 of one of them
+#: by at most 0.07 (`docs/security.md`).
+NEAR = 0.1
 
 
 def likeness(entry: Submission, other: Submission, parent: Submission | None) -> str:
@@ -36,12 +40,28 @@ def likeness(entry: Submission, other: Submission, parent: Submission | None) ->
     return ""
 
 
+def is_near(entry: Submission, other: Submission) -> bool:
+    """Whether an entry computes nearly what another one does, such as a copy whose channels are in
+    another order or scaled, and of which a few weights are gone.
+
+    Args:
+        entry: that is new.
+        other: that is there.
+    """
+    return entry.track == other.track and _difference(entry, other) < NEAR
+
+
 def _computes_the_same(entry: Submission, other: Submission) -> bool:
+    return _difference(entry, other) <= RELATIVE_TOLERANCE
+
+
+def _difference(entry: Submission, other: Submission) -> float:
+    """The largest between normalised logits on random images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(NUM_COMPARED, *entry.track.shape, generator=generator)
     with torch.no_grad():
         found, expected = (_normalised(one.model(images)) for one in (entry, other))
-    return float((found - expected).abs().max()) <= RELATIVE_TOLERANCE
+    return float((found - expected).abs().max())
 
 
 def num_nonzero(entry: Submission) -> int:

@@ -41,9 +41,10 @@ def test_a_curve_is_measured_resumed_and_left_alone(
     result_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stopped run goes on from its chunks and writes the bytes of one that was not stopped."""
+    from corobench.benchmark.records import curve as record
     from corobench.benchmark.review import curve as measuring
 
-    monkeypatch.setattr(measuring, "GRID", (Fraction(1, 8),))
+    monkeypatch.setattr(record, "GRID", (Fraction(1, 8),))
     before = {path: path.read_bytes() for path in result_path.parent.iterdir()}
     attack = measuring.CurveEvaluation.attack
 
@@ -75,7 +76,7 @@ def test_a_curve_is_measured_resumed_and_left_alone(
     assert measuring.measure_curve(result_path, FOLDER) == path, "it is there already"
     monkeypatch.undo()
     path.unlink()
-    monkeypatch.setattr(measuring, "GRID", (Fraction(1, 8),))
+    monkeypatch.setattr(record, "GRID", (Fraction(1, 8),))
     assert measuring.measure_curve(result_path, FOLDER).read_bytes() == resumed
     forged = path.read_text().replace(f'"unbroken":{point.unbroken}', f'"unbroken":{result.clean}')
     path.write_text(forged)
@@ -137,7 +138,7 @@ def made(tmp_path: Path) -> tuple[Path, Result]:
 
 def test_the_radii_of_a_curve_are_written_as_radii_are_read() -> None:
     """Also the whole range of an image, 1/1, where a quick result has a radius of two thirds."""
-    from corobench.benchmark.review.curve import grid
+    from corobench.benchmark.records.curve import grid
 
     radii = grid(("1/3", "2/3"))
     assert radii[-1] == "1/1"
@@ -163,7 +164,8 @@ def test_the_radii_of_a_curve_are_written_as_radii_are_read() -> None:
         ({"points": {"6/32": {"proven": 1, "unbroken": 2}}}, "6/32: expected 3/16"),
         ({"points": {" 3/16 ": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
         ({"points": {"٣/١٦": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
-        ({"points": {f"1/{10**90}": {"proven": 1, "unbroken": 480}}}, "below the line"),
+        ({"points": {f"1/{10**90}": {"proven": 1, "unbroken": 480}}}, "expected one of 1/64, "),
+        ({"points": {"1/100": {"proven": 1, "unbroken": 480}}}, "1/100: expected one of 1/64, "),
         ({"points": {"1/32": {"proven": 1, "unbroken": 481}}}, "expected at most 480 unbroken"),
         (
             {

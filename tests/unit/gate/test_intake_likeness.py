@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from leaderboard_factory import make_result
 from safetensors.torch import load_file, save_file
 
 from corobench.benchmark.cli import intake
+from corobench.benchmark.submission import load_submission
+from corobench.benchmark.submission.likeness import is_near
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.seeds import trainings
 
@@ -84,6 +87,52 @@ def test_weights_of_the_named_parent_are_the_entrys_own(board: Path) -> None:
         lines = [line for line in path.read_text().splitlines() if not line.startswith("sparsity")]
         path.write_text("\n".join(lines) + "\n")
     assert _examine(board / ENTRY)[0] == []
+
+
+def _strangers(board: Path, share: float) -> Path:
+    """A changed copy under another name, by others."""
+    folder = _copy(board, title='"Mine"')
+    path = folder / "submission.toml"
+    path.write_text(path.read_text().replace('"the corobench team"', '"A. Stranger"'))
+    _change(folder, share)
+    return folder
+
+
+def test_whoever_merges_is_told_of_a_copy_in_another_order(board: Path) -> None:
+    """No weight is where it was, and one is gone, so that it is smaller."""
+    folder = _strangers(board, 0.0)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+    for layer, then in pairwise(layers):
+        width = len(tensors[f"{layer}.bias"])
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(2))
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            tensors[name] = 2.0 * tensors[name][order]
+        reads = tensors[f"{then}.weight"]
+        parts = reads.reshape(len(reads), width, -1)[:, order]
+        tensors[f"{then}.weight"] = 0.5 * parts.reshape(reads.shape)
+    save_file({name: one.contiguous() for name, one in tensors.items()}, path)
+    faults, (note,) = _examine(folder)
+    assert faults == []
+    assert f"computes nearly what {ENTRY} does, by the corobench team" in note
+
+
+def test_another_training_is_near_to_none(board: Path) -> None:
+    assert _examine(_strangers(board, 0.9)) == ([], ())
+
+
+@pytest.mark.slow
+def test_of_all_published_entries_only_conversions_are_near_each_other() -> None:
+    """So that whoever merges is not told of every second entry."""
+    board = [load_submission(path.parent) for path in ROOT.glob("submissions/*/submission.toml")]
+    near = {
+        tuple(sorted((one.manifest.id, other.manifest.id)))
+        for one, other in combinations(board, 2)
+        if is_near(one, other)
+    }
+    assert near
+    assert all(second.removeprefix(first) in ("-bf16", "-int8") for first, second in near)
 
 
 def test_an_entry_is_not_one_seed_of_a_training_twice(board: Path) -> None:
