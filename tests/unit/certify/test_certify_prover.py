@@ -13,6 +13,7 @@ from corobench.benchmark.certify.bab import branching
 from corobench.benchmark.certify.checker.proofs import METHODS
 from corobench.benchmark.certify.witness import Witness, downward
 from corobench.benchmark.errors import NotCertifiable
+from corobench.benchmark.network.compaction import compacted
 
 SHAPE = (1, 8, 8)
 ALL = (*METHODS, "alpha-CROWN", "BaB")
@@ -277,3 +278,30 @@ def test_margins_are_rounded_down() -> None:
     assert (found <= given).all()
     assert (found[[0, 1, 7]] >= given[[0, 1, 7]] - 1e-7).all()
     assert not found[2] > 0 and found[3] == 0 and found[4] < 0
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+def test_neurons_of_pruned_filters_are_not_split(is_normalised: bool) -> None:
+    """The search is that of the smaller network that computes the same."""
+    model = seeded(lambda: cnn(width=6, num_classes=4), 3)
+    for conv, norm in ((model[0], nn.BatchNorm2d(6)), (model[2], nn.BatchNorm2d(12))):
+        dead = slice(0, conv.out_channels - 2)
+        conv.weight.data[dead] = conv.bias.data[dead] = 0.0
+        if is_normalised:  # and its batch-norm is pruned with it
+            conv.weight.data[dead] = 0.3
+            norm.weight.data[dead] = norm.bias.data[dead] = 0.0
+            place = [layer is conv for layer in model].index(True)
+            model = nn.Sequential(*model[: place + 1], norm, *model[place + 1 :])
+    model = model.eval()
+    x, low, high = boxes((1, 8, 8), 0.05, num=2, seed=4)
+    small = compacted(model, (1, 8, 8), x)
+    assert small is not None
+    labels = model(x).argmax(dim=1)
+    found, expected = (
+        Prover(one, (1, 8, 8), 4).search("BaB", low, high, labels, BranchBudget(20, num_dives=0))
+        for one in (model, small)
+    )
+    assert any(one.num_unstable for one in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.num_unstable == other.num_unstable
+        torch.testing.assert_close(one.margins, other.margins, rtol=1e-3, atol=1e-3)
