@@ -88,7 +88,7 @@ def drift(
     if new is not None and new.is_file():
         found = drifting.between(old, new, max_moved)
     else:
-        from corobench.benchmark.executors import run_replay
+        from corobench.benchmark.executors.looking_again import run_replay
 
         folder = new or cli_options.folder_of_entry(old, "NEW")
         found = run_replay(

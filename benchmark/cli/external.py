@@ -60,7 +60,7 @@ def export_vnnlib(
       corobench export-vnnlib results/1.1/digits/my-model.json --out questions
       corobench export-vnnlib results/1.1/cifar10/my-model.json --epsilon 2/255 --out questions
     """
-    from corobench.benchmark.executors import run_vnnlib_export
+    from corobench.benchmark.executors.looking_again import run_vnnlib_export
     from corobench.benchmark.records.reading.result_file import read_result
     from corobench.benchmark.tracks import chosen_radii
 

@@ -21,13 +21,9 @@ from typing import Any
 from corobench.benchmark.data.clean_images import find_fault, is_clean_images
 from corobench.benchmark.errors import ConfigError, ResultError, SubmissionError
 from corobench.benchmark.evaluation.settings import Evaluated, Settings
-from corobench.benchmark.executors import (
-    run_evaluation,
-    run_examination,
-    run_validation,
-    run_verification,
-)
+from corobench.benchmark.executors import run_evaluation, run_examination, run_validation
 from corobench.benchmark.executors.limits import Limits
+from corobench.benchmark.executors.looking_again import run_verification
 from corobench.benchmark.gate.rule import Rule, Verdict
 from corobench.benchmark.gate.run import Checked, compare_with_baseline
 from corobench.benchmark.records.reading.result_file import read_result

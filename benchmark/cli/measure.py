@@ -67,7 +67,7 @@ def measure(
 
 
 def _measure_results(results: Path, submissions: Path, write: bool, limits: Limits | None) -> None:
-    from corobench.benchmark.executors import run_remeasure
+    from corobench.benchmark.executors.looking_again import run_remeasure
     from corobench.benchmark.records.reading.result_file import read_result
 
     files = [results] if results.is_file() else sorted(results.rglob("*.json"))

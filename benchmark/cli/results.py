@@ -100,10 +100,10 @@ def recheck(
       corobench recheck results/1.1/digits/my-model.json --submission submissions/my-model
       corobench recheck results/1.1/digits/my-model.json --no-proofs --curve
     """
-    from corobench.benchmark.executors import run_recheck
+    from corobench.benchmark.executors.looking_again import run_recheck
 
     folder = submission or cli_options.folder_of_entry(result, "--submission")
-    found = run_recheck(result, folder, data_root, limits, proofs=proofs, curve=curve)
+    found = run_recheck(result, folder, limits, data_root=data_root, proofs=proofs, curve=curve)
     if found.moved:
         raise ResultError(
             f"{result}: {len(found.moved)} predictions are not confirmed:\n"
@@ -178,7 +178,7 @@ def contest(
       corobench contest results/1.1/digits/my-model.json found.npz --by "A. Rival" --write
     """
     from corobench.benchmark.cli.external import show_proofs
-    from corobench.benchmark.executors import run_contest
+    from corobench.benchmark.executors.looking_again import run_contest
     from corobench.benchmark.scoring.ranking import bracket
 
     if (adversarial is None) == (proof is None):
