@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from corobench.benchmark.executors.backend import NUM_HELD
 from corobench.benchmark.executors.limits import MAX_ENDED
-from corobench.benchmark.files.steps import PROOF, Ended
+from corobench.benchmark.files.steps import PROOF_KINDS, Ended
 
 #: Tries of one job in all, where its worker is lost each time.
 MAX_TRIES = 3
@@ -349,7 +349,7 @@ class Scheduler:
         """A job has no answer; after too many, no other one of its entry is begun."""
         entry = one.entry
         decided = [Decided(entry.name, one.job, ended)]
-        entry.num_ended += one.kind != PROOF
+        entry.num_ended += one.kind not in PROOF_KINDS
         if entry.num_ended >= self._max_ended and entry.given_up is None:
             entry.given_up = ended
             left = list(entry.ready.values())

@@ -11,6 +11,8 @@ EVERY_STEP = "*"
 #: steps. They say nothing about the others, and do not count among those after which no more is
 #: tried: attacks go on where every certifier fails.
 PROOF = "certify"
+#: Kinds of jobs that are such steps: cheap certifiers, and those that close the bracket.
+PROOF_KINDS = ("certify", "close")
 #: Steps without which there is no result at all.
 NEEDED = ("start", "load", "measure", "validate")
 #: Options of the limits, which the reason of a step that broke one names.

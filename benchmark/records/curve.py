@@ -56,7 +56,7 @@ class Curve(Aside):
     certifiers: tuple[ShortText, ...] = Field(max_length=16)
     attack: ShortText
     device: ShortText
-    versions: dict[ShortText, ShortText]
+    versions: dict[ShortText, ShortText] = Field(min_length=1)
     points: dict[ShortText, CurvePoint] = Field(max_length=MAX_POINTS)
 
 
@@ -130,17 +130,21 @@ def _faults_of_radii(curve: Curve, result: Result) -> list[str]:
         elif text not in known:
             faults.append(f"{text}: expected one of {', '.join(known)}")
         seen[radius] = text
+    faults += [f"points: expected {text}, too" for text in known if parse_epsilon(text) not in seen]
     return faults
 
 
 def _faults_of_points(curve: Curve, result: Result) -> list[str]:
     """Proofs of certifiers that there are not, and counts that rise with the radius."""
     faults = [f"certifiers: {name!r} is not one" for name in curve.certifiers if name not in CHEAP]
+    if list(curve.certifiers) != [name for name in CHEAP if name in curve.certifiers]:
+        faults.append(f"certifiers: expected each once, in the order of {', '.join(CHEAP)}")
     most = {"proven": result.clean, "unbroken": result.clean}
     for text in sorted(curve.points, key=parse_epsilon):
         point = curve.points[text]
-        if point.proven is not None and not curve.certifiers:
-            faults.append(f"{text}.proven: expected null where no certifier was asked")
+        if (point.proven is None) != (not curve.certifiers):
+            what = "a count where certifiers were" if curve.certifiers else "null where none was"
+            faults.append(f"{text}.proven: expected {what} asked")
         for key, count in (("proven", point.proven), ("unbroken", point.unbroken)):
             if count is None:
                 continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 
 from corobench.benchmark.records.manifest import Manifest
 
 #: What two seeds of one training may say differently.
-_FREE = {"id", "parent", "links", "description"}
+_FREE = {"id", "parent", "links", "description", "licence", "authors"}
 
 #: An entry's manifest, and the format of its weights file.
 Told = tuple[Manifest, str | None]
@@ -29,6 +30,9 @@ def training_of(told: Told, named: Mapping[str, Told]) -> str:
 def _training(told: Told, named: Mapping[str, Told], seen: frozenset[str]) -> str:
     manifest, file_format = told
     record = manifest.model_dump(mode="json", exclude={*_FREE, "training"})
+    record["authors"] = sorted({_plain(author) for author in manifest.authors})
+    record["title"] = _plain(manifest.title)
+    record["method"]["name"] = _plain(manifest.method.name)
     record["training"] = manifest.training.model_dump(mode="json", exclude={"seed"})
     record["format"] = file_format
     parent = manifest.parent
@@ -36,3 +40,8 @@ def _training(told: Told, named: Mapping[str, Told], seen: frozenset[str]) -> st
         above = named.get(parent) if parent not in seen else None
         record["parent"] = _training(above, named, seen | {parent}) if above else parent
     return json.dumps(record, sort_keys=True)
+
+
+def _plain(text: str) -> str:
+    """A text without what people do not see: case, kinds of spaces, wide and narrow letters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

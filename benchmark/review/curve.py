@@ -133,16 +133,15 @@ def recheck_curve(
     if stored is None:
         return None
     at = resolve_device(device)
-    epsilons = tuple(sorted(stored.points, key=parse_epsilon))
     with tempfile.TemporaryDirectory(prefix="corobench-") as room:
         chunks = ChunkStore(Path(room), {"curve": evidence.result.identity}, {})
-        found = _measure(evidence, at, chunks, report, steps or Steps(), epsilons)
+        found = _measure(evidence, at, chunks, report, steps or Steps())
     lines = []
     for key in ("certifiers", "attack"):
         said, here = getattr(stored, key), getattr(found, key)
         if said != here:
             lines.append(f"{key}: claimed {said}, measured {here}")
-    for epsilon in epsilons:
+    for epsilon in sorted(stored.points, key=parse_epsilon):
         for key in CurvePoint.model_fields:
             said, here = (getattr(one.points[epsilon], key) for one in (stored, found))
             if said != here:
@@ -165,12 +164,11 @@ def _measure(
     chunks: ChunkStore,
     report: Reporter,
     steps: Steps,
-    epsilons: tuple[str, ...] | None = None,
 ) -> Curve:
-    """The curve of a result, at the radii of :func:`grid` or others.
+    """The curve of a result.
 
     Raises:
-        ResultError: it contradicts the result.
+        ResultError: it contradicts the result, or a step of it gave no answer.
     """
     result = evidence.result
     images, labels, _ = subset(evidence.dataset, result.n)
@@ -178,13 +176,14 @@ def _measure(
     checked = check_images(evidence.submission, images, labels, at, steps, folder)
     evaluation = CurveEvaluation(
         prepare(checked, Protocol(), steps),
-        epsilons=epsilons or grid(tuple(result.epsilons)),
+        epsilons=grid(tuple(result.epsilons)),
         seed=result.seed,
         chunks=chunks,
         report=report,
         steps=steps,
     )
     facts = evaluation.run()
+    _require_answers(facts, steps, evidence.path)
     asked = tuple(
         name
         for name in evaluation.prepared.early
@@ -204,6 +203,22 @@ def _measure(
     if faults:
         raise ResultError("\n".join([f"{evidence.path}: its curve contradicts it", *faults]))
     return curve
+
+
+def _require_answers(facts: Facts, steps: Steps, path: Path) -> None:
+    """Refuse where an attack or a proof gave no answer: its images would count as unbroken.
+
+    Raises:
+        ResultError: with the first reason.
+    """
+    reasons = [f"{name}: {ended.reason}" for name, ended in steps.ended.items()]
+    for known in facts.epsilons.values():
+        reasons += [str(reason) for reason in known.failed if reason]
+    if reasons:
+        raise ResultError(
+            f"{path}: no curve, because a step of it gave no answer ({reasons[0]}); give it more "
+            "time or memory, see `corobench evaluate --help`"
+        )
 
 
 def _is_there(path: Path, evidence: Evidence) -> bool:

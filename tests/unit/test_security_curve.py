@@ -13,6 +13,7 @@ from leaderboard_factory import make_result, make_score, write_result
 
 from corobench.benchmark.cli.main import invoke
 from corobench.benchmark.errors import ResultError
+from corobench.benchmark.files.steps import Ended, Steps
 from corobench.benchmark.records.curve import curve_path
 from corobench.benchmark.records.reading.curve_file import MAX_BYTES, read_curve
 from corobench.benchmark.records.reading.result_file import read_result
@@ -95,13 +96,44 @@ def test_a_curve_is_measured_resumed_and_left_alone(
     assert after == before, "the result and its set stay as they are"
 
 
+@pytest.mark.parametrize("step", ["attack-pgd50-1_64-0000", "certify-IBP-1_64-0000"])
+def test_a_curve_one_of_whose_steps_gave_no_answer_is_not_written(
+    result_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Images that were not attacked would count as unbroken, and those not asked as unproven."""
+    from corobench.benchmark.records import curve as record
+    from corobench.benchmark.review.curve import measure_curve
+
+    monkeypatch.setattr(record, "GRID", (Fraction(1, 8),))
+    steps = Steps(ended={step: Ended("took more than --step-limit-s 1", by_clock=True)})
+    with pytest.raises(ResultError, match=rf"no curve, .*{step}: took more than --step-limit-s 1"):
+        measure_curve(result_path, FOLDER, steps=steps)
+    assert not curve_path(result_path).exists()
+
+
 def _recheck(result_path: Path) -> int:
     command = ["recheck", str(result_path), "--submission", str(FOLDER)]
     return invoke([*command, "--no-proofs", "--curve", "--no-isolate"])
 
 
-def raw_curve(result: Result, **changed: Any) -> dict[str, Any]:
-    """A curve that fits a result whose bracket is 300 to 380 at both radii."""
+ENDS = {
+    "1/64": (400, 480),
+    "1/32": (320, 400),
+    "3/64": (310, 390),
+    "3/32": (300, 380),
+    "5/32": (20, 80),
+    "3/16": (10, 60),
+}
+
+
+def _point(proven: int | None, unbroken: int) -> dict[str, int | None]:
+    return {"proven": proven, "unbroken": unbroken}
+
+
+def raw_curve(
+    result: Result, points: dict[str, dict[str, int | None]] | None = None, **changed: Any
+) -> dict[str, Any]:
+    """A curve that fits a result whose bracket is 300 to 380 at both radii; points are replaced."""
     return {
         "schema": 1,
         "entry": result.entry,
@@ -114,10 +146,7 @@ def raw_curve(result: Result, **changed: Any) -> dict[str, Any]:
         "attack": "pgd50",
         "device": "cpu",
         "versions": {"torch": "2.9.0"},
-        "points": {
-            "1/32": {"proven": 320, "unbroken": 400},
-            "3/16": {"proven": 10, "unbroken": 60},
-        },
+        "points": {text: _point(*ends) for text, ends in ENDS.items()} | (points or {}),
         **changed,
     }
 
@@ -151,7 +180,7 @@ def test_the_radii_of_a_curve_are_written_as_radii_are_read() -> None:
         ({"weights_sha256": "cd" * 32}, "weights_sha256: expected"),
         ({"n": 100}, "n: expected 500"),
         ({"points": {"1/32": {"proven": 320, "unbroken": 299}}}, "expected at most 299 proven"),
-        ({"points": {"3/16": {"proven": 390, "unbroken": 395}}}, "expected at most 380 proven"),
+        ({"points": {"3/16": {"proven": 390, "unbroken": 395}}}, "expected at most 80 proven"),
         ({"points": {"1/32": {"proven": 490, "unbroken": 490}}}, "expected at most 480 proven"),
         ({"points": {"0.05": {"proven": 1, "unbroken": 2}}}, "0.05"),
         ({"points": {"1/32": {"proven": -1, "unbroken": 2}}}, "proven"),
@@ -159,11 +188,12 @@ def test_the_radii_of_a_curve_are_written_as_radii_are_read() -> None:
         ({"seed": 1}, "seed: expected 0"),
         ({"attack": "none at all"}, "attack: expected 'pgd50'"),
         ({"certifiers": ["the exact one"]}, "'the exact one' is not one"),
-        ({"certifiers": []}, "expected null where no certifier was asked"),
+        ({"certifiers": []}, "expected null where none was asked"),
+        ({"certifiers": ["IBP", "IBP", "CROWN-IBP"]}, "certifiers: expected each once"),
+        ({"certifiers": ["CROWN", "IBP"]}, "certifiers: expected each once, in the order of IBP"),
+        ({"points": {"3/32": {"proven": None, "unbroken": 380}}}, "expected a count where"),
+        ({"versions": {}}, "versions"),
         ({"points": {"1/8": {"proven": 250, "unbroken": 380}}}, "another radius than 2/16"),
-        ({"points": {"6/32": {"proven": 1, "unbroken": 2}}}, "6/32: expected 3/16"),
-        ({"points": {" 3/16 ": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
-        ({"points": {"٣/١٦": {"proven": 1, "unbroken": 2}}}, "expected 3/16"),
         ({"points": {f"1/{10**90}": {"proven": 1, "unbroken": 480}}}, "expected one of 1/64, "),
         ({"points": {"1/100": {"proven": 1, "unbroken": 480}}}, "1/100: expected one of 1/64, "),
         ({"points": {"1/32": {"proven": 1, "unbroken": 481}}}, "expected at most 480 unbroken"),
@@ -208,22 +238,53 @@ def test_a_curve_is_never_taken_for_a_result(made: tuple[Path, Result]) -> None:
 def test_the_ends_of_the_band_are_closed_by_monotony(made: tuple[Path, Result]) -> None:
     """What is proven at a larger radius is proven at a smaller one, and the other way round."""
     path, result = made
-    found = {"1/32": {"proven": 200, "unbroken": 470}, "3/32": {"proven": None, "unbroken": 430}}
-    curve = read_curve(written(path, raw_curve(result, points=found)), result)
+    found = {
+        "1/32": _point(200, 470),
+        "3/64": _point(150, 460),
+        "3/32": _point(100, 430),
+    }
+    curve = read_curve(written(path, raw_curve(result, found)), result)
     known = {one.epsilon: (one.proven, one.unbroken) for one in points(result, curve)}
     assert known == {
         "0": (480, 480),
+        "1/64": (400, 480),
         "1/32": (300, 470),
+        "3/64": (300, 460),
         "1/16": (300, 380),
         "3/32": (300, 380),
         "2/16": (300, 380),
+        "5/32": (20, 80),
+        "3/16": (10, 60),
     }
     assert [one.epsilon for one in points(result, None)] == ["0", "1/16", "2/16"]
-    high = {"proven": 376, "unbroken": 376}  # more than the board's 300 at 1/16
-    found = {"1/32": {"proven": 400, "unbroken": 470}, "3/32": high}
-    curve = read_curve(written(path, raw_curve(result, points=found)), result)
+    high = _point(376, 376)  # more than the board's 300 at 1/16
+    found = {"1/32": _point(400, 470), "3/64": _point(400, 470), "3/32": high}
+    curve = read_curve(written(path, raw_curve(result, found)), result)
     (own,) = (one for one in points(result, curve) if one.epsilon == "1/16")
     assert (own.proven, own.unbroken) == (300, 380)
+
+
+@pytest.mark.parametrize("text", ["6/32", " 3/16 ", "٣/١٦"])
+def test_a_radius_is_written_in_one_way(made: tuple[Path, Result], text: str) -> None:
+    path, result = made
+    curve = raw_curve(result)
+    with pytest.raises(ResultError, match="expected another radius than 3/16"):
+        read_curve(written(path, raw_curve(result, {text: _point(1, 2)})), result)
+    curve["points"][text] = curve["points"].pop("3/16")
+    with pytest.raises(ResultError, match=f"{text}: expected 3/16"):
+        read_curve(written(path, curve), result)
+
+
+@pytest.mark.parametrize("left", [(), ("3/64",), tuple(ENDS)[:4]])
+def test_a_curve_without_some_of_its_radii_is_refused(
+    made: tuple[Path, Result], left: tuple[str, ...]
+) -> None:
+    """Whoever leaves out the worst ones shows a better curve."""
+    path, result = made
+    curve = raw_curve(result)
+    curve["points"] = {text: curve["points"][text] for text in left}
+    with pytest.raises(ResultError, match="points: expected 3/16, too"):
+        read_curve(written(path, curve), result)
 
 
 def test_pages_have_the_curve_and_the_same_bytes_twice(
@@ -235,7 +296,7 @@ def test_pages_have_the_curve_and_the_same_bytes_twice(
     name = "entries/1.0/digits/entry.n500.html"
     first, second = ((site / name).read_text("utf-8") for site in sites)
     assert first == second
-    assert first.count('class="unbroken cheap"') == 2
+    assert first.count('class="unbroken cheap"') == len(ENDS)
     assert "IBP, CROWN-IBP and PGD-50 alone" in first
     board = "boards/digits-1.0-n500-eps1-16.html"
     with_curve = (sites[0] / board).read_bytes()

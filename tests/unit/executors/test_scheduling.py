@@ -14,7 +14,7 @@ from corobench.benchmark.executors.scheduling import (
     Scheduler,
     UnexpectedError,
 )
-from corobench.benchmark.files.steps import PROOF, Ended
+from corobench.benchmark.files.steps import PROOF_KINDS, Ended
 
 
 def _with(num_workers: int, **costs: float) -> Scheduler:
@@ -173,10 +173,11 @@ def test_after_too_many_ended_jobs_an_entry_is_given_up_and_others_are_not() -> 
     assert scheduler.assign() == [Given("w0", "b", (100,))]
 
 
-def test_proofs_that_end_give_up_no_entry() -> None:
+@pytest.mark.parametrize("kind", PROOF_KINDS)
+def test_proofs_that_end_give_up_no_entry(kind: str) -> None:
     """A certifier is not asked again after one; attacks go on where every certifier fails."""
     scheduler = _with(1, a=0)
-    scheduler.add_jobs("a", [(job, PROOF) for job in range(2 * MAX_ENDED)])
+    scheduler.add_jobs("a", [(job, kind) for job in range(2 * MAX_ENDED)])
     for job in range(2 * MAX_ENDED):
         assert scheduler.assign() == [Given("w0", "a", (job,))]
         scheduler.begun("w0", job)
