@@ -76,13 +76,17 @@ def claims(
         certifier -> bool (B,).
     """
     try:
+        from corobench.benchmark.certify.checker.intervals import UncheckableError
         from corobench.benchmark.certify.checker.proofs import margins
         from corobench.benchmark.certify.checker.reading import read_network
     except ImportError:
         return _library_claims(network, low, high, labels, certifiers)
     if "BaB" in certifiers:
         return {"BaB": _searched(network, low, high, labels)}
-    known: Any = _kept(network, "checker", lambda: read_network(network, low.shape[1:]))
+    try:
+        known: Any = _kept(network, "checker", lambda: read_network(network, low.shape[1:]))
+    except UncheckableError:  # such as a batch-norm that scales by a denormal
+        return dict.fromkeys(certifiers, torch.zeros(len(low), dtype=torch.bool))
     box = tuple(side.double().numpy() for side in (low, high))
     found = {name: margins(known, *box, labels.numpy(), name) for name in certifiers}
     return {name: torch.from_numpy(one.min(axis=1) > 0) for name, one in found.items()}

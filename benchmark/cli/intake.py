@@ -87,6 +87,7 @@ def examine(
     others: Iterable[Path],
     changed: Sequence[str],
     limits: Limits | None = LIMITS,
+    data_root: Path | None = None,
 ) -> Examined:
     """What an entry is, and all reasons to refuse it without evaluating it.
 
@@ -95,11 +96,12 @@ def examine(
         others: folders of the entries that are there.
         changed: files of the pull request; empty where they are not known.
         limits: of the processes that work on the entry; None for this one.
+        data_root: folder of the dataset, or None for the usual search.
     """
     invalid = run_validation(folder, limits)
     if invalid:
         return Examined((*invalid, *_foreign(folder.name, changed)))
-    return run_examination(folder, list(others), changed, limits)
+    return run_examination(folder, list(others), changed, limits, data_root=data_root)
 
 
 def _foreign(name: str, changed: Sequence[str]) -> list[str]:
@@ -149,7 +151,7 @@ def take_in(
         ResultError: the handed-in result belongs to other weights, may not be published, differs
             from its outcome table, or claims what does not hold.
     """
-    entry = examine(folder, others, changed, limits)
+    entry = examine(folder, others, changed, limits, data_root)
     if entry.faults:
         raise SubmissionError(folder, entry.faults)
     track = get_track(entry.track)

@@ -151,12 +151,24 @@ def _is_weighed(path: Path, limits: Limits | None) -> bool:
 
 
 def run_examination(
-    folder: Path, others: Sequence[Path], changed: Sequence[str], limits: Limits | None
+    folder: Path,
+    others: Sequence[Path],
+    changed: Sequence[str],
+    limits: Limits | None,
+    *,
+    data_root: Path | None = None,
 ) -> Examined:
     """Compare a new entry with the others; see `benchmark.submission.intake_faults.examine`."""
     from corobench.benchmark.executors.tasks import EXAMINE
 
-    return run_task(EXAMINE, limits, folder=folder, others=list(others), changed=list(changed))
+    return run_task(
+        EXAMINE,
+        limits,
+        folder=folder,
+        others=list(others),
+        changed=list(changed),
+        data_root=data_root,
+    )
 
 
 def run_import(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import torch
+
+from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.data.clean_images import is_clean_images
 from corobench.benchmark.errors import SubmissionError
 from corobench.benchmark.records.reading.places import result_stem
@@ -13,17 +16,32 @@ from corobench.benchmark.records.result_set import ENDINGS
 from corobench.benchmark.records.trainings import training_of
 from corobench.benchmark.submission import Submission, load_submission
 from corobench.benchmark.submission.headers import unknown_faults
-from corobench.benchmark.submission.likeness import is_near, likeness, num_nonzero
+from corobench.benchmark.submission.likeness import (
+    NUM_ORDERED,
+    is_near,
+    likeness,
+    num_nonzero,
+    orders,
+)
 from corobench.benchmark.tracks import PROTOCOL, round_of, standard_subset
 
 
-def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Examined:
+def examine(
+    folder: Path,
+    others: Iterable[Path],
+    changed: Sequence[str],
+    data_root: Path | None = None,
+) -> Examined:
     """All reasons to refuse a valid new entry.
 
     Args:
         folder: of the entry.
         others: folders of the entries that are there.
         changed: files of the pull request; empty where they are not known.
+        data_root: folder of the dataset, or None for the usual search.
+
+    Raises:
+        DatasetError: the images on which entries are compared are missing or broken.
     """
     try:
         entry = load_submission(folder)
@@ -43,17 +61,9 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
             continue
         board[other.name] = _loaded(other)
     parent = board.get(manifest.parent or "")
-    near = []
-    for name, loaded in board.items():
-        if loaded is None:
-            continue
-        if how := likeness(entry, loaded, parent):
-            faults.append(f"{manifest.model.weights}: {how} {name}")
-        elif loaded.manifest.authors != manifest.authors and is_near(entry, loaded):
-            near.append(
-                f"it computes nearly what {name} does, by {', '.join(loaded.manifest.authors)}, "
-                "as a copy would that was changed a little. Ask both how it was made"
-            )
+    for loaded in board.values():
+        if loaded is not None and (how := likeness(entry, loaded, parent)):
+            faults.append(f"{manifest.model.weights}: {how}")
     if manifest.parent is not None and manifest.parent not in board:
         faults.append(
             f"submission.toml: `parent`: {manifest.parent!r} is not an entry here; submit it first"
@@ -61,6 +71,7 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
     if parent is not None:
         faults += _misfits(entry, parent)
     same, seeds = _seeds(entry, board)
+    notes = seeds if faults else (*seeds, *_near(entry, board, data_root))
     faults += same
     faults += [
         f"{name}: is not part of the entry; a pull request holds submissions/{manifest.id}/ and "
@@ -69,9 +80,7 @@ def examine(folder: Path, others: Iterable[Path], changed: Sequence[str]) -> Exa
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
     ]
-    return Examined(
-        tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, (*seeds, *near)
-    )
+    return Examined(tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, notes)
 
 
 def _loaded(other: Path) -> Submission | None:
@@ -80,6 +89,32 @@ def _loaded(other: Path) -> Submission | None:
         return load_submission(other)
     except SubmissionError:
         return None
+
+
+def _near(
+    entry: Submission, board: Mapping[str, Submission | None], data_root: Path | None
+) -> list[str]:
+    """Entries that compute nearly what this one does, but its parent and what was made of that."""
+    images, _, _ = subset(load_test(entry.track.name, data_root), NUM_ORDERED)
+    asked = torch.from_numpy(images)
+    mine, parent = orders(entry, asked), entry.manifest.parent or ""
+    found = {
+        name: orders(other, asked)
+        for name, other in board.items()
+        if other is not None and other.track == entry.track
+    }
+    near = [name for name, theirs in found.items() if is_near(mine, theirs)]
+    if parent in near:
+        near = [name for name in near if not is_near(found[parent], found[name])]
+    notes = []
+    for name in near:
+        other = board[name]
+        assert other is not None
+        notes.append(
+            f"it computes nearly what {name} does, by {', '.join(other.manifest.authors)}, as a "
+            "copy would that was changed a little. Ask how it was made"
+        )
+    return notes
 
 
 def _seeds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 import torch
 from leaderboard_factory import make_result
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from corobench.benchmark.cli import intake
+from corobench.benchmark.data import load_test, subset
+from corobench.benchmark.errors import DatasetError
 from corobench.benchmark.submission import load_submission
-from corobench.benchmark.submission.likeness import is_near
+from corobench.benchmark.submission.likeness import NUM_ORDERED, is_near, orders
 from corobench.leaderboard.loading import identity
 from corobench.leaderboard.seeds import trainings
 
@@ -98,10 +102,57 @@ def _strangers(board: Path, share: float) -> Path:
     return folder
 
 
-def test_whoever_merges_is_told_of_a_copy_in_another_order(board: Path) -> None:
-    """No weight is where it was, and one is gone, so that it is smaller."""
-    folder = _strangers(board, 0.0)
-    path = folder / "model.safetensors"
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_whoever_merges_is_told_of_a_copy_in_another_order(board: Path, is_theirs: bool) -> None:
+    """No weight is where it was, and one is gone, so that it is smaller; whoever says it is his."""
+    folder = _copy(board, title='"Mine"') if is_theirs else _strangers(board, 0.0)
+    _change(folder, 0.0)
+    _reorder(folder / "model.safetensors")
+    faults, (note,) = _examine(folder)
+    assert faults == []
+    assert f"computes nearly what {ENTRY} does, by the corobench team" in note
+
+
+class _Hidden(nn.Module):
+    """A copy with bent logits, and a neuron that reads a corner, which is dark on images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = nn.functional.leaky_relu(self.model(x), 0.25)
+        fires = torch.relu(x[:, 0, 0, 0] - 0.05)
+        return torch.cat([logits[:, :1] + 50.0 * fires[:, None], logits[:, 1:]], dim=1)
+
+
+def test_what_changes_logits_on_noise_alone_hides_no_copy(board: Path) -> None:
+    entry, other = (load_submission(board / name) for name in (ENTRY, OTHER))
+    copied = replace(entry, model=_Hidden(entry.model))
+    images = torch.from_numpy(subset(load_test("digits"), NUM_ORDERED)[0])
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    assert not is_near(orders(copied, noise), orders(entry, noise))
+    assert is_near(orders(copied, images), orders(entry, images))
+    assert not is_near(orders(copied, images), orders(other, images))
+
+
+def test_a_child_of_its_parent_is_near_to_nobody_else(board: Path) -> None:
+    """Few weights are pruned: it computes nearly what its parent does, as it says."""
+    folder = _strangers(board, 0.9)
+    weights = load_file(board / PARENT / "model.safetensors")
+    pruned = {
+        name: torch.where(one.abs() >= one.abs().flatten().quantile(0.1), one, 0.0 * one)
+        for name, one in weights.items()
+    }
+    save_file(pruned, folder / "model.safetensors")
+    path = folder / "submission.toml"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("sparsity")]
+    path.write_text("\n".join(lines) + "\n")
+    assert _examine(folder) == ([], ())
+
+
+def _reorder(path: Path) -> None:
+    """The channels and neurons of each layer in another order, twice as large, and halved again."""
     tensors = load_file(path)
     layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     for layer, then in pairwise(layers):
@@ -113,9 +164,6 @@ def test_whoever_merges_is_told_of_a_copy_in_another_order(board: Path) -> None:
         parts = reads.reshape(len(reads), width, -1)[:, order]
         tensors[f"{then}.weight"] = 0.5 * parts.reshape(reads.shape)
     save_file({name: one.contiguous() for name, one in tensors.items()}, path)
-    faults, (note,) = _examine(folder)
-    assert faults == []
-    assert f"computes nearly what {ENTRY} does, by the corobench team" in note
 
 
 def test_another_training_is_near_to_none(board: Path) -> None:
@@ -123,13 +171,21 @@ def test_another_training_is_near_to_none(board: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_all_published_entries_only_conversions_are_near_each_other() -> None:
+@pytest.mark.parametrize("track", ["digits", "fashion-mnist"])
+def test_of_all_published_entries_only_conversions_are_near_each_other(track: str) -> None:
     """So that whoever merges is not told of every second entry."""
-    board = [load_submission(path.parent) for path in ROOT.glob("submissions/*/submission.toml")]
+    try:
+        images = torch.from_numpy(subset(load_test(track), NUM_ORDERED)[0])
+    except DatasetError:
+        pytest.skip("needs the images of the track")
+    known = {
+        path.parent.name: orders(load_submission(path.parent), images)
+        for path in ROOT.glob(f"submissions/{track}-*/submission.toml")
+    }
     near = {
-        tuple(sorted((one.manifest.id, other.manifest.id)))
-        for one, other in combinations(board, 2)
-        if is_near(one, other)
+        tuple(sorted(names))
+        for names in combinations(known, 2)
+        if is_near(known[names[0]], known[names[1]])
     }
     assert near
     assert all(second.removeprefix(first) in ("-bf16", "-int8") for first, second in near)
@@ -162,6 +218,25 @@ def test_others_are_no_seed_of_it(board: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
     _change(folder, 0.9)
     assert _examine(folder) == ([], ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("CNN-small, IBP training, LWM 10x", " CNN-small,\u00a0ibp training, LWM 10x"),
+        ("CNN-small, IBP training, LWM 10x", "CNN-small, IBP training, LWM 10\uff58"),
+        ('"the corobench team",', '"the corobench team", "The  corobench team",'),
+        ('licence = "MIT"', 'licence = "Apache-2.0"'),
+    ],
+)
+def test_what_nobody_sees_makes_no_other_training(board: Path, old: str, new: str) -> None:
+    folder = _copy(board)
+    path = folder / "submission.toml"
+    assert old in path.read_text("utf-8")
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+    _change(folder, 0.9)
+    faults, _ = _examine(folder)
+    assert any("says that it is seed 0 of this very training" in fault for fault in faults)
 
 
 def test_a_negative_seed_is_none(board: Path) -> None:
