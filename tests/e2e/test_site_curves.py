@@ -17,9 +17,26 @@ from corobench.leaderboard.build import build_site
 
 #: As many as are compared at once; the first has a curve of more radii.
 NAMES = ("one", "two", *(f"more-{place}" for place in range(6)))
-POINTS = {"1/32": (320, 450), "3/16": (10, 60)}
+POINTS = {
+    "1/64": (400, 470),
+    "1/32": (320, 450),
+    "3/64": (310, 390),
+    "3/32": (300, 380),
+    "5/32": (20, 80),
+    "3/16": (10, 60),
+}
 #: Radius -> proven and unbroken of 500, as drawn.
-DRAWN = [(0, 480, 480), (1 / 32, 320, 450), (1 / 16, 300, 380), (1 / 8, 300, 380), (3 / 16, 10, 60)]
+DRAWN = [
+    (0, 480, 480),
+    (1 / 64, 400, 470),
+    (1 / 32, 320, 450),
+    (3 / 64, 310, 390),
+    (1 / 16, 300, 380),
+    (3 / 32, 300, 380),
+    (1 / 8, 300, 380),
+    (5 / 32, 20, 80),
+    (3 / 16, 10, 60),
+]
 READ = """(svg) => {
   const at = (node) => [Number(node.getAttribute("cx")), Number(node.getAttribute("cy"))];
   const lines = [...svg.querySelectorAll("line.grid")];
@@ -84,9 +101,13 @@ def test_the_entry_page_draws_what_it_says(tab: Tab) -> None:
     rows = page.locator("section[aria-labelledby=security] tbody tr").all_inner_texts()
     assert [row.split("\t")[:3] for row in rows] == [
         ["0", "96.0", "96.0"],
+        ["1/64", "80.0", "94.0"],
         ["1/32", "64.0", "90.0"],
+        ["3/64", "62.0", "78.0"],
         ["1/16", "60.0", "76.0"],
+        ["3/32", "60.0", "76.0"],
         ["2/16", "60.0", "76.0"],
+        ["5/32", "4.0", "16.0"],
         ["3/16", "2.0", "12.0"],
     ]
     assert "not ranked" in page.locator("section[aria-labelledby=security] p").inner_text()
@@ -107,9 +128,13 @@ def test_the_compare_page_draws_both(tab: Tab) -> None:
 
 SAID = {
     "0": "without an attack",
+    "1/64": "radius 1/64, measured cheaply",
     "1/32": "radius 1/32, measured cheaply",
+    "3/64": "radius 3/64, measured cheaply",
     "1/16": "radius 1/16, measured for the board",
+    "3/32": "radius 3/32, measured cheaply",
     "2/16": "radius 2/16, measured for the board",
+    "5/32": "radius 5/32, measured cheaply",
     "3/16": "radius 3/16, measured cheaply",
 }
 
@@ -137,7 +162,7 @@ def test_the_card_says_the_numbers_of_every_point_pointed_at(tab: Tab) -> None:
 def test_a_click_on_a_compared_curve_holds_the_card_with_its_link(tab: Tab) -> None:
     page = tab.open("compare/digits-1.0-n500.html#e=one.n500,two.n500")
     page.locator("#num-differing").wait_for()
-    box = page.locator("svg.security g.k0 circle.proven").nth(4)
+    box = page.locator("svg.security g.k0 circle.proven").nth(8)
     box.scroll_into_view_if_needed()
     box.click()
     card = page.locator(".point-card.pinned")
@@ -145,7 +170,7 @@ def test_a_click_on_a_compared_curve_holds_the_card_with_its_link(tab: Tab) -> N
     assert link.get_attribute("href") == "../entries/1.0/digits/one.n500.html"
     page.keyboard.press("Escape")
     assert not page.locator(".point-card").is_visible()
-    page.locator("svg.security g.k0 circle.unbroken").nth(2).click(force=True)  # under the other's
+    page.locator("svg.security g.k0 circle.unbroken").nth(4).click(force=True)  # under the other's
     assert "two: 60.0 % proven, 76.0 % unbroken" in read_card(page)
 
 
@@ -157,7 +182,7 @@ def test_the_keyboard_walks_along_a_curve_and_across_entries(tab: Tab) -> None:
     for words in SAID.values():
         assert read_card(page)[:2] == ["one", words]
         page.keyboard.press("ArrowRight")
-    for _ in range(2):
+    for _ in range(4):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowDown")
     assert read_card(page)[:2] == ["two", SAID["1/16"]]
@@ -183,7 +208,7 @@ def test_a_curve_fits_a_phone(browser: Any, site: Path) -> None:
     page = tab.open("entries/1.0/digits/one.n500.html")
     box = page.locator("svg.security").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
-    page.locator("svg.security circle.proven").nth(1).tap()
+    page.locator("svg.security circle.proven").nth(2).tap()
     card = page.locator(".point-card.pinned")
     assert "64.0 %" in card.inner_text()
     box = card.bounding_box()
