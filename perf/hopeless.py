@@ -65,9 +65,11 @@ def main() -> None:
                 flush=True,
             )
     shares = []
-    for name in ("splits", "dives"):
-        limit = getattr(BranchBudget(), f"hopeless_{name}")
-        key = "splits_left" if name == "splits" else "dive_splits_left"
+    limits = BranchBudget()
+    for name, limit, key in (
+        ("splits", limits.hopeless_splits, "splits_left"),
+        ("dives", limits.hopeless_dives, "dive_splits_left"),
+    ):
         needs = [(one.status == "open", getattr(one, key)) for one in tightened]
         decided = max([0.0, *(need for is_open, need in needs if not is_open)])
         early = [need > limit for is_open, need in needs if is_open]

@@ -12,7 +12,7 @@ EVERY_STEP = "*"
 #: tried: attacks go on where every certifier fails.
 PROOF = "certify"
 #: Kinds of jobs that are such steps: cheap certifiers, and those that close the bracket.
-PROOF_KINDS = ("certify", "close")
+PROOF_KINDS = (PROOF, "close")
 #: Steps without which there is no result at all.
 NEEDED = ("start", "load", "measure", "validate")
 #: Options of the limits, which the reason of a step that broke one names.

@@ -70,8 +70,7 @@ def examine(
         )
     if parent is not None:
         faults += _misfits(entry, parent)
-    same, seeds = _seeds(entry, board)
-    notes = seeds if faults else (*seeds, *_near(entry, board, data_root))
+    same, notes = _seeds(entry, board)
     faults += same
     faults += [
         f"{name}: is not part of the entry; a pull request holds submissions/{manifest.id}/ and "
@@ -80,6 +79,8 @@ def examine(
         for name in changed
         if not _is_own(PurePosixPath(name), entry)
     ]
+    if not faults:
+        notes += _near(entry, board, data_root)
     return Examined(tuple(faults), manifest.id, entry.track.name, entry.weights_sha256, notes)
 
 
@@ -93,28 +94,25 @@ def _loaded(other: Path) -> Submission | None:
 
 def _near(
     entry: Submission, board: Mapping[str, Submission | None], data_root: Path | None
-) -> list[str]:
+) -> tuple[str, ...]:
     """Entries that compute nearly what this one does, but its parent and what was made of that."""
     images, _, _ = subset(load_test(entry.track.name, data_root), NUM_ORDERED)
     asked = torch.from_numpy(images)
     mine, parent = orders(entry, asked), entry.manifest.parent or ""
-    found = {
-        name: orders(other, asked)
-        for name, other in board.items()
-        if other is not None and other.track == entry.track
-    }
-    near = [name for name, theirs in found.items() if is_near(mine, theirs)]
+    near = {}
+    for name, other in board.items():
+        if other is None or other.track != entry.track:
+            continue
+        if is_near(mine, theirs := orders(other, asked)):
+            near[name] = theirs, ", ".join(other.manifest.authors)
     if parent in near:
-        near = [name for name in near if not is_near(found[parent], found[name])]
-    notes = []
-    for name in near:
-        other = board[name]
-        assert other is not None
-        notes.append(
-            f"it computes nearly what {name} does, by {', '.join(other.manifest.authors)}, as a "
-            "copy would that was changed a little. Ask how it was made"
-        )
-    return notes
+        above = near[parent][0]
+        near = {name: one for name, one in near.items() if not is_near(above, one[0])}
+    return tuple(
+        f"it computes nearly what {name} does, by {authors}, as a copy would that was changed a "
+        "little. Ask how it was made"
+        for name, (_, authors) in near.items()
+    )
 
 
 def _seeds(
