@@ -4,7 +4,8 @@ Where a relaxation leaves a margin open, an unstable neuron is fixed to be activ
 and inactive in the other (Bunel et al., JMLR 2020). Each half is bounded by beta-CROWN (Wang et
 al., NeurIPS 2021), and split again until all bounds are above the threshold or the budget is used.
 Most images need few splits. For the others the bounds of the neurons are improved, once over the
-box and then in every subdomain over the images that can still refute (`clipping`).
+box and then in every subdomain over the images that can still refute (`clipping`), and splits are
+chosen by what their halves will gain (`lookahead`).
 
 The search takes no decision by the clock, save for its safety stop; the random numbers of its dives
 are those of a fixed seed.
@@ -24,6 +25,7 @@ from corobench.benchmark.certify.bab.budget import Ascent, BranchBudget
 from corobench.benchmark.certify.bab.clipping import Clipper
 from corobench.benchmark.certify.bab.dives import Dives, splits_left
 from corobench.benchmark.certify.bab.lagrangian import (
+    Pass,
     Relaxation,
     Subdomains,
     joined,
@@ -31,6 +33,7 @@ from corobench.benchmark.certify.bab.lagrangian import (
     roots,
 )
 from corobench.benchmark.certify.bab.leaf import solve_leaf
+from corobench.benchmark.certify.bab.lookahead import Lookahead
 from corobench.benchmark.certify.bab.proof_log import Proof, ProofLog
 from corobench.benchmark.certify.bab.reduced import ReducedNet
 from corobench.benchmark.certify.bab.split_choice import best_split, candidates, split
@@ -100,6 +103,7 @@ class BranchAndBound:
         self._is_broken = is_broken
         self._num_subdomains = 0
         self._clipper: Clipper | None = None
+        self._lookahead: Lookahead | None = None
         self._candidate_X: Tensor | None = None
         nothing = torch.empty(0, dtype=torch.long, device=known_S.device)
         self._frontier, self._stuck = roots(net, nothing), roots(net, nothing)
@@ -181,6 +185,10 @@ class BranchAndBound:
             margin = int(everything.margin_B[everything.bound_B.argmin()])
             mine = everything.margin_B == margin
             self._frontier, waiting = everything.take(mine), everything.take(~mine)
+            if self._budget.num_lookahead:
+                self._lookahead = Lookahead(
+                    self._relaxation, self._clipper, self._budget, self._enough
+                )
             try:
                 self._dive()
                 self._split_all(self._budget.max_subdomains)
@@ -246,11 +254,17 @@ class BranchAndBound:
             chosen = chosen.take(~fixed)
             found = self._relaxation.backward(chosen)
         if len(chosen):
-            proposed = candidates(self._relaxation, chosen, found, self._budget.num_candidates)
-            neurons = best_split(self._relaxation, chosen, proposed, self._enough)
+            neurons = self._where_to_split(chosen, found)
             halves = split(chosen, neurons)
             self._log.split(halves, neurons)
             self._bound(halves, self._budget.leaf, self._budget.clips)
+
+    def _where_to_split(self, chosen: Subdomains, found: Pass) -> Tensor:
+        """A neuron per subdomain: in trees that take many splits by what its halves will gain."""
+        if self._lookahead is not None:
+            return self._lookahead.choose(chosen, found)
+        proposed = candidates(self._relaxation, chosen, found, self._budget.num_candidates)
+        return best_split(self._relaxation, chosen, proposed, self._enough)
 
     def _bound(self, subdomains: Subdomains, settings: Ascent, num_clips: int) -> None:
         """Optimise bounds; what is above the threshold is closed, the rest joins the frontier."""
