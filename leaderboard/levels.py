@@ -133,7 +133,11 @@ def levels(results: Sequence[Result]) -> tuple[Level, ...]:
 
 
 def goals(results: Sequence[Result]) -> tuple[tuple[Goal, Result], ...]:
-    """Each goal that has rows of its size here, with a row that meets it or else the nearest."""
+    """Each goal that has rows of its size here, with a row that meets it or else the nearest.
+
+    Of rows that meet it those on more images come first: the first images of a test set may flatter
+    a network by more than what it is above the goal.
+    """
     largest = _largest(results)
     found = []
     for goal in GOALS:
@@ -146,9 +150,9 @@ def goals(results: Sequence[Result]) -> tuple[tuple[Goal, Result], ...]:
         ]
         by_proof = goal.proven is not None
         rows.sort(key=lambda one: _order(one, goal.epsilon, by_proof))
-        met = next((one for one in rows if goal.is_met_by(one)), None)
+        met = [one for one in rows if goal.is_met_by(one)]
         if rows:
-            found.append((goal, met or rows[0]))
+            found.append((goal, max(met, key=lambda one: one.n) if met else rows[0]))
     return tuple(found)
 
 

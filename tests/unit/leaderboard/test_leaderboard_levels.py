@@ -90,6 +90,14 @@ def test_where_several_rows_hold_a_goal_the_best_one_is_named() -> None:
     assert best is meets
 
 
+def test_a_row_on_more_images_that_holds_a_goal_comes_first() -> None:
+    few = row("few", 480, clean=600)
+    many = row("many", 4610, clean=6000, n=10_000)
+    misses = row("misses", 4590, clean=6000, n=10_000)
+    _, best = next(one for one in goals([few, misses, many]) if one[0].clean is not None)
+    assert best is many
+
+
 def test_proven_is_not_known_where_no_certifier_could_be_asked() -> None:
     score = make_score(1000, 600, certified=0, attacked=200)
     score["certified_by"] = dict.fromkeys(score["certified_by"])
