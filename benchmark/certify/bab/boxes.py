@@ -16,6 +16,7 @@ from corobench.benchmark.certify.bab.reduced import (
     reduce_net,
     relu_inputs,
 )
+from corobench.benchmark.certify.bab.refinement import refined
 from corobench.benchmark.certify.lirpa.checks import POINT_TOLERANCE
 from corobench.benchmark.certify.margin_spec import margin_spec, margins_of
 from corobench.benchmark.errors import NotCertifiable
@@ -63,7 +64,11 @@ def search_box(
     def is_broken(x_X: Tensor) -> bool:
         return bool((margins_of(model(image(x_X)), label) < 0).any())
 
-    found = BranchAndBound(net, known_S, enough, budget, is_broken).run()
+    def nearby(x_XB: Tensor) -> Tensor:
+        starts = torch.minimum(torch.maximum(x_XB.T.reshape(-1, *low.shape[1:]), low), high)
+        return refined(model, label, low, high, starts).flatten(1).T
+
+    found = BranchAndBound(net, known_S, enough, budget, is_broken, nearby).run()
     proposal = None if found.candidate_X is None else image(found.candidate_X)[0].cpu()
     seconds = time.perf_counter() - start
     return BranchResult(

@@ -5,7 +5,7 @@ and inactive in the other (Bunel et al., JMLR 2020). Each half is bounded by bet
 al., NeurIPS 2021), and split again until all bounds are above the threshold or the budget is used.
 Most images need few splits. For the others the bounds of the neurons are improved, once over the
 box and then in every subdomain over the images that can still refute (`clipping`), and splits are
-chosen by what their halves will gain (`lookahead`).
+chosen by what their halves will gain where the budget is large (`lookahead`).
 
 The search takes no decision by the clock, save for its safety stop; the random numbers of its dives
 are those of a fixed seed.
@@ -41,6 +41,10 @@ from corobench.benchmark.certify.bab.tightening import tightened
 
 DIVE_WIDTH = 12
 """Open subdomains of a tree from which on dives may end for what its splits gained."""
+
+
+NUM_REFINED = 64
+"""Images that a search with a large budget refines before it bounds the neurons better."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class BranchAndBound:
         enough: a margin above it is closed.
         budget: see `BranchBudget`.
         is_broken: whether an image (X,) is misclassified by the model itself.
+        nearby: for images (X, B) others, at which the model's margins are smaller; None for none.
     """
 
     def __init__(
@@ -97,10 +102,12 @@ class BranchAndBound:
         enough: float,
         budget: BranchBudget,
         is_broken: Callable[[Tensor], bool],
+        nearby: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._net, self._relaxation = net, Relaxation(net)
         self._known_S, self._enough, self._budget = known_S, enough, budget
-        self._is_broken = is_broken
+        self._is_broken, self._nearby = is_broken, nearby
+        self._seen: list[Tensor] = []
         self._num_subdomains = 0
         self._clipper: Clipper | None = None
         self._lookahead: Lookahead | None = None
@@ -166,6 +173,8 @@ class BranchAndBound:
 
     def _tighten(self) -> None:
         """Better bounds of the neurons; the trees of the open margins are begun anew."""
+        if self._budget.looks_ahead:
+            self._refine()
         margins = joined([self._frontier, self._stuck]).margin_B.unique()
         self._pay(len(margins))
         better = tightened(self._net, self._budget.tighten)
@@ -178,6 +187,15 @@ class BranchAndBound:
         self._log.forget(set(margins.tolist()))
         self._plant(margins)
 
+    def _refine(self) -> None:
+        """Look at images near those with the smallest margins that were met so far."""
+        if self._nearby is None or not self._seen:
+            return
+        seen_XB = torch.cat(self._seen, dim=1)
+        order = self._net.forward(seen_XB).amin(dim=0).argsort(stable=True)
+        self._seen.clear()
+        self._look_at(self._nearby(seen_XB.index_select(1, order[:NUM_REFINED])))
+
     def _finish_margins(self) -> None:
         """Close one margin after the other, the worst one first."""
         while len(self._frontier):
@@ -185,7 +203,7 @@ class BranchAndBound:
             margin = int(everything.margin_B[everything.bound_B.argmin()])
             mine = everything.margin_B == margin
             self._frontier, waiting = everything.take(mine), everything.take(~mine)
-            if self._budget.num_lookahead:
+            if self._budget.looks_ahead:
                 self._lookahead = Lookahead(
                     self._relaxation, self._clipper, self._budget, self._enough
                 )
@@ -246,7 +264,10 @@ class BranchAndBound:
         is_chosen[columns] = True
         chosen = self._frontier.take(columns)
         found = self._relaxation.backward(chosen)
-        self._look_at(self._relaxation.worst(found))
+        worst_XB = self._relaxation.worst(found)
+        self._look_at(worst_XB)
+        if self._clipper is None and self._budget.looks_ahead:
+            self._seen.append(worst_XB)
         self._frontier = self._frontier.take(~is_chosen)
         fixed = ~((chosen.low_NB < 0) & (chosen.high_NB > 0)).any(dim=0)
         if bool(fixed.any()):

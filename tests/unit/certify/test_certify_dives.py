@@ -125,7 +125,7 @@ def _hard() -> tuple[Prover, Tensor, Tensor, Tensor]:
     x, low, high = boxes((1, 8, 8), 0.5, num=1, seed=2)
     labels = model(x).argmax(dim=1)
     worst = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels).min()
-    model[-1].bias.data[labels] -= 0.3 * worst  # so that it is right, and hard to prove
+    model[-1].bias.data[labels] -= 0.4 * worst  # so that it is right, and hard to prove
     return Prover(model, (1, 8, 8), 4), low, high, labels
 
 

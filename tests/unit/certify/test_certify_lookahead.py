@@ -118,6 +118,14 @@ def test_trees_have_fewer_subdomains() -> None:
     assert sum(spent[4]) < 0.9 * sum(spent[0]), spent
 
 
+def test_a_small_budget_does_not_look_ahead() -> None:
+    """The protocol's searches stay as they are."""
+    assert not BranchBudget(500).looks_ahead
+    assert BranchBudget(501).looks_ahead
+    assert BranchBudget(500, lookahead_above=0).looks_ahead
+    assert not BranchBudget(501, num_lookahead=0).looks_ahead
+
+
 def test_a_number_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="`num_lookahead` to be at least 0, but got -1"):
         BranchBudget(num_lookahead=-1)
