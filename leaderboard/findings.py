@@ -128,7 +128,7 @@ def findings(groups: Sequence[Group]) -> Findings | None:
     return Findings(
         headline=_headline(families, comparisons),
         scenes=tuple(scenes),
-        text=markdown(families, comparisons, is_page=True),
+        text=markdown(families, comparisons, known, is_page=True),
         pages={key: row.page for key, row in rows.items()},
     )
 

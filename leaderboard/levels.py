@@ -117,7 +117,8 @@ MAX_COMPACT = 5
 def levels(results: Sequence[Result]) -> tuple[Level, ...]:
     """One level for each setting of the literature that has rows here.
 
-    Of an entry with results on several subsets the largest one counts.
+    Of an entry with results of several rounds and subsets the newest round counts, and in it the
+    largest subset.
     """
     largest = _largest(results)
     found = []
@@ -168,9 +169,13 @@ def _largest(results: Sequence[Result]) -> list[Result]:
     largest: dict[tuple[str, str], Result] = {}
     for result in results:
         key = (result.track, result.entry)
-        if key not in largest or result.n > largest[key].n:
+        if key not in largest or _age(result) > _age(largest[key]):
             largest[key] = result
     return list(largest.values())
+
+
+def _age(result: Result) -> tuple[list[int], int]:
+    return [int(part) for part in result.protocol.split(".")], result.n
 
 
 def _order(result: Result, epsilon: str, by_proof: bool) -> tuple[float, str]:

@@ -23,6 +23,7 @@ from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_as_long, average_groups, ten_times
 from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
 from corobench.leaderboard.levels import goals, levels, shares
+from corobench.leaderboard.loading import load_results
 from corobench.leaderboard.seed_tests import SeedComparison, seed_comparisons
 
 #: Kept share of each measure at ten times compression, averaged over four networks (the paper).
@@ -102,17 +103,22 @@ def report(paths: Sequence[Path]) -> str:
             parent.
     """
     families = find_families(paths)
-    return markdown(families, compare(families))
+    return markdown(families, compare(families), load_results(paths).results)
 
 
 def markdown(
-    families: list[Family], comparisons: Sequence[Comparison], *, is_page: bool = False
+    families: list[Family],
+    comparisons: Sequence[Comparison],
+    results: Sequence[Result],
+    *,
+    is_page: bool = False,
 ) -> str:
     """What the report says.
 
     Args:
         families: all that are compared.
         comparisons: their tests, see `compare`.
+        results: all that are there, for what needs no parent beside it.
         is_page: for a page of the site, which says in its own words where it comes from.
     """
     seeds, seed_tests = compare_seeds(families), seed_comparisons(families)
@@ -128,11 +134,6 @@ def markdown(
     environment.filters["knows_vra"] = _knows_vra
     environment.filters["shares"] = shares
     averages = {key: average(families, key) for key in MEASURES}
-    results = [
-        result
-        for family in families
-        for result in (family.parent, *(child.result for child in family.children))
-    ]
     return environment.get_template("reproduction.md").render(
         is_page=is_page,
         families=families,

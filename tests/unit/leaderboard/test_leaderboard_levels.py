@@ -56,6 +56,13 @@ def test_of_several_subsets_the_largest_one_counts() -> None:
     assert level.dense == (large,)
 
 
+def test_the_newest_round_of_an_entry_counts() -> None:
+    old = row("a", 4700, clean=6000, n=10_000, protocol="1.0")
+    new = row("a", 450, clean=600, protocol="1.1")
+    (level, _) = levels([new, old])
+    assert level.dense == (new,)
+
+
 def test_a_track_without_published_rows_has_no_level() -> None:
     assert levels([make_result(track="digits")]) == ()
     assert goals([make_result(track="digits")]) == ()
