@@ -60,7 +60,7 @@ def average(families: Sequence[Family], measure: str) -> Kept | None:
     independent.
     """
     found = [(family, child) for family in families for child in ten_times(family)]
-    return _average(_largest(found), measure)
+    return _average(largest_subsets(found), measure)
 
 
 def average_as_long(families: Sequence[Family], measure: str) -> tuple[Kept | None, list[str]]:
@@ -76,7 +76,7 @@ def average_as_long(families: Sequence[Family], measure: str) -> tuple[Kept | No
             if dense is not None:
                 kept = {key: retention(child.flags[key], dense.flags[key]) for key in MEASURES}
                 found.append((family, replace(child, kept=kept)))
-    largest = _largest(found)
+    largest = largest_subsets(found)
     return _average(largest, measure), sorted({family.name for family, _ in largest})
 
 
@@ -93,13 +93,13 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
                 pairs[rival.method].append((family, (ours, rival)))
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for method, found in pairs.items():
-        pairs[method] = _largest(found)
+        pairs[method] = largest_subsets(found)
         together[tuple(id(family) for family, _ in pairs[method])].append(method)
     groups = []
     for methods in together.values():
         papers = [(family, ours) for family, (ours, _) in pairs[methods[0]]]
         rivals = [
-            _method(method, [(family, rival) for family, (_, rival) in pairs[method]])
+            method_average(method, [(family, rival) for family, (_, rival) in pairs[method]])
             for method in methods
         ]
         rivals.sort(key=lambda one: (-_rate(one.kept["autoattack"]), one.method))
@@ -109,7 +109,7 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
         groups.append(
             AverageGroup(
                 {min(names): len(names) for names in seeds.values()},
-                _method(papers[0][1].method, papers),
+                method_average(papers[0][1].method, papers),
                 tuple(rivals),
             )
         )
@@ -122,7 +122,7 @@ def ten_times(family: Family) -> list[Child]:
     return [child for child in family.papers if low <= child.times <= high]
 
 
-def _largest(found: Sequence[tuple[Family, _Of]]) -> list[tuple[Family, _Of]]:
+def largest_subsets(found: Sequence[tuple[Family, _Of]]) -> list[tuple[Family, _Of]]:
     """Of a family with results on several subsets those on the largest one."""
     largest: dict[tuple[object, ...], int] = defaultdict(int)
     for family, _ in found:
@@ -130,7 +130,7 @@ def _largest(found: Sequence[tuple[Family, _Of]]) -> list[tuple[Family, _Of]]:
     return [one for one in found if one[0].parent.n == largest[one[0].series]]
 
 
-def _method(method: str, found: Sequence[tuple[Family, Child]]) -> MethodAverage:
+def method_average(method: str, found: Sequence[tuple[Family, Child]]) -> MethodAverage:
     return MethodAverage(method, {measure: _average(found, measure) for measure in MEASURES})
 
 

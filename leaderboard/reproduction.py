@@ -21,6 +21,7 @@ from corobench.benchmark.scoring.known import is_lower_end_known
 from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exact
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_as_long, average_groups, ten_times
+from corobench.leaderboard.budget_rules import best_rules
 from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
 from corobench.leaderboard.levels import goals, levels, shares
 from corobench.leaderboard.loading import load_results
@@ -149,6 +150,7 @@ def markdown(
         of_tracks=averages_of_tracks(families),
         budgets=budgets(families),
         groups=average_groups(families),
+        rules=best_rules(families),
         measures=MEASURES,
         paper=PAPER,
         levels=levels(results),
