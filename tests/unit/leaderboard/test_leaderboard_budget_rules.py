@@ -61,7 +61,7 @@ def test_a_rule_needs_three_families(families: list[Family]) -> None:
 
 
 def test_what_knows_the_objective_is_no_such_rule(families: list[Family]) -> None:
-    """Trained scores, natural fine-tuning, distillation; masks at random, early or changed later."""
+    """Trained scores, natural fine-tuning, distillation; masks at random, early or changing."""
     names = {
         child.method: is_magnitude_alone(child) for family in families for child in family.children
     }
