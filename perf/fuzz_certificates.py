@@ -99,7 +99,9 @@ def _searched(network: nn.Module, low: Tensor, high: Tensor, labels: Tensor) -> 
     with torch.no_grad():
         num_classes = network(low[:1]).shape[1]
     prover: Any = _kept(network, "prover", lambda: Prover(network, low.shape[1:], num_classes))
-    budget = BranchBudget(SUBDOMAINS, tighten_after=PLAIN)
+    # Every second time as with a budget above the protocol's.
+    above = SUBDOMAINS * (int(labels.sum()) % 2)
+    budget = BranchBudget(SUBDOMAINS, tighten_after=PLAIN, lookahead_above=above)
     none = torch.zeros(len(low), dtype=torch.bool)
     if "BaB" in prover.refusals:
         return none
