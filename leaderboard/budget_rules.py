@@ -42,44 +42,63 @@ class BestRule:
 
     Attributes:
         times: so many times fewer weights than the dense parents.
-        average: its mean retention.
-        families: entry ids of the dense parents.
         goals: measure -> share to be kept.
+        average: its mean retention; None where no rule has rows in enough families.
+        families: entry ids of the dense parents.
+        papers: the paper's method in the same families; None where it lacks one of them.
     """
 
     times: int
-    average: MethodAverage
-    families: tuple[str, ...]
     goals: Mapping[str, float]
+    average: MethodAverage | None = None
+    families: tuple[str, ...] = ()
+    papers: MethodAverage | None = None
 
 
 def best_rules(families: Sequence[Family]) -> tuple[BestRule, ...]:
-    """For each size that has goals the best rule, where one has rows in enough families.
+    """For each size that has goals the best rule.
 
-    It is chosen by the measure that it is told by, so that its average flatters it a little.
+    It is chosen by the measure that it is told by, and each rule by the families that it has, so
+    that its average flatters it.
     """
+    return tuple(_best_rule(families, times, goals) for times, goals in GOALS.items())
+
+
+def _best_rule(families: Sequence[Family], times: int, goals: Mapping[str, float]) -> BestRule:
+    rules: dict[str, list[tuple[Family, Child]]] = defaultdict(list)
+    papers: dict[int, Child] = {}
+    for family in families:
+        for child in family.children:
+            if is_magnitude_alone(child) and abs(child.times / times - 1) <= NEAR:
+                rules[child.method].append((family, child))
+                if child.uses_papers_method:
+                    papers[id(family)] = child
     found = []
-    for times, goals in GOALS.items():
-        rules: dict[str, list[tuple[Family, Child]]] = defaultdict(list)
-        for family in families:
-            for child in family.children:
-                if is_magnitude_alone(child) and abs(child.times / times - 1) <= NEAR:
-                    rules[child.method].append((family, child))
-        ranked = []
-        for method, rows in rules.items():
-            largest = largest_subsets(rows)
-            names: dict[tuple[object, ...], list[str]] = defaultdict(list)
-            for family, _ in largest:
-                names[family.series].append(family.name)
-            if len(names) >= LEAST_FAMILIES:
-                average = method_average(method, largest)
-                kept = average.kept["autoattack"]
-                shown = tuple(sorted(min(seeds) for seeds in names.values()))
-                ranked.append((-(kept.rate if kept else 0.0), method, average, shown))
-        if ranked:
-            _, _, average, shown = min(ranked, key=lambda one: one[:2])
-            found.append(BestRule(times, average, shown, goals))
-    return tuple(found)
+    for method, rows in rules.items():
+        largest = largest_subsets(rows)
+        names: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        for family, _ in largest:
+            names[family.series].append(family.name)
+        if len(names) < LEAST_FAMILIES:
+            continue
+        beside = [(family, papers[id(family)]) for family, _ in largest if id(family) in papers]
+        has_all = len(beside) == len(largest) and beside[0][1].method != method
+        found.append(
+            BestRule(
+                times,
+                goals,
+                method_average(method, largest),
+                tuple(sorted(min(seeds) for seeds in names.values())),
+                method_average(beside[0][1].method, beside) if has_all else None,
+            )
+        )
+    return min(found, key=_rank) if found else BestRule(times, goals)
+
+
+def _rank(rule: BestRule) -> tuple[float, str]:
+    assert rule.average is not None
+    kept = rule.average.kept["autoattack"]
+    return -(kept.rate if kept else 0.0), rule.average.method
 
 
 def is_magnitude_alone(child: Child) -> bool:

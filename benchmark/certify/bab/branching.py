@@ -44,7 +44,7 @@ DIVE_WIDTH = 12
 
 
 NUM_REFINED = 64
-"""Images that a search with a large budget refines before it bounds the neurons better."""
+"""Images that a search with a large budget refines once its first subdomains are spent."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class BranchAndBound:
         self._net, self._relaxation = net, Relaxation(net)
         self._known_S, self._enough, self._budget = known_S, enough, budget
         self._is_broken, self._nearby = is_broken, nearby
-        self._seen: list[Tensor] = []
+        self._seen: list[Tensor] | None = None if nearby is None or not budget.is_large else []
         self._num_subdomains = 0
         self._clipper: Clipper | None = None
         self._lookahead: Lookahead | None = None
@@ -132,6 +132,7 @@ class BranchAndBound:
             self._plant(margins)
             self._split_all(self._budget.tighten_after)
             if len(self._frontier):
+                self._refine()
                 self._splits_left = self._most_splits_left()
                 self._require_hope(self._splits_left, self._budget.hopeless_splits)
                 self._tighten()
@@ -173,8 +174,6 @@ class BranchAndBound:
 
     def _tighten(self) -> None:
         """Better bounds of the neurons; the trees of the open margins are begun anew."""
-        if self._budget.looks_ahead:
-            self._refine()
         margins = joined([self._frontier, self._stuck]).margin_B.unique()
         self._pay(len(margins))
         better = tightened(self._net, self._budget.tighten)
@@ -192,8 +191,8 @@ class BranchAndBound:
         if self._nearby is None or not self._seen:
             return
         seen_XB = torch.cat(self._seen, dim=1)
+        self._seen = None
         order = self._net.forward(seen_XB).amin(dim=0).argsort(stable=True)
-        self._seen.clear()
         self._look_at(self._nearby(seen_XB.index_select(1, order[:NUM_REFINED])))
 
     def _finish_margins(self) -> None:
@@ -266,7 +265,7 @@ class BranchAndBound:
         found = self._relaxation.backward(chosen)
         worst_XB = self._relaxation.worst(found)
         self._look_at(worst_XB)
-        if self._clipper is None and self._budget.looks_ahead:
+        if self._seen is not None:
             self._seen.append(worst_XB)
         self._frontier = self._frontier.take(~is_chosen)
         fixed = ~((chosen.low_NB < 0) & (chosen.high_NB > 0)).any(dim=0)

@@ -48,8 +48,8 @@ class BranchBudget:
             are bounded in earnest before one of them is chosen (`lookahead`). These halves do not
             count as subdomains. 0: the first way everywhere.
         lookahead_above: searches of at most so many subdomains choose all splits the first way, and
-            refine no images (`refinement`). Up to 500, the protocol's, both decide alike, and the
-            first way takes two thirds of the time (`docs/performance.md`).
+            refine no images (`refinement`). Up to 500, the protocol's, the look ahead decides
+            hardly more and takes half as much time again (`docs/performance.md`).
         tighten_after: subdomains after which the bounds of the neurons are improved and the search
             begins anew. Most images are decided before, in less time than that takes.
         hopeless_splits: a search of 500 subdomains is given up before that where one of its trees
@@ -94,6 +94,10 @@ class BranchBudget:
             "stop_after_s",
             "max_unstable",
             "num_lookahead",
+            "num_dives",
+            "root_clips",
+            "clips",
+            "patience",
             "tighten_after",
             "hopeless_splits",
             "hopeless_dives",
@@ -107,9 +111,14 @@ class BranchBudget:
                 )
 
     @property
+    def is_large(self) -> bool:
+        """Whether images that the search meets are refined."""
+        return self.max_subdomains > self.lookahead_above
+
+    @property
     def looks_ahead(self) -> bool:
-        """Whether splits are chosen by what their halves gain once bounded, and images refined."""
-        return self.num_lookahead > 0 and self.max_subdomains > self.lookahead_above
+        """Whether splits are chosen by what their halves gain once bounded."""
+        return self.is_large and self.num_lookahead > 0
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ bounded under the threshold: the better of two neurons by the first is often the
 second, and a tree that is split at such neurons grows without end. So a few neurons per subdomain
 are tried in earnest ("strong branching": Achterberg, Koch and Martin, Operations Research Letters
 2005), and what they gained is remembered for the rest of the tree: half of the neurons that are
-tried are those that gained most on average so far ("pseudo-costs", there), the others are those
-whose upper relaxation may lose most (BaBSR: Bunel et al., JMLR 2020).
+tried are those of whose halves most is expected by what they gained so far ("pseudo-costs", there),
+the others are those whose upper relaxation may lose most (BaBSR: Bunel et al., JMLR 2020).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Lookahead:
     ) -> None:
         self._relaxation, self._clipper = relaxation, clipper
         self._budget, self._enough = budget, enough
-        like_N = relaxation.net.bias_N
-        self._gain_2N = like_N.new_zeros(2, len(like_N))
-        self._times_N = torch.zeros_like(like_N)
+        # On the CPU: sums over repeated indices have no fixed order on a GPU.
+        num = relaxation.net.num_unstable
+        self._gain_2N, self._times_N = torch.zeros(2, num), torch.zeros(num)
 
     def choose(self, subdomains: Subdomains, found: Pass) -> Tensor:
         """The neuron with the largest product of both halves' gains.
@@ -65,16 +65,19 @@ class Lookahead:
         """
         missing_B = self._enough - subdomains.bound_B
         neurons, columns = self._tried(subdomains, found, missing_B)
-        choice = candidates(self._relaxation, subdomains, found, 1)[0]
-        if not len(neurons):
-            return choice
-        gain_2P = self._gains(subdomains.take(columns), neurons)
+        score_NB = torch.full_like(subdomains.low_NB, -1.0)
+        if len(neurons):
+            gain_2P = self._gains(subdomains.take(columns), neurons)
+            self._remember(neurons.cpu(), gain_2P.cpu())
+            score_NB[neurons, columns] = _product(gain_2P, missing_B[columns])
+        best_B, best = score_NB.max(dim=0)
+        if bool((best_B >= 0).all()):
+            return best
+        return torch.where(best_B >= 0, best, candidates(self._relaxation, subdomains, found, 1)[0])
+
+    def _remember(self, neurons: Tensor, gain_2P: Tensor) -> None:
         self._gain_2N.index_add_(1, neurons, gain_2P)
         self._times_N.index_add_(0, neurons, torch.ones_like(gain_2P[0]))
-        score_NB = torch.full_like(subdomains.low_NB, -1.0)
-        score_NB[neurons, columns] = _product(gain_2P, missing_B[columns])
-        best_B, best = score_NB.max(dim=0)
-        return torch.where(best_B >= 0, best, choice)
 
     def _tried(
         self, subdomains: Subdomains, found: Pass, missing_B: Tensor
@@ -84,9 +87,9 @@ class Lookahead:
         free = lines.free_NB > 0
         rank = found.coefficient_NB.clamp(max=0).neg_().mul_(lines.offset_NB).mul_(lines.free_NB)
         num = min(self._budget.num_lookahead, len(rank))
-        mean_2N = self._gain_2N / self._times_N.clamp(min=1)
+        mean_2N = (self._gain_2N / self._times_N.clamp(min=1)).to(missing_B.device)
         predicted = _product(mean_2N[:, :, None], missing_B)
-        known = free & (self._times_N > 0)[:, None]
+        known = free & (self._times_N > 0).to(missing_B.device)[:, None]
         best, where = torch.where(known, predicted, -1.0).topk(num // 2, dim=0)
         rank.scatter_(0, where, torch.where(best >= 0, torch.inf, rank.gather(0, where)))
         values, tried = rank.topk(num, dim=0)
@@ -110,5 +113,4 @@ class Lookahead:
 
 def _product(gain_2: Tensor, missing: Tensor) -> Tensor:
     """The product of both gains, each at most what is missing and never nothing."""
-    first, second = torch.minimum(gain_2, missing).maximum(LEAST_GAIN * missing)
-    return first * second
+    return torch.minimum(gain_2, missing).maximum(LEAST_GAIN * missing).prod(dim=0)

@@ -673,7 +673,7 @@ def test_arguments_that_do_not_fit_are_named(hard):
 
 
 @pytest.mark.parametrize(
-    "name", ["max_subdomains", "stop_after_s", "hopeless_splits", "batch_size", "num_candidates"]
+    "name", ["max_subdomains", "stop_after_s", "hopeless_splits", "batch_size", "clips", "patience"]
 )
 def test_budgets_that_make_no_sense_are_named(name):
     with pytest.raises(ValueError, match=f"`{name}` to be at least"):

@@ -8,6 +8,8 @@ from certify_nets import boxes, cnn, relu_bounds, seeded
 from torch import Tensor, nn
 
 from corobench.benchmark.certify import BoundedModel, BranchBudget, Prover
+from corobench.benchmark.certify.bab import branching
+from corobench.benchmark.certify.bab import lookahead as module
 from corobench.benchmark.certify.bab.lagrangian import Relaxation, optimise, roots
 from corobench.benchmark.certify.bab.lookahead import Lookahead
 from corobench.benchmark.certify.bab.reduced import ReducedNet, reduce_net
@@ -92,6 +94,73 @@ def hidden_net(model: nn.Module, low: Tensor, high: Tensor) -> ReducedNet:
         return reduce_net(prepare(model, (1, 8, 8)), low[0], high[0], bounds, spec)
 
 
+def test_what_gained_before_is_tried_again_in_the_same_tree(monkeypatch) -> None:
+    """Though its upper relaxation hardly loses any more; another tree knows nothing of it."""
+    tried: list[set[int]] = []
+
+    def noted(subdomains, neurons):
+        tried.append(set(neurons.tolist()))
+        return split(subdomains, neurons)
+
+    monkeypatch.setattr(module, "split", noted)
+    budget, net = BranchBudget(num_lookahead=2), separate([0.5, 4.0, 1.0, 2.0])
+    relaxation = Relaxation(net)
+    root, below = (roots(net, torch.tensor([0])) for _ in range(2))
+    below.low_NB[1] = 0.0
+    below.low_NB[3] = -0.01
+    for subdomains in (root, below):
+        optimise(relaxation, subdomains, budget.root, 10.0)
+    same, other = (Lookahead(relaxation, None, budget, 10.0) for _ in range(2))
+    same.choose(root, relaxation.backward(root))
+    same.choose(below, relaxation.backward(below))
+    other.choose(below, relaxation.backward(below))
+    assert tried == [{1, 3}, {3, 2}, {2, 0}]
+
+
+def test_halves_are_bounded_under_the_threshold() -> None:
+    """A half in which no image is left gains all that is missing."""
+
+    class Emptied:
+        """Finds that no image is left where neuron 2 has a sign."""
+
+        def clip(self, subdomains, found):
+            has_sign = (subdomains.low_NB[2] >= 0) | (subdomains.high_NB[2] <= 0)
+            subdomains.low_NB[0, has_sign] = 1.0
+            subdomains.high_NB[0, has_sign] = -1.0
+
+    budget, net = BranchBudget(), separate([0.5, 4.0, 1.0, 2.0])
+    relaxation = Relaxation(net)
+    root = roots(net, torch.tensor([0]))
+    optimise(relaxation, root, budget.root, 10.0)
+    lookahead = Lookahead(relaxation, Emptied(), budget, 10.0)
+    assert int(lookahead.choose(root, relaxation.backward(root))) == 2
+
+
+def test_every_tree_has_a_memory_of_its_own(monkeypatch) -> None:
+    seen: dict[int, set[int]] = {}
+
+    class Noted(Lookahead):
+        def choose(self, subdomains, found):
+            seen.setdefault(id(self), set()).update(subdomains.margin_B.tolist())
+            trees.append(self)  # so that no other gets its id
+            return super().choose(subdomains, found)
+
+    trees: list[Noted] = []
+    monkeypatch.setattr(branching, "Lookahead", Noted)
+    model = seeded(lambda: cnn(width=6, num_classes=4), 0)
+    for parameter in model.parameters():
+        parameter.data *= 1.5
+    x, low, high = boxes((1, 8, 8), 0.3, num=1, seed=0)
+    labels = model(x).argmax(dim=1)
+    margins = BoundedModel(model, (1, 8, 8), 4).margins("CROWN", low, high, labels)[0]
+    others = torch.tensor([one for one in range(4) if one != int(labels)])
+    model[-1].bias.data[others] += 0.5 * margins
+    budget = BranchBudget(3000, tighten_after=4, hopeless_splits=1e9, hopeless_dives=1e9)
+    (found,) = Prover(model, (1, 8, 8), 4).search("BaB", low, high, labels, budget)
+    assert found.status == "certified"
+    assert len(seen) > 1 and all(len(margins) == 1 for margins in seen.values())
+
+
 def test_trees_have_fewer_subdomains() -> None:
     """Of five networks that need 20 to 1300 of them."""
     spent = {0: [], 4: []}
@@ -124,6 +193,7 @@ def test_a_small_budget_does_not_look_ahead() -> None:
     assert BranchBudget(501).looks_ahead
     assert BranchBudget(500, lookahead_above=0).looks_ahead
     assert not BranchBudget(501, num_lookahead=0).looks_ahead
+    assert BranchBudget(501, num_lookahead=0).is_large
 
 
 def test_a_number_below_zero_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from corobench.leaderboard.budget_rules import GOALS, best_rules, is_magnitude_alone
 from corobench.leaderboard.families import Family, find_families
+from corobench.leaderboard.reproduction import compare, markdown
 
 RESULTS = Path(__file__).parents[3] / "leaderboard" / "results"
 
@@ -57,7 +58,30 @@ def test_no_other_rule_in_as_many_families_keeps_more(families: list[Family]) ->
 def test_a_rule_needs_three_families(families: list[Family]) -> None:
     two = [one for one in families if one.name in ("fashion-mnist-adv-dense", "cifar10-mtl-dense")]
     assert len(two) >= 2
-    assert best_rules(two) == ()
+    for rule in best_rules(two):
+        assert rule.average is None and rule.families == () and rule.goals == GOALS[rule.times]
+
+
+def test_the_papers_method_is_told_on_the_same_families(families: list[Family]) -> None:
+    (rule, *_) = best_rules(families)
+    assert rule.papers is not None and rule.papers.method == "LWM 10x"
+    rates = []
+    for name in rule.families:
+        family = max(
+            (one for one in families if one.name == name and any(has(one, rule.average.method))),
+            key=lambda one: one.parent.n,
+        )
+        (child,) = (one for one in family.children if one.method == "LWM 10x")
+        rates.append(child.flags["clean"].sum() / family.flags["clean"].sum())
+    assert rule.papers.kept["clean"].rate == pytest.approx(np.mean(rates))
+
+
+def test_what_is_not_measured_is_not_called_missed(families: list[Family]) -> None:
+    """A report over one family, of which nothing is known at twenty times."""
+    one = [family for family in families if family.name == "fashion-mnist-adv-dense"]
+    text = markdown(one, compare(one), [])
+    assert "the goals are not measured" in text
+    assert "known, **missed**" not in text and "not known, goal" not in text
 
 
 def test_what_knows_the_objective_is_no_such_rule(families: list[Family]) -> None:
