@@ -188,10 +188,10 @@ class BranchAndBound:
 
     def _refine(self) -> None:
         """Look at images near those with the smallest margins that were met so far."""
-        if self._nearby is None or not self._seen:
+        seen, self._seen = self._seen, None
+        if self._nearby is None or not seen:
             return
-        seen_XB = torch.cat(self._seen, dim=1)
-        self._seen = None
+        seen_XB = torch.cat(seen, dim=1)
         order = self._net.forward(seen_XB).amin(dim=0).argsort(stable=True)
         self._look_at(self._nearby(seen_XB.index_select(1, order[:NUM_REFINED])))
 

@@ -49,7 +49,7 @@ class BranchBudget:
             count as subdomains. 0: the first way everywhere.
         lookahead_above: searches of at most so many subdomains choose all splits the first way, and
             refine no images (`refinement`). Up to 500, the protocol's, the look ahead decides
-            hardly more and takes half as much time again (`docs/performance.md`).
+            hardly more and takes half as much time again (docs/decisions/0011-branch-and-bound.md).
         tighten_after: subdomains after which the bounds of the neurons are improved and the search
             begins anew. Most images are decided before, in less time than that takes.
         hopeless_splits: a search of 500 subdomains is given up before that where one of its trees
