@@ -102,7 +102,7 @@ def average_groups(families: Sequence[Family]) -> list[AverageGroup]:
             method_average(method, [(family, rival) for family, (_, rival) in pairs[method]])
             for method in methods
         ]
-        rivals.sort(key=lambda one: (-_rate(one.kept["autoattack"]), one.method))
+        rivals.sort(key=lambda one: (-kept_rate(one.kept["autoattack"]), one.method))
         seeds: dict[tuple[object, ...], list[str]] = defaultdict(list)
         for family, _ in papers:
             seeds[family.series].append(family.name)
@@ -131,6 +131,7 @@ def largest_subsets(found: Sequence[tuple[Family, _Of]]) -> list[tuple[Family, _
 
 
 def method_average(method: str, found: Sequence[tuple[Family, Child]]) -> MethodAverage:
+    """Of the rows of one method, seeds first."""
     return MethodAverage(method, {measure: _average(found, measure) for measure in MEASURES})
 
 
@@ -153,5 +154,6 @@ def _mean(kept: Sequence[Kept]) -> Kept:
     return Kept(rate, rate - float(below), rate + float(above))
 
 
-def _rate(kept: Kept | None) -> float:
+def kept_rate(kept: Kept | None) -> float:
+    """0 where there is none."""
     return 0.0 if kept is None else kept.rate

@@ -11,8 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from corobench.leaderboard.averages import MethodAverage, largest_subsets, method_average
-from corobench.leaderboard.families import Child, Family, number_format
+from corobench.leaderboard.averages import (
+    MethodAverage,
+    kept_rate,
+    largest_subsets,
+    method_average,
+)
+from corobench.leaderboard.families import Child, Family
 
 CRITERIA = frozenset(
     {
@@ -97,18 +102,9 @@ def _best_rule(families: Sequence[Family], times: int, goals: Mapping[str, float
 
 def _rank(rule: BestRule) -> tuple[float, str]:
     assert rule.average is not None
-    kept = rule.average.kept["autoattack"]
-    return -(kept.rate if kept else 0.0), rule.average.method
+    return -kept_rate(rule.average.kept["autoattack"]), rule.average.method
 
 
 def is_magnitude_alone(child: Child) -> bool:
     """Whether weights were removed once by magnitude, the robust objective before and after."""
-    method = child.result.submission.method
-    return (
-        not child.by
-        and number_format(child.result) == "float32"
-        and method.criterion in CRITERIA
-        and method.structure == "unstructured"
-        and (method.pipeline, method.schedule) == ("after", "one-shot")
-        and method.pretrain_objective == method.finetune_objective
-    )
+    return child.is_pruned_once and child.result.submission.method.criterion in CRITERIA

@@ -19,7 +19,7 @@ from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.scored import table_path
 from corobench.benchmark.scoring.statistics import Kept, retention
 from corobench.leaderboard.evidence import EntryEvidence, read_evidence
-from corobench.leaderboard.loading import load_results, require_public
+from corobench.leaderboard.loading import Loaded, load_results, require_public
 from corobench.leaderboard.measures import VERIFIABLE, is_wide
 from corobench.leaderboard.taxonomy import times_fewer
 
@@ -88,10 +88,19 @@ class Child:
         """
         method = self.result.submission.method
         return (
+            self.is_pruned_once
+            and method.criterion == "least-weight-magnitude"
+            and method.scope == "layer-wise"
+        )
+
+    @property
+    def is_pruned_once(self) -> bool:
+        """Single weights removed once, the same objective before and after, by the same authors."""
+        method = self.result.submission.method
+        return (
             not self.by
             and number_format(self.result) == "float32"
-            and method.criterion == "least-weight-magnitude"
-            and (method.structure, method.scope) == ("unstructured", "layer-wise")
+            and method.structure == "unstructured"
             and (method.pipeline, method.schedule) == ("after", "one-shot")
             and method.pretrain_objective == method.finetune_objective
         )
@@ -212,7 +221,11 @@ def find_families(paths: Sequence[Path]) -> list[Family]:
     Raises:
         ResultError: a file at fault or quick, an outcome table missing, or no family.
     """
-    loaded = load_results(paths)
+    return families_in(load_results(paths))
+
+
+def families_in(loaded: Loaded) -> list[Family]:
+    """As `find_families`, of results that are loaded."""
     require_public(loaded, "leave them out, or evaluate on the standard subset")
     files = {_key(result): path for path, result in zip(loaded.paths, loaded.results, strict=True)}
 
@@ -266,6 +279,11 @@ def families_of(
     return in_one_round(families)
 
 
+def round_order(result: Result) -> list[int]:
+    """Larger for newer rounds: 1.10 is newer than 1.9."""
+    return [int(part) for part in result.protocol.split(".")]
+
+
 def in_one_round(families: Sequence[Family]) -> list[Family]:
     """Each family once: in the newest round that has all its rows of the rounds before.
 
@@ -282,7 +300,7 @@ def in_one_round(families: Sequence[Family]) -> list[Family]:
         rounds[key].append(family)
     kept = []
     for versions in rounds.values():
-        versions.sort(key=lambda one: [int(part) for part in one.parent.protocol.split(".")])
+        versions.sort(key=lambda one: round_order(one.parent))
         rows: set[str] = set()
         chosen = versions[0]
         for family in versions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from corobench.benchmark.records.result import Result
 from corobench.benchmark.scoring.known import is_lower_end_known
+from corobench.leaderboard.families import round_order
 from corobench.leaderboard.measures import bracket
 
 
@@ -175,7 +176,7 @@ def _largest(results: Sequence[Result]) -> list[Result]:
 
 
 def _age(result: Result) -> tuple[list[int], int]:
-    return [int(part) for part in result.protocol.split(".")], result.n
+    return round_order(result), result.n
 
 
 def _order(result: Result, epsilon: str, by_proof: bool) -> tuple[float, str]:

@@ -22,7 +22,7 @@ from corobench.benchmark.scoring.statistics import RESAMPLES, holm, mcnemar_exac
 from corobench.leaderboard.assets import TEMPLATES
 from corobench.leaderboard.averages import average, average_as_long, average_groups, ten_times
 from corobench.leaderboard.budget_rules import best_rules
-from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, find_families
+from corobench.leaderboard.families import MEASURES, Family, Flags, by_series, families_in
 from corobench.leaderboard.levels import goals, levels, shares
 from corobench.leaderboard.loading import load_results
 from corobench.leaderboard.seed_tests import SeedComparison, seed_comparisons
@@ -103,8 +103,9 @@ def report(paths: Sequence[Path]) -> str:
         ResultError: a file at fault or quick, an outcome table missing, or no child beside its
             parent.
     """
-    families = find_families(paths)
-    return markdown(families, compare(families), load_results(paths).results)
+    loaded = load_results(paths)
+    families = families_in(loaded)
+    return markdown(families, compare(families), loaded.results)
 
 
 def markdown(

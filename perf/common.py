@@ -7,17 +7,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from corobench.benchmark.attacks.pgd import PGD
+from corobench.benchmark.certify import Prover
 from corobench.benchmark.data import load_test, subset
 from corobench.benchmark.evaluation.facts import Facts
 from corobench.benchmark.evaluation.pipeline import Evaluation
 from corobench.benchmark.evaluation.prepared import CheckedNetwork, prepare
 from corobench.benchmark.files.chunks import ChunkStore
 from corobench.benchmark.files.progress import Reporter
+from corobench.benchmark.referee import threat
 from corobench.benchmark.submission import load_submission
 from corobench.benchmark.tracks import Protocol
 
@@ -61,6 +66,44 @@ class Job:
                 chunks=ChunkStore(Path(folder), {}),
                 report=report,
             ).run()
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The balls around images that a network gets right, and who is asked about them.
+
+    Attributes:
+        prover: of the network.
+        low: float32 (n, C, H, W), lower corners.
+        high: float32 (n, C, H, W), upper corners.
+        labels: int64 (n,).
+        left: of the balls that are open, the numbers in order.
+    """
+
+    prover: Prover
+    low: Tensor
+    high: Tensor
+    labels: Tensor
+    left: list[int]
+
+
+def open_boxes(
+    folder: Path, n: int, epsilon: Fraction, data_root: Path | None, methods: tuple[str, ...]
+) -> Boxes:
+    """Those of an entry's first n images that PGD-50 does not break and no method proves."""
+    submission = load_submission(folder)
+    model, track = submission.model.eval().requires_grad_(False), submission.track
+    images, labels, _ = subset(load_test(track.name, data_root), n)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    with torch.no_grad():
+        right = torch.cat([model(image) for image in x.split(1)]).argmax(dim=1) == y
+    x, y = x[right], y[right]
+    prover = Prover(model, track.shape, track.num_classes)
+    low, high = threat.box(x, epsilon)
+    left = ~PGD().run(model, x, y, epsilon, 0).broken_B
+    for method in methods:
+        left &= ~prover.prove(method, low, high, y).certified_B
+    return Boxes(prover, low, high, y, left.nonzero().flatten().tolist())
 
 
 def cpu_timed(spent: dict[str, float], name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,14 +18,9 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-import torch
-from common import verdict
+from common import open_boxes, verdict
 
-from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.certify import BranchBudget, Prover
-from corobench.benchmark.data import load_test, subset
-from corobench.benchmark.referee import threat
-from corobench.benchmark.submission import load_submission
+from corobench.benchmark.certify import BranchBudget
 
 
 def main() -> None:
@@ -38,23 +33,15 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=100, help="at most so many images")
     parser.add_argument("--data-root", type=Path)
     options = parser.parse_args()
-    submission = load_submission(options.entry)
-    model, track = submission.model.eval().requires_grad_(False), submission.track
-    images, labels, _ = subset(load_test(track.name, options.data_root), options.n)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    with torch.no_grad():
-        right = torch.cat([model(image) for image in x.split(1)]).argmax(dim=1) == y
-    x, y = x[right], y[right]
-    prover = Prover(model, track.shape, track.num_classes)
-    low, high = threat.box(x, options.epsilon)
-    left = ~PGD().run(model, x, y, options.epsilon, 0).broken_B
-    for method in ("IBP", "CROWN-IBP"):
-        left &= ~prover.prove(method, low, high, y).certified_B
+    methods = ("IBP", "CROWN-IBP")
+    boxes = open_boxes(options.entry, options.n, options.epsilon, options.data_root, methods)
     budget = BranchBudget(max_subdomains=500, hopeless_splits=math.inf, hopeless_dives=math.inf)
     tightened = []
-    for image in left.nonzero().flatten().tolist()[: options.searches]:
+    for image in boxes.left[: options.searches]:
         start, rows = time.thread_time(), slice(image, image + 1)
-        (found,) = prover.search("BaB", low[rows], high[rows], y[rows], budget)
+        (found,) = boxes.prover.search(
+            "BaB", boxes.low[rows], boxes.high[rows], boxes.labels[rows], budget
+        )
         if found.splits_left:
             tightened.append(found)
             seconds = time.thread_time() - start

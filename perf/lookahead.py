@@ -19,14 +19,9 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-import torch
-from common import verdict
+from common import open_boxes, verdict
 
-from corobench.benchmark.attacks.pgd import PGD
-from corobench.benchmark.certify import BranchBudget, Prover
-from corobench.benchmark.data import load_test, subset
-from corobench.benchmark.referee import threat
-from corobench.benchmark.submission import load_submission
+from corobench.benchmark.certify import BranchBudget
 
 DECIDED = ("certified", "refuted")
 WAYS = {"without": 0, "with": 4}
@@ -43,20 +38,10 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=20, help="at most so many images")
     parser.add_argument("--data-root", type=Path)
     options = parser.parse_args()
-    submission = load_submission(options.entry)
-    model, track = submission.model.eval().requires_grad_(False), submission.track
-    images, labels, _ = subset(load_test(track.name, options.data_root), options.n)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    with torch.no_grad():
-        right = torch.cat([model(image) for image in x.split(1)]).argmax(dim=1) == y
-    x, y = x[right], y[right]
-    prover = Prover(model, track.shape, track.num_classes)
-    low, high = threat.box(x, options.epsilon)
-    left = ~PGD().run(model, x, y, options.epsilon, 0).broken_B
-    for method in ("IBP", "CROWN-IBP", "CROWN"):
-        left &= ~prover.prove(method, low, high, y).certified_B
+    methods = ("IBP", "CROWN-IBP", "CROWN")
+    boxes = open_boxes(options.entry, options.n, options.epsilon, options.data_root, methods)
     found: dict[str, list[tuple[str, int, float]]] = {name: [] for name in WAYS}
-    for image in left.nonzero().flatten().tolist():
+    for image in boxes.left:
         if len(found["with"]) == options.searches:
             break
         rows, line = slice(image, image + 1), {}
@@ -70,7 +55,9 @@ def main() -> None:
                 lookahead_above=0,
             )
             start = time.thread_time()
-            (one,) = prover.search("BaB", low[rows], high[rows], y[rows], budget)
+            (one,) = boxes.prover.search(
+                "BaB", boxes.low[rows], boxes.high[rows], boxes.labels[rows], budget
+            )
             if not one.splits_left:
                 break
             line[name] = (one.status, one.num_subdomains, time.thread_time() - start)

@@ -58,18 +58,18 @@ def search_box(
     net = reduce_net(model, low[0], high[0], bounds, margin_spec(label, num_classes)[0])
     _check(model, net, bounds, low, high, label)
 
-    def image(x_X: Tensor) -> Tensor:
-        return torch.maximum(torch.minimum(x_X.view(low.shape), high), low)
+    def images(x_XB: Tensor) -> Tensor:
+        return torch.maximum(torch.minimum(x_XB.T.reshape(-1, *low.shape[1:]), high), low)
 
     def is_broken(x_X: Tensor) -> bool:
-        return bool((margins_of(model(image(x_X)), label) < 0).any())
+        return bool((margins_of(model(images(x_X[:, None])), label) < 0).any())
 
     def nearby(x_XB: Tensor) -> Tensor:
-        starts = torch.minimum(torch.maximum(x_XB.T.reshape(-1, *low.shape[1:]), low), high)
-        return refined(model, label, low, high, starts).flatten(1).T
+        return refined(model, label, low, high, images(x_XB)).flatten(1).T
 
     found = BranchAndBound(net, known_S, enough, budget, is_broken, nearby).run()
-    proposal = None if found.candidate_X is None else image(found.candidate_X)[0].cpu()
+    candidate = found.candidate_X
+    proposal = None if candidate is None else images(candidate[:, None])[0].cpu()
     seconds = time.perf_counter() - start
     return BranchResult(
         found.status,
